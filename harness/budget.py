@@ -1,0 +1,83 @@
+"""Budgets: ``128`` entries, ``12%`` of each prompt, or ``full``; always per cache head and layer, averaged over layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from harness.errors import ConfigError
+
+_FORMS = "use entries (budget=128), a share of the prompt (budget=12%) or budget=full"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A parsed budget.
+
+    Attributes:
+        text: its one canonical spelling, which names folders and table rows.
+        tokens: entries, for an absolute budget.
+        share: (0, 1], for a share of the prompt.
+    """
+
+    text: str
+    tokens: int | None = None
+    share: Fraction | None = None
+
+    def entries(self, prompt_tokens: int) -> int:
+        """Entries for one prompt, 1 or more. A share is rounded half to even, as the published runner's ``round`` does."""
+        if self.tokens is not None:
+            return self.tokens
+        if self.share is not None:
+            return max(1, round(self.share * prompt_tokens))
+        return prompt_tokens
+
+
+FULL = Budget("full")
+
+
+def parse_budget(value: object) -> Budget:
+    """The budget that a value from the configuration or the command line means.
+
+    Raises:
+        ConfigError: the value is none of the three forms, is out of range, or could mean two things.
+    """
+    if isinstance(value, bool) or value is None:
+        raise ConfigError(f"budget={value} is not a budget: {_FORMS}")
+    if isinstance(value, float):
+        raise ConfigError(
+            f"budget={value} could mean {value:g} entries or {100 * value:g} % of the prompt: "
+            + (f"write budget={int(value)} or " if value >= 1 and value.is_integer() else "write whole entries or ")
+            + (f"budget={100 * value:g}%" if 0 < value <= 1 else "a share such as budget=12%")
+        )
+    text = str(value).strip()
+    if text == "full":
+        return FULL
+    if re.fullmatch(r"[+-]?[0-9]+", text):
+        tokens = int(text)
+        if tokens < 1:
+            raise ConfigError(f"budget={text} is below 1 entry: {_FORMS}")
+        return Budget(str(tokens), tokens=tokens)
+    if match := re.fullmatch(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*%", text):
+        percent = Decimal(match[1])
+        if not 0 < percent <= 100:
+            raise ConfigError(f"budget={text} is outside 0-100 %: {_FORMS}")
+        plain = f"{percent:f}"
+        plain = plain.rstrip("0").rstrip(".") if "." in plain else str(int(percent))
+        return Budget(f"{plain}%", share=Fraction(percent) / 100)
+    raise ConfigError(f"budget={text} is not a budget: {_FORMS}")
+
+
+def parse_budgets(value: object) -> tuple[Budget, ...]:
+    """One budget or a list of them, in the given order, each once.
+
+    Raises:
+        ConfigError: as ``parse_budget``, or for an empty list.
+    """
+    values: Sequence[object] = value if isinstance(value, (list, tuple)) else [value]
+    if not values:
+        raise ConfigError(f"budget=[] names no budget: {_FORMS}")
+    return tuple(dict.fromkeys(parse_budget(v) for v in values))

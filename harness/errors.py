@@ -1,0 +1,52 @@
+"""Every error kvgauge raises on purpose.
+
+    KvgaugeError                exit code 1
+    ├── ConfigError             exit code 2: a setting that cannot be used, found before any work
+    │   └── BudgetError         a budget that this method cannot obey
+    ├── DataError               exit code 3: a file that is missing, empty or malformed
+    ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
+    ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
+    └── EngineError             exit code 6: the engine found itself about to produce a wrong number
+
+A message is one line: fact, value, remedy.
+"""
+
+
+class KvgaugeError(Exception):
+    """Base of all errors raised on purpose; the command line prints its message and exits with ``exit_code``."""
+
+    exit_code = 1
+
+
+class ConfigError(KvgaugeError):
+    """A setting that cannot be used."""
+
+    exit_code = 2
+
+
+class BudgetError(ConfigError):
+    """A budget that the method cannot obey for this prompt."""
+
+
+class DataError(KvgaugeError):
+    """A file that is missing, empty or malformed."""
+
+    exit_code = 3
+
+
+class ModelError(KvgaugeError):
+    """A model that cannot be loaded, or whose attention the engine cannot reproduce exactly."""
+
+    exit_code = 4
+
+
+class StoreError(KvgaugeError):
+    """A results folder that cannot be read, written or extended."""
+
+    exit_code = 5
+
+
+class EngineError(KvgaugeError):
+    """The engine would have produced a wrong number."""
+
+    exit_code = 6

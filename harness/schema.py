@@ -1,0 +1,180 @@
+"""What flows through the harness: frozen dataclasses of plain values, standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question to one prompt.
+
+    Attributes:
+        id: unique within its task and stable between runs; resuming goes by it.
+        prompt: text, or token ids that are used as they are.
+        references: acceptable answers.
+        group: where the example stands in its task, for plots: ``{"length": 4000, "depth": 44}``.
+    """
+
+    id: str
+    prompt: str | tuple[int, ...]
+    references: tuple[str, ...] = ()
+    group: Mapping[str, float | int | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of one example.
+
+    Attributes:
+        name: its key in ``Record.scores``.
+        title: what tables and plots call it.
+        maximum: the largest value it can take; scores are stored on the scale that was published.
+    """
+
+    name: str
+    title: str
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """How the entries to keep are picked from scores.
+
+    Attributes:
+        granularity: one kept set per query head (as published: the cache then stores every query head) or per kv head.
+        group: how the scores of the query heads that share a kv head are reduced (``kv_head`` only).
+        ties: ``stable`` prefers the lowest index, on every device; ``torch`` takes what ``torch.topk`` takes.
+        dtype: scores in float32, or in the model's dtype as the published code has them.
+    """
+
+    granularity: Literal["query_head", "kv_head"]
+    group: Literal["mean", "max", "sum"]
+    ties: Literal["stable", "torch"]
+    dtype: Literal["float32", "model"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of one example under one (method, budget): one line of a cell's records file.
+
+    Attributes:
+        example_id: the example's id.
+        group: the example's group.
+        references: the example's references.
+        prompt_tokens: length of the prompt.
+        prompt_sha256: hash of the prompt's token ids.
+        tokens: generated ids, a stop token included.
+        text: the decoded tokens without special tokens; None where the task has no tokenizer.
+        scores: one value per metric name; empty where the task scores nothing or the example failed.
+        kept: entries kept per layer and head, first layer first.
+        retention: mean of ``kept`` / ``prompt_tokens``, 0-1.
+        kept_bytes: bytes of the kept keys and values.
+        retention_bytes: ``kept_bytes`` / bytes of the stock full cache (kv heads). Above 1 is possible: a cache of query heads is
+            larger than the stock one.
+        kept_sha256: hash of the kept indices of all layers and heads.
+        tied_heads: how many (layer, head) cuts fell between equal scores.
+        alias_of: the cell whose row kept exactly the same entries and was decoded in this one's place.
+        error: why there is no result.
+    """
+
+    example_id: str
+    group: Mapping[str, float | int | str]
+    references: Sequence[str]
+    prompt_tokens: int
+    prompt_sha256: str
+    tokens: Sequence[int] = ()
+    text: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+    kept: Sequence[int] = ()
+    retention: float | None = None
+    kept_bytes: int | None = None
+    retention_bytes: float | None = None
+    kept_sha256: str | None = None
+    tied_heads: int | None = None
+    alias_of: str | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Json) -> Record:
+        """The record that ``to_json`` wrote.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        known = {f.name for f in fields(cls)}
+        if unknown := set(values) - known:
+            raise TypeError(f"unknown fields {sorted(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (method, budget) of a task and a model.
+
+    Attributes:
+        label: the method's label.
+        budget: the budget as written: ``128``, ``12%``, ``full``.
+    """
+
+    label: str
+    budget: str
+
+    @property
+    def name(self) -> str:
+        """The cell's folder name."""
+        return f"{self.label}-{self.budget}"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What is known of one cell.
+
+    Attributes:
+        cell: which one.
+        expected: number of examples that were asked for.
+        records: those of them that are done, in the order of the examples.
+    """
+
+    cell: Cell
+    expected: int
+    records: tuple[Record, ...]
+
+    @property
+    def done(self) -> tuple[Record, ...]:
+        """Records that are results, not errors."""
+        return tuple(r for r in self.records if r.error is None)
+
+    @property
+    def errors(self) -> int:
+        """Number of error records."""
+        return len(self.records) - len(self.done)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A grid of cells of one task and one model: what a report is made of.
+
+    Attributes:
+        model: the model's name.
+        task: the task's name.
+        metrics: the task's metrics, the headline first; empty where it scores nothing.
+        heatmap_axes: the two ``group`` keys (column, row) that a heatmap pivots on.
+        note: what a reader must know about the numbers, or "".
+        cells: in the order of the grid.
+    """
+
+    model: str
+    task: str
+    metrics: tuple[Metric, ...]
+    heatmap_axes: tuple[str, str] | None
+    note: str
+    cells: tuple[CellResult, ...]

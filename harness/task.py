@@ -1,0 +1,65 @@
+"""The Task contract: what a benchmark tells the harness."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from harness.schema import Example, Metric
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class Task(Protocol):
+    """A benchmark. Implementations are frozen dataclasses in ``tasks/``; their fields are their YAML.
+
+    Attributes:
+        name: the task's label: a folder below the model's results.
+        metrics: what ``score`` returns, the headline metric first.
+        max_new_tokens: generated tokens at most, 1 or more.
+        min_new_tokens: stop tokens are impossible before this many tokens.
+        needs_tokenizer: False for tasks whose prompts are token ids.
+        heatmap_axes: the two ``Example.group`` keys (column, row) of a heatmap, or None.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def metrics(self) -> tuple[Metric, ...]: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+    @property
+    def min_new_tokens(self) -> int: ...
+    @property
+    def needs_tokenizer(self) -> bool: ...
+    @property
+    def heatmap_axes(self) -> tuple[str, str] | None: ...
+
+    def settings(self) -> Mapping[str, Any]:
+        """Everything that can change a number of an example with a given id, as plain JSON values.
+
+        Data files go in by their hash. Which examples are asked for (lengths, depths, limit) stays out: more examples
+        extend a cell, they do not change it.
+        """
+        ...
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
+        """All examples, in a fixed order.
+
+        Args:
+            tokenizer: the model's; None only where ``needs_tokenizer`` is False.
+
+        Raises:
+            ConfigError: a setting that cannot be used.
+            DataError: data that is missing, empty or malformed.
+        """
+        ...
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
+        """The tokens that end a generation, given all of the model's own end tokens."""
+        ...
+
+    def score(self, example: Example, text: str | None) -> Mapping[str, float]:
+        """One value per metric for a generated text (special tokens removed, nothing stripped)."""
+        ...
