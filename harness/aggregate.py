@@ -1,0 +1,91 @@
+"""Records to numbers: one row of unrounded values per cell, the common source of tables and plots.
+
+Error records count as errors and enter no mean. A mean that lacks one of its values is missing as a whole, not a mean of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from statistics import fmean
+from typing import Any
+
+import pandas as pd
+
+from harness.schema import CellResult, Metric, TaskResult
+
+MISSING = float("nan")
+
+
+def plain(text: str) -> str:
+    """``text`` on one line, without characters that move a cursor, change colours or reverse the reading direction."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+
+
+def mean(values: Iterable[float | None]) -> float:
+    """The mean; NaN where there is no value or one of them is missing."""
+    known = list(values)
+    return fmean(v for v in known if v is not None) if known and None not in known else MISSING
+
+
+def score(cell: CellResult, metric: Metric) -> float:
+    """Mean of a metric on the scale 0-100; NaN without results."""
+    return 100 * mean(r.scores.get(metric.name) for r in cell.done) / metric.maximum
+
+
+def alias_of(cell: CellResult) -> str | None:
+    """The cell that stands behind every result of this one, or None."""
+    names = {r.alias_of for r in cell.done}
+    return names.pop() if len(names) == 1 else None
+
+
+def full_cache(result: TaskResult) -> CellResult | None:
+    """The cell that kept everything in every example, found by what it kept and not by its name; an alias only if nothing else did."""
+    full = [cell for cell in result.cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
+    return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
+
+
+def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
+    """The cell's score in percent of the full cache's, over the examples that both have, so that a partial cell stays comparable.
+
+    NaN where they share no example or the full cache scores 0 on those.
+    """
+    theirs = {r.example_id: r.scores.get(metric.name) for r in full.done}
+    ours = {r.example_id: r.scores.get(metric.name) for r in cell.done if r.example_id in theirs}
+    reference = mean(theirs[example] for example in ours)
+    return 100 * mean(ours.values()) / reference if reference else MISSING
+
+
+def table(result: TaskResult) -> pd.DataFrame:
+    """One row per cell, in the order of the grid, unrounded; what is missing is NaN.
+
+    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100), ``percent_of_full`` (only where a cell of the grid
+    kept everything) and one ``mean_<metric>`` each on the published scale; ``n`` (results), ``errors``, ``expected`` (examples asked
+    for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and head, over layers and examples); ``retention`` and
+    ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
+    """
+    full = full_cache(result)
+    rows = [_row(cell, result.metrics, full) for cell in result.cells]
+    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method", "budget"])
+    return frame.astype({name: "Int64" for name in ("kept_min", "kept_max") if name in frame})
+
+
+def _row(cell: CellResult, metrics: tuple[Metric, ...], full: CellResult | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
+    if metrics:
+        row["score"] = score(cell, metrics[0])
+        if full:
+            row["percent_of_full"] = percent_of(cell, full, metrics[0])
+        row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
+    kept = [entries for r in cell.done for entries in r.kept]
+    return row | {
+        "n": len(cell.done),
+        "errors": cell.errors,
+        "expected": cell.expected,
+        "kept_min": min(kept, default=None),
+        "kept_mean": mean(kept),
+        "kept_max": max(kept, default=None),
+        "retention": mean(r.retention for r in cell.done),
+        "retention_bytes": mean(r.retention_bytes for r in cell.done),
+        "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),
+        "alias_of": alias_of(cell),
+    }

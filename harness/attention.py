@@ -1,0 +1,133 @@
+"""The attention function that kvgauge registers with transformers, and the guards that keep it honest.
+
+The model calls ``attend`` in every layer; it hands queries, keys and values to the engine that came with the forward call (a
+prefill or a decode step). No model class is patched, no cache class is subclassed. Three guards make a silent miss impossible:
+``refuse_config`` before any weight is read, the keywords of each call, and ``check_layers`` after each forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
+
+from harness.errors import ModelError
+
+NAME = "kvgauge"
+ENGINE = "kvgauge_engine"
+
+# Keywords by which a family asks attention for something that is not plain softmax attention over all earlier tokens.
+_UNSUPPORTED_KEYWORDS = {
+    "sliding_window": "sliding-window attention",
+    "softcap": "soft-capped attention logits",
+    "s_aux": "attention sinks in the softmax",
+    "position_bias": "a position bias",
+}
+
+
+class LayerEngine(Protocol):
+    """What a forward call carries to the attention function."""
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """Attention output [rows, tokens, heads, head_dim] of queries [rows, heads, tokens, head_dim] and new keys and values."""
+        ...
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **keywords: Any,
+) -> tuple[Tensor, None]:
+    """The registered function; its signature is transformers'.
+
+    Raises:
+        ModelError: the call asks for something the engine does not do, or came without an engine.
+    """
+    engine: LayerEngine | None = keywords.get(ENGINE)
+    family = type(module).__name__
+    if engine is None:
+        raise ModelError(f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation")
+    for keyword, meaning in _UNSUPPORTED_KEYWORDS.items():
+        if keywords.get(keyword) is not None:
+            raise ModelError(f"{family} asks for {meaning} ({keyword}={_brief(keywords[keyword])}): use a full-attention checkpoint")
+    if attention_mask is not None:
+        raise ModelError(f"{family} passes an attention mask of its own: use a full-attention checkpoint")
+    if scaling is None:
+        raise ModelError(f"{family} does not say how it scales attention logits: use another family")
+    if key.shape[-1] != value.shape[-1] or query.shape[-1] != key.shape[-1]:
+        raise ModelError(f"{family} has keys of {key.shape[-1]} and values of {value.shape[-1]} dimensions: latent attention is not supported")
+    index = getattr(module, "layer_idx", None)
+    if not isinstance(index, int):
+        raise ModelError(f"{family} does not number its layers (layer_idx={index}): use another family")
+    return engine.attend(index, query, key, value, scaling), None
+
+
+def _brief(value: object) -> str:
+    return f"tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else str(value)
+
+
+def install(model: PreTrainedModel) -> None:
+    """Make ``model`` call ``attention`` in every layer.
+
+    No mask function is registered under the name, so transformers builds no tokens x tokens mask: prompts must come alone, unpadded.
+
+    Raises:
+        ModelError: the model does not use transformers' attention interface.
+    """
+    AttentionInterface.register(NAME, attention)
+    try:
+        model.set_attn_implementation(NAME)
+    except (ValueError, NotImplementedError) as error:
+        raise ModelError(f"{type(model).__name__} does not use the attention interface of transformers: use another family") from error
+
+
+def refuse_config(config: PretrainedConfig, name: str) -> None:
+    """Refuse a configuration whose attention the engine cannot reproduce exactly.
+
+    Raises:
+        ModelError: with the family, the setting and its value.
+    """
+
+    def refuse(setting: str, value: object, why: str) -> None:
+        raise ModelError(f"model={name} ({config.model_type}) has {setting}={value}: {why}; use a full-attention checkpoint")
+
+    if getattr(config, "is_encoder_decoder", False):
+        refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
+    if getattr(config, "text_config", None) is not None:
+        refuse("text_config", "…", "only text models are evaluated")
+    layer_types: Sequence[str] | None = getattr(config, "layer_types", None)
+    others = sorted({kind for kind in layer_types or () if kind != "full_attention"})
+    if others:
+        refuse("layer_types", "+".join(others), "these layers do not attend to all earlier tokens")
+    if layer_types is None and getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None) is not None:
+        refuse("sliding_window", config.sliding_window, "these layers do not attend to all earlier tokens")
+    for setting in ("attn_logit_softcapping", "attention_chunk_size", "kv_lora_rank"):
+        if getattr(config, setting, None) is not None:
+            refuse(setting, getattr(config, setting), "its attention is not plain softmax attention")
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind = rope.get("rope_type") or rope.get("type") if isinstance(rope, dict) else None
+    if kind in ("dynamic", "longrope"):
+        refuse("rope_type", kind, "it re-scales positions by the longest row of a batch, so that rows would change each other")
+
+
+def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:
+    """After a forward: every layer must have come through ``attention`` exactly once.
+
+    Raises:
+        ModelError: with the layers that did not, or did more than once.
+    """
+    missing = sorted(set(range(count)) - set(seen))
+    if missing:
+        raise ModelError(
+            f"model={name}: attention of layer {', '.join(map(str, missing))} of {count} did not reach the engine during {where}, "
+            "so nothing would be compressed there: use a family that calls transformers' attention interface in every layer"
+        )
+    if len(seen) != count:
+        raise ModelError(f"model={name}: {len(seen)} attention calls for {count} layers during {where}: shared layers are not supported")

@@ -1,0 +1,243 @@
+"""Loading a model: pinned, safetensors only, no code from the repository, and checked against its own stock attention."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from harness.attention import install, refuse_config
+from harness.decode import Row, decode
+from harness.errors import ConfigError, ModelError
+from harness.prefill import Plan, prefill
+from harness.schema import Selection
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_SELF_CHECK_TOKENS = 24
+# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
+_SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that can be loaded; the fields are its YAML.
+
+    Attributes:
+        path: a local folder, or a hub id.
+        name: shown in tables and used as a folder name; null takes the last part of ``path``.
+        revision: a hub commit, branch or tag; null for a local folder or the default branch.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
+        note: what a reader of the numbers must know.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+
+    path: str
+    name: str | None
+    revision: str | None
+    dtype: str
+    device: str
+    device_map: str | None
+    note: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise ConfigError(f"model.path={self.path} names no model: give a local folder or a hub id")
+        if self.revision is not None and not isinstance(self.revision, str):
+            raise ConfigError(f"model.revision={self.revision} was read as a number: quote it, model.revision='\"…\"'")
+        if self.revision is not None and re.fullmatch(r"[0-9.]+|inf", self.revision):
+            raise ConfigError(f"model.revision={self.revision} looks like a commit read as a number: quote it, model.revision='\"…\"'")
+        if self.dtype not in (*_DTYPES, "auto"):
+            raise ConfigError(f"model.dtype={self.dtype} is unknown: use {', '.join(_DTYPES)} or auto")
+        if self.device_map not in (None, "auto"):
+            raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.label):
+            raise ConfigError(f"model.name={self.label} cannot name a folder: use letters, digits, '.', '_' and '-'")
+
+    @property
+    def label(self) -> str:
+        """The name in tables and folders."""
+        return self.name if self.name is not None else Path(self.path).name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``path`` is a folder on this machine."""
+        return Path(self.path).is_dir()
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": False}
+
+    def config(self) -> PretrainedConfig:
+        """The model's configuration, refused if its attention cannot be reproduced.
+
+        Raises:
+            ModelError: it cannot be found or read, or is refused.
+        """
+        if self.is_local and not (Path(self.path) / "config.json").is_file():
+            raise ModelError(f"model.path={self.path} has no config.json: give the folder of a saved transformers model")
+        if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+            raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
+        try:
+            config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self._arguments())
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE") from error
+        refuse_config(config, self.label)
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: there is none.
+        """
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self._arguments())
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
+            raise ModelError(f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens") from error
+        return tokenizer
+
+    def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+        """All of the model's end tokens: of its generation config, its config and its tokenizer."""
+        from transformers import GenerationConfig
+
+        found: set[int] = set()
+        try:
+            sources: list[Any] = [GenerationConfig.from_pretrained(self.path, revision=self.revision).eos_token_id]
+        except (OSError, ValueError):
+            sources = []
+        sources += [config.eos_token_id, tokenizer.eos_token_id if tokenizer is not None else None]
+        if tokenizer is not None:
+            vocabulary = tokenizer.get_vocab()
+            sources += [vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
+        for source in sources:
+            found.update([source] if isinstance(source, int) else source or ())
+        return frozenset(found)
+
+    def identity(self, config: PretrainedConfig) -> dict[str, Any]:
+        """What the numbers depend on, for the cell's fingerprint: the weights' commit or hash, and the dtype."""
+        dtype = str(_stored_dtype(config)).removeprefix("torch.") if self.dtype == "auto" else self.dtype
+        if self.is_local:
+            return {"weights": _folder_hash(Path(self.path)), "dtype": dtype}
+        commit = getattr(config, "_commit_hash", None)
+        return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
+
+    def load(self, config: PretrainedConfig) -> PreTrainedModel:
+        """The model on its device, with the engine's attention installed and checked.
+
+        Raises:
+            ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
+                does not come out as the stock attention does.
+        """
+        device = _device(self.device)
+        dtype = _stored_dtype(config) if self.dtype == "auto" else _DTYPES[self.dtype]
+        placement = {"device_map": "auto"} if self.device_map == "auto" else {}
+        try:
+            model: PreTrainedModel
+            model, report = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **placement,
+                **self._arguments(),
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto") from error
+            raise ModelError(
+                f"model.path={self.path} cannot be loaded ({first_line(error)}): kvgauge reads safetensors weights only and runs no code from a checkpoint"
+            ) from error
+        if missing := sorted(report["missing_keys"]):
+            raise ModelError(f"model.path={self.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete")
+        if not placement:
+            model.to(device)  # type: ignore[arg-type]
+        model.eval()
+        check_against_stock(model, self.label)
+        return model
+
+
+def check_against_stock(model: PreTrainedModel, name: str) -> None:
+    """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
+
+    Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
+
+    Raises:
+        ModelError: the logits differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (_SELF_CHECK_TOKENS,), generator=generator).tolist()
+    with torch.inference_mode():
+        stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
+    install(model)
+    layers = model.config.num_hidden_layers
+    selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
+    done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    ours = [done.logits]
+    forced = torch.full_like(done.logits, 0.0)
+    forced[ids[-1]] = 1.0
+    rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
+    decode(model, name, rows, frozenset(), 2, observe=lambda step, _, logits: ours.append(logits[0]) if step else None)
+    if not torch.isfinite(stock).all():
+        return
+    gap = float((torch.stack(ours) - stock).abs().max() / stock.std())
+    if not gap <= _SELF_CHECK_TOLERANCE[model.dtype]:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} standard deviations; "
+            "its attention is not the plain one and every score would be wrong: use another family"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to a readable length."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:200]
+
+
+def _stored_dtype(config: PretrainedConfig) -> torch.dtype:
+    stored = getattr(config, "dtype", None)
+    stored = _DTYPES.get(stored) if isinstance(stored, str) else stored
+    return stored if stored in _DTYPES.values() else torch.float32
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"model.device={device} is unknown: use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu")
+    return chosen
+
+
+def _folder_hash(folder: Path) -> str:
+    """Hash of config and weights; of a weights file above 256 MiB only the size and both ends are read."""
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config.pop("_name_or_path", None)
+    config.pop("transformers_version", None)
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    edge = 2**20
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            if size <= 256 * edge:
+                digest.update(stream.read())
+            else:
+                digest.update(stream.read(edge))
+                stream.seek(-edge, 2)
+                digest.update(stream.read())
+    return digest.hexdigest()

@@ -1,0 +1,189 @@
+"""Tables of a task's cells: Markdown, CSV and LaTeX files with the plots beside them, and a table for the terminal.
+
+The CSV holds raw numbers under plain column names; everything else shows the same numbers rounded. What is missing is an en dash.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from harness.aggregate import full_cache, plain, table
+from harness.plot import heatmap, summary
+from harness.schema import TaskResult
+
+__all__ = ["print_table", "table", "write_report"]
+
+DASH = "–"
+_LEFT = ("method", "budget", "alias_of")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
+
+
+def write_report(result: TaskResult, folder: Path) -> list[Path]:
+    """Write ``table.md``, ``table.csv``, ``table.tex`` and, where there are scores to draw, ``summary.png`` and ``heatmap.png``.
+
+    The same result gives the same bytes.
+
+    Args:
+        result: what to report.
+        folder: created if need be; files of these names are replaced.
+
+    Returns:
+        The files written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = {"table.md": _markdown(result), "table.csv": table(result).to_csv(index=False, lineterminator="\n"), "table.tex": _latex(result)}
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+    plots = {"summary.png": summary} if result.metrics and any(cell.records for cell in result.cells) else {}
+    if plots and result.heatmap_axes:
+        plots["heatmap.png"] = heatmap
+    for name, draw in plots.items():
+        draw(result, folder / name)
+    return [folder / name for name in (*texts, *plots)]
+
+
+def print_table(result: TaskResult, console: Console) -> None:
+    """Print the table and its notes.
+
+    In a terminal that is too narrow, columns are left out, the least telling first, and a note says which. Elsewhere the table is
+    printed whole, however wide.
+    """
+    shown = _shown(result)
+    headers = _headers(result)
+    spare = ["prompt_tokens_mean", *(f"mean_{m.name}" for m in reversed(result.metrics[1:])), "kept"]
+    if "errors" in shown and (shown["errors"] == "0").all():
+        spare.insert(1, "errors")
+    notes = _notes(result)
+    left_out: list[str] = []
+    rendered = _rich(shown, headers)
+    while console.is_terminal and rendered.width is not None and rendered.width > console.width and spare:
+        name = spare.pop(0)
+        shown = shown.drop(columns=name)
+        left_out.append(headers[name])
+        rendered = _rich(shown, headers)
+    if left_out:
+        notes.append(f"left out for want of room: {', '.join(left_out)}")
+    console.print(Text(_title(result), style="bold"))
+    console.print(rendered, crop=False)
+    for note in notes:
+        console.print(Text(note))
+
+
+def _title(result: TaskResult) -> str:
+    return plain(f"{result.task} on {result.model}")
+
+
+def _headers(result: TaskResult) -> dict[str, str]:
+    """What the columns of ``_shown`` are called."""
+    full = full_cache(result)
+    headers = {"method": "method", "budget": "budget"}
+    if result.metrics:
+        headers["score"] = f"score: {plain(result.metrics[0].title)} (0-100)"
+        if full:
+            headers["percent_of_full"] = f"% of {plain(full.cell.name)}"
+        headers |= {f"mean_{m.name}": f"{plain(m.title)} (0-{m.maximum:g})" for m in result.metrics[1:]}
+    return headers | {
+        "n": "n",
+        "errors": "errors",
+        "kept": "kept min/mean/max",
+        "retention": "entries %",
+        "retention_bytes": "bytes %",
+        "prompt_tokens_mean": "prompt tokens",
+        "alias_of": "same as",
+    }
+
+
+def _shown(result: TaskResult) -> pd.DataFrame:
+    """The table as rounded text, control characters replaced, nothing escaped."""
+    raw = table(result)
+    if raw.empty:
+        return pd.DataFrame(columns=["method", "budget"], dtype=str)
+    shown = pd.DataFrame({"method": raw["method"].map(plain), "budget": raw["budget"].map(plain)})
+    if result.metrics:
+        shown["score"] = [_number(v, 2) for v in raw["score"]]
+        if "percent_of_full" in raw:
+            shown["percent_of_full"] = [_number(v, 1) for v in raw["percent_of_full"]]
+        for metric in result.metrics[1:]:
+            shown[f"mean_{metric.name}"] = [_number(v, 2 if metric.maximum > 1 else 3) for v in raw[f"mean_{metric.name}"]]
+    shown["n"] = [str(n) if n == expected else f"{n} of {expected}" for n, expected in zip(raw["n"], raw["expected"], strict=True)]
+    shown["errors"] = raw["errors"].map(str)
+    entries = zip(raw["kept_min"], raw["kept_mean"], raw["kept_max"], strict=True)
+    shown["kept"] = [DASH if pd.isna(least) else f"{least}/{average:.0f}/{most}" for least, average, most in entries]
+    shown["retention"] = [_percent(v) for v in raw["retention"]]
+    shown["retention_bytes"] = [_percent(v) for v in raw["retention_bytes"]]
+    shown["prompt_tokens_mean"] = [_number(v, 0) for v in raw["prompt_tokens_mean"]]
+    if raw["alias_of"].notna().any():
+        shown["alias_of"] = ["" if pd.isna(name) else f"= {plain(name)}" for name in raw["alias_of"]]
+    return shown
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if math.isfinite(value) else DASH
+
+
+def _percent(share: float) -> str:
+    """A share in percent: one decimal, below 10 two, below 1 two significant digits, as budgets of long prompts are tiny shares."""
+    percent = 100 * share
+    return f"{percent:.2g}" if 0 < percent < 0.1 else _number(percent, 2 if percent < 10 else 1)
+
+
+def _notes(result: TaskResult) -> list[str]:
+    """What stands under the table."""
+    raw = table(result)
+    notes = [plain(result.note)] if result.note else []
+    notes.append("kept: KV entries per layer and head, over layers and examples. entries %, bytes %: share of the full cache.")
+    if any(len(cell.done) < cell.expected for cell in result.cells):
+        notes.append("n of N: the numbers cover only the n examples that have a result.")
+    if not raw.empty and raw["alias_of"].notna().any():
+        notes.append("same as: kept exactly the entries of that cell in every example, so it was decoded once for both.")
+    for cell in result.cells:
+        if cell.errors:
+            first = next(r.error for r in cell.records if r.error is not None)
+            notes.append(plain(f"errors of {cell.cell.name}: {cell.errors}, the first: {first}"))
+    return notes
+
+
+def _markdown(result: TaskResult) -> str:
+    def escape(text: str) -> str:
+        return _MARKDOWN.sub(r"\\\1", text)
+
+    shown, headers = _shown(result), _headers(result)
+    align = ["left" if name in _LEFT else "right" for name in shown]
+    cells = shown.map(escape).rename(columns={name: escape(header) for name, header in headers.items()})
+    # disable_numparse: tabulate would otherwise reformat what looks like a number
+    body = cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None)
+    return "\n\n".join([f"# {escape(_title(result))}", body, *(f"Note: {escape(note)}" for note in _notes(result))]) + "\n"
+
+
+def _latex(result: TaskResult) -> str:
+    """A tabular (it needs booktabs), and one below it with the title and the notes."""
+    shown, headers = _shown(result), _headers(result)
+    align = "".join("l" if name in _LEFT else "r" for name in shown)
+    styled = shown.rename(columns=headers).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    notes = pd.DataFrame({"note": [_title(result), *_notes(result)]}).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    below = notes.to_latex(column_format=r"p{\linewidth}")
+    return f"{styled.to_latex(column_format=align, hrules=True)}\n{below}"
+
+
+def _rich(shown: pd.DataFrame, headers: dict[str, str]) -> Table:
+    """The table at its natural width; headers are broken to the width of their columns. Text objects: labels are never markup."""
+    rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in shown:
+        width = max([8, *shown[name].str.len()])
+        lines = textwrap.wrap(headers[str(name)], width, break_long_words=False)
+        rendered.add_column(Text("\n".join(lines)), justify="left" if name in _LEFT else "right", no_wrap=True)
+    for row in shown.itertuples(index=False):
+        rendered.add_row(*(Text(cell) for cell in row))
+    endless = Console(width=10**6)
+    rendered.width = Measurement.get(endless, endless.options, rendered).maximum
+    return rendered

@@ -1,0 +1,62 @@
+"""Exact softmax attention by blocks of rows: O(block x T) memory, no fused kernel, the published code's rounding.
+
+The one place where attention weights are computed: rankings sum them, and the prefill on a CPU multiplies them with the values.
+Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# A block may hold this many bytes of float32 logits; the softmax needs as much again.
+BLOCK_BYTES = 64 * 2**20
+
+
+def attention_rows(
+    queries: Tensor, keys: Tensor, scaling: float, masked_from: int = 0, block_bytes: int = BLOCK_BYTES
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Attention weights of consecutive queries, the last of which stands at the last key.
+
+    Logits are computed in the queries' dtype and divided by 1 / scaling rather than multiplied by scaling, the softmax is float32 and
+    is rounded to the queries' dtype: so does the published code.
+
+    Args:
+        queries: [H, rows, D] at positions T - rows to T - 1.
+        keys: [Hk, T, D].
+        scaling: of the query-key products.
+        masked_from: a query at this position or later sees no later token; an earlier one sees all T (0 is ordinary causal attention).
+        block_bytes: float32 logits held at once.
+
+    Yields:
+        (start, stop, weights): positions of the block's queries and their weights [H, stop - start, seen] over the first ``seen`` keys.
+    """
+    heads, rows, dim = queries.shape
+    kv_heads, tokens, _ = keys.shape
+    first = tokens - rows
+    block = max(1, block_bytes // (4 * heads * tokens))
+    # The first masked row starts a block, so that a block is masked as a whole or not at all.
+    starts = sorted({*range(first, tokens, block), max(first, min(masked_from, tokens - 1))})
+    for start, stop in zip(starts, [*starts[1:], tokens], strict=True):
+        masked = start >= masked_from
+        seen = stop if masked else tokens
+        grouped = queries[:, start - first : stop - first].reshape(kv_heads, -1, dim)
+        logits = torch.div(grouped @ keys[:, :seen].transpose(1, 2), 1 / scaling).view(heads, stop - start, seen)
+        if masked:
+            position = torch.arange(seen, device=logits.device)
+            logits.masked_fill_(position[None, :] > position[start:stop, None], torch.finfo(logits.dtype).min)
+        yield start, stop, logits.softmax(-1, dtype=torch.float32).to(queries.dtype)
+
+
+def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    """Attention output [H, T, D] of queries [H, T, D], keys and values [Hk, T, D]."""
+    heads, tokens, dim = queries.shape
+    kv_heads = keys.shape[0]
+    out = torch.empty_like(queries)
+    for start, stop, weights in attention_rows(queries, keys, scaling):
+        seen = weights.shape[-1]
+        grouped = weights.view(kv_heads, -1, seen) @ values[:, :seen]
+        out[:, start:stop] = grouped.view(heads, stop - start, dim)
+    return out

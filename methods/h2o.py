@@ -1,0 +1,50 @@
+"""H2O: keep the heavy hitters, the tokens that receive most attention, and a recent window.
+
+Claim: a small set of tokens carries most of the attention (Zhang et al., arXiv:2306.14048).
+Source: the prefill variant that the published comparisons run (Zefan-Cai/KVCache-Factory at c97f9d7).
+Differs:
+    - from the paper: scored once, over the prompt; nothing is evicted or re-scored while decoding.
+    - from the published code: the sums are exact and computed in row blocks, so that memory grows with T, not T squared.
+    - ``causal: false`` gives the code behind the published tables, whose earlier queries also saw later tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.method import Ranking, require_above
+from harness.ranking import ColumnSums
+
+
+@dataclass(frozen=True)
+class H2O:
+    """See the module.
+
+    Attributes:
+        label: shown in tables.
+        window: recent tokens always kept.
+        causal: whether a query sees only what precedes it.
+
+    Raises:
+        ConfigError: a knob out of range.
+    """
+
+    label: str
+    window: int
+    causal: bool
+
+    def __post_init__(self) -> None:
+        ColumnSums(self.window, self.causal)
+
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
+    @property
+    def ranking(self) -> Ranking:
+        return ColumnSums(self.window, self.causal)
+
+    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        require_above(budget, "window", self.window, self.label)
+        return [min(budget, prompt_tokens)] * layers

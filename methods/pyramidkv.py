@@ -1,0 +1,92 @@
+"""PyramidKV: SnapKV's ranking, with more entries in the lower layers and fewer in the upper ones.
+
+Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al., arXiv:2406.02069).
+Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
+Differs:
+    - ``schedule: reference`` keeps the published floor division: the layers' total exceeds budget x layers by 0-27 %.
+    - ``schedule: exact`` keeps the same endpoints and makes the total exactly budget x layers.
+    - one layer: the published code divides by zero; here the one layer gets the budget.
+    - from the paper: its formula for the last layer divides the total by beta x layers; the code, followed here, divides one layer's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.errors import ConfigError
+from harness.method import Ranking, require_above
+from harness.ranking import Pooling, WindowAttention
+
+
+@dataclass(frozen=True)
+class PyramidKV:
+    """See the module.
+
+    Attributes:
+        label: shown in tables.
+        window: trailing queries that vote; always kept in every layer.
+        kernel: width of the pooling over neighbouring positions.
+        pooling: ``maxpool`` or ``avgpool``.
+        beta: the top layer gets 1 / beta of an even share; a whole number of 1 or more.
+        schedule: ``reference`` or ``exact``.
+
+    Raises:
+        ConfigError: a knob out of range.
+    """
+
+    label: str
+    window: int
+    kernel: int
+    pooling: Pooling
+    beta: int
+    schedule: Literal["reference", "exact"]
+
+    def __post_init__(self) -> None:
+        WindowAttention(self.window, self.kernel, self.pooling)
+        if not isinstance(self.beta, int) or self.beta < 1:
+            raise ConfigError(f"beta={self.beta} is not a whole number of 1 or more: the published tables use beta=20")
+        if self.schedule not in ("reference", "exact"):
+            raise ConfigError(f"schedule={self.schedule} is unknown: use schedule=reference or schedule=exact")
+
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
+    @property
+    def ranking(self) -> Ranking:
+        return WindowAttention(self.window, self.kernel, self.pooling)
+
+    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        require_above(budget, "window", self.window, self.label)
+        if prompt_tokens <= budget:
+            return [prompt_tokens] * layers
+        share = budget - self.window  # chosen entries per layer, were all layers equal
+        if prompt_tokens < 2 * share or layers == 1:
+            return [budget] * layers
+        lowest = share // self.beta
+        highest = 2 * share - lowest
+        if highest >= prompt_tokens - self.window:
+            highest = prompt_tokens - self.window
+            lowest = 2 * share - highest
+        schedule = _floored if self.schedule == "reference" else _exact
+        return [chosen + self.window for chosen in schedule(highest, lowest, layers)]
+
+
+def _floored(highest: int, lowest: int, layers: int) -> Sequence[int]:
+    """Equal whole steps down from ``highest``; flooring the step leaves the last layer at ``lowest`` or above."""
+    step = (highest - lowest) // (layers - 1)
+    return [highest - layer * step for layer in range(layers)]
+
+
+def _exact(highest: int, lowest: int, layers: int) -> Sequence[int]:
+    """From ``highest`` to ``lowest``, never rising, with the total exactly (highest + lowest) * layers / 2.
+
+    Layer and mirrored layer share ``highest + lowest``; of an odd middle the floor goes to the middle layer and the missing half is no entry:
+    the sum of the endpoints is even by construction (twice the share), so no half is left.
+    """
+    drop = highest - lowest
+    lower = [highest - drop * layer // (layers - 1) for layer in range(layers // 2)]
+    middle = [(highest + lowest) // 2] if layers % 2 else []
+    return [*lower, *middle, *(highest + lowest - chosen for chosen in reversed(lower))]

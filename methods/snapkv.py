@@ -1,0 +1,50 @@
+"""SnapKV: the last few queries of the prompt vote for what they will need.
+
+Claim: the attention of an observation window at the prompt's end predicts what decoding attends to (Li et al., arXiv:2404.14469).
+Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
+Differs:
+    - from the published code: scores are float32 and ties go to the lowest index (``selection.ties=torch selection.dtype=model`` undo it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.method import Ranking, require_above
+from harness.ranking import Pooling, WindowAttention
+
+
+@dataclass(frozen=True)
+class SnapKV:
+    """See the module.
+
+    Attributes:
+        label: shown in tables.
+        window: trailing queries that vote; always kept.
+        kernel: width of the pooling over neighbouring positions.
+        pooling: ``maxpool`` or ``avgpool``.
+
+    Raises:
+        ConfigError: a knob out of range.
+    """
+
+    label: str
+    window: int
+    kernel: int
+    pooling: Pooling
+
+    def __post_init__(self) -> None:
+        WindowAttention(self.window, self.kernel, self.pooling)
+
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
+    @property
+    def ranking(self) -> Ranking:
+        return WindowAttention(self.window, self.kernel, self.pooling)
+
+    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        require_above(budget, "window", self.window, self.label)
+        return [min(budget, prompt_tokens)] * layers

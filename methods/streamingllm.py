@@ -1,0 +1,60 @@
+"""StreamingLLM: the first tokens ("attention sinks") and the most recent ones.
+
+Claim: sinks keep a model fluent beyond its window (Xiao et al., arXiv:2309.17453).
+Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
+Differs:
+    - from the paper: prompt tokens attend to the whole prompt, and kept keys stay at their original positions (the paper renumbers
+      them inside the cache).
+    - ``sinks: 4`` (LongBench tables) leaves the rest of the budget to the recent tokens; ``window: 32`` (needle tables) leaves the rest
+      to the first tokens, which makes it another method under the same name. One of the two is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.errors import ConfigError
+from harness.method import Ranking, require_above
+from harness.ranking import FirstTokens, SinksThenRecent
+
+
+@dataclass(frozen=True)
+class StreamingLLM:
+    """See the module.
+
+    Attributes:
+        label: shown in tables.
+        sinks: first tokens kept, the rest of the budget being recent tokens; or null.
+        window: recent tokens kept, the rest of the budget being first tokens; or null.
+
+    Raises:
+        ConfigError: both or neither of ``sinks`` and ``window``, or one out of range.
+    """
+
+    label: str
+    sinks: int | None
+    window: int | None
+
+    def __post_init__(self) -> None:
+        if (self.sinks is None) == (self.window is None):
+            raise ConfigError(
+                f"sinks={self.sinks} and window={self.window} (method={self.label}): give one, the rest of the budget is the other; "
+                f"set method.{self.label}.sinks=null or method.{self.label}.window=null"
+            )
+        _ = self.ranking
+
+    @property
+    def uses_budget(self) -> bool:
+        return True
+
+    @property
+    def ranking(self) -> Ranking:
+        return SinksThenRecent(self.sinks) if self.sinks is not None else FirstTokens(self.window or 0)
+
+    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        if self.sinks is not None:
+            require_above(budget, "sinks", self.sinks, self.label)
+        else:
+            require_above(budget, "window", self.window or 0, self.label)
+        return [min(budget, prompt_tokens)] * layers
