@@ -62,7 +62,9 @@ def attention(
     if scaling is None:
         raise ModelError(f"{family} does not say how it scales attention logits: use another family")
     if key.shape[-1] != value.shape[-1] or query.shape[-1] != key.shape[-1]:
-        raise ModelError(f"{family} has keys of {key.shape[-1]} and values of {value.shape[-1]} dimensions: latent attention is not supported")
+        raise ModelError(
+            f"{family} has keys of {key.shape[-1]} and values of {value.shape[-1]} dimensions: latent attention is not supported"
+        )
     index = getattr(module, "layer_idx", None)
     if not isinstance(index, int):
         raise ModelError(f"{family} does not number its layers (layer_idx={index}): use another family")

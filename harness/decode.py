@@ -100,7 +100,7 @@ def decode(
             if row in finished:
                 continue
             if not good:
-                errors[row] = f"logits of new token {step + 1} are not finite: the weights or dtype={model.dtype} cannot carry this prompt"
+                errors[row] = f"logits of new token {step + 1} are not finite: check the weights or use another dtype than {model.dtype}"
                 finished.add(row)
                 continue
             tokens[row].append(token)

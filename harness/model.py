@@ -89,7 +89,9 @@ class ModelSpec:
         try:
             config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self._arguments())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE") from error
+            raise ModelError(
+                f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE"
+            ) from error
         refuse_config(config, self.label)
         return config
 
@@ -102,7 +104,9 @@ class ModelSpec:
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self._arguments())
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
-            raise ModelError(f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens") from error
+            raise ModelError(
+                f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens"
+            ) from error
         return tokenizer
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
@@ -111,7 +115,8 @@ class ModelSpec:
 
         found: set[int] = set()
         try:
-            sources: list[Any] = [GenerationConfig.from_pretrained(self.path, revision=self.revision).eos_token_id]
+            pinned = {"revision": self.revision} if self.revision is not None else {}
+            sources: list[Any] = [GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id]
         except (OSError, ValueError):
             sources = []
         sources += [config.eos_token_id, tokenizer.eos_token_id if tokenizer is not None else None]
@@ -141,8 +146,7 @@ class ModelSpec:
         dtype = _stored_dtype(config) if self.dtype == "auto" else _DTYPES[self.dtype]
         placement = {"device_map": "auto"} if self.device_map == "auto" else {}
         try:
-            model: PreTrainedModel
-            model, report = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
                 config=config,
                 dtype=dtype,
@@ -156,13 +160,17 @@ class ModelSpec:
             if isinstance(error, torch.OutOfMemoryError):
                 raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto") from error
             raise ModelError(
-                f"model.path={self.path} cannot be loaded ({first_line(error)}): kvgauge reads safetensors weights only and runs no code from a checkpoint"
+                f"model.path={self.path} cannot be loaded ({first_line(error)}): "
+                "kvgauge reads safetensors weights only and runs no code from a checkpoint"
             ) from error
-        if missing := sorted(report["missing_keys"]):
-            raise ModelError(f"model.path={self.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete")
+        model: PreTrainedModel = loaded[0]
+        if missing := sorted(loaded[1]["missing_keys"]):
+            raise ModelError(
+                f"model.path={self.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete"
+            )
         if not placement:
             model.to(device)  # type: ignore[arg-type]
-        model.eval()
+        model.train(False)
         check_against_stock(model, self.label)
         return model
 
@@ -205,9 +213,8 @@ def first_line(error: BaseException) -> str:
 
 
 def _stored_dtype(config: PretrainedConfig) -> torch.dtype:
-    stored = getattr(config, "dtype", None)
-    stored = _DTYPES.get(stored) if isinstance(stored, str) else stored
-    return stored if stored in _DTYPES.values() else torch.float32
+    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
+    return _DTYPES.get(stored, torch.float32)
 
 
 def _device(device: str) -> torch.device:

@@ -83,8 +83,7 @@ def _floored(highest: int, lowest: int, layers: int) -> Sequence[int]:
 def _exact(highest: int, lowest: int, layers: int) -> Sequence[int]:
     """From ``highest`` to ``lowest``, never rising, with the total exactly (highest + lowest) * layers / 2.
 
-    Layer and mirrored layer share ``highest + lowest``; of an odd middle the floor goes to the middle layer and the missing half is no entry:
-    the sum of the endpoints is even by construction (twice the share), so no half is left.
+    A layer and its mirror image share ``highest + lowest``, which is even (twice an even share), so the middle layer gets a whole half.
     """
     drop = highest - lowest
     lower = [highest - drop * layer // (layers - 1) for layer in range(layers // 2)]
