@@ -115,7 +115,7 @@ class ModelSpec:
 
         found: set[int] = set()
         try:
-            pinned = {"revision": self.revision} if self.revision is not None else {}
+            pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
             sources: list[Any] = [GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id]
         except (OSError, ValueError):
             sources = []

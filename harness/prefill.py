@@ -100,7 +100,7 @@ class _PrefillEngine:
         return out.transpose(1, 2).contiguous()
 
     def _take(self, plan: Plan, growing: _Growing, state: LayerState, orders: dict[Ranking, Order]) -> None:
-        kv_heads, tokens, dim = state.keys.shape
+        kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:
             growing.layers.append(LayerKV(state.keys, state.values))

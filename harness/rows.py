@@ -52,7 +52,7 @@ def attention_rows(
 
 def causal_attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
     """Attention output [H, T, D] of queries [H, T, D], keys and values [Hk, T, D]."""
-    heads, tokens, dim = queries.shape
+    heads, _, dim = queries.shape
     kv_heads = keys.shape[0]
     out = torch.empty_like(queries)
     for start, stop, weights in attention_rows(queries, keys, scaling):
