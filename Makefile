@@ -8,7 +8,7 @@ setup: $(VENV)/.done
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e .[dev]
+	$(BIN)/pip install -q -c constraints.txt .[dev]
 	touch $@
 
 check: setup
