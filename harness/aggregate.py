@@ -5,7 +5,7 @@ Error records count as errors and enter no mean. A mean that lacks one of its va
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,9 @@ import pandas as pd
 from harness.schema import CellResult, Metric, TaskResult
 
 MISSING = float("nan")
+_COUNTS = (
+    "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "retention", "retention_bytes", "prompt_tokens_mean", "alias_of",
+)  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -64,20 +67,27 @@ def table(result: TaskResult) -> pd.DataFrame:
     ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
     """
     full = full_cache(result)
-    rows = [_row(cell, result.metrics, full) for cell in result.cells]
-    frame = pd.DataFrame(rows, columns=list(rows[0]) if rows else ["method", "budget"])
-    return frame.astype({name: "Int64" for name in ("kept_min", "kept_max") if name in frame})
+    rows = []
+    for cell in result.cells:
+        row = cell_summary(cell, result.metrics)
+        if result.metrics and full:
+            row["percent_of_full"] = percent_of(cell, full, result.metrics[0])
+        rows.append(row)
+    columns = ["method", "budget", "score", "percent_of_full", *(f"mean_{m.name}" for m in result.metrics), *_COUNTS]
+    frame = pd.DataFrame(rows, columns=[name for name in columns if not rows or name in rows[0]])
+    texts, whole = ("method", "budget", "alias_of"), ("n", "errors", "expected")
+    types = {name: "Int64" if name in ("kept_min", "kept_max") else "int64" if name in whole else "float64" for name in frame if name not in texts}
+    return frame.astype(types)
 
 
-def _row(cell: CellResult, metrics: tuple[Metric, ...], full: CellResult | None) -> dict[str, Any]:
+def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """What a cell's records say by themselves, unrounded; None where nothing is known. The columns are those of ``table``."""
     row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
     if metrics:
         row["score"] = score(cell, metrics[0])
-        if full:
-            row["percent_of_full"] = percent_of(cell, full, metrics[0])
         row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
     kept = [entries for r in cell.done for entries in r.kept]
-    return row | {
+    row |= {
         "n": len(cell.done),
         "errors": cell.errors,
         "expected": cell.expected,
@@ -89,3 +99,4 @@ def _row(cell: CellResult, metrics: tuple[Metric, ...], full: CellResult | None)
         "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),
         "alias_of": alias_of(cell),
     }
+    return {name: None if value != value else value for name, value in row.items()}

@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from harness.attention import install, refuse_config
 from harness.decode import Row, decode
 from harness.errors import ConfigError, ModelError
+from harness.names import check_name
 from harness.prefill import Plan, prefill
 from harness.schema import Selection
 
@@ -60,8 +69,7 @@ class ModelSpec:
             raise ConfigError(f"model.dtype={self.dtype} is unknown: use {', '.join(_DTYPES)} or auto")
         if self.device_map not in (None, "auto"):
             raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.label):
-            raise ConfigError(f"model.name={self.label} cannot name a folder: use letters, digits, '.', '_' and '-'")
+        check_name(self.label, "model.name")
 
     @property
     def label(self) -> str:
@@ -111,8 +119,6 @@ class ModelSpec:
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
         """All of the model's end tokens: of its generation config, its config and its tokenizer."""
-        from transformers import GenerationConfig
-
         found: set[int] = set()
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
@@ -127,9 +133,15 @@ class ModelSpec:
             found.update([source] if isinstance(source, int) else source or ())
         return frozenset(found)
 
+    def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
+        """The dtype that weights and cache will have."""
+        if self.dtype != "auto":
+            return _DTYPES[self.dtype]
+        return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
         """What the numbers depend on, for the cell's fingerprint: the weights' commit or hash, and the dtype."""
-        dtype = str(_stored_dtype(config)).removeprefix("torch.") if self.dtype == "auto" else self.dtype
+        dtype = str(self.torch_dtype(config)).removeprefix("torch.")
         if self.is_local:
             return {"weights": _folder_hash(Path(self.path)), "dtype": dtype}
         commit = getattr(config, "_commit_hash", None)
@@ -142,8 +154,7 @@ class ModelSpec:
             ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
                 does not come out as the stock attention does.
         """
-        device = _device(self.device)
-        dtype = _stored_dtype(config) if self.dtype == "auto" else _DTYPES[self.dtype]
+        device, dtype = choose_device(self.device), self.torch_dtype(config)
         placement = {"device_map": "auto"} if self.device_map == "auto" else {}
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -212,12 +223,19 @@ def first_line(error: BaseException) -> str:
     return text[0][:200]
 
 
-def _stored_dtype(config: PretrainedConfig) -> torch.dtype:
-    stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
-    return _DTYPES.get(stored, torch.float32)
+def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Bytes of one KV entry (a key and a value) of one head and layer, number of query heads, number of kv heads."""
+    heads = config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * dim * dtype.itemsize, heads, getattr(config, "num_key_value_heads", None) or heads
 
 
-def _device(device: str) -> torch.device:
+def choose_device(device: str) -> torch.device:
+    """The device that ``model.device`` means here.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

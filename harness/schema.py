@@ -135,6 +135,31 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Manifest:
+    """What a cell is; written before its first record.
+
+    Attributes:
+        cell: which one.
+        model: the model's name.
+        task: the task's name.
+        settings: everything that can change a number of the cell, and nothing else, as plain JSON values.
+        metrics: the task's metrics, the headline first.
+        heatmap_axes: see ``TaskResult``.
+        note: see ``TaskResult``.
+        provenance: versions, commit, device and command of the run that began the cell.
+    """
+
+    cell: Cell
+    model: str
+    task: str
+    settings: Json
+    metrics: Sequence[Json]
+    heatmap_axes: Sequence[str] | None
+    note: str
+    provenance: Json
+
+
+@dataclass(frozen=True)
 class CellResult:
     """What is known of one cell.
 

@@ -27,8 +27,9 @@ from rouge_score import rouge_scorer
 
 from harness.errors import ConfigError
 from harness.schema import Example, Metric
+from tasks.checks import is_list, is_whole, short, whole
 from tasks.needle_context import decode, encode, haystack_tokens, insertion_point, read_haystack
-from tasks.needle_grid import expand_depths, expand_lengths, is_list, is_whole, short, whole
+from tasks.needle_grid import expand_depths, expand_lengths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from harness.errors import DataError
+from tasks.checks import short
 from tasks.haystack import builtin_text
-from tasks.needle_grid import short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -1,0 +1,193 @@
+"""The command line: Hydra's configuration to objects, a run, a report. The only place that sees a DictConfig."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from harness.budget import parse_budgets
+from harness.errors import ConfigError, KvgaugeError, StoreError
+from harness.grid import make_grid
+from harness.model import ModelSpec
+from harness.preview import print_preview
+from harness.report import print_table, write_report
+from harness.runner import Counts, Prepared, Run, execute, prepare, result
+from harness.schema import Selection
+from harness.task import Task
+from harness.tracker import Tracker
+
+ROOT = Path(__file__).resolve().parents[1]
+_INTERRUPTED = 130
+_CHOICES = {
+    "granularity": ("query_head", "kv_head"),
+    "group": ("mean", "max", "sum"),
+    "ties": ("stable", "torch"),
+    "dtype": ("float32", "model"),
+}
+
+
+def main() -> None:
+    """Run the command line; every error raised on purpose is one line, with its exit code."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    try:
+        _hydra_main()
+    except KvgaugeError as error:
+        _stop(str(error), error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        _stop(_configuration_error(error), ConfigError.exit_code)
+    except KeyboardInterrupt:
+        _stop("interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED)
+
+
+@hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
+def _hydra_main(config: DictConfig) -> None:
+    try:
+        whole = run(config)
+    except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on
+        # Outside Hydra's handling, which would print more than the message.
+        if isinstance(error, KvgaugeError):
+            _stop(str(error), error.exit_code)
+        if isinstance(error, KeyboardInterrupt):
+            _stop("interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED)
+        _stop(_configuration_error(error), ConfigError.exit_code)
+    if not whole:
+        raise SystemExit(1)
+
+
+def run(config: DictConfig) -> bool:
+    """One run of a composed configuration.
+
+    Returns:
+        Whether every example of every cell has a result.
+
+    Raises:
+        KvgaugeError: it cannot be done; what was finished is kept.
+    """
+    console = Console(highlight=False)
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    tracker: Tracker = _build(config.tracker)
+    asked = _asked(config, values)
+    prepared = prepare(asked)
+    if values["dry_run"]:
+        print_preview(prepared, console)
+        return True
+    counts = execute(prepared, console)
+    outcome = result(prepared)
+    folder = asked.results / "report" / outcome.model / outcome.task
+    try:
+        files = write_report(outcome, folder)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again") from error
+    print_table(outcome, console)
+    _print_end(prepared, counts, files, console)
+    tracker.log(outcome, prepared.manifests, [path for path in files if path.suffix == ".png"])
+    return all(len(cell.done) == cell.expected for cell in outcome.cells)
+
+
+def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
+    limit, width = values["limit"], values["engine"]["width"]
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
+    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+        raise ConfigError(f"engine.width={width} is not a whole number of 1 or more: use engine.width=64")
+    if not isinstance(values["dry_run"], bool):
+        raise ConfigError(f"dry_run={values['dry_run']} is neither true nor false: use one of them")
+    if not isinstance(values["results_dir"], str) or not values["results_dir"].strip():
+        raise ConfigError(f"results_dir={values['results_dir']!r} names no folder: use results_dir=results")
+    selection = values["selection"]
+    for knob, choices in _CHOICES.items():
+        if selection[knob] not in choices:
+            raise ConfigError(f"selection.{knob}={selection[knob]} is unknown: use {' or '.join(choices)}")
+    methods = [_build(node) for node in config.method.values()]
+    task: Task = _build(config.task)
+    spec: ModelSpec = _build(config.model)
+    return Run(
+        spec=spec,
+        variants=make_grid(methods, parse_budgets(values["budget"])),
+        task=task,
+        selection=Selection(**selection),
+        results=Path(values["results_dir"]).expanduser(),
+        limit=limit,
+        width=width,
+    )
+
+
+def _build(node: DictConfig) -> Any:
+    """The object of a configuration node.
+
+    Raises:
+        KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
+    """
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, KvgaugeError):
+            raise cause from error
+        raise ConfigError(f"{node.get('_target_')} cannot be made ({_first_line(cause or error)}): check its settings") from error
+
+
+def _print_end(prepared: Prepared, counts: Counts, files: list[Path], console: Console) -> None:
+    cells = len(prepared.manifests)
+    console.print(
+        f"prompts: {counts.prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
+        f"{counts.decoded_rows} rows; from earlier runs: {sum(map(len, prepared.records.values())) - counts.records}",
+        soft_wrap=True,
+    )
+    for path in files:
+        console.print(str(path), markup=False, soft_wrap=True)
+
+
+def _configuration_error(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages in one line: fact, value, remedy."""
+    text = str(error).strip()
+    if isinstance(error, MissingConfigException) and (found := re.search(r"'(\w+)/([^']*)'", text)):
+        group, value = found.groups()
+        options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
+        return f"{group}={value} is not there: use {options}"
+    if found := re.search(r"Missing mandatory value: (\S+)", text):
+        return f"{found[1]} is not set: give {found[1]}=…"
+    if found := re.search(r"full_key: (\S+)", text):
+        return f"{found[1]} is not a setting of this run: {_closest(found[1])}"
+    if found := re.search(r"Key '([^']+)' is not in struct|You must specify '([^',]+)", text):
+        return f"{found[1] or found[2]} is not a setting of this run: --cfg job prints all settings"
+    return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
+
+
+def _closest(key: str) -> str:
+    """A remedy for a setting that is not there."""
+    stem, _, last = key.rpartition(".")
+    if stem.startswith("method."):
+        return f"check its name, and that method= names {stem.removeprefix('method.')}; --cfg job prints all settings"
+    known = ["budget", "limit", "seed", "results_dir", "dry_run", "method", "model", "task", "tracker", "experiment", "selection", "engine"]
+    near = difflib.get_close_matches(last, known, 1) if not stem else []
+    return f"did you mean {near[0]}?" if near else "--cfg job prints all settings"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

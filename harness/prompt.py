@@ -1,0 +1,68 @@
+"""From a task's examples to token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.errors import DataError
+from harness.schema import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An example as the model reads it.
+
+    Attributes:
+        example: what it came from.
+        ids: token ids, 1 or more.
+        sha256: hash of the ids.
+    """
+
+    example: Example
+    ids: tuple[int, ...]
+    sha256: str
+
+
+def encode_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
+    """The examples' prompts as ids: a text with the special tokens that the tokenizer adds by itself, ids as they are.
+
+    Args:
+        examples: with different ids.
+        tokenizer: the model's; None where every prompt is ids.
+        vocabulary: number of ids the model knows.
+
+    Raises:
+        DataError: two examples share an id, a prompt is empty, or has an id that the model does not know.
+    """
+    seen: set[str] = set()
+    prompts = []
+    for example in examples:
+        if example.id in seen:
+            raise DataError(f"two examples have the id {example.id!r}: give each its own")
+        seen.add(example.id)
+        ids = _encode(example, tokenizer)
+        if not ids:
+            raise DataError(f"the prompt of example {example.id!r} has no token: give it at least one")
+        if unknown := [i for i in ids if not 0 <= i < vocabulary]:
+            raise DataError(
+                f"the prompt of example {example.id!r} has token id {unknown[0]}, but the model knows 0 to {vocabulary - 1}: "
+                "use the prompts or the tokenizer of this model"
+            )
+        prompts.append(Prompt(example, ids, hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()))
+    return prompts
+
+
+def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+    if not isinstance(example.prompt, str):
+        return tuple(example.prompt)
+    assert tokenizer is not None
+    # verbose=False: a prompt longer than the tokenizer's limit is the run's to report, in its own words.
+    return tuple(tokenizer.encode(example.prompt, verbose=False))

@@ -1,0 +1,187 @@
+"""Cells on disk: a manifest that is written first, records that are appended and flushed, scores that are written last.
+
+    <results>/<model>/<task>/<label>-<budget>/manifest.json           what the cell is: settings, versions, device
+                                              records.<worker>.jsonl  one line per example, appended by one process
+                                              scores.json             when every example asked for is there
+
+Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass over it and the
+next writer cuts it off. A torn line anywhere else is corruption, and is reported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from harness.errors import StoreError
+from harness.schema import Cell, Manifest, Record
+
+_MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
+
+
+def cell_folder(results: Path, model: str, task: str, cell: Cell) -> Path:
+    """Where a cell lies."""
+    return results / model / task / cell.name
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a cell's folder; None where there is none yet.
+
+    Raises:
+        StoreError: it cannot be read, or there are records without one.
+    """
+    path = folder / _MANIFEST
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return Manifest(**values | {"cell": Cell(**values["cell"])})
+    except FileNotFoundError:
+        if any(file.stat().st_size for file in folder.glob("records.*.jsonl")):
+            raise StoreError(f"{folder} has records but no {_MANIFEST}: restore it, or delete the folder to compute the cell again") from None
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again") from error
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """A cell's records by example; of several for one example, the last.
+
+    Raises:
+        StoreError: a file cannot be read, or a line other than a torn last one is not a record.
+    """
+    records: dict[str, Record] = {}
+    for path in sorted(folder.glob("records.*.jsonl")):
+        try:
+            lines = path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise _failed(path, "read", error) from error
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is torn, or nothing
+            try:
+                record = Record.from_json(json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise StoreError(
+                    f"line {number} of {path} is not a record ({type(error).__name__}): delete that line, and its example is computed again"
+                ) from error
+            records[record.example_id] = record
+    return records
+
+
+def check_manifest(folder: Path, found: Manifest, wanted: Manifest) -> None:
+    """Refuse to mix numbers of two settings in one cell.
+
+    Raises:
+        StoreError: with the first setting that differs.
+    """
+    if found.settings == wanted.settings:
+        return
+    then, now = _flat(found.settings), _flat(wanted.settings)
+    name = next(key for key in [*now, *then] if then.get(key) != now.get(key))
+    missing = "not set"
+    raise StoreError(
+        f"{folder} was made with {name}={_short(then.get(name, missing))}, now it is {_short(now.get(name, missing))}: use another "
+        f"label (method.{wanted.cell.label}.label=…) or results_dir=…, or delete that folder"
+    )
+
+
+class CellWriter:
+    """The one process that adds records to a cell as ``worker``."""
+
+    def __init__(self, folder: Path, manifest: Manifest, worker: str = "0") -> None:
+        """Lock the cell, write or check its manifest, cut off a torn last line.
+
+        Args:
+            folder: the cell's; created if need be.
+            manifest: what the cell is to be.
+            worker: names the records file.
+
+        Raises:
+            StoreError: the folder cannot be written, holds other settings, or another process is writing.
+        """
+        self._folder = folder
+        self._path = folder / f"records.{worker}.jsonl"
+        self._lock = FileLock(folder / f"{_LOCK}.{worker}")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+            found = read_manifest(folder)
+            if found is None:
+                write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+            else:
+                check_manifest(folder, found, manifest)
+            self._file = self._path.open("ab", buffering=0)
+            written = self._path.read_bytes()
+            if whole := written.rfind(b"\n") + 1 - len(written):
+                self._file.truncate(len(written) + whole)
+        except Timeout as error:
+            raise StoreError(f"{folder} is being written by another run: wait for it, or use another results_dir") from error
+        except OSError as error:
+            raise _failed(folder, "written", error) from error
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Add records; when this returns they survive the end of the process and of the machine.
+
+        Raises:
+            StoreError: they cannot be written; then none of them is in the file.
+        """
+        lines = "".join(json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+        # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+        data = lines.encode("utf-8", "backslashreplace")
+        size = os.fstat(self._file.fileno()).st_size
+        try:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(size)
+            raise _failed(self._path, "written", error) from error
+
+    def finish(self, scores: Mapping[str, Any]) -> None:
+        """Write the scores of a whole cell.
+
+        Raises:
+            StoreError: they cannot be written.
+        """
+        try:
+            write_atomically(self._folder / _SCORES, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
+        except OSError as error:
+            raise _failed(self._folder / _SCORES, "written", error) from error
+
+    def close(self) -> None:
+        """Let others write."""
+        self._file.close()
+        self._lock.release()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file as a whole: whatever happens, it holds the old text or the new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _failed(path: Path, done: str, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be {done} ({error.strerror or type(error).__name__}): make room or choose another results_dir; "
+        "what is finished is kept, and the same command goes on from there"
+    )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

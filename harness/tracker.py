@@ -1,0 +1,90 @@
+"""Experiment tracking; the only importer of wandb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from harness.aggregate import cell_summary, full_cache, percent_of
+from harness.errors import ConfigError
+from harness.schema import Cell, Manifest, TaskResult
+
+
+class Tracker(Protocol):
+    """Takes a finished grid somewhere. Records are the truth: what a tracker loses can be sent again."""
+
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+        """Send a grid.
+
+        Args:
+            result: the grid.
+            manifests: what each cell is.
+            plots: images of the whole grid.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoTracker:
+    """``tracker=none``: nothing leaves the results folder."""
+
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """``tracker=wandb``: one W&B run per cell, grouped by model and task, under an id that the cell's settings give.
+
+    Attributes:
+        project: W&B project.
+        entity: W&B team or user; None for the account's default.
+        mode: ``online``, ``offline`` or ``disabled``.
+        dir: folder for W&B's files.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+
+    project: str
+    entity: str | None
+    mode: Literal["online", "offline", "disabled"]
+    dir: str
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("online", "offline", "disabled"):
+            raise ConfigError(f"tracker.mode={self.mode} is unknown: use online, offline or disabled")
+
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+        import wandb
+
+        full = full_cache(result)
+        Path(self.dir).mkdir(parents=True, exist_ok=True)
+        for cell in result.cells:
+            manifest = manifests[cell.cell]
+            settings = json.dumps(manifest.settings, sort_keys=True)
+            summary = cell_summary(cell, result.metrics)
+            if full and result.metrics:
+                summary["percent_of_full"] = percent_of(cell, full, result.metrics[0])
+            with wandb.init(
+                project=self.project,
+                entity=self.entity,
+                mode=self.mode,
+                dir=self.dir,
+                group=f"{result.model}/{result.task}",
+                name=cell.cell.name,
+                # W&B takes letters, digits, '-' and '_' in an id.
+                id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
+                resume="allow",
+                config={**manifest.settings, "provenance": manifest.provenance},
+                tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
+            ) as run:
+                run.log({path.stem: wandb.Image(str(path)) for path in plots})
+                columns = ["example_id", "references", "text", "error", *(metric.name for metric in result.metrics)]
+                rows = [[asdict(r).get(name, r.scores.get(name)) for name in columns] for r in cell.records]
+                run.log({"examples": wandb.Table(columns=columns, data=rows)})
+                run.summary.update({name: value for name, value in summary.items() if value is not None})

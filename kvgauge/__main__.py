@@ -1,0 +1,17 @@
+"""``python -m kvgauge`` and the console command ``kvgauge``."""
+
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the command line of the harness, which a wheel carries inside this package and a clone beside it."""
+    here = Path(__file__).resolve().parent
+    sys.path.insert(0, str(here if (here / "harness").is_dir() else here.parent))
+    from harness.cli import main as command_line
+
+    command_line()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Prompts as token ids, from a file: parity with any other implementation can be checked without a tokenizer.
+
+Nothing is scored; records hold the generated ids under ``tokens`` and the kept entries per layer under ``kept``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError, DataError
+from harness.schema import Example, Metric
+from tasks.checks import is_list, is_whole, short, whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Prompts ``{name: [ids]}`` of a JSON file. Every default is in ``conf/task/tokens.yaml``.
+
+    Attributes:
+        name: label of the results.
+        prompts: the file.
+        max_new_tokens: generated tokens at most.
+        min_new_tokens: end tokens are impossible before this many.
+        stop: end tokens; the model's own are not added.
+    """
+
+    name: str
+    prompts: str
+    max_new_tokens: int
+    min_new_tokens: int
+    stop: Sequence[int]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """None."""
+        return ()
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """False: prompts are ids."""
+        return False
+
+    @property
+    def heatmap_axes(self) -> tuple[str, str] | None:
+        """None."""
+        return None
+
+    def settings(self) -> Mapping[str, Any]:
+        """The limits and the end tokens. The prompts are hashed record by record, so that a file may grow.
+
+        Raises:
+            ConfigError: a setting that cannot be used.
+        """
+        whole(self.max_new_tokens, "task.max_new_tokens", 1)
+        whole(self.min_new_tokens, "task.min_new_tokens", 0)
+        if not is_list(self.stop) or not all(is_whole(token) and token >= 0 for token in self.stop):
+            raise ConfigError(f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, task.stop=[2]")
+        return {"max_new_tokens": self.max_new_tokens, "min_new_tokens": self.min_new_tokens, "stop": sorted(set(self.stop))}
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
+        """One example per prompt, in the order of the file; its id is the prompt's name.
+
+        Raises:
+            DataError: the file is missing or is not ``{name: [ids]}``.
+        """
+        try:
+            prompts = json.loads(Path(self.prompts).expanduser().read_text(encoding="utf-8"))
+        except (OSError, RuntimeError) as error:
+            raise DataError(f"task.prompts={self.prompts} cannot be read ({type(error).__name__}): give a JSON file {{name: [ids]}}") from error
+        except ValueError as error:
+            raise DataError(f"task.prompts={self.prompts} is not JSON ({error}): give a JSON file {{name: [ids]}}") from error
+        if not isinstance(prompts, dict) or not prompts:
+            raise DataError(f"task.prompts={self.prompts} holds no prompt: give a JSON file {{name: [ids]}}")
+        for name, ids in prompts.items():
+            if not is_list(ids) or not all(is_whole(i) for i in ids):
+                raise DataError(f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers")
+        return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
+        """Those of ``stop``, and no others."""
+        return frozenset(self.stop)
+
+    def score(self, example: Example, text: str | None) -> Mapping[str, float]:
+        """Nothing."""
+        return {}
