@@ -76,7 +76,11 @@ def table(result: TaskResult) -> pd.DataFrame:
     columns = ["method", "budget", "score", "percent_of_full", *(f"mean_{m.name}" for m in result.metrics), *_COUNTS]
     frame = pd.DataFrame(rows, columns=[name for name in columns if not rows or name in rows[0]])
     texts, whole = ("method", "budget", "alias_of"), ("n", "errors", "expected")
-    types = {name: "Int64" if name in ("kept_min", "kept_max") else "int64" if name in whole else "float64" for name in frame if name not in texts}
+    types = {
+        name: "Int64" if name in ("kept_min", "kept_max") else "int64" if name in whole else "float64"
+        for name in frame
+        if name not in texts
+    }
     return frame.astype(types)
 
 

@@ -114,9 +114,11 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
         if getattr(config, setting, None) is not None:
             refuse(setting, getattr(config, setting), "its attention is not plain softmax attention")
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type") or rope.get("type") if isinstance(rope, dict) else None
-    if kind in ("dynamic", "longrope"):
-        refuse("rope_type", kind, "it re-scales positions by the longest row of a batch, so that rows would change each other")
+    # One set of parameters, or one for each type of layer.
+    for parameters in (rope, *rope.values()):
+        kind = parameters.get("rope_type") or parameters.get("type") if isinstance(parameters, dict) else None
+        if kind in ("dynamic", "longrope"):
+            refuse("rope_type", kind, "it re-scales positions by the longest row of a batch, so that rows would change each other")
 
 
 def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:

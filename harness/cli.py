@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -16,7 +16,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from harness.budget import parse_budgets
@@ -38,6 +38,16 @@ _CHOICES = {
     "ties": ("stable", "torch"),
     "dtype": ("float32", "model"),
 }
+_GROUPS = ("model", "method", "task", "tracker")
+_SETTINGS = ("budget", "selection", "limit", "seed", "results_dir", "dry_run", "engine", *_GROUPS)
+_GROUP_EXAMPLES = {
+    "selection": "selection.ties=torch",
+    "engine": "engine.width=64",
+    "model": "model=tiny",
+    "method": "method=[snapkv,pyramidkv]",
+    "task": "task=needle",
+    "tracker": "tracker=none",
+}
 
 
 def main() -> None:
@@ -47,12 +57,12 @@ def main() -> None:
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     try:
         _hydra_main()
-    except KvgaugeError as error:
-        _stop(str(error), error.exit_code)
-    except (HydraException, OmegaConfBaseException) as error:
-        _stop(_configuration_error(error), ConfigError.exit_code)
-    except KeyboardInterrupt:
-        _stop("interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED)
+    except (KvgaugeError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
+        _report(error)
+    except ValueError as error:
+        if "Config group override" not in str(error):  # model=3
+            raise
+        _report(error)
 
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
@@ -62,12 +72,7 @@ def _hydra_main(config: DictConfig) -> None:
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise  # the other jobs go on
-        # Outside Hydra's handling, which would print more than the message.
-        if isinstance(error, KvgaugeError):
-            _stop(str(error), error.exit_code)
-        if isinstance(error, KeyboardInterrupt):
-            _stop("interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED)
-        _stop(_configuration_error(error), ConfigError.exit_code)
+        _report(error)  # inside, as Hydra would print more than the message
     if not whole:
         raise SystemExit(1)
 
@@ -96,7 +101,9 @@ def run(config: DictConfig) -> bool:
     try:
         files = write_report(outcome, folder)
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again") from error
+        raise StoreError(
+            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+        ) from error
     print_table(outcome, console)
     _print_end(prepared, counts, files, console)
     tracker.log(outcome, prepared.manifests, [path for path in files if path.suffix == ".png"])
@@ -104,6 +111,11 @@ def run(config: DictConfig) -> bool:
 
 
 def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
+    if unknown := set(values) - set(_SETTINGS):
+        raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
+    for group in ("selection", "engine", *_GROUPS):
+        if not isinstance(values.get(group), dict):
+            raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_GROUP_EXAMPLES[group]}")
     limit, width = values["limit"], values["engine"]["width"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
@@ -117,7 +129,11 @@ def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
     for knob, choices in _CHOICES.items():
         if selection[knob] not in choices:
             raise ConfigError(f"selection.{knob}={selection[knob]} is unknown: use {' or '.join(choices)}")
-    methods = [_build(node) for node in config.method.values()]
+    for name, node in values["method"].items():
+        if not isinstance(node, dict):
+            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
+    # A preset may set knobs of a method that method= does not name; such a node has no target.
+    methods = [_build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
     task: Task = _build(config.task)
     spec: ModelSpec = _build(config.model)
     return Run(
@@ -131,8 +147,8 @@ def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
     )
 
 
-def _build(node: DictConfig) -> Any:
-    """The object of a configuration node.
+def _build(node: DictConfig, whose: str = "") -> Any:
+    """The object of a configuration node; ``whose`` begins the message of an error.
 
     Raises:
         KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
@@ -142,7 +158,7 @@ def _build(node: DictConfig) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, KvgaugeError):
-            raise cause from error
+            raise type(cause)(f"{whose}{cause}") from error
         raise ConfigError(f"{node.get('_target_')} cannot be made ({_first_line(cause or error)}): check its settings") from error
 
 
@@ -157,19 +173,29 @@ def _print_end(prepared: Prepared, counts: Counts, files: list[Path], console: C
         console.print(str(path), markup=False, soft_wrap=True)
 
 
-def _configuration_error(error: Exception) -> str:
+def _report(error: BaseException) -> NoReturn:
+    """Print an error as one line and exit with its code."""
+    if isinstance(error, KvgaugeError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        message, code = "interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED
+    else:
+        message, code = _configuration_error(error), ConfigError.exit_code
+    print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _configuration_error(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages in one line: fact, value, remedy."""
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and (found := re.search(r"'(\w+)/([^']*)'", text)):
         group, value = found.groups()
         options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
         return f"{group}={value} is not there: use {options}"
-    if found := re.search(r"Missing mandatory value: (\S+)", text):
-        return f"{found[1]} is not set: give {found[1]}=…"
-    if found := re.search(r"full_key: (\S+)", text):
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: give {error.full_key}=…"
+    if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]} is not a setting of this run: {_closest(found[1])}"
-    if found := re.search(r"Key '([^']+)' is not in struct|You must specify '([^',]+)", text):
-        return f"{found[1] or found[2]} is not a setting of this run: --cfg job prints all settings"
     return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
 
 
@@ -178,16 +204,10 @@ def _closest(key: str) -> str:
     stem, _, last = key.rpartition(".")
     if stem.startswith("method."):
         return f"check its name, and that method= names {stem.removeprefix('method.')}; --cfg job prints all settings"
-    known = ["budget", "limit", "seed", "results_dir", "dry_run", "method", "model", "task", "tracker", "experiment", "selection", "engine"]
-    near = difflib.get_close_matches(last, known, 1) if not stem else []
+    near = difflib.get_close_matches(last, [*_SETTINGS, "experiment"], 1) if not stem else []
     return f"did you mean {near[0]}?" if near else "--cfg job prints all settings"
 
 
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
-
-
-def _stop(message: str, code: int) -> None:
-    print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
-    raise SystemExit(code)

@@ -117,9 +117,10 @@ class Evaluator:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(jobs) == 1 and len(jobs[0].missing) == 1:
+            tokens, cell = len(jobs[0].prompt.ids), jobs[0].missing[0].cell.name
             raise EngineError(
-                f"one prompt of {len(jobs[0].prompt.ids)} tokens does not fit into memory with {jobs[0].missing[0].cell.name} alone ({reason}): "
-                "use a smaller model.dtype, model.device_map=auto or shorter prompts"
+                f"one prompt of {tokens} tokens does not fit into memory with {cell} alone ({reason}): use a smaller model.dtype, "
+                "model.device_map=auto or shorter prompts"
             )
         if self.width > 1:
             self.width = max(1, min(self.width, sum(len(job.missing) for job in jobs)) // 2)

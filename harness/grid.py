@@ -38,8 +38,9 @@ class Variant:
         try:
             keep = tuple(self.method.keep(budget, prompt_tokens, layers))
         except BudgetError as error:
-            share = f" [{self.budget.text} of {prompt_tokens} prompt tokens]" if self.budget.share is not None else ""
-            raise BudgetError(f"{error}{share}") from error
+            if self.budget.share is None:
+                raise
+            raise BudgetError(f"{self.budget.text} of a prompt of {prompt_tokens} tokens: {error}") from error
         if len(keep) != layers:
             raise ConfigError(f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer")
         ranking = self.method.ranking
@@ -48,7 +49,7 @@ class Variant:
         least = min(ranking.window, prompt_tokens)
         if wrong := [entries for entries in keep if not least <= entries <= prompt_tokens]:
             raise ConfigError(
-                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: keep from {least} (its window) to {prompt_tokens} (the prompt)"
+                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: keep {least} (its window) to {prompt_tokens} (the prompt)"
             )
         return Plan(keep, ranking)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,6 +20,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from harness.attention import install, refuse_config
 from harness.decode import Row, decode
@@ -154,6 +156,7 @@ class ModelSpec:
             ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
                 does not come out as the stock attention does.
         """
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
         device, dtype = choose_device(self.device), self.torch_dtype(config)
         placement = {"device_map": "auto"} if self.device_map == "auto" else {}
         try:
@@ -167,9 +170,11 @@ class ModelSpec:
                 **placement,
                 **self._arguments(),
             )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
-                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto") from error
+                raise ModelError(
+                    f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto"
+                ) from error
             raise ModelError(
                 f"model.path={self.path} cannot be loaded ({first_line(error)}): "
                 "kvgauge reads safetensors weights only and runs no code from a checkpoint"

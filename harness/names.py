@@ -19,5 +19,7 @@ def check_name(value: object, setting: str) -> str:
     """
     if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", value):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
-        raise ConfigError(f"{setting}={shown} cannot name a folder: use at most 128 letters, digits, '.', '_' and '-', a letter or digit first")
+        raise ConfigError(
+            f"{setting}={shown} cannot name a folder: use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"
+        )
     return value

@@ -148,10 +148,14 @@ def _mean_title(cell: CellResult, metric: Metric) -> str:
 
 def _panel(axes: Axes, values: pd.DataFrame, inches: tuple[float, float]) -> AxesImage:
     # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the map.
-    axes.add_patch(Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.85", edgecolor="0.55", hatch="////", linewidth=0, zorder=-1))
+    axes.add_patch(
+        Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.85", edgecolor="0.55", hatch="////", linewidth=0, zorder=-1)
+    )
     shares = np.ma.masked_invalid(values.to_numpy(dtype=float))
     image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    columns, rows = (_ticks(list(index), room) for index, room in zip((values.columns, values.index), (inches[0] / 0.3, inches[1] / 0.17), strict=True))
+    columns, rows = (
+        _ticks(list(index), room) for index, room in zip((values.columns, values.index), (inches[0] / 0.3, inches[1] / 0.17), strict=True)
+    )
     axes.set_xticks(list(columns), list(columns.values()), rotation=45, ha="right", rotation_mode="anchor", fontsize=7, parse_math=False)
     axes.set_yticks(list(rows), list(rows.values()), fontsize=7, parse_math=False)
     return image

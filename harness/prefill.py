@@ -18,6 +18,9 @@ from harness.ranking import Order, kept_indices, order_of
 from harness.rows import causal_attention
 from harness.schema import Selection
 
+# The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
+_PUBLISHED_BLOCK_BYTES = 64 * 2**20
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -93,7 +96,8 @@ class _PrefillEngine:
             self._take(plan, growing, state, orders)
         if queries.device.type == "cpu":
             # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above.
-            out = causal_attention(queries[0], keys[0], values[0], scaling)[None]
+            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
+            out = causal_attention(queries[0], keys[0], values[0], scaling, block_bytes)[None]
         else:
             gqa = queries.shape[1] != keys.shape[1]
             out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)

@@ -23,7 +23,8 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
         table.add_column(header, justify="left" if header in ("method", "budget") else "right")
     for variant in run.variants:
-        entries, sizes = [], []
+        entries: list[int] = []
+        sizes: list[int] = []
         for tokens in lengths:
             try:
                 plan = variant.plan(tokens, layers)
@@ -40,10 +41,11 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             f"{len(lengths)}",
             f"{len(prepared.records[variant.cell])}",
         )
-    console.print(f"{run.task.name} on {run.spec.label}: {len(run.variants)} cells", highlight=False)
+    console.print(f"{run.task.name} on {run.spec.label}; cells: {len(run.variants)}", highlight=False)
     console.print(table, crop=False)
+    spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     console.print(
-        f"prompts: {len(lengths)}; prompt tokens: {min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max), {sum(lengths):,} in all\n"
+        f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all\n"
         f"prefills: {len(prepared.jobs)} (prompts with a cell that is not done); the full cache is "
         f"{fmean(lengths) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
         highlight=False,

@@ -14,10 +14,11 @@ from torch.nn import functional
 
 from harness.errors import ConfigError
 from harness.method import LayerState, Ranking
-from harness.rows import BLOCK_BYTES, attention_rows
+from harness.rows import attention_rows
 from harness.schema import Selection
 
 Pooling = Literal["maxpool", "avgpool"]
+
 
 def window_attention(layer: LayerState, window: int) -> Tensor:
     """Attention that the last ``window`` queries pay to each earlier token, summed over these queries.
@@ -33,7 +34,7 @@ def window_attention(layer: LayerState, window: int) -> Tensor:
     return attention[:, :, : tokens - window].sum(dim=1)
 
 
-def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int = BLOCK_BYTES) -> Tensor:
+def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int | None = None) -> Tensor:
     """Attention that each token but the last ``window`` receives from all queries, exact, in O(block x T) memory.
 
     Args:
@@ -41,7 +42,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int =
         window: trailing tokens that get no score; their queries still vote.
         causal: False gives what the code behind the published tables did: only the last ``window`` rows are masked, so an earlier
             query also pays attention to later tokens.
-        block_bytes: float32 logits held at once.
+        block_bytes: see ``attention_rows``.
 
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.

@@ -41,7 +41,11 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"table.md": _markdown(result), "table.csv": table(result).to_csv(index=False, lineterminator="\n"), "table.tex": _latex(result)}
+    texts = {
+        "table.md": _markdown(result),
+        "table.csv": table(result).to_csv(index=False, lineterminator="\n"),
+        "table.tex": _latex(result),
+    }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     plots = {"summary.png": summary} if result.metrics and any(cell.records for cell in result.cells) else {}
@@ -76,7 +80,7 @@ def print_table(result: TaskResult, console: Console) -> None:
     console.print(Text(_title(result), style="bold"))
     console.print(rendered, crop=False)
     for note in notes:
-        console.print(Text(note))
+        console.print(Text(note), soft_wrap=True)
 
 
 def _title(result: TaskResult) -> str:

@@ -184,7 +184,11 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str, 
     if not is_dataclass(method):
         raise ConfigError(f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one")
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
-    settings = {**common, "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs}, "budget": variant.budget.text}
+    settings = {
+        **common,
+        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs},
+        "budget": variant.budget.text,
+    }
     return Manifest(
         cell=variant.cell,
         model=run.spec.label,
@@ -228,7 +232,7 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
             try:
                 variant.plan(longest, layers)
             except BudgetError as error:
-                raise BudgetError(f"{error}, the longest of the task") from error
+                raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
 def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:

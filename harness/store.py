@@ -42,10 +42,16 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(**values | {"cell": Cell(**values["cell"])})
     except FileNotFoundError:
         if any(file.stat().st_size for file in folder.glob("records.*.jsonl")):
-            raise StoreError(f"{folder} has records but no {_MANIFEST}: restore it, or delete the folder to compute the cell again") from None
+            raise StoreError(
+                f"{folder} has records but no {_MANIFEST}: restore it, or delete the folder to compute the cell again"
+            ) from None
         return None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again") from error
+    except OSError as error:
+        raise _failed(path, "read", error) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
+        ) from error
 
 
 def read_records(folder: Path) -> dict[str, Record]:
@@ -108,19 +114,25 @@ class CellWriter:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
-            found = read_manifest(folder)
-            if found is None:
-                write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
-            else:
-                check_manifest(folder, found, manifest)
-            self._file = self._path.open("ab", buffering=0)
-            written = self._path.read_bytes()
-            if whole := written.rfind(b"\n") + 1 - len(written):
-                self._file.truncate(len(written) + whole)
+            self._open(manifest)
         except Timeout as error:
             raise StoreError(f"{folder} is being written by another run: wait for it, or use another results_dir") from error
         except OSError as error:
+            self._lock.release()
             raise _failed(folder, "written", error) from error
+        except StoreError:
+            self._lock.release()
+            raise
+
+    def _open(self, manifest: Manifest) -> None:
+        found = read_manifest(self._folder)
+        if found is None:
+            write_atomically(self._folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+        else:
+            check_manifest(self._folder, found, manifest)
+        self._file = self._path.open("ab", buffering=0)
+        written = self._path.read_bytes()
+        self._file.truncate(written.rfind(b"\n") + 1)
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records; when this returns they survive the end of the process and of the machine.

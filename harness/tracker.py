@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+import pandas as pd
+
 from harness.aggregate import cell_summary, full_cache, percent_of
 from harness.errors import ConfigError
-from harness.schema import Cell, Manifest, TaskResult
+from harness.schema import Cell, CellResult, Manifest, Metric, TaskResult
 
 
 class Tracker(Protocol):
@@ -84,7 +86,11 @@ class Wandb:
                 tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
             ) as run:
                 run.log({path.stem: wandb.Image(str(path)) for path in plots})
-                columns = ["example_id", "references", "text", "error", *(metric.name for metric in result.metrics)]
-                rows = [[asdict(r).get(name, r.scores.get(name)) for name in columns] for r in cell.records]
-                run.log({"examples": wandb.Table(columns=columns, data=rows)})
+                run.log({"examples": wandb.Table(dataframe=_examples(cell, result.metrics))})
                 run.summary.update({name: value for name, value in summary.items() if value is not None})
+
+
+def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
+    columns = ["example_id", "references", "text", "error", *(metric.name for metric in metrics)]
+    rows = [asdict(record) | {"references": list(record.references), **record.scores} for record in cell.records]
+    return pd.DataFrame(rows).reindex(columns=columns)

@@ -1,0 +1,57 @@
+"""Fixtures for tests of the whole command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness import cli
+
+# Models here are so small that a second thread costs more than it brings.
+torch.set_num_threads(1)
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Finished]
+
+
+@pytest.fixture
+def kvgauge(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run the command line in this process."""
+
+    def command(*words: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["run.py", *words])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = exit_.code if isinstance(exit_.code, int) else 1
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return command
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path) -> Path:
+    """Four short prompts for ``task=tokens``."""
+    prompts = {f"p{length}": [0, *((7 * i * i + length) % 1000 + 2 for i in range(length - 1))] for length in (40, 64, 65, 100)}
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps(prompts))
+    return file

@@ -1,0 +1,180 @@
+"""The store: nothing acknowledged is lost or doubled, nothing torn or foreign is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.errors import StoreError
+from harness.schema import Cell, Manifest, Record
+from harness.store import CellWriter, read_manifest, read_records, write_atomically
+
+MANIFEST = Manifest(
+    cell=Cell("snapkv", "128"),
+    model="m",
+    task="t",
+    settings={"method": {"window": 8, "kernel": 7}, "budget": "128"},
+    metrics=[],
+    heatmap_axes=None,
+    note="",
+    provenance={},
+)
+
+
+def record(name: str, **changes: object) -> Record:
+    return replace(Record(name, {"length": 10}, ["a"], 3, "00", tokens=[1, 2], text="x", scores={"s": 0.5}, kept=[3]), **changes)  # type: ignore[arg-type]
+
+
+def write(folder: Path, *records: Record) -> None:
+    writer = CellWriter(folder, MANIFEST)
+    writer.append(records)
+    writer.close()
+
+
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    hostile = record("e\n1", text='\x1b[31m"\u2028\ud800 終', error=None)
+    write(tmp_path, record("0"), hostile)
+    found = read_records(tmp_path)
+    assert [r.to_json() for r in found.values()] == [json.loads(json.dumps(r.to_json())) for r in (record("0"), hostile)]
+
+
+def test_the_manifest_is_written_once_and_read_back(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert read_manifest(tmp_path) == MANIFEST
+    before = (tmp_path / "manifest.json").stat().st_mtime_ns
+    write(tmp_path, record("0"))
+    assert (tmp_path / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_folder_that_is_not_there_has_no_manifest_and_no_records(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path / "no") is None
+    assert read_records(tmp_path / "no") == {}
+
+
+@given(cut=st.integers(1, 400), later=st.booleans())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_a_torn_last_line_is_passed_over_and_cut_off_by_the_next_writer(
+    tmp_path_factory: pytest.TempPathFactory, cut: int, later: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("cell")
+    write(folder, record("0"), record("1"))
+    path = folder / "records.0.jsonl"
+    whole = path.read_bytes()
+    torn = whole[: max(len(whole) - cut, 0)]
+    path.write_bytes(torn)
+    survivors = [str(i) for i in range(torn.count(b"\n"))]
+    assert list(read_records(folder)) == survivors
+    if later:
+        write(folder, record("2"))
+        assert list(read_records(folder)) == [*survivors, "2"]
+        assert path.read_bytes().count(b"\n") == len(survivors) + 1
+
+
+@pytest.mark.parametrize("line", [b'{"example_id": "0", "gro', b"{}", b"[]", b"\xff\xfe", b'{"example_id": 1, "unknown": 2}', b""])
+def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path, line: bytes) -> None:
+    write(tmp_path, record("0"))
+    path = tmp_path / "records.0.jsonl"
+    path.write_bytes(line + b"\n" + path.read_bytes())
+    with pytest.raises(StoreError, match=r"line 1 of .*records\.0\.jsonl is not a record"):
+        read_records(tmp_path)
+
+
+def test_records_without_a_manifest_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, record("0"))
+    (tmp_path / "manifest.json").unlink()
+    with pytest.raises(StoreError, match=r"has records but no manifest\.json"):
+        read_manifest(tmp_path)
+
+
+def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, record("0"))
+    (tmp_path / "manifest.json").write_text('{"cell": ')
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_changed_setting_is_refused_by_its_name_and_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, record("0"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = replace(MANIFEST, settings={"method": {"window": 16, "kernel": 7}, "budget": "128"})
+    with pytest.raises(StoreError, match=r"was made with method\.window=8, now it is 16: use another label \(method\.snapkv\.label"):
+        CellWriter(tmp_path, other)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_setting_that_is_gone_or_new_is_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(StoreError, match=r"method\.kernel=7, now it is not set"):
+        CellWriter(tmp_path, replace(MANIFEST, settings={"method": {"window": 8}, "budget": "128"}))
+
+
+def test_two_writers_exclude_each_other(tmp_path: Path) -> None:
+    first = CellWriter(tmp_path, MANIFEST)
+    with pytest.raises(StoreError, match="is being written by another run"):
+        CellWriter(tmp_path, MANIFEST)
+    first.close()
+    CellWriter(tmp_path, MANIFEST).close()
+
+
+def test_several_workers_write_side_by_side_and_are_read_together(tmp_path: Path) -> None:
+    writers = [CellWriter(tmp_path, MANIFEST, str(i)) for i in range(3)]
+    for i, writer in enumerate(writers):
+        writer.append([record(str(i))])
+    assert sorted(read_records(tmp_path)) == ["0", "1", "2"]
+
+
+def test_a_full_disk_stops_cleanly_and_leaves_no_torn_record(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:  # RLIMIT_FSIZE stays with the child
+        code = 1
+        try:
+            import signal
+
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            writer = CellWriter(tmp_path, MANIFEST)
+            writer.append([record("0")])
+            size = (tmp_path / "records.0.jsonl").stat().st_size
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, size + 50))
+            try:
+                writer.append([record("1"), record("2")])
+            except StoreError as error:
+                code = 0 if "cannot be written" in str(error) and "\n" not in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert list(read_records(tmp_path)) == ["0"]
+    assert (tmp_path / "records.0.jsonl").read_bytes().endswith(b"\n")
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"file/cell cannot be written \(Not a directory\)"):
+        CellWriter(tmp_path / "file" / "cell", MANIFEST)
+
+
+def test_scores_are_replaced_as_a_whole(tmp_path: Path) -> None:
+    writer = CellWriter(tmp_path, MANIFEST)
+    for score in (1.0, 2.0):
+        writer.finish({"score": score})
+        assert json.loads((tmp_path / "scores.json").read_text()) == {"score": score}
+    writer.close()
+
+
+def test_a_partial_file_never_takes_the_place_of_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.json"
+    write_atomically(path, "old")
+
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
