@@ -86,7 +86,9 @@ def test_the_bytes_a_dry_run_promises_are_the_bytes_that_are_kept(kvgauge: Comma
         words = (*GRID, *tokens, f"selection.granularity={granularity}", f"results_dir={results}")
         dry = kvgauge(*words, "dry_run=true")
         assert kvgauge(*words).code == 0
-        promised = {(r[0], r[1]): int(r[3].replace(",", "")) for line in dry.out.splitlines() if len(r := line.split()) == 6 and "/" in r[2]}
+        promised = {
+            (r[0], r[1]): int(r[3].replace(",", "")) for line in dry.out.splitlines() if len(r := line.split()) == 6 and "/" in r[2]
+        }
         assert len(promised) == 13
         for (label, budget), size in promised.items():
             records = (results / f"tiny-random/tokens/{label}-{budget}/records.0.jsonl").read_text().splitlines()
@@ -247,7 +249,9 @@ def bad_model(folder: Path, kind: str) -> Path:
 )
 def test_a_model_folder_that_cannot_be_used_is_one_line(kvgauge: Command, tmp_path: Path, kind: str, message: str) -> None:
     folder = bad_model(tmp_path / "model", kind)
-    failed = kvgauge("model=hf", f"model.path={folder}", "task.lengths=[300]", f"results_dir={tmp_path / 'results'}", "budget=32", "limit=1")
+    failed = kvgauge(
+        "model=hf", f"model.path={folder}", "task.lengths=[300]", f"results_dir={tmp_path / 'results'}", "budget=32", "limit=1"
+    )
     assert failed.code == 4, failed.err
     assert message in failed.err
     assert failed.err.count("\n") == 1, failed.err
