@@ -73,7 +73,9 @@ class Tokens:
         try:
             prompts = json.loads(Path(self.prompts).expanduser().read_text(encoding="utf-8"))
         except (OSError, RuntimeError) as error:
-            raise DataError(f"task.prompts={self.prompts} cannot be read ({type(error).__name__}): give a JSON file {{name: [ids]}}") from error
+            raise DataError(
+                f"task.prompts={self.prompts} cannot be read ({type(error).__name__}): give a JSON file {{name: [ids]}}"
+            ) from error
         except ValueError as error:
             raise DataError(f"task.prompts={self.prompts} is not JSON ({error}): give a JSON file {{name: [ids]}}") from error
         if not isinstance(prompts, dict) or not prompts:

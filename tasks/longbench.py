@@ -1,0 +1,123 @@
+"""LongBench and LongBench-E: 21 + 13 datasets with the official prompts and scores, under one of three published protocols.
+
+Paper: LongBench, Bai et al., https://arxiv.org/abs/2308.14508; code and data https://github.com/THUDM/LongBench (MIT). Prompts and
+protocols: ``tasks/prompts``; scores: ``tasks/metrics.py``; data: ``tasks/longbench_data.py``.
+
+Each dataset is a task of its own, with its own limit of new tokens, end tokens and results folder; ``LongBench`` makes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import ConfigError
+from tasks.checks import is_list, short, whole
+from tasks.longbench_data import RECORDS, RECORDS_E
+from tasks.longbench_task import LongBenchTask
+from tasks.metrics import Scoring
+from tasks.metrics_text import check_backend
+from tasks.prompts.longbench import NO_CHAT
+from tasks.prompts.protocols import PROTOCOLS
+
+PAPER_DATASETS = (
+    "narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "gov_report", "qmsum", "multi_news", "trec",
+    "triviaqa", "samsum", "passage_count", "passage_retrieval_en", "lcc", "repobench-p",
+)  # fmt: skip
+"""The 16 of the SnapKV and PyramidKV tables, in their order."""
+CATEGORIES: Mapping[str, tuple[str, ...]] = {
+    "single-document QA": ("narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh"),
+    "multi-document QA": ("hotpotqa", "2wikimqa", "musique", "dureader"),
+    "summarization": ("gov_report", "qmsum", "multi_news", "vcsum"),
+    "few-shot learning": ("trec", "triviaqa", "samsum", "lsht"),
+    "synthetic": ("passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
+    "code": ("lcc", "repobench-p"),
+}
+"""LongBench's own; its average is the mean of the six category means."""
+_SETS: Mapping[str, tuple[str, ...]] = {"all": tuple(RECORDS), "paper": PAPER_DATASETS, "e": tuple(RECORDS_E)}
+
+
+@dataclass(frozen=True)
+class LongBench:
+    """The datasets asked for, as tasks.
+
+    Attributes:
+        name: label of the results, before the dataset's name.
+        data: a folder of .jsonl files or a data.zip; None for the hub's cache and the hub.
+        datasets: names, and sets of names: ``all`` (21), ``paper`` (16), ``e`` (13 of LongBench-E).
+        protocol: ``longbench``, ``kvcache_factory`` or ``paper``.
+        max_prompt_tokens: longer prompts lose their middle; None for the protocol's limit.
+        chat: use the tokenizer's chat template where the protocol's datasets do; None for what the protocol does.
+        chat_arguments: passed to the chat template.
+        code_similarity: ``difflib`` or ``levenshtein``.
+        official_zero: score 0 where the official ROUGE-L hits Python's recursion limit.
+        rouge_score: also score English summaries with Google's rouge-score.
+    """
+
+    name: str
+    data: str | None
+    datasets: Sequence[str] | str
+    protocol: str
+    max_prompt_tokens: int | None
+    chat: bool | None
+    chat_arguments: Mapping[str, Any]
+    code_similarity: str
+    official_zero: bool
+    rouge_score: bool
+
+    def tasks(self) -> tuple[LongBenchTask, ...]:
+        """One task per dataset, as listed, without repeats.
+
+        Raises:
+            ConfigError: a setting that cannot be used.
+        """
+        if not isinstance(self.name, str) or not self.name:
+            raise ConfigError(f"task.name={short(self.name)} is not a text: give it one")
+        if self.data is not None and not isinstance(self.data, str):
+            raise ConfigError(f"task.data={short(self.data)} is not a path: give a folder, a data.zip, or null for the hub")
+        if not isinstance(self.protocol, str) or self.protocol not in PROTOCOLS:
+            raise ConfigError(f"task.protocol={short(self.protocol)} is not a protocol: use one of {', '.join(PROTOCOLS)}")
+        for knob in ("official_zero", "rouge_score", *(["chat"] if self.chat is not None else [])):
+            if not isinstance(getattr(self, knob), bool):
+                raise ConfigError(f"task.{knob}={short(getattr(self, knob))} is neither true nor false: use one of them")
+        if not isinstance(self.chat_arguments, Mapping):
+            raise ConfigError(f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}")
+        protocol = PROTOCOLS[self.protocol]
+        limit = protocol.max_prompt_tokens if self.max_prompt_tokens is None else self.max_prompt_tokens
+        if limit is None:
+            raise ConfigError(
+                f"task.max_prompt_tokens=null, but protocol {self.protocol} has another limit for each model: "
+                "use 3500 for a model of 4k tokens, 7500 of 8k, 15500 of 16k, 31500 of 32k"
+            )
+        scoring = Scoring(check_backend(self.code_similarity, "task.code_similarity"), self.official_zero, self.rouge_score)
+        return tuple(
+            LongBenchTask(
+                name=f"{self.name}-{dataset}",
+                dataset=dataset,
+                data=self.data,
+                protocol=protocol,
+                max_prompt_tokens=whole(limit, "task.max_prompt_tokens", 2),
+                chat=(protocol.chat if self.chat is None else self.chat) and dataset.removesuffix("_e") not in NO_CHAT,
+                chat_arguments=self.chat_arguments,
+                scoring=scoring,
+            )
+            for dataset in _expand(self.datasets)
+        )
+
+
+def _expand(datasets: object) -> list[str]:
+    """Names as listed, sets spelt out, without repeats."""
+    entries = list(datasets) if is_list(datasets) else [datasets]
+    if not entries or entries == [None]:
+        raise ConfigError("task.datasets is empty: use all, paper, e, or names such as [qasper,trec]")
+    names: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str) and entry in _SETS:
+            names += _SETS[entry]
+        elif isinstance(entry, str) and (entry in RECORDS or entry in RECORDS_E):
+            names.append(entry)
+        else:
+            known = ", ".join(RECORDS)
+            raise ConfigError(f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of {known}")
+    return list(dict.fromkeys(names))

@@ -1,0 +1,156 @@
+"""Where LongBench's files come from: a folder, a data.zip, the hub's cache or the hub. Zips are read in place, never unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from harness.errors import DataError
+from tasks.checks import short
+
+REPOSITORY = "zai-org/LongBench"
+REVISION = "5e628be450b7e67fb7ae6e201bd6d8f7056f7672"
+ZIP_SHA256 = "cb45b11a4133c6bc1d6a44b0f8e701335ff1e543195db1103472e575857f7f64"
+"""Of data.zip (113,932,529 bytes) at ``REVISION``, as the notes of a public harness quote it; not hashed again by us."""
+
+MAX_FILE_BYTES = 256 * 2**20
+MAX_MEMBERS = 10_000
+REMEDY = "use LongBench's own data.zip, or a folder with its .jsonl files"
+
+
+def locate(data: str | None) -> Path:
+    """Where the data is: ``data`` if given, else data.zip from the hub's cache, else from the hub.
+
+    Raises:
+        DataError: it is nowhere, or is not the pinned file.
+    """
+    if data is None:
+        return fetch()
+    try:
+        path = Path(data).expanduser()
+        if path.is_dir() or path.is_file():
+            return path
+    except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
+        raise DataError(f"task.data={short(data)} cannot be read ({type(error).__name__}): give a readable folder or data.zip") from error
+    raise DataError(f"task.data={short(data)} does not exist: {REMEDY}")
+
+
+def fetch() -> Path:
+    """LongBench's data.zip at ``REVISION``, from the hub's cache or downloaded into it, its hash checked.
+
+    Raises:
+        DataError: it is not in the cache and cannot be downloaded, or is another file.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    found = try_to_load_from_cache(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
+    if not isinstance(found, str):
+        try:
+            found = hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded ({type(error).__name__}): "
+                "set task.data to a local data.zip or a folder with its .jsonl files"
+            ) from error
+    path = Path(found)
+    stat = path.stat()
+    if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
+        raise DataError(f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust")
+    return path
+
+
+def names(path: Path) -> set[str]:
+    """Names of the files that ``read`` can find.
+
+    Raises:
+        DataError: the path cannot be read.
+    """
+    if path.is_dir():
+        try:
+            return {file.name for folder in (path, path / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file()}
+        except OSError as error:
+            raise DataError(f"{path} cannot be listed ({type(error).__name__}): make it readable") from error
+    with _open_zip(path) as archive:
+        return {PurePosixPath(info.filename).name for info in _members(archive, path)}
+
+
+def read(path: Path, name: str) -> bytes:
+    """The bytes of one file.
+
+    Args:
+        path: a folder that holds it, itself or in its ``data``; or a zip that holds it, at most one folder deep.
+        name: ``trec.jsonl``.
+
+    Raises:
+        DataError: it is missing, too large, damaged or cannot be read.
+    """
+    return _read_folder(path, name) if path.is_dir() else _read_zip(path, name)
+
+
+def _read_folder(path: Path, name: str) -> bytes:
+    for file in (path / name, path / "data" / name):
+        try:
+            if file.is_file():
+                _check_size(file.stat().st_size, file)
+                return file.read_bytes()
+        except OSError as error:
+            raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
+    raise DataError(_missing(path, name))
+
+
+def _read_zip(path: Path, name: str) -> bytes:
+    with _open_zip(path) as archive:
+        named = [info for info in _members(archive, path) if PurePosixPath(info.filename).name == name]
+        if not named:
+            raise DataError(_missing(path, name))
+        if len(named) > 1:
+            raise DataError(f"{path} holds {name} {len(named)} times: {REMEDY}")
+        _check_size(named[0].file_size, f"{name} in {path}")
+        try:
+            # Gives no more bytes than the size that was just checked, and fails where the checksum differs.
+            return archive.read(named[0])
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise DataError(f"{name} in {path} is damaged or encrypted ({type(error).__name__}): {REMEDY}") from error
+
+
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise DataError(f"{path} is no zip, or was cut ({type(error).__name__}): {REMEDY}") from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
+    """The files of a zip that stand at its top or one folder deep.
+
+    Raises:
+        DataError: a member would leave the folder that it is unpacked in, or there are absurdly many.
+    """
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise DataError(f"{path} has {len(members)} members, more than {MAX_MEMBERS}: {REMEDY}")
+    for info in members:
+        name = PurePosixPath(info.filename)
+        if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
+            raise DataError(f"{path} has a member {short(info.filename)}, which points outside of it: {REMEDY}")
+    return [i for i in members if not i.is_dir() and len(PurePosixPath(i.filename).parts) <= 2 and not i.filename.startswith("__MACOSX")]
+
+
+def _missing(path: Path, name: str) -> str:
+    return f"{path} holds no {name}: add it, or leave {name.removesuffix('.jsonl')} out of task.datasets"
+
+
+def _check_size(size: int, what: object) -> None:
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{what} has {size} bytes, more than the {MAX_FILE_BYTES} that are read: {REMEDY}")
+
+
+@lru_cache(maxsize=4)
+def _file_sha256(path: Path, size: int, modified: int) -> str:
+    """Once per process for a file that stays the same; ``size`` and ``modified`` tell whether it did."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

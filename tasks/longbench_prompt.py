@@ -1,0 +1,104 @@
+"""From the text of a prompt to its ids, as LongBench does it: cut out the middle, put it into a chat template, encode again.
+
+Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template stands outside the limit, and encoding the
+two halves as one text can move the length by a few tokens, as in the published runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from jinja2 import TemplateError
+
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SLOT = "kvgauge-prompt-goes-here"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a chat template puts around the user's message, special tokens written out."""
+
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt as the model reads it.
+
+    Attributes:
+        ids: token ids; their number is the count after truncation, chat template included.
+        tokens_before_truncation: of the whole prompt with the tokenizer's special tokens, without a chat template.
+    """
+
+    ids: tuple[int, ...]
+    tokens_before_truncation: int
+
+
+def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: Frame | None) -> Fitted:
+    """The ids of a prompt.
+
+    Args:
+        text: the filled template.
+        tokenizer: the model's.
+        max_tokens: 2 or more; a longer prompt keeps its first and last ``max_tokens // 2`` tokens.
+        frame: the chat template, or None.
+    """
+    whole = _encode(text, tokenizer)
+    kept = text if len(whole) <= max_tokens else _without_middle(whole, tokenizer, max_tokens)
+    if frame is not None:
+        # A chat template writes its own special tokens; adding the tokenizer's would double the first.
+        return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
+    return Fitted(tuple(whole if kept is text else _encode(kept, tokenizer)), len(whole))
+
+
+def truncate_middle(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+    """``text``, or the decoded first and last ``max_tokens // 2`` of its tokens with nothing between them.
+
+    Special tokens count and are dropped in decoding, those the tokenizer adds as well as those written in the text.
+    """
+    ids = _encode(text, tokenizer)
+    return text if len(ids) <= max_tokens else _without_middle(ids, tokenizer, max_tokens)
+
+
+def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:
+    """What the tokenizer's chat template writes around one message of the user, up to where the answer begins.
+
+    The prompt is put between the two parts afterwards, as it is: many templates strip the white space that some prompts end in.
+
+    Args:
+        tokenizer: the model's.
+        arguments: passed to the template, for example ``enable_thinking: false``, or a ``date_string`` where it would write today's date.
+
+    Raises:
+        ConfigError: there is no template, or it cannot be used this way.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError("task.chat=true, but the tokenizer has no chat template: use task.chat=false, or an instruction-tuned model")
+    try:
+        message = [{"role": "user", "content": _SLOT}]
+        written = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **arguments)
+    except (TemplateError, TypeError, ValueError, KeyError) as error:
+        reason = str(error).split("\n")[0][:120]
+        raise ConfigError(f"the tokenizer's chat template fails ({reason}): use task.chat=false, or other task.chat_arguments") from error
+    parts = str(written).split(_SLOT)
+    if len(parts) != 2:
+        raise ConfigError(f"the tokenizer's chat template writes the message {len(parts) - 1} times: use task.chat=false")
+    return Frame(*parts)
+
+
+def _encode(text: str, tokenizer: PreTrainedTokenizerBase, special: bool = True) -> list[int]:
+    # verbose=False: that a prompt is longer than the tokenizer's limit is what the truncation is for.
+    return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
+
+
+def _without_middle(ids: list[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+    half = max_tokens // 2
+    first, last = (cast("str", tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[-half:]))
+    return first + last
