@@ -1,18 +1,39 @@
+# Every target sets up what it needs; `make setup` makes .venv.
+#   make run ARGS="method=pyramidkv budget=128"
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ARGS ?=
+# On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
+TORCH_INDEX ?=
 
-.PHONY: setup check test
+.PHONY: setup run check test
 setup: $(VENV)/.done
 
-$(VENV)/.done: pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt .[dev]
-	touch $@
+# A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
+$(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
+	@if nvidia-smi >/dev/null 2>&1 && $(PYTHON) -c "import torch" 2>/dev/null; then \
+		echo "setup: CUDA box, with the torch that is installed" && \
+		$(PYTHON) -m venv --system-site-packages $(VENV) && \
+		$(BIN)/pip install -q -e .[dev]; \
+	elif nvidia-smi >/dev/null 2>&1; then \
+		echo "setup: CUDA box, with the default torch" && \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/pip install -q -c constraints.txt -e .[dev]; \
+	else \
+		echo "setup: CPU box, with the torch of constraints-cpu.txt" && \
+		$(PYTHON) -m venv $(VENV) && \
+		$(BIN)/pip install -q -c constraints-cpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch && \
+		$(BIN)/pip install -q -c constraints.txt -c constraints-cpu.txt -e .[dev]; \
+	fi
+	@touch $@
+
+run: setup
+	$(BIN)/python run.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
