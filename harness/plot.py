@@ -60,7 +60,7 @@ def heatmap(result: TaskResult, path: Path) -> None:
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), aspect=30, fraction=0.05, pad=0.02)
     bar.set_label(_fold(f"{metric.title} (share of the maximum)", figure.get_figheight()), **_TEXT)
     bar.ax.tick_params(labelsize=7)
-    figure.suptitle(_fold(f"{result.task} on {result.model}", figure.get_figwidth()), parse_math=False, fontsize=10)
+    _title(figure, result)
     figure.supxlabel(_axis_title(across), **_TEXT)
     figure.supylabel(_axis_title(down), **_TEXT)
     _save(figure, path)
@@ -92,13 +92,18 @@ def summary(result: TaskResult, path: Path) -> None:
     else:
         why = "the full cache scores 0" if full else "no cell of this grid kept the full cache"
         panels[0].set_title(f"No scores relative to the full cache: {why}.", **_TEXT)
-    figure.suptitle(_fold(f"{result.task} on {result.model}", figure.get_figwidth()), parse_math=False, fontsize=10)
+    _title(figure, result)
     _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:
     # Without Software the file does not depend on the version of matplotlib; other metadata is not written.
     figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None})
+
+
+def _title(figure: Figure, result: TaskResult) -> None:
+    lines = [f"{result.task} on {result.model}", *([result.note] if result.note else [])]
+    figure.suptitle("\n".join(_fold(line, figure.get_figwidth()) for line in lines), parse_math=False, fontsize=10)
 
 
 def _fold(text: str, inches: float) -> str:
