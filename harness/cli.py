@@ -6,9 +6,9 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,12 +22,12 @@ from rich.console import Console
 from harness.budget import parse_budgets
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
-from harness.model import ModelSpec
 from harness.preview import print_preview
 from harness.report import print_table, write_report
-from harness.runner import Counts, Prepared, Run, execute, prepare, result
-from harness.schema import Selection
-from harness.task import Task
+from harness.runner import Counts, Prepared, Run, execute, prepare, read_model, result
+from harness.schema import Selection, SuiteResult
+from harness.suite_report import print_suite, write_suite_report
+from harness.task import Suite, Task
 from harness.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,33 +89,51 @@ def run(config: DictConfig) -> bool:
     console = Console(highlight=False)
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
+    _check(values)
     tracker: Tracker = _build(config.tracker)
-    asked = _asked(config, values)
-    prepared = prepare(asked)
+    runs, suite = _runs(config, values)
+    tasks = [prepare(run) for run in runs]
     if values["dry_run"]:
-        print_preview(prepared, console)
+        for prepared in tasks:
+            print_preview(prepared, console)
         return True
-    counts = execute(prepared, console)
-    outcome = result(prepared)
-    folder = asked.results / "report" / outcome.model / outcome.task
+    counts = execute(tasks, console)
+    grids = [result(prepared) for prepared in tasks]
+    report = Path(values["results_dir"]).expanduser() / "report" / grids[0].model
+    files: list[Path] = []
     try:
-        files = write_report(outcome, folder)
+        for prepared, grid in zip(tasks, grids, strict=True):
+            written = write_report(grid, report / grid.task)
+            tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
+            files += written
+        if suite is not None:
+            whole = SuiteResult(grids[0].model, suite.name, tuple(grids), tuple(suite.averages()))
+            files = write_suite_report(whole, report / suite.name)
+            print_suite(whole, console)
+        else:
+            print_table(grids[0], console)
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+            f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
         ) from error
-    print_table(outcome, console)
-    _print_end(prepared, counts, files, console)
-    tracker.log(outcome, prepared.manifests, [path for path in files if path.suffix == ".png"])
-    return all(len(cell.done) == cell.expected for cell in outcome.cells)
+    _print_end(tasks, counts, files, console)
+    return all(len(cell.done) == cell.expected for grid in grids for cell in grid.cells)
 
 
-def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
+def _check(values: Mapping[Any, Any]) -> None:
+    """Refuse what no part of the run would refuse by itself.
+
+    Raises:
+        ConfigError: with the setting and its value.
+    """
     if unknown := set(values) - set(_SETTINGS):
         raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
     for group in ("selection", "engine", *_GROUPS):
         if not isinstance(values.get(group), dict):
             raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_GROUP_EXAMPLES[group]}")
+    for name, node in values["method"].items():
+        if not isinstance(node, dict):
+            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
     limit, width = values["limit"], values["engine"]["width"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
@@ -125,26 +143,34 @@ def _asked(config: DictConfig, values: Mapping[Any, Any]) -> Run:
         raise ConfigError(f"dry_run={values['dry_run']} is neither true nor false: use one of them")
     if not isinstance(values["results_dir"], str) or not values["results_dir"].strip():
         raise ConfigError(f"results_dir={values['results_dir']!r} names no folder: use results_dir=results")
-    selection = values["selection"]
     for knob, choices in _CHOICES.items():
-        if selection[knob] not in choices:
-            raise ConfigError(f"selection.{knob}={selection[knob]} is unknown: use {' or '.join(choices)}")
-    for name, node in values["method"].items():
-        if not isinstance(node, dict):
-            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
+        if values["selection"][knob] not in choices:
+            raise ConfigError(f"selection.{knob}={values['selection'][knob]} is unknown: use {' or '.join(choices)}")
+
+
+def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Suite | None]:
+    """One run per task, and the suite that they belong to, if any."""
     # A preset may set knobs of a method that method= does not name; such a node has no target.
     methods = [_build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
-    task: Task = _build(config.task)
-    spec: ModelSpec = _build(config.model)
-    return Run(
-        spec=spec,
-        variants=make_grid(methods, parse_budgets(values["budget"])),
-        task=task,
-        selection=Selection(**selection),
-        results=Path(values["results_dir"]).expanduser(),
-        limit=limit,
-        width=width,
-    )
+    variants = make_grid(methods, parse_budgets(values["budget"]))
+    built: Task | Suite = _build(config.task)
+    suite = cast(Suite, built) if hasattr(built, "tasks") else None
+    tasks = [cast(Task, built)] if suite is None else list(suite.tasks())
+    reader = read_model(_build(config.model), any(task.needs_tokenizer for task in tasks))
+    runs = [
+        Run(
+            reader=reader,
+            variants=variants,
+            task=task,
+            task_config=values["task"],
+            selection=Selection(**values["selection"]),
+            results=Path(values["results_dir"]).expanduser(),
+            limit=values["limit"],
+            width=values["engine"]["width"],
+        )
+        for task in tasks
+    ]
+    return runs, suite
 
 
 def _build(node: DictConfig, whose: str = "") -> Any:
@@ -162,11 +188,12 @@ def _build(node: DictConfig, whose: str = "") -> Any:
         raise ConfigError(f"{node.get('_target_')} cannot be made ({_first_line(cause or error)}): check its settings") from error
 
 
-def _print_end(prepared: Prepared, counts: Counts, files: list[Path], console: Console) -> None:
-    cells = len(prepared.manifests)
+def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], console: Console) -> None:
+    prompts, cells = sum(len(task.prompts) for task in tasks), sum(len(task.manifests) for task in tasks)
+    known = sum(len(records) for task in tasks for records in task.records.values())
     console.print(
-        f"prompts: {counts.prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
-        f"{counts.decoded_rows} rows; from earlier runs: {sum(map(len, prepared.records.values())) - counts.records}",
+        f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
+        f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
         soft_wrap=True,
     )
     for path in files:

@@ -6,7 +6,7 @@
     ├── DataError               exit code 3: a file that is missing, empty or malformed
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
-    └── EngineError             exit code 6: the engine found itself about to produce a wrong number
+    └── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
 
 A message is one line: fact, value, remedy.
 """
@@ -47,6 +47,6 @@ class StoreError(KvgaugeError):
 
 
 class EngineError(KvgaugeError):
-    """The engine would have produced a wrong number."""
+    """The engine cannot go on: one prompt alone does not fit into memory."""
 
     exit_code = 6

@@ -156,7 +156,7 @@ class Evaluator:
 
     def _prefill(self, job: Job, plans: Mapping[Variant, Plan]) -> list[_Group]:
         """One prefill; what kept equal entries is one group, decoded already where another cell's record has it."""
-        prefilled = prefill(self._model, self._name, job.prompt.ids, list(plans.values()), self._selection)
+        prefilled = prefill(self._model, self._name, job.prompt.ids.tolist(), list(plans.values()), self._selection)
         self.prefills += 1
         by_hash: dict[str, list[tuple[Cell, Kept]]] = {}
         for variant, kept in zip(plans, prefilled.kept, strict=True):
@@ -220,8 +220,10 @@ def _blank(prompt: Prompt) -> Record:
         example_id=prompt.example.id,
         group=prompt.example.group,
         references=prompt.example.references,
+        details=prompt.example.details,
         prompt_tokens=len(prompt.ids),
         prompt_sha256=prompt.sha256,
+        tokens_before_truncation=prompt.example.tokens_before_truncation,
     )
 
 

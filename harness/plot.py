@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,61 @@ def summary(result: TaskResult, path: Path) -> None:
         why = "the full cache scores 0" if full else "no cell of this grid kept the full cache"
         panels[0].set_title(f"No scores relative to the full cache: {why}.", **_TEXT)
     _title(figure, result)
+    _save(figure, path)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One method's scores.
+
+    Attributes:
+        label: the method.
+        across: where each score stands; None for one that has no place on the axis and is drawn as a line across.
+        scores: with ``low`` and ``high``, their intervals; NaN where there is none.
+    """
+
+    label: str
+    across: Sequence[float | None]
+    scores: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Path) -> None:
+    """Scores with intervals over budgets or retentions, on a logarithmic axis.
+
+    Args:
+        lines: one per method.
+        title: of the plot.
+        across: title of the horizontal axis.
+        down: title of the vertical axis.
+        path: the PNG to write.
+    """
+    figure = Figure(figsize=(7.5, 4.5), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    colours = color_sequences["petroff10"]
+    for place, line in enumerate(lines):
+        colour = colours[place % len(colours)]
+        points = [p for p in zip(line.across, line.scores, line.low, line.high, strict=True) if math.isfinite(p[1])]
+        on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None)
+        if on_axis:
+            xs, ys, lows, highs = map(np.array, zip(*on_axis, strict=True))
+            axes.errorbar(
+                xs, ys, [ys - lows, highs - ys], color=colour, marker="o", markersize=4, capsize=3, linewidth=1.2, label=plain(line.label)
+            )
+        for x, y, low, high in points:
+            if x is None:
+                axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+                axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel(plain(across), **_TEXT)
+    axes.set_ylabel(_fold(down, 4), **_TEXT)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7, frameon=False)
+    figure.suptitle(_fold(title, 7.5), parse_math=False, fontsize=10)
     _save(figure, path)
 
 

@@ -15,9 +15,10 @@ from harness.runner import Prepared
 
 def print_preview(prepared: Prepared, console: Console) -> None:
     """Print the cells, what each would keep and has already, the prompts and the prefills."""
-    run, config = prepared.run, prepared.config
+    run = prepared.run
+    spec, config = run.reader.spec, run.reader.config
     layers = config.num_hidden_layers
-    per_entry, heads, kv_heads = entry_bytes(config, run.spec.torch_dtype(config))
+    per_entry, heads, kv_heads = entry_bytes(config, spec.torch_dtype(config))
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
@@ -41,7 +42,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             f"{len(lengths)}",
             f"{len(prepared.records[variant.cell])}",
         )
-    console.print(f"{run.task.name} on {run.spec.label}; cells: {len(run.variants)}", highlight=False)
+    console.print(f"{run.task.name} on {run.model}; cells: {len(run.variants)}", highlight=False)
     console.print(table, crop=False)
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     console.print(

@@ -55,6 +55,10 @@ class Bar:
         if self._bar is not None:
             self._bar.stop()
 
+    def tell(self, line: str) -> None:
+        """Print a line beside the bar."""
+        self._console.print(line, markup=False, soft_wrap=True)
+
     def advance(self, count: int) -> None:
         """``count`` more are done."""
         self._done += count

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.schema import Example
@@ -21,17 +22,17 @@ class Prompt:
     """An example as the model reads it.
 
     Attributes:
-        example: what it came from.
-        ids: token ids, 1 or more.
+        example: what it came from, without its prompt, which a long run would hold twice.
+        ids: token ids, 1 or more, int32.
         sha256: hash of the ids.
     """
 
     example: Example
-    ids: tuple[int, ...]
+    ids: NDArray[np.int32]
     sha256: str
 
 
-def encode_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
+def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
     """The examples' prompts as ids: a text with the special tokens that the tokenizer adds by itself, ids as they are.
 
     Args:
@@ -56,7 +57,8 @@ def encode_prompts(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBa
                 f"the prompt of example {example.id!r} has token id {unknown[0]}, but the model knows 0 to {vocabulary - 1}: "
                 "use the prompts or the tokenizer of this model"
             )
-        prompts.append(Prompt(example, ids, hashlib.sha256(np.asarray(ids, dtype="<i4").tobytes()).hexdigest()))
+        array = np.asarray(ids, dtype="<i4")
+        prompts.append(Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest()))
     return prompts
 
 

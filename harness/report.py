@@ -21,10 +21,8 @@ from harness.aggregate import full_cache, plain, table
 from harness.plot import heatmap, summary
 from harness.schema import TaskResult
 
-__all__ = ["print_table", "table", "write_report"]
-
 DASH = "–"
-_LEFT = ("method", "budget", "alias_of")
+_LEFT = ("method", "budget", "column", "alias_of")
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 
 
@@ -69,12 +67,12 @@ def print_table(result: TaskResult, console: Console) -> None:
         spare.insert(1, "errors")
     notes = _notes(result)
     left_out: list[str] = []
-    rendered = _rich(shown, headers)
+    rendered = rich_table(shown, headers)
     while console.is_terminal and rendered.width is not None and rendered.width > console.width and spare:
         name = spare.pop(0)
         shown = shown.drop(columns=name)
         left_out.append(headers[name])
-        rendered = _rich(shown, headers)
+        rendered = rich_table(shown, headers)
     if left_out:
         notes.append(f"left out for want of room: {', '.join(left_out)}")
     console.print(Text(_title(result), style="bold"))
@@ -114,31 +112,37 @@ def _shown(result: TaskResult) -> pd.DataFrame:
         return pd.DataFrame(columns=["method", "budget"], dtype=str)
     shown = pd.DataFrame({"method": raw["method"].map(plain), "budget": raw["budget"].map(plain)})
     if result.metrics:
-        shown["score"] = [_number(v, 2) for v in raw["score"]]
+        shown["score"] = [number(v, 2) for v in raw["score"]]
         if "percent_of_full" in raw:
-            shown["percent_of_full"] = [_number(v, 1) for v in raw["percent_of_full"]]
+            shown["percent_of_full"] = [number(v, 1) for v in raw["percent_of_full"]]
         for metric in result.metrics[1:]:
-            shown[f"mean_{metric.name}"] = [_number(v, 2 if metric.maximum > 1 else 3) for v in raw[f"mean_{metric.name}"]]
+            shown[f"mean_{metric.name}"] = [number(v, 2 if metric.maximum > 1 else 3) for v in raw[f"mean_{metric.name}"]]
     shown["n"] = [str(n) if n == expected else f"{n} of {expected}" for n, expected in zip(raw["n"], raw["expected"], strict=True)]
     shown["errors"] = raw["errors"].map(str)
     entries = zip(raw["kept_min"], raw["kept_mean"], raw["kept_max"], strict=True)
     shown["kept"] = [DASH if pd.isna(least) else f"{least}/{average:.0f}/{most}" for least, average, most in entries]
-    shown["retention"] = [_percent(v) for v in raw["retention"]]
-    shown["retention_bytes"] = [_percent(v) for v in raw["retention_bytes"]]
-    shown["prompt_tokens_mean"] = [_number(v, 0) for v in raw["prompt_tokens_mean"]]
+    shown["retention"] = [percent(v) for v in raw["retention"]]
+    shown["retention_bytes"] = [percent(v) for v in raw["retention_bytes"]]
+    shown["prompt_tokens_mean"] = [number(v, 0) for v in raw["prompt_tokens_mean"]]
     if raw["alias_of"].notna().any():
         shown["alias_of"] = ["" if pd.isna(name) else f"= {plain(name)}" for name in raw["alias_of"]]
     return shown
 
 
-def _number(value: float, decimals: int) -> str:
+def escape_markdown(text: str) -> str:
+    """``text`` as Markdown that shows it."""
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def number(value: float, decimals: int) -> str:
+    """A rounded number; a dash for what is missing."""
     return f"{value:.{decimals}f}" if math.isfinite(value) else DASH
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share in percent: one decimal, below 10 two, below 1 two significant digits, as budgets of long prompts are tiny shares."""
     percent = 100 * share
-    return f"{percent:.2g}" if 0 < percent < 0.1 else _number(percent, 2 if percent < 10 else 1)
+    return f"{percent:.2g}" if 0 < percent < 0.1 else number(percent, 2 if percent < 10 else 1)
 
 
 def _notes(result: TaskResult) -> list[str]:
@@ -158,15 +162,14 @@ def _notes(result: TaskResult) -> list[str]:
 
 
 def _markdown(result: TaskResult) -> str:
-    def escape(text: str) -> str:
-        return _MARKDOWN.sub(r"\\\1", text)
-
     shown, headers = _shown(result), _headers(result)
     align = ["left" if name in _LEFT else "right" for name in shown]
-    cells = shown.map(escape).rename(columns={name: escape(header) for name, header in headers.items()})
+    cells = shown.map(escape_markdown).rename(columns={name: escape_markdown(header) for name, header in headers.items()})
     # disable_numparse: tabulate would otherwise reformat what looks like a number
     body = cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None)
-    return "\n\n".join([f"# {escape(_title(result))}", body, *(f"Note: {escape(note)}" for note in _notes(result))]) + "\n"
+    return (
+        "\n\n".join([f"# {escape_markdown(_title(result))}", body, *(f"Note: {escape_markdown(note)}" for note in _notes(result))]) + "\n"
+    )
 
 
 def _latex(result: TaskResult) -> str:
@@ -179,7 +182,7 @@ def _latex(result: TaskResult) -> str:
     return f"{styled.to_latex(column_format=align, hrules=True)}\n{below}"
 
 
-def _rich(shown: pd.DataFrame, headers: dict[str, str]) -> Table:
+def rich_table(shown: pd.DataFrame, headers: dict[str, str]) -> Table:
     """The table at its natural width; headers are broken to the width of their columns. Text objects: labels are never markup."""
     rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in shown:

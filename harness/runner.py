@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.aggregate import cell_summary
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
@@ -29,26 +29,58 @@ _RESERVED = ("report", "published")
 
 
 @dataclass(frozen=True)
-class Run:
-    """What was asked for.
+class Reader:
+    """A model without its weights: what prompts and manifests need of it.
 
     Attributes:
         spec: the model.
+        config: its configuration.
+        tokenizer: its tokenizer; None where no task needs one.
+        end_ids: its own end tokens.
+        identity: what numbers depend on.
+        provenance: versions, device, command.
+    """
+
+    spec: ModelSpec
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    end_ids: frozenset[int]
+    identity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What was asked for, of one task.
+
+    Attributes:
+        reader: the model.
         variants: the grid.
         task: the benchmark.
+        task_config: its configuration, kept in manifests.
         selection: how entries are picked.
         results: the results folder.
         limit: only the first so many examples; None for all.
         width: rows decoded together at most.
     """
 
-    spec: ModelSpec
+    reader: Reader
     variants: tuple[Variant, ...]
     task: Task
+    task_config: Mapping[str, Any]
     selection: Selection
     results: Path
     limit: int | None
     width: int
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.reader.spec.label
+
+    def folder(self, cell: Cell) -> Path:
+        """Where a cell lies."""
+        return cell_folder(self.results, self.model, self.task.name, cell)
 
 
 @dataclass(frozen=True)
@@ -57,8 +89,6 @@ class Prepared:
 
     Attributes:
         run: what was asked for.
-        config: the model's.
-        tokenizer: the model's, where the task needs one.
         prompts: of all examples asked for, in order.
         manifests: of every cell, as it would be written now.
         records: what is on disk of the examples asked for, by cell and example.
@@ -66,44 +96,58 @@ class Prepared:
     """
 
     run: Run
-    config: PretrainedConfig
-    tokenizer: PreTrainedTokenizerBase | None
     prompts: Sequence[Prompt]
     manifests: Mapping[Cell, Manifest]
     records: Mapping[Cell, dict[str, Record]]
     jobs: Sequence[Job]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Counts:
-    """What one run had to do."""
+    """What runs had to do."""
 
-    prompts: int
-    prefills: int
-    decoded_rows: int
-    records: int
+    prefills: int = 0
+    decoded_rows: int = 0
+    records: int = 0
+
+
+def read_model(spec: ModelSpec, needs_tokenizer: bool) -> Reader:
+    """Everything of a model but its weights.
+
+    Raises:
+        ConfigError, ModelError: it cannot be used.
+    """
+    if spec.label in _RESERVED:
+        raise ConfigError(f"model.name={spec.label} is the name of another folder in the results: use another model.name")
+    config = spec.config()
+    where = provenance(str(choose_device(spec.device)))
+    tokenizer = spec.tokenizer() if needs_tokenizer else None
+    return Reader(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
 
 
 def prepare(run: Run) -> Prepared:
     """Check everything that can be checked without weights, and find out what is missing.
 
     Raises:
-        ConfigError, DataError, ModelError, StoreError: something of the run cannot be used; finished cells are untouched.
+        ConfigError, DataError, StoreError: something of the run cannot be used; finished cells are untouched.
     """
-    if run.spec.label in _RESERVED:
-        raise ConfigError(f"model.name={run.spec.label} is the name of another folder in the results: use another model.name")
     check_name(run.task.name, "task.name")
-    config = run.spec.config()
-    tokenizer = run.spec.tokenizer() if run.task.needs_tokenizer else None
+    config = run.reader.config
     task_settings = run.task.settings()
-    examples = run.task.examples(tokenizer)
+    examples = run.task.examples(run.reader.tokenizer)
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
-    prompts = encode_prompts(examples[: run.limit], tokenizer, config.vocab_size)
+    asked = range(len(examples))[: run.limit]
+    prompts = encode_prompts((examples[place] for place in asked), run.reader.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
-    common = {"model": run.spec.identity(config), "task": task_settings, "selection": asdict(run.selection)}
-    where = provenance(str(choose_device(run.spec.device)))
-    manifests = {variant.cell: _manifest(run, variant, common, _note(run.spec, config, prompts), where) for variant in run.variants}
+    stops = run.task.stop_ids(run.reader.tokenizer, run.reader.end_ids)
+    common = {
+        "model": run.reader.identity,
+        "task": {**task_settings, "stop_ids": sorted(stops)},
+        "selection": asdict(run.selection),
+    }
+    note = _note(run.reader.spec, config, prompts)
+    manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     records = {cell: _on_disk(run, manifest, prompts) for cell, manifest in manifests.items()}
     jobs = []
     for prompt in prompts:
@@ -111,26 +155,33 @@ def prepare(run: Run) -> Prepared:
         missing = tuple(variant for variant in run.variants if name not in records[variant.cell])
         if missing:
             jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}))
-    return Prepared(run, config, tokenizer, prompts, manifests, records, jobs)
+    return Prepared(run, prompts, manifests, records, jobs)
 
 
-def execute(prepared: Prepared, console: Console) -> Counts:
-    """Compute what is missing and write it, batch by batch; then the scores of every cell.
+def execute(tasks: Sequence[Prepared], console: Console) -> Counts:
+    """Compute what is missing and write it, batch by batch; and the scores of every task's cells when they are whole.
+
+    Args:
+        tasks: runs of one model.
+        console: for progress.
 
     Raises:
         KvgaugeError: what was finished before is kept.
     """
-    run = prepared.run
-    with ExitStack() as stack:
-        writers = {
-            cell: stack.enter_context(closing(CellWriter(cell_folder(run.results, run.spec.label, run.task.name, cell), manifest)))
-            for cell, manifest in prepared.manifests.items()
-        }
-        counts = Counts(len(prepared.prompts), 0, 0, 0)
-        if prepared.jobs:
-            counts = _compute(prepared, writers, console)
-        for cell_result in result(prepared).cells:
-            writers[cell_result.cell].finish(cell_summary(cell_result, run.task.metrics))
+    for prepared in tasks:
+        with _writers(prepared):
+            pass  # a folder that cannot be written is found before the model is loaded
+    counts = Counts()
+    reader = tasks[0].run.reader
+    missing = sum(len(prepared.jobs) for prepared in tasks)
+    model = reader.spec.load(reader.config) if missing else None
+    with Bar(console, "prompts", missing) as bar:
+        for prepared in tasks:
+            with _writers(prepared) as writers:
+                if model is not None and prepared.jobs:
+                    _compute(prepared, model, writers, counts, bar)
+                for cell_result in result(prepared).cells:
+                    writers[cell_result.cell].finish(cell_summary(cell_result, prepared.run.task.metrics))
     return counts
 
 
@@ -139,7 +190,7 @@ def result(prepared: Prepared) -> TaskResult:
     run = prepared.run
     names = [prompt.example.id for prompt in prepared.prompts]
     return TaskResult(
-        model=run.spec.label,
+        model=run.model,
         task=run.task.name,
         metrics=run.task.metrics,
         heatmap_axes=run.task.heatmap_axes,
@@ -151,35 +202,42 @@ def result(prepared: Prepared) -> TaskResult:
     )
 
 
-def _compute(prepared: Prepared, writers: Mapping[Cell, CellWriter], console: Console) -> Counts:
-    run = prepared.run
-    tell: Callable[[str], None] = lambda line: console.print(line, soft_wrap=True, markup=False, highlight=False)  # noqa: E731
+@contextmanager
+def _writers(prepared: Prepared) -> Iterator[Mapping[Cell, CellWriter]]:
+    with ExitStack() as stack:
+        yield {
+            cell: stack.enter_context(closing(CellWriter(prepared.run.folder(cell), manifest)))
+            for cell, manifest in prepared.manifests.items()
+        }
+
+
+def _compute(prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, CellWriter], counts: Counts, bar: Bar) -> None:
+    run, reader = prepared.run, prepared.run.reader
     evaluator = Evaluator(
-        run.spec.load(prepared.config),
-        run.spec.label,
-        prepared.tokenizer,
-        run.spec.end_ids(prepared.config, prepared.tokenizer),
+        model,
+        run.model,
+        reader.tokenizer,
+        reader.end_ids,
         run.task,
         list(prepared.manifests),
         run.selection,
         run.width,
-        tell,
+        bar.tell,
     )
-    jobs = list(prepared.jobs)
-    written = 0
-    with Bar(console, "prompts", len(jobs)) as bar:
-        while jobs:
-            batch = evaluator.batch(jobs)
-            for cell, records in evaluator.records(batch).items():
-                writers[cell].append(records)
-                prepared.records[cell].update({record.example_id: record for record in records})
-                written += len(records)
-            bar.advance(len(batch))
-            jobs = jobs[len(batch) :]
-    return Counts(len(prepared.prompts), evaluator.prefills, evaluator.decoded, written)
+    jobs = prepared.jobs
+    while jobs:
+        batch = evaluator.batch(jobs)
+        for cell, records in evaluator.records(batch).items():
+            writers[cell].append(records)
+            prepared.records[cell].update({record.example_id: record for record in records})
+            counts.records += len(records)
+        bar.advance(len(batch))
+        jobs = jobs[len(batch) :]
+    counts.prefills += evaluator.prefills
+    counts.decoded_rows += evaluator.decoded
 
 
-def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str, where: Mapping[str, Any]) -> Manifest:
+def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:
     method = variant.method
     if not is_dataclass(method):
         raise ConfigError(f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one")
@@ -191,13 +249,14 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str, 
     }
     return Manifest(
         cell=variant.cell,
-        model=run.spec.label,
+        model=run.model,
         task=run.task.name,
         settings=json.loads(json.dumps(settings)),
         metrics=[asdict(metric) for metric in run.task.metrics],
         heatmap_axes=run.task.heatmap_axes,
         note=note,
-        provenance=where,
+        task_config=run.task_config,
+        provenance=run.reader.provenance,
     )
 
 
@@ -207,7 +266,7 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
     Raises:
         StoreError: the folder was made with other settings, or from another prompt.
     """
-    folder = cell_folder(run.results, run.spec.label, run.task.name, manifest.cell)
+    folder = run.folder(manifest.cell)
     found = read_manifest(folder)
     if found is None:
         return {}

@@ -18,12 +18,16 @@ class Example:
         prompt: text, or token ids that are used as they are.
         references: acceptable answers.
         group: where the example stands in its task, for plots: ``{"length": 4000, "depth": 44}``.
+        details: what scoring needs beside the references, as plain JSON values.
+        tokens_before_truncation: length of the prompt before the task cut it; None where it cuts nothing.
     """
 
     id: str
     prompt: str | tuple[int, ...]
     references: tuple[str, ...] = ()
     group: Mapping[str, float | int | str] = field(default_factory=dict)
+    details: Json = field(default_factory=dict)
+    tokens_before_truncation: int | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,10 @@ class Record:
         example_id: the example's id.
         group: the example's group.
         references: the example's references.
+        details: the example's details.
         prompt_tokens: length of the prompt.
         prompt_sha256: hash of the prompt's token ids.
+        tokens_before_truncation: the example's.
         tokens: generated ids, a stop token included.
         text: the decoded tokens without special tokens; None where the task has no tokenizer.
         scores: one value per metric name; empty where the task scores nothing or the example failed.
@@ -85,8 +91,10 @@ class Record:
     example_id: str
     group: Mapping[str, float | int | str]
     references: Sequence[str]
+    details: Json
     prompt_tokens: int
     prompt_sha256: str
+    tokens_before_truncation: int | None = None
     tokens: Sequence[int] = ()
     text: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -146,6 +154,7 @@ class Manifest:
         metrics: the task's metrics, the headline first.
         heatmap_axes: see ``TaskResult``.
         note: see ``TaskResult``.
+        task_config: the task's configuration, by which records can be scored again without the model.
         provenance: versions, commit, device and command of the run that began the cell.
     """
 
@@ -156,6 +165,7 @@ class Manifest:
     metrics: Sequence[Json]
     heatmap_axes: Sequence[str] | None
     note: str
+    task_config: Json
     provenance: Json
 
 
@@ -203,3 +213,33 @@ class TaskResult:
     heatmap_axes: tuple[str, str] | None
     note: str
     cells: tuple[CellResult, ...]
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over the headline scores of several tasks: the mean of the means of its groups.
+
+    Attributes:
+        title: what tables call it.
+        groups: task names; an average of single tasks has groups of one.
+    """
+
+    title: str
+    groups: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class SuiteResult:
+    """The grids of several tasks that are reported together.
+
+    Attributes:
+        model: the model's name.
+        suite: the suite's name.
+        tasks: one grid per task, all with the same cells.
+        averages: means over tasks.
+    """
+
+    model: str
+    suite: str
+    tasks: tuple[TaskResult, ...]
+    averages: tuple[Average, ...]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from harness.schema import Example, Metric
+from harness.schema import Average, Example, Metric
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -62,4 +62,27 @@ class Task(Protocol):
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """One value per metric for a generated text (special tokens removed, nothing stripped)."""
+        ...
+
+
+class Suite(Protocol):
+    """Several tasks that are run with one model and reported together, as LongBench's datasets are.
+
+    Attributes:
+        name: label of the common report.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    def tasks(self) -> Sequence[Task]:
+        """The tasks, in the order of the tables.
+
+        Raises:
+            ConfigError: a setting that cannot be used.
+        """
+        ...
+
+    def averages(self) -> Sequence[Average]:
+        """The means that tables show, over tasks of ``tasks()``."""
         ...

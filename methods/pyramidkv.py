@@ -3,10 +3,11 @@
 Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al., arXiv:2406.02069).
 Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
 Differs:
-    - ``schedule: reference`` keeps the published floor division: the layers' total exceeds budget x layers by 0-27 %.
+    - ``schedule: reference`` keeps the published floor division, whose total exceeds budget x layers: by 0-27 % at the published budgets
+      (64-2048) and window, by up to half the number of layers in entries per layer anywhere.
     - ``schedule: exact`` keeps the same endpoints and makes the total exactly budget x layers.
     - one layer: the published code divides by zero; here the one layer gets the budget.
-    - from the paper: its formula for the last layer divides the total by beta x layers; the code, followed here, divides one layer's share.
+    - from the paper: it steps by the number of layers, the code, followed here, by one less; and the code's window comes on top.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.schema import Average
 from tasks.checks import is_list, short, whole
 from tasks.longbench_data import RECORDS, RECORDS_E
 from tasks.longbench_task import LongBenchTask
@@ -104,6 +105,24 @@ class LongBench:
             )
             for dataset in _expand(self.datasets)
         )
+
+    def averages(self) -> tuple[Average, ...]:
+        """The paper's mean over its 16 datasets, LongBench's six categories and their mean; those whose datasets are asked for.
+
+        A category is the mean of those of its datasets that are asked for, as LongBench's English and Chinese tables have it.
+        """
+        for_name = {dataset: f"{self.name}-{dataset}" for dataset in _expand(self.datasets)}
+        averages = []
+        if set(PAPER_DATASETS) <= set(for_name):
+            averages.append(Average("average of 16", tuple((for_name[dataset],) for dataset in PAPER_DATASETS)))
+        for suffix, of in (("", ""), ("_e", " (E)")):
+            groups = {
+                title: tuple(for_name[d + suffix] for d in datasets if d + suffix in for_name) for title, datasets in CATEGORIES.items()
+            }
+            averages += [Average(title + of, (group,)) for title, group in groups.items() if group]
+            if all(groups.values()):
+                averages.append(Average("average of 6 categories" + of, tuple(groups.values())))
+        return tuple(averages)
 
 
 def _expand(datasets: object) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, overload
 
@@ -20,19 +20,6 @@ from tasks.prompts.protocols import Protocol
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True)
-class LongBenchExample(Example):
-    """An example with what LongBench adds: fields that ``Example`` is to gain.
-
-    Attributes:
-        tokens_before_truncation: length of the prompt before its middle was cut out, without a chat template.
-        details: what scoring needs beside the references: ``all_classes``.
-    """
-
-    tokens_before_truncation: int | None = None
-    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +101,7 @@ class LongBenchTask:
             | ({"jieba": version("jieba")} if metric in ("qa_f1_zh", "rouge_l_zh") else {})
         )
 
-    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[LongBenchExample]:
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
         """One example per record, in the order of the file, under the record's ``_id``; each is made when it is asked for.
 
         Args:
@@ -151,11 +138,10 @@ class LongBenchTask:
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """LongBench's score of one prediction, 0-1, the best over the references; and the extra ones asked for."""
-        details: Mapping[str, Any] = getattr(example, "details", {})
-        return self.scoring.scores(self.dataset, text or "", example.references, details.get("all_classes") or ())
+        return self.scoring.scores(self.dataset, text or "", example.references, example.details.get("all_classes") or ())
 
 
-class _Examples(Sequence[LongBenchExample]):
+class _Examples(Sequence[Example]):
     """Examples that are encoded when they are asked for: a trial of two needs two, and a run never holds all ids at once."""
 
     def __init__(self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> None:
@@ -167,16 +153,16 @@ class _Examples(Sequence[LongBenchExample]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, index: int) -> LongBenchExample: ...
+    def __getitem__(self, index: int) -> Example: ...
     @overload
-    def __getitem__(self, index: slice) -> list[LongBenchExample]: ...
-    def __getitem__(self, index: int | slice) -> LongBenchExample | list[LongBenchExample]:
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = self._rows[index]
         text = fill(self._task.dataset, row["context"], row["input"])
         fitted = fit(text, self._tokenizer, self._task.max_prompt_tokens, self._frame)
-        return LongBenchExample(
+        return Example(
             id=row["_id"],
             prompt=fitted.ids,
             references=tuple(row["answers"]),

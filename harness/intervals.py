@@ -1,0 +1,87 @@
+"""Bootstrap intervals of scores and of paired differences, within a task and over several.
+
+One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same examples from both.
+Error records and missing examples are left out of a mean, and out of a pair.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.schema import Cell, TaskResult
+
+RESAMPLES = 2000
+LEVEL = 95
+
+Floats = NDArray[np.float64]
+
+
+class TaskDraws:
+    """The headline scores of a task's cells, 0-100, with their resampled means."""
+
+    def __init__(self, result: TaskResult) -> None:
+        """Draw once for all cells; the draws depend on the task's name and its number of examples alone.
+
+        Args:
+            result: has ``metrics``.
+        """
+        metric = result.metrics[0]
+        names = list(dict.fromkeys(r.example_id for cell in result.cells for r in cell.records))
+        place = {name: i for i, name in enumerate(names)}
+        self._scores: dict[Cell, Floats] = {}
+        for cell in result.cells:
+            values = np.full(len(names), np.nan)
+            for record in cell.done:
+                values[place[record.example_id]] = 100 * record.scores.get(metric.name, math.nan) / metric.maximum
+            self._scores[cell.cell] = values
+        seed = int.from_bytes(hashlib.sha256(result.task.encode()).digest()[:8], "little")
+        chosen = np.random.default_rng(seed).integers(0, max(len(names), 1), (RESAMPLES, len(names)))
+        # How often each example is in each resample: a resampled mean is then one product.
+        self._weights = (
+            np.stack([np.bincount(row, minlength=len(names)) for row in chosen]).astype(float) if names else np.zeros((RESAMPLES, 0))
+        )
+
+    def score(self, cell: Cell) -> Floats:
+        """The mean of a cell and, behind it, its resampled means: [1 + RESAMPLES]."""
+        return self._means(self._scores[cell])
+
+    def difference(self, cell: Cell, reference: Cell) -> Floats:
+        """The same of the difference to another cell, over the examples that both have."""
+        return self._means(self._scores[cell] - self._scores[reference])
+
+    def _means(self, values: Floats) -> Floats:
+        known = np.isfinite(values)
+        if not known.any():
+            return np.full(1 + RESAMPLES, np.nan)
+        counts = self._weights @ known
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (self._weights @ np.where(known, values, 0.0)) / counts
+        return np.concatenate([[values[known].mean()], means])
+
+
+def average(draws: Sequence[Sequence[Floats]]) -> Floats:
+    """The mean of the means of groups, resample by resample; NaN where a part is missing."""
+    return np.asarray(np.mean([np.mean(group, axis=0) for group in draws], axis=0), dtype=np.float64)
+
+
+def summarize(draws: Floats) -> tuple[float, float, float]:
+    """The value and its percentile interval; NaN where there is none."""
+    resampled = draws[1:][np.isfinite(draws[1:])]
+    if not math.isfinite(draws[0]) or not len(resampled):
+        return math.nan, math.nan, math.nan
+    tail = (100 - LEVEL) / 2
+    low, high = np.percentile(resampled, [tail, 100 - tail])
+    return float(draws[0]), float(low), float(high)
+
+
+def columns(draws: Floats, difference: Floats | None) -> dict[str, float]:
+    """``score``, ``score_low``, ``score_high`` and, with a reference, the same of ``difference``."""
+    named = dict(zip(("score", "score_low", "score_high"), summarize(draws), strict=True))
+    if difference is not None:
+        named |= zip(("difference", "difference_low", "difference_high"), summarize(difference), strict=True)
+    return named

@@ -1,0 +1,245 @@
+"""What every method promises, for every file of conf/method: a new one is tested unlisted, and none is named here."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import re
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from harness.errors import BudgetError
+from harness.method import LayerState, Method, Ranking
+from harness.ranking import kept_indices, order_of
+from harness.schema import Selection
+
+CONF = Path(__file__).parents[2] / "conf"
+NAMES = sorted(path.stem for path in (CONF / "method").glob("*.yaml") if path.stem != "all")
+LAYERS = (1, 2, 3, 8, 32, 80)
+LONG = 7500
+
+every_method = pytest.mark.parametrize("name", NAMES)
+
+
+@functools.cache
+def node(name: str) -> DictConfig:
+    """The configuration that ``method=<name>`` composes."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen: DictConfig = compose("config", [f"method={name}"]).method
+    return chosen
+
+
+def make(name: str) -> Method:
+    """The method as the command line makes it."""
+    method: Method = instantiate(node(name)[name], _convert_="all")
+    return method
+
+
+def text(name: str) -> str:
+    """Its YAML file."""
+    return (CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def keys(name: str) -> list[str]:
+    """The top-level keys of its YAML file."""
+    return re.findall(r"^(\w+):", text(name), re.MULTILINE)
+
+
+@functools.cache
+def least_budget(name: str) -> int:
+    """The smallest budget it obeys for a long prompt."""
+    for budget in range(1, LONG):
+        try:
+            make(name).keep(budget, LONG, 8)
+        except BudgetError:
+            continue
+        return budget
+    raise AssertionError(f"{name} obeys no budget")
+
+
+def budgets(name: str) -> list[int]:
+    """Budgets around the smallest, those of the published tables, and one that is longer than any prompt here."""
+    least = least_budget(name)
+    return sorted({least, least + 1, least + 2, 2 * least, *(b for b in (32, 64, 128, 512, 2048) if b > least), LONG + 1})
+
+
+def prompts(name: str, budget: int) -> list[int]:
+    """Prompt lengths around every edge a budget has."""
+    window = ranking.window if (ranking := make(name).ranking) is not None else 1
+    share = budget - window
+    edges = {1, window - 1, window, window + 1, budget - 1, budget, budget + 1, budget + window, LONG}
+    edges |= {2 * share + offset for offset in (-1, 0, 1, window)}
+    return sorted(tokens for tokens in edges if tokens >= 1)
+
+
+def layer_state(tokens: int) -> LayerState:
+    """Four query heads, two kv heads."""
+    generator = torch.Generator().manual_seed(tokens)
+    queries, keys, values = (torch.randn(heads, tokens, 8, generator=generator) for heads in (4, 2, 2))
+    return LayerState(queries, keys, values, index=1, count=8, scaling=8**-0.5, score_dtype=torch.float32)
+
+
+def test_there_are_methods() -> None:
+    assert NAMES
+
+
+# --- how many
+
+
+@every_method
+def test_keep_gives_every_layer_a_number_between_the_window_and_the_prompt(name: str) -> None:
+    method = make(name)
+    for budget in budgets(name):
+        for tokens in prompts(name, budget):
+            least = min(method.ranking.window if method.ranking is not None else tokens, tokens)
+            for layers in LAYERS:
+                keep = method.keep(budget, tokens, layers)
+                assert len(keep) == layers, (budget, tokens, layers)
+                assert all(type(entries) is int and least <= entries <= tokens for entries in keep), (budget, tokens, layers, keep)
+
+
+@every_method
+def test_a_budget_of_the_prompt_or_more_keeps_everything(name: str) -> None:
+    method, least = make(name), least_budget(name)
+    for tokens in {1, max(1, least - 1), least, 100, LONG}:
+        for budget in {max(least, tokens), max(least, tokens) + 1, max(least, 2 * tokens)}:
+            for layers in LAYERS:
+                assert list(method.keep(budget, tokens, layers)) == [tokens] * layers, (budget, tokens, layers)
+
+
+@every_method
+def test_the_mean_over_layers_obeys_the_budget_or_the_yaml_says_that_it_does_not(name: str) -> None:
+    method = make(name)
+    if not method.uses_budget or re.search(r"^#.*\bexceeds budget\b", text(name), re.MULTILINE):
+        return
+    for budget in budgets(name):
+        for tokens in prompts(name, budget):
+            for layers in LAYERS:
+                keep = method.keep(budget, tokens, layers)
+                assert sum(keep) <= budget * layers, (budget, tokens, layers, keep)
+
+
+@every_method
+def test_keep_depends_on_nothing_but_its_arguments(name: str) -> None:
+    method, budget = make(name), least_budget(name) + 20
+    first = list(method.keep(budget, LONG, 8))
+    method.keep(budget + 7, 100, 3)
+    assert list(method.keep(budget, LONG, 8)) == first == list(make(name).keep(budget, LONG, 8))
+
+
+@every_method
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_a_budget_of_1_is_refused_where_there_is_a_window(name: str, tokens: int) -> None:
+    method = make(name)
+    if method.ranking is None:
+        assert list(method.keep(1, tokens, 8)) == [tokens] * 8
+        return
+    with pytest.raises(BudgetError, match=rf"^budget=1 is not .*method={name}.*: use ") as refused:
+        method.keep(1, tokens, 8)
+    assert "\n" not in str(refused.value)
+
+
+@every_method
+def test_once_a_budget_is_obeyed_every_larger_one_is(name: str) -> None:
+    method, least = make(name), least_budget(name)
+    for budget in range(least, least + 200):
+        method.keep(budget, LONG, 8)
+    for budget in range(1, least):
+        with pytest.raises(BudgetError):
+            method.keep(budget, LONG, 8)
+
+
+# --- which
+
+
+@every_method
+def test_rankings_are_frozen_and_equal_for_equal_knobs(name: str) -> None:
+    first, second = make(name), make(name)
+    assert first == second
+    assert hash(first) == hash(second)
+    for thing in (first, first.ranking):
+        if thing is not None:
+            assert is_dataclass(thing)
+            assert type(thing).__dataclass_params__.frozen, f"{type(thing).__name__} is not frozen"  # type: ignore[attr-defined]
+    assert first.ranking == second.ranking == first.ranking
+    assert hash(first.ranking) == hash(second.ranking)
+
+
+@every_method
+@pytest.mark.parametrize("granularity", ["query_head", "kv_head"])
+def test_a_ranking_scores_every_candidate_and_any_number_of_them_can_be_kept(name: str, granularity: Any) -> None:
+    ranking: Ranking | None = make(name).ranking
+    if ranking is None:
+        return
+    tokens, heads = ranking.window + 30, 4 if granularity == "query_head" else 2
+    layer = layer_state(tokens)
+    raw = ranking.raw(layer)
+    assert raw.shape in {(4, 30), (1, 30)}
+    assert torch.isfinite(raw).all()
+    assert ranking.finish(raw.expand(4, -1)).shape[0] == 4
+    order = order_of(ranking, layer, Selection(granularity, "mean", "stable", "float32"))
+    for keep in (ranking.window, ranking.window + 1, tokens - 1, tokens):
+        kept = kept_indices(order, keep, ranking.window, tokens, heads, torch.device("cpu"))
+        assert kept.shape == (heads, keep)
+        assert (kept.diff(dim=1) > 0).all(), "an entry is kept twice"
+        assert kept.min() >= 0
+        assert (kept[:, keep - ranking.window :] == torch.arange(tokens - ranking.window, tokens)).all(), "the window is not kept"
+
+
+# --- knobs
+
+
+@every_method
+def test_the_label_is_the_stem_of_the_file_and_the_header_puts_it_there(name: str) -> None:
+    assert text(name).startswith(f"# @package method.{name}\n")
+    assert list(node(name)) == [name]
+    assert make(name).label == name
+
+
+@every_method
+def test_every_field_is_in_the_yaml_and_every_key_is_a_field(name: str) -> None:
+    names = [field.name for field in fields(make(name))]  # type: ignore[arg-type]
+    assert keys(name) == ["_target_", *names]
+    assert set(node(name)[name]) == {"_target_", *names}
+
+
+@every_method
+def test_dataclasses_carry_no_second_set_of_defaults(name: str) -> None:
+    for field in fields(make(name)):  # type: ignore[arg-type]
+        assert field.default is MISSING, field.name
+        assert field.default_factory is MISSING, field.name
+
+
+@every_method
+def test_every_knob_has_a_comment_above_it(name: str) -> None:
+    lines = text(name).splitlines()
+    for knob in keys(name):
+        if knob not in ("_target_", "label"):
+            (place,) = (number for number, line in enumerate(lines) if line.startswith(f"{knob}:"))
+            assert re.match(r"# \S", lines[place - 1]), f"{knob} has no comment above it"
+
+
+@every_method
+def test_the_module_opens_with_its_claim_and_what_differs(name: str) -> None:
+    module = inspect.getmodule(type(make(name)))
+    assert module is not None
+    assert re.search(r"^Claim: ", module.__doc__ or "", re.MULTILINE)
+    assert re.search(r"^Differs:", module.__doc__ or "", re.MULTILINE)
+
+
+@every_method
+def test_methods_do_not_import_each_other(name: str) -> None:
+    module = inspect.getmodule(type(make(name)))
+    assert module is not None
+    for statement in ast.walk(ast.parse(inspect.getsource(module))):
+        imported = [statement.module or ""] if isinstance(statement, ast.ImportFrom) else []
+        imported += [alias.name for alias in statement.names] if isinstance(statement, ast.Import) else []
+        assert not [each for each in imported if each.split(".")[0] in ("methods", "tasks")], ast.unparse(statement)
