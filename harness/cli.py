@@ -8,18 +8,19 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rich.console import Console
 
 from harness.budget import parse_budgets
+from harness.build import ROOT, build, build_task
+from harness.commands import COMMANDS, command_line
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
 from harness.preview import print_preview
@@ -27,10 +28,9 @@ from harness.report import print_table, write_report
 from harness.runner import Counts, Prepared, Run, execute, prepare, read_model, result
 from harness.schema import Selection, SuiteResult
 from harness.suite_report import print_suite, write_suite_report
-from harness.task import Suite, Task
+from harness.task import Suite
 from harness.tracker import Tracker
 
-ROOT = Path(__file__).resolve().parents[1]
 _INTERRUPTED = 130
 _CHOICES = {
     "granularity": ("query_head", "kv_head"),
@@ -56,7 +56,10 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     try:
-        _hydra_main()
+        if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+            command_line(sys.argv[1:])
+        else:
+            _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
         _report(error)
     except ValueError as error:
@@ -90,7 +93,7 @@ def run(config: DictConfig) -> bool:
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     _check(values)
-    tracker: Tracker = _build(config.tracker)
+    tracker: Tracker = build(config.tracker)
     runs, suite = _runs(config, values)
     tasks = [prepare(run) for run in runs]
     if values["dry_run"]:
@@ -107,7 +110,7 @@ def run(config: DictConfig) -> bool:
             tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
             files += written
         if suite is not None:
-            whole = SuiteResult(grids[0].model, suite.name, tuple(grids), tuple(suite.averages()))
+            whole = SuiteResult(grids[0].model, suite.name, tuple(grids), tuple(suite.averages([grid.task for grid in grids])))
             files = write_suite_report(whole, report / suite.name)
             print_suite(whole, console)
         else:
@@ -151,12 +154,10 @@ def _check(values: Mapping[Any, Any]) -> None:
 def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Suite | None]:
     """One run per task, and the suite that they belong to, if any."""
     # A preset may set knobs of a method that method= does not name; such a node has no target.
-    methods = [_build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
+    methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
     variants = make_grid(methods, parse_budgets(values["budget"]))
-    built: Task | Suite = _build(config.task)
-    suite = cast(Suite, built) if hasattr(built, "tasks") else None
-    tasks = [cast(Task, built)] if suite is None else list(suite.tasks())
-    reader = read_model(_build(config.model), any(task.needs_tokenizer for task in tasks))
+    tasks, suite = build_task(config.task)
+    reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
     runs = [
         Run(
             reader=reader,
@@ -171,21 +172,6 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
         for task in tasks
     ]
     return runs, suite
-
-
-def _build(node: DictConfig, whose: str = "") -> Any:
-    """The object of a configuration node; ``whose`` begins the message of an error.
-
-    Raises:
-        KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
-    """
-    try:
-        return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, KvgaugeError):
-            raise type(cause)(f"{whose}{cause}") from error
-        raise ConfigError(f"{node.get('_target_')} cannot be made ({_first_line(cause or error)}): check its settings") from error
 
 
 def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], console: Console) -> None:

@@ -249,6 +249,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     }
     return Manifest(
         cell=variant.cell,
+        place=run.variants.index(variant),
         model=run.model,
         task=run.task.name,
         settings=json.loads(json.dumps(settings)),

@@ -148,6 +148,7 @@ class Manifest:
 
     Attributes:
         cell: which one.
+        place: where it stood in the grid that began it; tables are in this order.
         model: the model's name.
         task: the task's name.
         settings: everything that can change a number of the cell, and nothing else, as plain JSON values.
@@ -159,6 +160,7 @@ class Manifest:
     """
 
     cell: Cell
+    place: int
     model: str
     task: str
     settings: Json

@@ -83,6 +83,10 @@ class Suite(Protocol):
         """
         ...
 
-    def averages(self) -> Sequence[Average]:
-        """The means that tables show, over tasks of ``tasks()``."""
+    def ordered(self, names: Sequence[str]) -> Sequence[str]:
+        """Names of tasks of this suite in the order of the tables, whether ``tasks()`` has them or not."""
+        ...
+
+    def averages(self, names: Sequence[str]) -> Sequence[Average]:
+        """The means that tables show of these tasks."""
         ...

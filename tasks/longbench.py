@@ -106,19 +106,23 @@ class LongBench:
             for dataset in _expand(self.datasets)
         )
 
-    def averages(self) -> tuple[Average, ...]:
-        """The paper's mean over its 16 datasets, LongBench's six categories and their mean; those whose datasets are asked for.
+    def ordered(self, names: Sequence[str]) -> list[str]:
+        """The paper's 16 datasets first, in its order, then LongBench's others, then LongBench-E."""
+        order = [f"{self.name}-{dataset}" for dataset in dict.fromkeys((*PAPER_DATASETS, *RECORDS, *RECORDS_E))]
+        return sorted(names, key=order.index)
 
-        A category is the mean of those of its datasets that are asked for, as LongBench's English and Chinese tables have it.
+    def averages(self, names: Sequence[str]) -> tuple[Average, ...]:
+        """The paper's mean over its 16 datasets, LongBench's six categories and the mean of these.
+
+        A category is the mean of those of its datasets that are there, as LongBench's English and Chinese tables have it; the mean of
+        16 and the mean of the categories need all of theirs.
         """
-        for_name = {dataset: f"{self.name}-{dataset}" for dataset in _expand(self.datasets)}
+        there = {name.removeprefix(f"{self.name}-"): name for name in names}
         averages = []
-        if set(PAPER_DATASETS) <= set(for_name):
-            averages.append(Average("average of 16", tuple((for_name[dataset],) for dataset in PAPER_DATASETS)))
+        if set(PAPER_DATASETS) <= set(there):
+            averages.append(Average("average of 16", tuple((there[dataset],) for dataset in PAPER_DATASETS)))
         for suffix, of in (("", ""), ("_e", " (E)")):
-            groups = {
-                title: tuple(for_name[d + suffix] for d in datasets if d + suffix in for_name) for title, datasets in CATEGORIES.items()
-            }
+            groups = {title: tuple(there[d + suffix] for d in datasets if d + suffix in there) for title, datasets in CATEGORIES.items()}
             averages += [Average(title + of, (group,)) for title, group in groups.items() if group]
             if all(groups.values()):
                 averages.append(Average("average of 6 categories" + of, tuple(groups.values())))

@@ -18,18 +18,20 @@ from harness.store import CellWriter, read_manifest, read_records, write_atomica
 
 MANIFEST = Manifest(
     cell=Cell("snapkv", "128"),
+    place=0,
     model="m",
     task="t",
     settings={"method": {"window": 8, "kernel": 7}, "budget": "128"},
     metrics=[],
     heatmap_axes=None,
     note="",
+    task_config={"name": "t"},
     provenance={},
 )
 
 
 def record(name: str, **changes: object) -> Record:
-    return replace(Record(name, {"length": 10}, ["a"], 3, "00", tokens=[1, 2], text="x", scores={"s": 0.5}, kept=[3]), **changes)  # type: ignore[arg-type]
+    return replace(Record(name, {"length": 10}, ["a"], {}, 3, "00", tokens=[1, 2], text="x", scores={"s": 0.5}, kept=[3]), **changes)  # type: ignore[arg-type]
 
 
 def write(folder: Path, *records: Record) -> None:

@@ -1,0 +1,48 @@
+"""Commands that compute nothing with a model: ``kvgauge report results`` and its like. Everything else on the command line is a run.
+
+Each module has one command: ``NAME``, ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+from rich.console import Console
+
+from harness.commands import report, score
+
+
+class Command(Protocol):
+    """What a module of this package has."""
+
+    NAME: str
+    HELP: str
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the arguments."""
+        ...
+
+    def run(self, arguments: argparse.Namespace, console: Console) -> None:
+        """Do it.
+
+        Raises:
+            KvgaugeError: it cannot be done.
+        """
+        ...
+
+
+COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, score)}
+
+
+def command_line(words: Sequence[str]) -> None:
+    """Run the command that the first word names.
+
+    Raises:
+        KvgaugeError: as the command.
+    """
+    command = COMMANDS[words[0]]
+    parser = argparse.ArgumentParser(prog=f"kvgauge {command.NAME}", description=command.HELP)
+    command.arguments(parser)
+    command.run(parser.parse_args(words[1:]), Console(highlight=False))

@@ -1,0 +1,58 @@
+"""``kvgauge report``: tables and plots from records, at any time, without a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from harness.errors import StoreError
+from harness.reader import read_grids, suites
+from harness.report import print_table, write_report
+from harness.suite_report import print_suite, write_suite_report
+
+NAME = "report"
+HELP = "Write the tables and plots of a results folder again, from its records."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A results folder, or a part of one."""
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+    )
+    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Everything at or below the path.
+
+    Raises:
+        StoreError: there are no results, or the report cannot be written.
+    """
+    rebuild(arguments.path, arguments.to or arguments.path / "report", console)
+
+
+def rebuild(path: Path, to: Path, console: Console) -> None:
+    """Write and print the report of every grid and suite at or below a folder.
+
+    Raises:
+        StoreError: there are no results, or the report cannot be written.
+    """
+    grids = read_grids(path)
+    together = suites(grids)
+    parts = {(suite.model, task.task) for suite in together for task in suite.tasks}
+    files: list[Path] = []
+    try:
+        for grid in (grid.result for grid in grids):
+            written = write_report(grid, to / grid.model / grid.task)
+            if (grid.model, grid.task) not in parts:
+                print_table(grid, console)
+                files += written
+        for suite in together:
+            files += write_suite_report(suite, to / suite.model / suite.suite)
+            print_suite(suite, console)
+    except OSError as error:
+        raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
+    for file in files:
+        console.print(str(file), markup=False, soft_wrap=True)
