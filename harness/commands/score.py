@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             task = _task(manifest, folder)
             again = [rescored(record, task) for record in cell.records]
             different = [new for new, old in zip(again, cell.records, strict=True) if new.scores != old.scores]
-            with closing(CellWriter(folder, manifest, worker="score")) as writer:
+            with closing(CellWriter(folder, manifest)) as writer:
                 if different:
                     writer.append(different)
                 writer.finish(cell_summary(replace(cell, records=tuple(again)), grid.result.metrics))
