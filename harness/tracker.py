@@ -65,29 +65,39 @@ class Wandb:
         import wandb
 
         full = full_cache(result)
-        Path(self.dir).mkdir(parents=True, exist_ok=True)
-        for cell in result.cells:
-            manifest = manifests[cell.cell]
-            settings = json.dumps(manifest.settings, sort_keys=True)
-            summary = cell_summary(cell, result.metrics)
-            if full and result.metrics:
-                summary["percent_of_full"] = percent_of(cell, full, result.metrics[0])
-            with wandb.init(
-                project=self.project,
-                entity=self.entity,
-                mode=self.mode,
-                dir=self.dir,
-                group=f"{result.model}/{result.task}",
-                name=cell.cell.name,
-                # W&B takes letters, digits, '-' and '_' in an id.
-                id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
-                resume="allow",
-                config={**manifest.settings, "provenance": manifest.provenance},
-                tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
-            ) as run:
-                run.log({path.stem: wandb.Image(str(path)) for path in plots})
-                run.log({"examples": wandb.Table(dataframe=_examples(cell, result.metrics))})
-                run.summary.update({name: value for name, value in summary.items() if value is not None})
+        try:
+            Path(self.dir).mkdir(parents=True, exist_ok=True)
+            for cell in result.cells:
+                self._log_cell(cell, full, result, manifests[cell.cell], plots)
+        except wandb.Error as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(
+                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in and run again"
+            ) from error
+
+    def _log_cell(self, cell: CellResult, full: CellResult | None, result: TaskResult, manifest: Manifest, plots: Sequence[Path]) -> None:
+        import wandb
+
+        settings = json.dumps(manifest.settings, sort_keys=True)
+        summary = cell_summary(cell, result.metrics)
+        if full and result.metrics:
+            summary["percent_of_full"] = percent_of(cell, full, result.metrics[0])
+        with wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,
+            dir=self.dir,
+            group=f"{result.model}/{result.task}",
+            name=cell.cell.name,
+            # W&B takes letters, digits, '-' and '_' in an id.
+            id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
+            resume="allow",
+            config={**manifest.settings, "provenance": manifest.provenance},
+            tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
+        ) as run:
+            run.log({path.stem: wandb.Image(str(path)) for path in plots})
+            run.log({"examples": wandb.Table(dataframe=_examples(cell, result.metrics))})
+            run.summary.update({name: value for name, value in summary.items() if value is not None})
 
 
 def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
