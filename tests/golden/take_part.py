@@ -1,0 +1,98 @@
+"""Takes the part of the golden data that the repository holds: ``python tests/golden/take_part.py shared/golden``.
+
+The files keep their names and their layout, so that the same tests run over the part and over the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+# Runs of whole models: every method, both granularities, both poolings, every edge; each prompt length once at least.
+RUNS = [
+    "gqa|FullKV|b0|len150",
+    "gqa|StreamingLLM|b32|len150",
+    "gqa|H2O|b32|len150",
+    "gqa|SnapKV|b64|len150",
+    "gqa|PyramidKV|b128|len150",
+    "gqa|PyramidKV|b32|len400",
+    "gqa|SnapKV|b32|len400|avg5",
+    "gqa|PyramidKV|b64|len400|avg5",
+    "gqa|SnapKV|b96|len400|w32",
+    "gqa|H2O|b96|len400|w32",
+    "gqa|StreamingLLM|b64|len400|kvh_mean",
+    "gqa|SnapKV|b64|len400|kvh_mean",
+    "gqa|PyramidKV|b64|len400|kvh_mean",
+    "gqa|H2O|b128|len400|kvh_mean",
+    "gqa|SnapKV|b32|len400|kvh_max",
+    "gqa|PyramidKV|b128|len400|kvh_max",
+    "gqa|H2O|b32|len400|kvh_sum",
+    "gqa|SnapKV|b64|len64|edge_b64",
+    "gqa|H2O|b128|len128|edge_b128",
+    "gqa|PyramidKV|b128|len128|edge_b128",
+    "gqa|StreamingLLM|b128|len240|edge_b128",
+    "gqa|PyramidKV|b64|len1200|avg5",
+    "mha|SnapKV|b32|len150",
+    "mha|FullKV|b0|len400",
+    "mha|H2O|b32|len400",
+    "mha|StreamingLLM|b64|len400",
+    "mha|PyramidKV|b64|len400|avg5",
+]
+
+
+def covering(cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first and the last case of every kind; of the long input every third kind."""
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for case in cases:
+        sinks = case["budget"] - case["window"] == 4
+        window = sinks if case["method"] == "StreamingLLM" else case["window"]
+        kind = (case["method"], case["input"], case["kvmode"], window, case["kernel"], case["pooling"], case["agg"], case["dtype"])
+        kinds.setdefault((*kind, case["compressed"]), []).append(case)
+    long = [kind for kind in kinds if kind[1] == "T700"]
+    ends = [case for kind, found in kinds.items() if kind not in long or kind in long[::3] for case in (found[0], found[-1])]
+    return list({case["id"]: case for case in ends}.values())
+
+
+def write(folder: Path, name: str, value: object) -> None:
+    (folder / name).write_text(json.dumps(value, separators=(",", ":")) + "\n")
+
+
+def clusters(whole: Path, part: Path) -> None:
+    part.mkdir(exist_ok=True)
+    cases = json.loads((whole / "cases.json").read_text())
+    chosen = covering(cases["cases"])
+    write(part, "cases.json", {**cases, "cases": chosen})
+    kept, scores = np.load(whole / "kept_indices.npz"), np.load(whole / "scores.npz")
+    np.savez_compressed(part / "kept_indices.npz", **{case["id"]: kept[case["id"]] for case in chosen})
+    keys = sorted({case["score_key"] for case in chosen if "score_key" in case and case["input"] != "T700"})
+    np.savez_compressed(part / "scores.npz", **{key: scores[key] for key in keys})
+    legacy = np.load(whole / "legacy_ffac160_kept_indices.npz")
+    np.savez_compressed(part / "legacy_ffac160_kept_indices.npz", **{id: legacy[id] for id in legacy.files if "T200" in id})
+
+
+def runs(whole: Path, part: Path) -> None:
+    part.mkdir(exist_ok=True)
+    found = json.loads((whole / "runs.json").read_text())
+    chosen = [run for run in found["runs"] if run["id"] in RUNS]
+    assert len(chosen) == len(RUNS)
+    write(part, "runs.json", {**found, "runs": chosen})
+    write(part, "prompts.json", json.loads((whole / "prompts.json").read_text()))
+    logits, topk = np.load(whole / "logits_top20.npz"), np.load(whole / "topk_indices.npz")
+    np.savez_compressed(part / "logits_top20.npz", **{key: logits[key] for key in logits.files if key.rpartition("|")[0] in RUNS})
+    np.savez_compressed(part / "topk_indices.npz", **{key: topk[key] for key in topk.files if key.rpartition("|")[0] in RUNS})
+    for model in ("gqa", "mha"):
+        (part / f"model_{model}.json").write_text((whole / f"model_{model}/config.json").read_text())
+
+
+if __name__ == "__main__":
+    golden = Path(sys.argv[1])
+    clusters(golden / "cluster", HERE / "cluster")
+    runs(golden / "e2e", HERE / "e2e")
+    write(HERE, "pyramid_budgets_q7500_w8.json", json.loads((golden / "pyramid_budgets_q7500_w8.json").read_text()))
