@@ -56,19 +56,20 @@ def parse_budget(value: object) -> Budget:
     text = str(value).strip()
     if text == "full":
         return FULL
-    if re.fullmatch(r"[+-]?[0-9]+", text):
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         tokens = int(text)
         if tokens < 1:
             raise ConfigError(f"budget={text} is below 1 entry: {_FORMS}")
         return Budget(str(tokens), tokens=tokens)
-    if match := re.fullmatch(r"([+-]?[0-9]+(?:\.[0-9]+)?)\s*%", text):
+    if match := re.fullmatch(r"([+-]?[0-9]{1,18}(?:\.[0-9]{1,18})?)\s*%", text):
         percent = Decimal(match[1])
         if not 0 < percent <= 100:
             raise ConfigError(f"budget={text} is outside 0-100 %: {_FORMS}")
         plain = f"{percent:f}"
         plain = plain.rstrip("0").rstrip(".") if "." in plain else str(int(percent))
         return Budget(f"{plain}%", share=Fraction(percent) / 100)
-    raise ConfigError(f"budget={text} is not a budget: {_FORMS}")
+    shown = " ".join(text.split())
+    raise ConfigError(f"budget={shown if len(shown) <= 40 else f'{shown[:37]}...'} is not a budget: {_FORMS}")
 
 
 def parse_budgets(value: object) -> tuple[Budget, ...]:

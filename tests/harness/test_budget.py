@@ -135,3 +135,11 @@ def test_no_value_raises_anything_but_a_config_error(value: Any) -> None:
     else:
         assert all(budget.entries(77) >= 1 for budget in budgets)
         assert len({budget.text for budget in budgets}) == len(budgets)
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "1\n2", "9" * 5000 + "%"])
+def test_a_hostile_budget_is_one_short_line(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_budget(value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
