@@ -1,0 +1,31 @@
+"""The same numbers on a GPU; skipped where there is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import Command
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, prompts_file: Path, tmp_path: Path) -> None:
+    words = ("method=all", "budget=[32,48]", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=12")
+    for device in ("cpu", "cuda"):
+        done = kvgauge(*words, f"model.device={device}", f"results_dir={tmp_path / device}")
+        assert done.code == 0, done.err
+    for cell in sorted((tmp_path / "cpu/tiny-random/tokens").iterdir()):
+        there = tmp_path / "cuda/tiny-random/tokens" / cell.name
+        cpu, cuda = ([json.loads(line) for line in (folder / "records.0.jsonl").read_text().splitlines()] for folder in (cell, there))
+        assert [(r["tokens"], r["kept_sha256"]) for r in cpu] == [(r["tokens"], r["kept_sha256"]) for r in cuda], cell.name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs_on_cuda(kvgauge: Command, prompts_file: Path, tmp_path: Path, dtype: str) -> None:
+    words = ("method=all", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=4")
+    done = kvgauge(*words, "model.device=cuda", f"model.dtype={dtype}", f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
