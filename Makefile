@@ -4,10 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Of longbench and needle: a preset of conf/model, the first so many examples of each task, and where the data lies (LongBench's .jsonl
+# files or data.zip; a folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
+MODEL ?= tiny
+LIMIT ?=
+DATA ?=
+PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run check test
+.PHONY: setup run longbench needle check test
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -30,6 +36,13 @@ $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 
 run: setup
 	$(BIN)/python run.py $(ARGS)
+
+# The grids of the published tables. The same command goes on where one was stopped.
+longbench: setup
+	$(PRESET) experiment=longbench_published $(if $(DATA),'task.data="$(DATA)"') $(ARGS)
+
+needle: setup
+	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

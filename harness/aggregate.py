@@ -6,14 +6,20 @@ Error records count as errors and enter no mean. A mean that lacks one of its va
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
+from harness import intervals
+from harness.intervals import TaskDraws
 from harness.schema import CellResult, Metric, TaskResult
 
 MISSING = float("nan")
+_SCORES = (
+    "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high", "percent_of_full",
+)  # fmt: skip
 _COUNTS = (
     "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "retention", "retention_bytes", "prompt_tokens_mean", "alias_of",
 )  # fmt: skip
@@ -61,19 +67,24 @@ def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
 def table(result: TaskResult) -> pd.DataFrame:
     """One row per cell, in the order of the grid, unrounded; what is missing is NaN.
 
-    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100), ``percent_of_full`` (only where a cell of the grid
-    kept everything) and one ``mean_<metric>`` each on the published scale; ``n`` (results), ``errors``, ``expected`` (examples asked
+    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100) with ``score_low`` and ``score_high`` (95 % bootstrap
+    over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its paired interval and
+    ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results), ``errors``, ``expected`` (examples asked
     for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and head, over layers and examples); ``retention`` and
     ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
     """
     full = full_cache(result)
+    draws = TaskDraws(result) if result.metrics else None
     rows = []
     for cell in result.cells:
         row = cell_summary(cell, result.metrics)
+        if draws is not None:
+            difference = draws.difference(cell.cell, full.cell) if full else None
+            row = intervals.columns(draws.score(cell.cell), difference) | row
         if result.metrics and full:
             row["percent_of_full"] = percent_of(cell, full, result.metrics[0])
         rows.append(row)
-    columns = ["method", "budget", "score", "percent_of_full", *(f"mean_{m.name}" for m in result.metrics), *_COUNTS]
+    columns = [*_SCORES, *(f"mean_{m.name}" for m in result.metrics), *_COUNTS]
     frame = pd.DataFrame(rows, columns=[name for name in columns if not rows or name in rows[0]])
     texts, whole = ("method", "budget", "alias_of"), ("n", "errors", "expected")
     types = {
@@ -82,6 +93,25 @@ def table(result: TaskResult) -> pd.DataFrame:
         if name not in texts
     }
     return frame.astype(types)
+
+
+def breakdown(result: TaskResult) -> pd.DataFrame:
+    """One row per cell and value of ``result.breakdown``, unrounded: values by size, numbers before texts.
+
+    Columns: ``method``, ``budget``, the key, ``score`` (the headline, 0-100) and ``n`` (results).
+    """
+    assert result.breakdown and result.metrics
+    key = result.breakdown
+    values = sorted(
+        {r.group[key] for cell in result.cells for r in cell.done if key in r.group}, key=lambda value: (isinstance(value, str), value)
+    )
+    rows = []
+    for cell in result.cells:
+        for value in values:
+            part = replace(cell, records=tuple(r for r in cell.done if r.group.get(key) == value))
+            shown = score(part, result.metrics[0])
+            rows.append({"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(part.records)})
+    return pd.DataFrame(rows, columns=["method", "budget", key, "score", "n"])
 
 
 def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:

@@ -58,7 +58,8 @@ def task_config(name: str, *overrides: str) -> dict[str, Any]:
         overrides: as on the command line, ``task.datasets=all``.
     """
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=[f"task={name}", *overrides])
+        # No run, so no model: of what a task takes from one, hf has nothing set.
+        config = compose("config", overrides=[f"task={name}", "model=hf", *overrides])
     values = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return cast("dict[str, Any]", values)

@@ -110,7 +110,9 @@ def run(config: DictConfig) -> bool:
             tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
             files += written
         if suite is not None:
-            whole = SuiteResult(grids[0].model, suite.name, tuple(grids), tuple(suite.averages([grid.task for grid in grids])))
+            by_name = {grid.task: grid for grid in grids}
+            ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
+            whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
             files = write_suite_report(whole, report / suite.name)
             print_suite(whole, console)
         else:

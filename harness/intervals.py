@@ -20,6 +20,9 @@ LEVEL = 95
 
 Floats = NDArray[np.float64]
 
+NONE: Floats = np.full(1 + RESAMPLES, np.nan)
+"""A mean that there is not, and its resamples."""
+
 
 class TaskDraws:
     """The headline scores of a task's cells, 0-100, with their resampled means."""
@@ -57,7 +60,9 @@ class TaskDraws:
     def _means(self, values: Floats) -> Floats:
         known = np.isfinite(values)
         if not known.any():
-            return np.full(1 + RESAMPLES, np.nan)
+            return NONE
+        if known.sum() == 1:  # one example tells nothing of others
+            return np.concatenate([values[known], NONE[1:]])
         counts = self._weights @ known
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (self._weights @ np.where(known, values, 0.0)) / counts
@@ -72,8 +77,8 @@ def average(draws: Sequence[Sequence[Floats]]) -> Floats:
 def summarize(draws: Floats) -> tuple[float, float, float]:
     """The value and its percentile interval; NaN where there is none."""
     resampled = draws[1:][np.isfinite(draws[1:])]
-    if not math.isfinite(draws[0]) or not len(resampled):
-        return math.nan, math.nan, math.nan
+    if not len(resampled):
+        return float(draws[0]), math.nan, math.nan
     tail = (100 - LEVEL) / 2
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(draws[0]), float(low), float(high)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,10 @@ class ModelSpec:
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
         note: what a reader of the numbers must know.
+        max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
+            here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
+        chat: whether prompts go into the chat template; null leaves it to the task.
+        chat_arguments: passed to the chat template.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -59,6 +64,9 @@ class ModelSpec:
     device: str
     device_map: str | None
     note: str
+    max_prompt_tokens: int | Mapping[str, int] | None = None
+    chat: bool | None = None
+    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -117,6 +125,9 @@ class ModelSpec:
             raise ModelError(
                 f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens"
             ) from error
+        # transformers 5.5 makes a tokenizer without words where there are no files.
+        if len(set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))) < 2:
+            raise ModelError(f"model.path={self.path} has no usable tokenizer (it knows no words): add tokenizer.json, or use task=tokens")
         return tokenizer
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:

@@ -6,6 +6,8 @@ import re
 
 from harness.errors import ConfigError
 
+_RESERVED = ("report", "published")
+
 
 def check_name(value: object, setting: str) -> str:
     """``value``, if it can name a folder on every system and cannot leave the folder it is put in.
@@ -23,3 +25,15 @@ def check_name(value: object, setting: str) -> str:
             f"{setting}={shown} cannot name a folder: use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return value
+
+
+def check_model_name(value: object, setting: str) -> str:
+    """``value``, if it can name a model's folder in the results.
+
+    Raises:
+        ConfigError: as ``check_name``, or it is the name of another folder there.
+    """
+    name = check_name(value, setting)
+    if name in _RESERVED:
+        raise ConfigError(f"{setting}={name} is the name of another folder in the results: use another {setting}")
+    return name

@@ -103,7 +103,8 @@ class Curve:
 
     Attributes:
         label: the method.
-        across: where each score stands; None for one that has no place on the axis and is drawn as a line across.
+        across: where each score stands; None for one that has no place on the axis and is drawn as a line across, NaN for one that is
+            left out, as nobody knows where it stands.
         scores: with ``low`` and ``high``, their intervals; NaN where there is none.
     """
 
@@ -130,7 +131,7 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
     for place, line in enumerate(lines):
         colour = colours[place % len(colours)]
         points = [p for p in zip(line.across, line.scores, line.low, line.high, strict=True) if math.isfinite(p[1])]
-        on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None)
+        on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None and math.isfinite(x))
         if on_axis:
             xs, ys, lows, highs = map(np.array, zip(*on_axis, strict=True))
             axes.errorbar(
@@ -138,7 +139,8 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
             )
         for x, y, low, high in points:
             if x is None:
-                axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
+                if math.isfinite(low):
+                    axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -74,6 +74,7 @@ def _read_grid(folders: Sequence[Path]) -> Grid:
         heatmap_axes=None if first.heatmap_axes is None else (first.heatmap_axes[0], first.heatmap_axes[1]),
         note=first.note,
         cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
+        breakdown=first.breakdown,
     )
     return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,8 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.aggregate import full_cache, plain, table
+from harness.aggregate import breakdown, full_cache, plain, table
+from harness.intervals import LEVEL
 from harness.plot import heatmap, summary
 from harness.schema import TaskResult
 
@@ -28,6 +30,8 @@ _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 
 def write_report(result: TaskResult, folder: Path) -> list[Path]:
     """Write ``table.md``, ``table.csv``, ``table.tex`` and, where there are scores to draw, ``summary.png`` and ``heatmap.png``.
+
+    A task with a breakdown also has ``breakdown.csv``, and its scores by value below the table.
 
     The same result gives the same bytes.
 
@@ -44,6 +48,8 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
         "table.csv": table(result).to_csv(index=False, lineterminator="\n"),
         "table.tex": _latex(result),
     }
+    if is_broken_down(result):
+        texts["breakdown.csv"] = breakdown(result).to_csv(index=False, lineterminator="\n")
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     plots = {"summary.png": summary} if result.metrics and any(cell.records for cell in result.cells) else {}
@@ -62,7 +68,7 @@ def print_table(result: TaskResult, console: Console) -> None:
     """
     shown = _shown(result)
     headers = _headers(result)
-    spare = ["prompt_tokens_mean", *(f"mean_{m.name}" for m in reversed(result.metrics[1:])), "kept"]
+    spare = ["prompt_tokens_mean", *(f"mean_{m.name}" for m in reversed(result.metrics[1:])), "kept", "difference", "score_interval"]
     if "errors" in shown and (shown["errors"] == "0").all():
         spare.insert(1, "errors")
     notes = _notes(result)
@@ -77,6 +83,9 @@ def print_table(result: TaskResult, console: Console) -> None:
         notes.append(f"left out for want of room: {', '.join(left_out)}")
     console.print(Text(_title(result), style="bold"))
     console.print(rendered, crop=False)
+    if is_broken_down(result):
+        parts = _broken_down(result)
+        console.print(rich_table(parts, {str(name): str(name) for name in parts}), crop=False)
     for note in notes:
         console.print(Text(note), soft_wrap=True)
 
@@ -91,7 +100,9 @@ def _headers(result: TaskResult) -> dict[str, str]:
     headers = {"method": "method", "budget": "budget"}
     if result.metrics:
         headers["score"] = f"score: {plain(result.metrics[0].title)} (0-100)"
+        headers["score_interval"] = f"{LEVEL} % interval"
         if full:
+            headers["difference"] = f"difference to {plain(full.cell.name)} ({LEVEL} % interval)"
             headers["percent_of_full"] = f"% of {plain(full.cell.name)}"
         headers |= {f"mean_{m.name}": f"{plain(m.title)} (0-{m.maximum:g})" for m in result.metrics[1:]}
     return headers | {
@@ -113,7 +124,10 @@ def _shown(result: TaskResult) -> pd.DataFrame:
     shown = pd.DataFrame({"method": raw["method"].map(plain), "budget": raw["budget"].map(plain)})
     if result.metrics:
         shown["score"] = [number(v, 2) for v in raw["score"]]
+        shown["score_interval"] = [interval(*pair) for pair in zip(raw["score_low"], raw["score_high"], strict=True)]
         if "percent_of_full" in raw:
+            triples = zip(raw["difference"], raw["difference_low"], raw["difference_high"], strict=True)
+            shown["difference"] = [DASH if pd.isna(d) else f"{d:+.2f} ({interval(low, high)})" for d, low, high in triples]
             shown["percent_of_full"] = [number(v, 1) for v in raw["percent_of_full"]]
         for metric in result.metrics[1:]:
             shown[f"mean_{metric.name}"] = [number(v, 2 if metric.maximum > 1 else 3) for v in raw[f"mean_{metric.name}"]]
@@ -129,6 +143,22 @@ def _shown(result: TaskResult) -> pd.DataFrame:
     return shown
 
 
+def is_broken_down(result: TaskResult) -> bool:
+    """Whether there are scores to show by value of the breakdown."""
+    return bool(result.breakdown and result.metrics and any(cell.done for cell in result.cells))
+
+
+def _broken_down(result: TaskResult) -> pd.DataFrame:
+    """Cells down, values of the breakdown across."""
+    raw = breakdown(result)
+    wide = raw.assign(score=[number(v, 2) for v in raw["score"]]).set_index(["method", "budget", raw.columns[2]])["score"].unstack()
+    wide = wide.reindex(
+        index=list(dict.fromkeys(zip(raw["method"], raw["budget"], strict=True))), columns=list(dict.fromkeys(raw.iloc[:, 2]))
+    )
+    shown = wide.rename(columns=lambda value: plain(f"{result.breakdown} {value}")).reset_index()
+    return shown.assign(method=shown["method"].map(plain))
+
+
 def escape_markdown(text: str) -> str:
     """``text`` as Markdown that shows it."""
     return _MARKDOWN.sub(r"\\\1", text)
@@ -137,6 +167,11 @@ def escape_markdown(text: str) -> str:
 def number(value: float, decimals: int) -> str:
     """A rounded number; a dash for what is missing."""
     return f"{value:.{decimals}f}" if math.isfinite(value) else DASH
+
+
+def interval(low: float, high: float) -> str:
+    """An interval; a dash where there is none."""
+    return f"{low:.2f} to {high:.2f}" if math.isfinite(low) else DASH
 
 
 def percent(share: float) -> str:
@@ -163,32 +198,52 @@ def _notes(result: TaskResult) -> list[str]:
 
 def _markdown(result: TaskResult) -> str:
     shown, headers = _shown(result), _headers(result)
-    align = ["left" if name in _LEFT else "right" for name in shown]
-    cells = shown.map(escape_markdown).rename(columns={name: escape_markdown(header) for name, header in headers.items()})
-    # disable_numparse: tabulate would otherwise reformat what looks like a number
-    body = cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None)
+    tables = [markdown_table(shown, headers)]
+    if is_broken_down(result):
+        tables.append(markdown_table(_broken_down(result), {}))
     return (
-        "\n\n".join([f"# {escape_markdown(_title(result))}", body, *(f"Note: {escape_markdown(note)}" for note in _notes(result))]) + "\n"
+        "\n\n".join([f"# {escape_markdown(_title(result))}", *tables, *(f"Note: {escape_markdown(note)}" for note in _notes(result))])
+        + "\n"
     )
 
 
+def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> str:
+    """The table in Markdown; arguments as of ``rich_table``, but headers only where a column is called otherwise."""
+    align = ["left" if name in left else "right" for name in shown]
+    cells = shown.map(escape_markdown).rename(columns={name: escape_markdown(headers.get(str(name), str(name))) for name in shown})
+    # disable_numparse: tabulate would otherwise reformat what looks like a number
+    return str(cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None))
+
+
 def _latex(result: TaskResult) -> str:
-    """A tabular (it needs booktabs), and one below it with the title and the notes."""
-    shown, headers = _shown(result), _headers(result)
-    align = "".join("l" if name in _LEFT else "r" for name in shown)
-    styled = shown.rename(columns=headers).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    """A tabular (it needs booktabs), one of the breakdown, and one below with the title and the notes."""
+    tables = [_latex_table(_shown(result), _headers(result))]
+    if is_broken_down(result):
+        tables.append(_latex_table(_broken_down(result), {}))
     notes = pd.DataFrame({"note": [_title(result), *_notes(result)]}).style.hide(axis="index").hide(axis="columns").format(escape="latex")
     below = notes.to_latex(column_format=r"p{\linewidth}")
-    return f"{styled.to_latex(column_format=align, hrules=True)}\n{below}"
+    return "\n".join([*tables, below])
 
 
-def rich_table(shown: pd.DataFrame, headers: dict[str, str]) -> Table:
-    """The table at its natural width; headers are broken to the width of their columns. Text objects: labels are never markup."""
+def _latex_table(shown: pd.DataFrame, headers: dict[str, str]) -> str:
+    align = "".join("l" if name in _LEFT else "r" for name in shown)
+    styled = shown.rename(columns=headers).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    return str(styled.to_latex(column_format=align, hrules=True))
+
+
+def rich_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> Table:
+    """The table at its natural width; headers are broken to the width of their columns. Text objects: labels are never markup.
+
+    Args:
+        shown: rounded text.
+        headers: what its columns are called.
+        left: columns that are aligned left.
+    """
     rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in shown:
         width = max([8, *shown[name].str.len()])
         lines = textwrap.wrap(headers[str(name)], width, break_long_words=False)
-        rendered.add_column(Text("\n".join(lines)), justify="left" if name in _LEFT else "right", no_wrap=True)
+        rendered.add_column(Text("\n".join(lines)), justify="left" if name in left else "right", no_wrap=True)
     for row in shown.itertuples(index=False):
         rendered.add_row(*(Text(cell) for cell in row))
     endless = Console(width=10**6)

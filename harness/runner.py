@@ -17,15 +17,13 @@ from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.evaluate import Evaluator, Job
 from harness.grid import Variant
 from harness.model import ModelSpec, choose_device
-from harness.names import check_name
+from harness.names import check_model_name, check_name
 from harness.progress import Bar
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import provenance
 from harness.schema import Cell, CellResult, Manifest, Record, Selection, TaskResult
 from harness.store import CellWriter, cell_folder, check_manifest, read_manifest, read_records
 from harness.task import Task
-
-_RESERVED = ("report", "published")
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,7 @@ def read_model(spec: ModelSpec, needs_tokenizer: bool) -> Reader:
     Raises:
         ConfigError, ModelError: it cannot be used.
     """
-    if spec.label in _RESERVED:
-        raise ConfigError(f"model.name={spec.label} is the name of another folder in the results: use another model.name")
+    check_model_name(spec.label, "model.name")
     config = spec.config()
     where = provenance(str(choose_device(spec.device)))
     tokenizer = spec.tokenizer() if needs_tokenizer else None
@@ -199,6 +196,7 @@ def result(prepared: Prepared) -> TaskResult:
             CellResult(cell, len(names), tuple(records[name] for name in names if name in records))
             for cell, records in prepared.records.items()
         ),
+        breakdown=run.task.breakdown,
     )
 
 
@@ -258,6 +256,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         note=note,
         task_config=run.task_config,
         provenance=run.reader.provenance,
+        breakdown=run.task.breakdown,
     )
 
 

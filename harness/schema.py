@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal
 
 Json = Mapping[str, Any]
@@ -71,8 +72,8 @@ class Record:
         group: the example's group.
         references: the example's references.
         details: the example's details.
-        prompt_tokens: length of the prompt.
-        prompt_sha256: hash of the prompt's token ids.
+        prompt_tokens: length of the prompt; None for an imported text.
+        prompt_sha256: hash of the prompt's token ids; None for an imported text.
         tokens_before_truncation: the example's.
         tokens: generated ids, a stop token included.
         text: the decoded tokens without special tokens; None where the task has no tokenizer.
@@ -92,8 +93,8 @@ class Record:
     group: Mapping[str, float | int | str]
     references: Sequence[str]
     details: Json
-    prompt_tokens: int
-    prompt_sha256: str
+    prompt_tokens: int | None
+    prompt_sha256: str | None
     tokens_before_truncation: int | None = None
     tokens: Sequence[int] = ()
     text: str | None = None
@@ -157,6 +158,7 @@ class Manifest:
         note: see ``TaskResult``.
         task_config: the task's configuration, by which records can be scored again without the model.
         provenance: versions, commit, device and command of the run that began the cell.
+        breakdown: see ``TaskResult``.
     """
 
     cell: Cell
@@ -169,6 +171,7 @@ class Manifest:
     note: str
     task_config: Json
     provenance: Json
+    breakdown: str | None
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,7 @@ class TaskResult:
         heatmap_axes: the two ``group`` keys (column, row) that a heatmap pivots on.
         note: what a reader must know about the numbers, or "".
         cells: in the order of the grid.
+        breakdown: the ``group`` key by whose values a table shows scores apart, or None.
     """
 
     model: str
@@ -215,6 +219,7 @@ class TaskResult:
     heatmap_axes: tuple[str, str] | None
     note: str
     cells: tuple[CellResult, ...]
+    breakdown: str | None
 
 
 @dataclass(frozen=True)
@@ -245,3 +250,47 @@ class SuiteResult:
     suite: str
     tasks: tuple[TaskResult, ...]
     averages: tuple[Average, ...]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """What is known of one of a task's data files.
+
+    Attributes:
+        name: the file's.
+        expected: records that were published.
+        found: records that are there; None where there is no file, or none that can be read.
+        problem: what is wrong with it, in one line; None where nothing is, or where there is no file.
+    """
+
+    name: str
+    expected: int
+    found: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Texts that another program generated for one task: one file.
+
+    Attributes:
+        file: where they come from.
+        sha256: of the file.
+        task: the task's name.
+        config: changes of the task's configuration by which it has this task.
+        settings: what can change a score of these texts, as plain JSON values.
+        model: the model's name as the path has it; None where it does not say.
+        label: the method, likewise.
+        budget: the budget, likewise.
+        rows: examples without their prompt, each with its text.
+    """
+
+    file: Path
+    sha256: str
+    task: str
+    config: Json
+    settings: Json
+    model: str | None
+    label: str | None
+    budget: str | None
+    rows: tuple[tuple[Example, str], ...]

@@ -90,7 +90,7 @@ def check_manifest(folder: Path, found: Manifest, wanted: Manifest) -> None:
     missing = "not set"
     raise StoreError(
         f"{folder} was made with {name}={_short(then.get(name, missing))}, now it is {_short(now.get(name, missing))}: use another "
-        f"label (method.{wanted.cell.label}.label=…) or results_dir=…, or delete that folder"
+        f"label (method.{wanted.cell.label}.label=…, --label of an import) or results folder, or delete that folder"
     )
 
 

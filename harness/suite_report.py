@@ -1,7 +1,7 @@
 """Tables of several tasks together: scores by task, averages with intervals, what was kept.
 
 scores.csv     one row per cell and column (a task or an average), unrounded, with intervals and differences
-table.md       the same numbers, readable
+table.md       the same numbers, readable, and the scores of tasks that are broken down, by value
 table.tex      scores by task, in the layout of the papers
 by_budget.png, by_retention.png
 """
@@ -16,10 +16,10 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from harness.aggregate import mean, plain
+from harness.aggregate import breakdown, mean, plain
 from harness.intervals import LEVEL, TaskDraws, average, columns
 from harness.plot import Curve, curves
-from harness.report import DASH, escape_markdown, number, percent, rich_table
+from harness.report import escape_markdown, interval, is_broken_down, markdown_table, number, percent, rich_table
 from harness.schema import Cell, CellResult, SuiteResult, TaskResult
 
 _KEYS = ["method", "budget"]
@@ -81,7 +81,7 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
         rows = raw[raw["column"] == title]
         curves(
             [_curve(str(label), part, name == "by_retention.png") for label, part in rows.groupby("method", sort=False)],
-            f"{result.suite} on {result.model}",
+            " ".join([f"{result.suite} on {result.model}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]),
             "KV entries kept, % of the prompt" if name == "by_retention.png" else "budget (KV entries per head and layer)",
             f"{title} (0-100)",
             folder / name,
@@ -93,7 +93,9 @@ def print_suite(result: SuiteResult, console: Console) -> None:
     """Print scores by task and averages, as wide as they are where nobody's terminal is too narrow."""
     raw = suite_table(result)
     console.print(Text(f"{plain(result.suite)} on {plain(result.model)}", style="bold"))
-    shown = [_averages(raw)] if console.is_terminal and result.averages else [_scores(raw), _averages(raw)]
+    details = _details(raw, "average" if result.averages else "task")
+    shown = [details] if console.is_terminal and result.averages else [_scores(raw), details]
+    shown += _broken_down(result)
     for table in shown:
         if not table.empty:
             console.print(rich_table(table, {str(name): str(name) for name in table}), crop=False)
@@ -110,7 +112,7 @@ def headline(result: SuiteResult) -> str:
 
 def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, ...], ...]]]:
     for task in result.tasks:
-        yield task.task.removeprefix(f"{result.suite}-"), "task", ((task.task,),)
+        yield _title(result, task), "task", ((task.task,),)
     for mean_ in result.averages:
         yield mean_.title, "average", mean_.groups
 
@@ -133,25 +135,40 @@ def _scores(raw: pd.DataFrame) -> pd.DataFrame:
     return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=_KEYS), columns=list(dict.fromkeys(raw["column"]))).reset_index()
 
 
-def _averages(raw: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell and average: score, interval, difference, what was kept; without averages, per task."""
-    part = raw[raw["kind"] == "average"] if (raw["kind"] == "average").any() else raw
+def _broken_down(result: SuiteResult) -> list[pd.DataFrame]:
+    """Cells and values of a breakdown down, its tasks and their plain mean across; one table for each breakdown that tasks have."""
+    tables = []
+    for key in dict.fromkeys(task.breakdown for task in result.tasks if is_broken_down(task)):
+        parts = {_title(result, task): breakdown(task).set_index([*_KEYS, key])["score"] for task in result.tasks if task.breakdown == key}
+        wide = pd.DataFrame(parts)
+        if len(parts) > 1:
+            wide["mean"] = wide.mean(axis="columns", skipna=False)
+        # The order of the cells; a value that the first task lacks would stand last.
+        cells = [(cell.cell.label, cell.cell.budget) for cell in result.tasks[0].cells]
+        order = sorted(wide.index, key=lambda row: (cells.index(row[:2]), isinstance(row[2], str), row[2]))
+        shown = wide.reindex(order).map(lambda value: number(value, 2)).reset_index()
+        tables.append(shown.assign(method=shown["method"].map(plain)).astype(str))
+    return tables
+
+
+def _title(result: SuiteResult, task: TaskResult) -> str:
+    return task.task.removeprefix(f"{result.suite}-")
+
+
+def _details(raw: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """One row per cell and task, or per cell and average: score, interval, difference, what was kept."""
+    part = raw[raw["kind"] == kind]
     shown = pd.DataFrame({"method": part["method"].map(plain), "budget": part["budget"], "column": part["column"].map(plain)})
     shown["score"] = [number(v, 2) for v in part["score"]]
-    shown[f"{LEVEL} % interval"] = _interval(part, "score")
+    shown[f"{LEVEL} % interval"] = [interval(*pair) for pair in zip(part["score_low"], part["score_high"], strict=True)]
     if "difference" in part:
         shown["difference to the full cache"] = [number(v, 2) for v in part["difference"]]
-        shown[f"its {LEVEL} % interval"] = _interval(part, "difference")
+        shown[f"its {LEVEL} % interval"] = [interval(*pair) for pair in zip(part["difference_low"], part["difference_high"], strict=True)]
     shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(part["n"], part["expected"], strict=True)]
     shown["errors"] = part["errors"].map(str)
     shown["entries %"] = [percent(v) for v in part["retention"]]
     shown["bytes %"] = [percent(v) for v in part["retention_bytes"]]
     return shown
-
-
-def _interval(part: pd.DataFrame, name: str) -> list[str]:
-    pairs = zip(part[f"{name}_low"], part[f"{name}_high"], strict=True)
-    return [DASH if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in pairs]
 
 
 def _notes(result: SuiteResult) -> list[str]:
@@ -177,13 +194,15 @@ def _error_notes(task: TaskResult) -> list[str]:
 
 
 def _markdown(result: SuiteResult, raw: pd.DataFrame) -> str:
-    def table(shown: pd.DataFrame) -> str:
-        align = ["left" if name in (*_KEYS, "column") else "right" for name in shown]
-        cells = shown.map(lambda text: escape_markdown(str(text))).rename(columns=lambda name: escape_markdown(str(name)))
-        return str(cells.to_markdown(index=False, disable_numparse=True, colalign=align))
-
-    parts = [f"# {escape_markdown(plain(result.suite))} on {escape_markdown(plain(result.model))}", "## Scores", table(_scores(raw))]
-    parts += ["## Averages and intervals", table(_averages(raw))] + [f"Note: {escape_markdown(note)}" for note in _notes(result)]
+    sections = [("Scores", _scores(raw))]
+    if result.averages:
+        sections.append(("Averages and intervals", _details(raw, "average")))
+    sections += [(f"By {shown.columns[2]}", shown) for shown in _broken_down(result)]
+    sections.append(("Tasks and intervals", _details(raw, "task")))
+    parts = [f"# {escape_markdown(plain(result.suite))} on {escape_markdown(plain(result.model))}"]
+    for title, shown in sections:
+        parts += [f"## {escape_markdown(title)}", markdown_table(shown, {})]
+    parts += [f"Note: {escape_markdown(note)}" for note in _notes(result)]
     return "\n\n".join(parts) + "\n"
 
 

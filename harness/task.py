@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from harness.schema import Average, Example, Metric
+from harness.schema import Average, DataFile, Example, Metric, Predictions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -21,6 +22,7 @@ class Task(Protocol):
         min_new_tokens: stop tokens are impossible before this many tokens.
         needs_tokenizer: False for tasks whose prompts are token ids.
         heatmap_axes: the two ``Example.group`` keys (column, row) of a heatmap, or None.
+        breakdown: the ``Example.group`` key by whose values scores are shown apart, or None.
     """
 
     @property
@@ -35,6 +37,8 @@ class Task(Protocol):
     def needs_tokenizer(self) -> bool: ...
     @property
     def heatmap_axes(self) -> tuple[str, str] | None: ...
+    @property
+    def breakdown(self) -> str | None: ...
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that can change a number of an example with a given id, as plain JSON values.
@@ -89,4 +93,49 @@ class Suite(Protocol):
 
     def averages(self, names: Sequence[str]) -> Sequence[Average]:
         """The means that tables show of these tasks."""
+        ...
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """A task or suite whose data can be fetched and looked through ahead of a run."""
+
+    def fetch(self) -> Path:
+        """Where its published data lies on this machine, downloaded if need be.
+
+        Raises:
+            DataError: it cannot be had, or is not what was published.
+        """
+        ...
+
+    def survey(self, path: Path) -> Sequence[DataFile]:
+        """All of its files, as they are in a copy of the data.
+
+        Raises:
+            DataError: the copy as a whole cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Importer(Protocol):
+    """A task or suite that reads what other programs generated for it.
+
+    Attributes:
+        formats: names of the programs.
+    """
+
+    @property
+    def formats(self) -> Sequence[str]: ...
+
+    def predictions(self, path: Path, format: str) -> Sequence[Predictions]:
+        """Every file of predictions at or below a path.
+
+        Args:
+            path: a file or a folder.
+            format: one of ``formats``.
+
+        Raises:
+            DataError: there is none, or one is not of this format.
+        """
         ...

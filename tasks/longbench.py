@@ -9,13 +9,16 @@ Each dataset is a task of its own, with its own limit of new tokens, end tokens 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.schema import Average
+from harness.schema import Average, DataFile, Predictions
 from tasks.checks import is_list, short, whole
-from tasks.longbench_data import RECORDS, RECORDS_E
+from tasks.longbench_data import RECORDS, RECORDS_E, survey
+from tasks.longbench_files import REMEDY, fetch
+from tasks.longbench_import import FORMATS, read_predictions
 from tasks.longbench_task import LongBenchTask
 from tasks.metrics import Scoring
 from tasks.metrics_text import check_backend
@@ -48,7 +51,8 @@ class LongBench:
         data: a folder of .jsonl files or a data.zip; None for the hub's cache and the hub.
         datasets: names, and sets of names: ``all`` (21), ``paper`` (16), ``e`` (13 of LongBench-E).
         protocol: ``longbench``, ``kvcache_factory`` or ``paper``.
-        max_prompt_tokens: longer prompts lose their middle; None for the protocol's limit.
+        max_prompt_tokens: longer prompts lose their middle. A number, or one by protocol; None, as well as a protocol that is left out,
+            for the protocol's own.
         chat: use the tokenizer's chat template where the protocol's datasets do; None for what the protocol does.
         chat_arguments: passed to the chat template.
         code_similarity: ``difflib`` or ``levenshtein``.
@@ -60,7 +64,7 @@ class LongBench:
     data: str | None
     datasets: Sequence[str] | str
     protocol: str
-    max_prompt_tokens: int | None
+    max_prompt_tokens: int | Mapping[str, int] | None
     chat: bool | None
     chat_arguments: Mapping[str, Any]
     code_similarity: str
@@ -85,7 +89,12 @@ class LongBench:
         if not isinstance(self.chat_arguments, Mapping):
             raise ConfigError(f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}")
         protocol = PROTOCOLS[self.protocol]
-        limit = protocol.max_prompt_tokens if self.max_prompt_tokens is None else self.max_prompt_tokens
+        limits = self.max_prompt_tokens
+        if isinstance(limits, Mapping):
+            if unknown := set(limits) - set(PROTOCOLS):
+                raise ConfigError(f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use {', '.join(PROTOCOLS)}")
+            limits = limits.get(self.protocol)
+        limit = protocol.max_prompt_tokens if limits is None else limits
         if limit is None:
             raise ConfigError(
                 f"task.max_prompt_tokens=null, but protocol {self.protocol} has another limit for each model: "
@@ -127,6 +136,52 @@ class LongBench:
             if all(groups.values()):
                 averages.append(Average("average of 6 categories" + of, tuple(groups.values())))
         return tuple(averages)
+
+    # --- data and predictions of others
+
+    def fetch(self) -> Path:
+        """LongBench's data.zip, from the hub's cache or the hub; see ``longbench_files.fetch``."""
+        return fetch()
+
+    def survey(self, path: Path) -> list[DataFile]:
+        """The 21 + 13 files; another number of records than published is a problem, too."""
+        files = []
+        for dataset, found in survey(path).items():
+            name, expected = f"{dataset}.jsonl", {**RECORDS, **RECORDS_E}[dataset]
+            if isinstance(found, Exception):
+                files.append(DataFile(name, expected, None, str(found)))
+            elif found not in (None, expected):
+                files.append(
+                    DataFile(name, expected, found, f"{name} holds {found} records, not the {expected} that were published: {REMEDY}")
+                )
+            else:
+                files.append(DataFile(name, expected, found, None))
+        return files
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """LongBench's own, KVCache-Factory's and kvpress's."""
+        return FORMATS
+
+    def predictions(self, path: Path, format: str) -> list[Predictions]:
+        """One for each file at or below a path; see ``longbench_import``."""
+        found = []
+        for file in read_predictions(path, format):
+            (task,) = replace(self, datasets=[file.dataset]).tasks()
+            found.append(
+                Predictions(
+                    file=file.file,
+                    sha256=file.sha256,
+                    task=task.name,
+                    config={"datasets": [file.dataset]},
+                    settings={"dataset": file.dataset, **task.score_settings()},
+                    model=file.model,
+                    label=file.label,
+                    budget=file.budget,
+                    rows=file.rows,
+                )
+            )
+        return found
 
 
 def _expand(datasets: object) -> list[str]:

@@ -148,11 +148,11 @@ def _fits(field: str, value: object) -> bool:
     if field == "all_classes" and value is None:
         return True
     if field in ("answers", "all_classes"):
-        return isinstance(value, list) and all(_is_text(item) for item in value)
-    return _is_text(value) and (field != "_id" or bool(value))
+        return isinstance(value, list) and all(is_text(item) for item in value)
+    return is_text(value) and (field != "_id" or bool(value))
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     """A text that can be written as UTF-8: JSON can hold half a character, and no tokenizer takes that."""
     if not isinstance(value, str):
         return False

@@ -76,13 +76,17 @@ class LongBenchTask:
         """None."""
         return None
 
+    @property
+    def breakdown(self) -> str | None:
+        """LongBench-E is published by length of the record."""
+        return "bucket" if self.dataset.endswith("_e") else None
+
     def settings(self) -> Mapping[str, Any]:
         """What can change a number of an example; data and prompt by their hashes, the protocol by what it comes to for this dataset.
 
         Raises:
             DataError: the data cannot be read.
         """
-        metric = METRIC_OF[self.base]
         return (
             {
                 "dataset": self.dataset,
@@ -94,9 +98,16 @@ class LongBenchTask:
                 "newline_ends": self.base in self.protocol.newline_ends,
                 "max_new_tokens": self.max_new_tokens,
                 "min_new_tokens": self.min_new_tokens,
-                "metrics": [metric.name for metric in self.metrics],
             }
             | ({"chat_arguments": dict(self.chat_arguments)} if self.chat else {})
+            | self.score_settings()
+        )
+
+    def score_settings(self) -> dict[str, Any]:
+        """What can change the score of a given text."""
+        metric = METRIC_OF[self.base]
+        return (
+            {"metrics": [metric.name for metric in self.metrics]}
             | ({"official_zero": self.scoring.official_zero} if metric.startswith("rouge_l") else {})
             | ({"jieba": version("jieba")} if metric in ("qa_f1_zh", "rouge_l_zh") else {})
         )

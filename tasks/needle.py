@@ -118,6 +118,11 @@ class Needle:
         """Lengths across, depths down."""
         return ("length", "depth")
 
+    @property
+    def breakdown(self) -> str | None:
+        """None."""
+        return None
+
     def settings(self) -> Mapping[str, Any]:
         """What can change a number of an example; the haystack by the hash of its text, the seed where something is drawn.
 

@@ -52,6 +52,11 @@ class Tokens:
         """None."""
         return None
 
+    @property
+    def breakdown(self) -> str | None:
+        """None."""
+        return None
+
     def settings(self) -> Mapping[str, Any]:
         """The limits and the end tokens. The prompts are hashed record by record, so that a file may grow.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 RUNS = [line for line in LINES if line.startswith("python run.py")]
+GRIDS = [line for line in LINES if re.match("make (longbench|needle) ", line)]
+DATA = {"longbench": "tests/fixtures/longbench", "needle": "tests/golden/needle/haystack"}
 
 
 @pytest.mark.parametrize("line", RUNS)
@@ -32,8 +35,22 @@ def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
 def test_every_other_command_is_a_target_of_the_makefile() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     others = [line for line in LINES if line not in RUNS]
-    assert others == ["make run", "source .venv/bin/activate", "make check", "make test"]
+    assert [line for line in others if line not in GRIDS] == ["make run", "source .venv/bin/activate", "make check", "make test"]
     assert {line.split()[1] for line in others if line.startswith("make")} <= set(targets)
+
+
+@pytest.mark.parametrize("line", GRIDS)
+def test_the_published_grid_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
+    """What make would run, planned on the embedded model and one example of the tests' own data."""
+    words = [word for word in shlex.split(line) if not word.startswith(("MODEL=", "LIMIT=", "DATA="))]
+    words += ["MODEL=tiny", "LIMIT=1", f"DATA={ROOT / DATA[words[1]]}"]
+    printed = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    done = kvgauge(*shlex.split(printed[-1])[2:], "dry_run=true", f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
+    cells, tasks = {"longbench": (29, 16), "needle": (5, 1)}[words[1]]
+    assert done.out.count(f"cells: {cells}") == tasks
+    model = re.search(r"MODEL=(\w+)", line)
+    assert model and (ROOT / f"conf/model/{model[1]}.yaml").exists()
 
 
 def test_the_table_of_axes_is_what_there_is() -> None:

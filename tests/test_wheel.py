@@ -37,6 +37,12 @@ def test_the_wheel_holds_one_top_level_name(wheel: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"kvgauge"}
 
 
+def test_the_wheel_carries_the_published_numbers(wheel: Path) -> None:
+    published = {path.name for path in (ROOT / "results" / "published").glob("*.csv")}
+    names = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
+    assert published <= {name.name for name in names if name.parent == Path("kvgauge/results/published")}
+
+
 def test_the_wheel_gives_the_console_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import report, score
+from harness.commands import compare, data, imports, report, score
+from harness.errors import ConfigError
 
 
 class Command(Protocol):
@@ -33,7 +34,14 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, score)}
+COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, compare, score, data, imports)}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print with its usage above."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{self.prog}: {message}: {self.prog} --help shows what it takes")
 
 
 def command_line(words: Sequence[str]) -> None:
@@ -43,6 +51,6 @@ def command_line(words: Sequence[str]) -> None:
         KvgaugeError: as the command.
     """
     command = COMMANDS[words[0]]
-    parser = argparse.ArgumentParser(prog=f"kvgauge {command.NAME}", description=command.HELP)
+    parser = _Parser(prog=f"kvgauge {command.NAME}", description=command.HELP)
     command.arguments(parser)
     command.run(parser.parse_args(words[1:]), Console(highlight=False))

@@ -25,6 +25,7 @@ MANIFEST = Manifest(
     metrics=[],
     heatmap_axes=None,
     note="",
+    breakdown=None,
     task_config={"name": "t"},
     provenance={},
 )
