@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOT
 LINES = [line for block in BLOCKS for line in block.splitlines()]
 RUNS = [line for line in LINES if line.startswith("python run.py")]
 GRIDS = [line for line in LINES if re.match("make (longbench|needle) ", line)]
+RESULTS = [line for line in LINES if line.startswith("kvgauge ")]
 DATA = {"longbench": "tests/fixtures/longbench", "needle": "tests/golden/needle/haystack"}
 
 
@@ -32,10 +33,21 @@ def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
     assert "prefills: " in done.out
 
 
+def test_the_commands_on_results_run(kvgauge: Command, tmp_path: Path) -> None:
+    grid = kvgauge("method=[fullkv,snapkv]", "budget=64", "task.lengths=[400]", "task.depths=[0,50]", f"results_dir={tmp_path}")
+    assert grid.code == 0, grid.err
+    assert [line.split()[1] for line in RESULTS] == ["report", "score", "compare"]
+    for line in RESULTS:
+        words = [str(tmp_path) if word == "results" else word for word in shlex.split(line)[1:]]
+        done = kvgauge(*words)
+        assert done.code == 0, (line, done.err)
+        assert str(tmp_path / "report") in done.out
+
+
 def test_every_other_command_is_a_target_of_the_makefile() -> None:
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     others = [line for line in LINES if line not in RUNS]
-    assert [line for line in others if line not in GRIDS] == ["make run", "source .venv/bin/activate", "make check", "make test"]
+    assert [line for line in others if line not in (*GRIDS, *RESULTS)] == ["make run", "source .venv/bin/activate", "make check", "make test"]
     assert {line.split()[1] for line in others if line.startswith("make")} <= set(targets)
 
 
