@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ class ModelSpec:
     device: str
     device_map: str | None
     note: str
-    max_prompt_tokens: int | Mapping[str, int] | None = None
-    chat: bool | None = None
-    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
+    max_prompt_tokens: int | Mapping[str, int] | None
+    chat: bool | None
+    chat_arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
