@@ -50,6 +50,20 @@ def build_task(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     return list(suite.tasks()), suite
 
 
+def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
+    """``build_task`` of a configuration that a results folder brings, which may come from anyone.
+
+    Raises:
+        KvgaugeError: as ``build``, or the target is no task of ``conf/task``.
+    """
+    known = {OmegaConf.to_container(OmegaConf.load(path)).get("_target_") for path in (ROOT / "conf/task").glob("*.yaml")}  # type: ignore[union-attr]
+    if node.get("_target_") not in known:
+        raise ConfigError(
+            f"the results name {str(node.get('_target_'))[:80]!r} as their task, which is none of conf/task: add its YAML there"
+        )
+    return build_task(node)
+
+
 def task_config(name: str, *overrides: str) -> dict[str, Any]:
     """What ``conf/task/<name>.yaml`` says, with some settings changed, for commands that run no grid.
 

@@ -136,6 +136,9 @@ def _check(values: Mapping[Any, Any]) -> None:
     for group in ("selection", "engine", *_GROUPS):
         if not isinstance(values.get(group), dict):
             raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_GROUP_EXAMPLES[group]}")
+    for group, knobs in (("selection", set(_CHOICES)), ("engine", {"width"})):
+        if wrong := set(values[group]) ^ knobs:
+            raise ConfigError(f"{group} is to have {', '.join(sorted(knobs))}, no more and no less, not {wrong.pop()}: --cfg job prints it")
     for name, node in values["method"].items():
         if not isinstance(node, dict):
             raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")

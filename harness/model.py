@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
@@ -31,6 +31,7 @@ from harness.prefill import Plan, prefill
 from harness.schema import Selection
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
 _SELF_CHECK_TOKENS = 24
 # Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
 _SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
@@ -77,6 +78,9 @@ class ModelSpec:
             raise ConfigError(f"model.revision={self.revision} looks like a commit read as a number: quote it, model.revision='\"…\"'")
         if self.dtype not in (*_DTYPES, "auto"):
             raise ConfigError(f"model.dtype={self.dtype} is unknown: use {', '.join(_DTYPES)} or auto")
+        for knob in ("device", "note"):
+            if not isinstance(getattr(self, knob), str):
+                raise ConfigError(f"model.{knob}={getattr(self, knob)} is not a text: give it one")
         if self.device_map not in (None, "auto"):
             raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
         check_name(self.label, "model.name")
@@ -131,12 +135,24 @@ class ModelSpec:
         return tokenizer
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-        """All of the model's end tokens: of its generation config, its config and its tokenizer."""
+        """All of the model's end tokens: of its generation config, its config and its tokenizer.
+
+        Raises:
+            ModelError: there is a generation config, and it cannot be read.
+        """
         found: set[int] = set()
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
             sources: list[Any] = [GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id]
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            missing = (
+                not (Path(self.path) / "generation_config.json").exists() if self.is_local else "does not appear to have" in str(error)
+            )
+            if not missing:
+                raise ModelError(
+                    f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names end tokens; mend or "
+                    "fetch it"
+                ) from error
             sources = []
         sources += [config.eos_token_id, tokenizer.eos_token_id if tokenizer is not None else None]
         if tokenizer is not None:
@@ -144,7 +160,7 @@ class ModelSpec:
             sources += [vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
         for source in sources:
             found.update([source] if isinstance(source, int) else source or ())
-        return frozenset(found)
+        return frozenset(token for token in found if 0 <= token < config.vocab_size)
 
     def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
         """The dtype that weights and cache will have."""
@@ -264,21 +280,32 @@ def choose_device(device: str) -> torch.device:
 
 
 def _folder_hash(folder: Path) -> str:
-    """Hash of config and weights; of a weights file above 256 MiB only the size and both ends are read."""
+    """Hash of the configuration, the tokenizer's files and the weights; of weights above 256 MiB a part of every tensor is read."""
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config.pop("_name_or_path", None)
     config.pop("transformers_version", None)
     digest.update(json.dumps(config, sort_keys=True).encode())
-    edge = 2**20
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json")]):
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("tokenizer.model")]):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as stream:
-            if size <= 256 * edge:
+            if size <= _HASHED_WHOLE_BYTES or file.suffix != ".safetensors":
                 digest.update(stream.read())
             else:
-                digest.update(stream.read(edge))
-                stream.seek(-edge, 2)
-                digest.update(stream.read())
+                _hash_parts(stream, digest)
     return digest.hexdigest()
+
+
+def _hash_parts(stream: BinaryIO, digest: hashlib._Hash) -> None:
+    """The header of a safetensors file and the beginning and the middle of every tensor, so that no changed tensor goes unnoticed."""
+    length = int.from_bytes(stream.read(8), "little")
+    header = stream.read(length)
+    digest.update(header)
+    for name, tensor in sorted(json.loads(header).items()):
+        if name == "__metadata__":
+            continue
+        start, stop = tensor["data_offsets"]
+        for place in (start, (start + stop) // 2):
+            stream.seek(8 + length + place)
+            digest.update(stream.read(min(_HASHED_PART_BYTES, stop - place)))

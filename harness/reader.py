@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.budget import parse_budget
-from harness.build import build_task
+from harness.build import recorded_tasks
 from harness.errors import StoreError
 from harness.schema import Cell, CellResult, Manifest, Metric, SuiteResult, TaskResult
-from harness.store import read_manifest, read_records
+from harness.store import check_sibling, is_whole, read_manifest, read_records
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,7 @@ def read_grids(path: Path) -> list[Grid]:
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
-    """The suites that grids belong to, one per model and suite, with the cells that all of their tasks have.
-
-    Raises:
-        StoreError: tasks of a suite have no cell in common.
-    """
+    """The suites that grids belong to, one per model and suite; a cell that a task lacks has no record there."""
     by_suite: dict[tuple[str, str], list[Grid]] = {}
     for grid in grids:
         if grid.task_config["name"] != grid.result.task:
@@ -65,6 +61,8 @@ def _read_grid(folders: Sequence[Path]) -> Grid:
     found = {folder: read_manifest(folder) for folder in folders}
     cells = sorted(((manifest, folder) for folder, manifest in found.items() if manifest is not None), key=lambda cell: _place(cell[0]))
     records = {manifest.cell: read_records(folder) for manifest, folder in cells}
+    for manifest, _ in cells[1:]:
+        check_sibling(cells[0][1], cells[0][0], manifest)
     examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
     first = cells[0][0]
     result = TaskResult(
@@ -72,11 +70,19 @@ def _read_grid(folders: Sequence[Path]) -> Grid:
         task=first.task,
         metrics=tuple(Metric(**metric) for metric in first.metrics),
         heatmap_axes=None if first.heatmap_axes is None else (first.heatmap_axes[0], first.heatmap_axes[1]),
-        note=first.note,
+        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
         cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
         breakdown=first.breakdown,
     )
     return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
+
+
+def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
+    """What a reader of a rebuilt table must know that its numbers do not show."""
+    unfinished = [manifest.cell.name for manifest, folder in cells if not is_whole(folder)]
+    selections = [manifest.settings["selection"] for manifest, _ in cells if "selection" in manifest.settings]
+    notes = [f"Unfinished, so that examples may be missing from all cells: {', '.join(unfinished)}."] if unfinished else []
+    return notes + (["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else [])
 
 
 def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
@@ -87,14 +93,15 @@ def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
 
 
 def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
-    _, suite = build_task(parts[0].task_config)
+    _, suite = recorded_tasks(parts[0].task_config)
     assert suite is not None
-    model = parts[0].result.model
-    common = [cell for cell in parts[0].manifests if all(cell in part.manifests for part in parts)]
-    if not common:
-        raise StoreError(f"the tasks of {name} on {model} have no (method, budget) in common: run the missing ones")
-    tasks = {
-        part.result.task: replace(part.result, cells=tuple(cell for cell in part.result.cells if cell.cell in common)) for part in parts
-    }
+    manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
+    order = sorted(manifests, key=lambda cell: _place(manifests[cell]))
+    tasks = {}
+    for part in parts:
+        found = {cell.cell: cell for cell in part.result.cells}
+        expected = part.result.cells[0].expected
+        cells = tuple(found.get(cell, CellResult(cell, expected, ())) for cell in order)
+        tasks[part.result.task] = replace(part.result, cells=cells)
     names = suite.ordered(list(tasks))
-    return SuiteResult(model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))
+    return SuiteResult(parts[0].result.model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))

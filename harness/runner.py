@@ -22,7 +22,7 @@ from harness.progress import Bar
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import provenance
 from harness.schema import Cell, CellResult, Manifest, Record, Selection, TaskResult
-from harness.store import CellWriter, cell_folder, check_manifest, read_manifest, read_records
+from harness.store import CellWriter, cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records
 from harness.task import Task
 
 
@@ -90,6 +90,7 @@ class Prepared:
         prompts: of all examples asked for, in order.
         manifests: of every cell, as it would be written now.
         records: what is on disk of the examples asked for, by cell and example.
+        others: what is on disk of other examples, by cell.
         jobs: what is missing, prompt by prompt.
     """
 
@@ -97,6 +98,7 @@ class Prepared:
     prompts: Sequence[Prompt]
     manifests: Mapping[Cell, Manifest]
     records: Mapping[Cell, dict[str, Record]]
+    others: Mapping[Cell, Sequence[Record]]
     jobs: Sequence[Job]
 
 
@@ -138,21 +140,29 @@ def prepare(run: Run) -> Prepared:
     prompts = encode_prompts((examples[place] for place in asked), run.reader.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
     stops = run.task.stop_ids(run.reader.tokenizer, run.reader.end_ids)
+    if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
+        raise ConfigError(
+            f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's tokenizer, or other ids"
+        )
     common = {
         "model": run.reader.identity,
         "task": {**task_settings, "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = _note(run.reader.spec, config, prompts)
+    note = _note(run.reader.spec, run.task, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
-    records = {cell: _on_disk(run, manifest, prompts) for cell, manifest in manifests.items()}
+    names = {prompt.example.id for prompt in prompts}
+    found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in manifests.items()}
+    _check_siblings(run, next(iter(manifests.values())))
+    records = {cell: {name: record for name, record in of.items() if name in names} for cell, of in found.items()}
+    others = {cell: [record for name, record in of.items() if name not in names] for cell, of in found.items()}
     jobs = []
     for prompt in prompts:
         name = prompt.example.id
         missing = tuple(variant for variant in run.variants if name not in records[variant.cell])
         if missing:
             jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}))
-    return Prepared(run, prompts, manifests, records, jobs)
+    return Prepared(run, prompts, manifests, records, others, jobs)
 
 
 def execute(tasks: Sequence[Prepared], console: Console) -> Counts:
@@ -177,8 +187,10 @@ def execute(tasks: Sequence[Prepared], console: Console) -> Counts:
             with _writers(prepared) as writers:
                 if model is not None and prepared.jobs:
                     _compute(prepared, model, writers, counts, bar)
-                for cell_result in result(prepared).cells:
-                    writers[cell_result.cell].finish(cell_summary(cell_result, prepared.run.task.metrics))
+                for of in result(prepared).cells:
+                    records = (*of.records, *prepared.others[of.cell])
+                    everything = CellResult(of.cell, of.expected + len(prepared.others[of.cell]), records)
+                    writers[of.cell].finish(cell_summary(everything, prepared.run.task.metrics))
     return counts
 
 
@@ -240,6 +252,8 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     if not is_dataclass(method):
         raise ConfigError(f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one")
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
+    # What keeps everything selects nothing.
+    common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
         "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs},
@@ -261,26 +275,33 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
 
 
 def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
-    """What a cell's folder holds of the prompts.
+    """What a cell's folder holds.
 
     Raises:
         StoreError: the folder was made with other settings, or from another prompt.
     """
     folder = run.folder(manifest.cell)
     found = read_manifest(folder)
-    if found is None:
+    if found is None or not has_records(folder):
         return {}
     check_manifest(folder, found, manifest)
     records = read_records(folder)
-    known = {prompt.example.id: records[prompt.example.id] for prompt in prompts if prompt.example.id in records}
     for prompt in prompts:
-        record = known.get(prompt.example.id)
+        record = records.get(prompt.example.id)
         if record is not None and record.prompt_sha256 != prompt.sha256:
             raise StoreError(
                 f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use another results_dir, or "
                 "delete that folder"
             )
-    return known
+    return records
+
+
+def _check_siblings(run: Run, wanted: Manifest) -> None:
+    """Refuse to put cells beside cells of another model, or of the task with other settings."""
+    for path in sorted(run.folder(wanted.cell).parent.glob("*/manifest.json")):
+        found = read_manifest(path.parent)
+        if found is not None and found.cell != wanted.cell and has_records(path.parent):
+            check_sibling(path.parent, found, wanted)
 
 
 def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:
@@ -294,8 +315,8 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
                 raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
-def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
-    notes = [spec.note] if spec.note else []
+def _note(spec: ModelSpec, task: Task, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
+    notes = [note for note in (spec.note, getattr(task, "note", "")) if note]
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
         notes.append(f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for.")

@@ -2,7 +2,7 @@
 
     <results>/<model>/<task>/<label>-<budget>/manifest.json           what the cell is: settings, versions, device
                                               records.<worker>.jsonl  one line per example, appended by one process
-                                              scores.json             when every example asked for is there
+                                              scores.json             when every example asked for is there; gone while more are added
 
 Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass over it and the
 next writer cuts it off. A torn line anywhere else is corruption, and is reported.
@@ -19,7 +19,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from harness.errors import StoreError
+from harness.errors import ConfigError, StoreError
+from harness.names import check_name
 from harness.schema import Cell, Manifest, Record
 
 _MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
@@ -39,16 +40,18 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / _MANIFEST
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
+        for name in (values["model"], values["task"], values["cell"]["label"]):
+            check_name(name, f"a name in {path}")
         return Manifest(**values | {"cell": Cell(**values["cell"])})
     except FileNotFoundError:
-        if any(file.stat().st_size for file in folder.glob("records.*.jsonl")):
+        if has_records(folder):
             raise StoreError(
                 f"{folder} has records but no {_MANIFEST}: restore it, or delete the folder to compute the cell again"
             ) from None
         return None
     except OSError as error:
         raise _failed(path, "read", error) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, ConfigError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
         ) from error
@@ -77,21 +80,54 @@ def read_records(folder: Path) -> dict[str, Record]:
     return records
 
 
+def has_records(folder: Path) -> bool:
+    """Whether anything was computed in a cell's folder; a manifest alone is a run that ended before its first record."""
+    return any(file.stat().st_size for file in folder.glob("records.*.jsonl"))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the last run that added records to a cell came to its end."""
+    return (folder / _SCORES).exists()
+
+
+def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The first setting that differs, with both values; None where none does."""
+    if then == now:
+        return None
+    old, new = _flat(then), _flat(now)
+    name = next(key for key in [*new, *old] if old.get(key) != new.get(key))
+    return name, _short(old.get(name, "not set")), _short(new.get(name, "not set"))
+
+
 def check_manifest(folder: Path, found: Manifest, wanted: Manifest) -> None:
     """Refuse to mix numbers of two settings in one cell.
 
     Raises:
         StoreError: with the first setting that differs.
     """
-    if found.settings == wanted.settings:
-        return
-    then, now = _flat(found.settings), _flat(wanted.settings)
-    name = next(key for key in [*now, *then] if then.get(key) != now.get(key))
-    missing = "not set"
-    raise StoreError(
-        f"{folder} was made with {name}={_short(then.get(name, missing))}, now it is {_short(now.get(name, missing))}: use another "
-        f"label (method.{wanted.cell.label}.label=…, --label of an import) or results folder, or delete that folder"
-    )
+    if differs := difference(found.settings, wanted.settings):
+        name, then, now = differs
+        raise StoreError(
+            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of an import) or another "
+            "results folder, or delete that folder"
+        )
+
+
+def check_sibling(folder: Path, found: Manifest, wanted: Manifest) -> None:
+    """Refuse a cell beside cells of another model or of a task with other settings: a table would compare what cannot be compared.
+
+    Raises:
+        StoreError: with the first setting that differs.
+    """
+    for group in ("model", "task"):
+        then, now = found.settings.get(group), wanted.settings.get(group)
+        # An imported cell does not say how its texts were made.
+        if then is not None and now is not None and (differs := difference(then, now)):
+            name, old, new = differs
+            raise StoreError(
+                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use another results folder or "
+                "model.name for one of them"
+            )
 
 
 class CellWriter:
@@ -126,7 +162,7 @@ class CellWriter:
 
     def _open(self, manifest: Manifest) -> None:
         found = read_manifest(self._folder)
-        if found is None:
+        if found is None or not has_records(self._folder):
             write_atomically(self._folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
         else:
             check_manifest(self._folder, found, manifest)
@@ -145,6 +181,7 @@ class CellWriter:
         data = lines.encode("utf-8", "backslashreplace")
         size = os.fstat(self._file.fileno()).st_size
         try:
+            (self._folder / _SCORES).unlink(missing_ok=True)
             rest = memoryview(data)
             while rest:
                 rest = rest[self._file.write(rest) :]

@@ -8,7 +8,7 @@ by_budget.png, by_retention.png
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from harness.aggregate import breakdown, mean, plain
 from harness.intervals import LEVEL, TaskDraws, average, columns
 from harness.plot import Curve, curves
 from harness.report import escape_markdown, interval, is_broken_down, markdown_table, number, percent, rich_table
-from harness.schema import Cell, CellResult, SuiteResult, TaskResult
+from harness.schema import Cell, CellResult, Record, SuiteResult, TaskResult
 
 _KEYS = ["method", "budget"]
 
@@ -38,7 +38,7 @@ def suite_table(result: SuiteResult) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in (cell.cell for cell in result.tasks[0].cells):
         for title, kind, groups in _columns(result):
-            parts = [by_task[name][cell] for group in groups for name in group]
+            parts = [[by_task[name][cell] for name in group] for group in groups]
 
             score = average([[draws[name].score(cell) for name in group] for group in groups])
             difference = None
@@ -117,14 +117,19 @@ def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, .
         yield mean_.title, "average", mean_.groups
 
 
-def _cost(cells: list[CellResult]) -> dict[str, Any]:
-    done = [record for cell in cells for record in cell.done]
+def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
+    """Counts over all tasks; retention with the weights that the score has."""
+    cells = [cell for group in groups for cell in group]
+
+    def weighted(share: Callable[[Record], float | None]) -> float:
+        return mean(mean(mean(map(share, cell.done)) for cell in group) for group in groups)
+
     return {
-        "n": len(done),
+        "n": sum(len(cell.done) for cell in cells),
         "errors": sum(cell.errors for cell in cells),
         "expected": sum(cell.expected for cell in cells),
-        "retention": mean(record.retention for record in done),
-        "retention_bytes": mean(record.retention_bytes for record in done),
+        "retention": weighted(lambda record: record.retention),
+        "retention_bytes": weighted(lambda record: record.retention_bytes),
     }
 
 

@@ -121,20 +121,26 @@ class LongBench:
         return sorted(names, key=order.index)
 
     def averages(self, names: Sequence[str]) -> tuple[Average, ...]:
-        """The paper's mean over its 16 datasets, LongBench's six categories and the mean of these.
+        """The paper's mean over its 16 datasets, LongBench's six categories and the means of these.
 
-        A category is the mean of those of its datasets that are there, as LongBench's English and Chinese tables have it; the mean of
-        16 and the mean of the categories need all of theirs.
+        The 16 are LongBench's English datasets and its code, whose mean of categories is LongBench's own English average. A category that
+        holds neither all of its datasets nor all of its English ones says how many it holds.
         """
         there = {name.removeprefix(f"{self.name}-"): name for name in names}
         averages = []
         if set(PAPER_DATASETS) <= set(there):
             averages.append(Average("average of 16", tuple((there[dataset],) for dataset in PAPER_DATASETS)))
-        for suffix, of in (("", ""), ("_e", " (E)")):
-            groups = {title: tuple(there[d + suffix] for d in datasets if d + suffix in there) for title, datasets in CATEGORIES.items()}
-            averages += [Average(title + of, (group,)) for title, group in groups.items() if group]
-            if all(groups.values()):
-                averages.append(Average("average of 6 categories" + of, tuple(groups.values())))
+        for suffix, of, published in (("", "", RECORDS), ("_e", " (E)", RECORDS_E)):
+            whole = {title: [d + suffix for d in datasets if d + suffix in published] for title, datasets in CATEGORIES.items()}
+            english = {title: [d for d in datasets if d.removesuffix("_e") in PAPER_DATASETS] for title, datasets in whole.items()}
+            for title, datasets in whole.items():
+                found = [d for d in datasets if d in there]
+                if found:
+                    part = "" if found in (datasets, english[title]) else f" ({len(found)} of {len(datasets)})"
+                    averages.append(Average(title + of + part, (tuple(there[d] for d in found),)))
+            for title, groups in (("average of 6 categories" + of, english), ("average of 6 categories, 21 datasets", whole)):
+                if (groups is english or whole != english) and all(d in there for datasets in groups.values() for d in datasets):
+                    averages.append(Average(title, tuple(tuple(there[d] for d in datasets) for datasets in groups.values())))
         return tuple(averages)
 
     # --- data and predictions of others

@@ -60,7 +60,7 @@ def test_the_published_grid_runs(line: str, kvgauge: Command, tmp_path: Path) ->
     printed = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     done = kvgauge(*shlex.split(printed[-1])[2:], "dry_run=true", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
-    cells, tasks = {"longbench": (29, 16), "needle": (5, 1)}[words[1]]
+    cells, tasks = {"longbench": (29, 16), "needle": (13, 1)}[words[1]]
     assert done.out.count(f"cells: {cells}") == tasks
     model = re.search(r"MODEL=(\w+)", line)
     assert model and (ROOT / f"conf/model/{model[1]}.yaml").exists()

@@ -159,6 +159,10 @@ BAD_INPUT = [
     (["model=hf"], 2, "model.path is not set"),
     (["model=hf", "model.path=/nope"], 4, "model.path=/nope is not a folder"),
     (["model.device=cuda:99"], 2, "model.device=cuda:99 is not there"),
+    (["+selection.foo=1"], 2, "selection is to have dtype, granularity, group, ties"),
+    (["~engine.width"], 2, "engine is to have width"),
+    (["model.device=null"], 2, "model.device=None is not a text"),
+    (["task.stop=[999999]", "task.min_new_tokens=1"], 2, "end token 999999 is none of the model's"),
     (["model.dtype=int8"], 2, "model.dtype=int8 is unknown"),
     (["model.name=../../x"], 2, "cannot name a folder"),
     (["model.name=report"], 2, "model.name=report"),
@@ -267,6 +271,26 @@ def test_a_changed_prompt_under_an_old_name_is_refused(kvgauge: Command, tokens:
     assert failed.code == 5
     assert "example 'p64'" in failed.err
     assert "was made from another prompt" in failed.err
+
+
+def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
+    scores = tmp_path / "results/tiny-random/tokens/snapkv-32/scores.json"
+    assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
+    before = scores.read_bytes()
+    assert kvgauge("method=snapkv", "budget=32", "limit=1", *tokens).code == 0
+    assert scores.read_bytes() == before
+
+
+def test_a_cell_with_other_settings_beside_finished_ones_is_refused(kvgauge: Command, tokens: tuple[str, ...]) -> None:
+    assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
+    failed = kvgauge("method=h2o", "budget=32", *tokens, "task.max_new_tokens=5")
+    assert failed.code == 5
+    assert "snapkv-32 was made with task.max_new_tokens=4, but h2o-32 beside it has 5" in failed.err
+
+
+def test_the_full_cache_is_the_same_cell_whatever_the_selection(kvgauge: Command, tokens: tuple[str, ...]) -> None:
+    assert kvgauge("method=fullkv", *tokens).code == 0
+    assert "prefills: 0" in kvgauge("method=fullkv", "selection.granularity=kv_head", *tokens).out
 
 
 def test_a_prompt_file_may_grow(kvgauge: Command, tokens: tuple[str, ...], prompts_file: Path) -> None:

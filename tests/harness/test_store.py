@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError
 from harness.schema import Cell, Manifest, Record
-from harness.store import CellWriter, read_manifest, read_records, write_atomically
+from harness.store import CellWriter, is_whole, read_manifest, read_records, write_atomically
 
 MANIFEST = Manifest(
     cell=Cell("snapkv", "128"),
@@ -49,7 +49,7 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_the_manifest_is_written_once_and_read_back(tmp_path: Path) -> None:
-    write(tmp_path)
+    write(tmp_path, record("9"))
     assert read_manifest(tmp_path) == MANIFEST
     before = (tmp_path / "manifest.json").stat().st_mtime_ns
     write(tmp_path, record("0"))
@@ -107,15 +107,42 @@ def test_a_changed_setting_is_refused_by_its_name_and_changes_nothing(tmp_path: 
     write(tmp_path, record("0"))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     other = replace(MANIFEST, settings={"method": {"window": 16, "kernel": 7}, "budget": "128"})
-    with pytest.raises(StoreError, match=r"was made with method\.window=8, now it is 16: use another label \(method\.snapkv\.label"):
+    with pytest.raises(StoreError, match=r"was made with method\.window=8, now it is 16: use another label"):
         CellWriter(tmp_path, other)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_setting_that_is_gone_or_new_is_named(tmp_path: Path) -> None:
-    write(tmp_path)
+    write(tmp_path, record("0"))
     with pytest.raises(StoreError, match=r"method\.kernel=7, now it is not set"):
         CellWriter(tmp_path, replace(MANIFEST, settings={"method": {"window": 8}, "budget": "128"}))
+
+
+def test_a_manifest_without_records_gives_way_to_other_settings(tmp_path: Path) -> None:
+    """A run that ended before its first record, as with a dtype that does not fit, must not stand in the way of its own remedy."""
+    write(tmp_path)
+    other = replace(MANIFEST, settings={"method": {"window": 16}, "budget": "128"})
+    CellWriter(tmp_path, other).close()
+    assert read_manifest(tmp_path) == other
+
+
+def test_scores_are_gone_while_records_are_added(tmp_path: Path) -> None:
+    writer = CellWriter(tmp_path, MANIFEST)
+    writer.append([record("0")])
+    writer.finish({"score": 1.0})
+    assert is_whole(tmp_path)
+    writer.append([record("1")])
+    assert not is_whole(tmp_path)
+    writer.close()
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", "-x"])
+def test_names_of_a_manifest_cannot_leave_the_folder(tmp_path: Path, name: str) -> None:
+    write(tmp_path, record("0"))
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"model": name}))
+    with pytest.raises(StoreError, match="cannot be read"):
+        read_manifest(tmp_path)
 
 
 def test_two_writers_exclude_each_other(tmp_path: Path) -> None:

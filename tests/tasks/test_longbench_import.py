@@ -184,13 +184,15 @@ def test_files_without_ids_pair_by_what_they_say_whatever_their_order(kvgauge: C
     assert (table[["difference", "difference_low", "difference_high"]].abs() < 1e-9).all().all()
 
 
-def test_files_that_share_no_cell_yet_are_imported_and_the_tables_wait(kvgauge: Command, tmp_path: Path) -> None:
+def test_what_a_dataset_lacks_of_the_cells_is_a_dash_in_the_common_table(kvgauge: Command, tmp_path: Path) -> None:
     for place, case in enumerate(golden("difflib")[:2]):
         words = ("--format", "longbench", "--label", f"method{place}", "--budget", "64", "--to", str(tmp_path / "to"))
         done = kvgauge("import", str(write(tmp_path, "longbench", case)), *words)
         assert done.code == 0, done.err
         assert "imported 8 predictions from 1 files: 8 new" in done.out
-    assert "have no (method, budget) in common" in done.out
+    rows = [line.split() for line in done.out.splitlines() if line.startswith(("method0", "method1"))]
+    scores = [row[2:4] for row in rows[:2]]
+    assert [cell == "–" for row in scores for cell in row] in ([False, True, True, False], [True, False, False, True])
 
 
 @pytest.mark.parametrize(
