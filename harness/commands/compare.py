@@ -48,16 +48,40 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     else:
         sheets = paired_sheets(grids, read_grids(arguments.other), arguments.path, arguments.other)
     to = arguments.to or arguments.path / "report"
-    files = []
-    for place, stem, sheet in list(sheets):
-        try:
-            files += write_sheet(sheet, to / place, stem)
-        except OSError as error:
-            raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
+    sheets = list(sheets)
+    files = _write(sheets, to)
+    for _, _, sheet in sheets:
         print_sheet(sheet, console)
         console.print()
     for file in files:
         console.print(str(file), markup=False, soft_wrap=True)
+
+
+def write_beside_published(grids: Sequence[Grid], to: Path) -> list[Path]:
+    """What ``kvgauge compare`` would write of some grids whose models are called as published ones are; nothing where none is.
+
+    Raises:
+        StoreError: the files cannot be written.
+    """
+    chosen = argparse.Namespace(model=None, table=None)
+    ours = {_suite(grid) for grid in grids} & {table.suite for table in tables()}
+    if not ours:
+        return []
+    try:
+        sheets = _published([grid for grid in grids if _suite(grid) in ours], chosen, Console(quiet=True))
+    except ConfigError:  # no model of that name
+        return []
+    return _write(sheets, to)
+
+
+def _write(sheets: Iterable[tuple[Path, str, Sheet]], to: Path) -> list[Path]:
+    files = []
+    for place, stem, sheet in sheets:
+        try:
+            files += write_sheet(sheet, to / place, stem)
+        except OSError as error:
+            raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
+    return files
 
 
 def _published(grids: Sequence[Grid], arguments: argparse.Namespace, console: Console) -> list[tuple[Path, str, Sheet]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.commands.compare import write_beside_published
 from harness.errors import StoreError
 from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
@@ -52,6 +53,7 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
         for suite in together:
             files += write_suite_report(suite, to / suite.model / suite.suite)
             print_suite(suite, console)
+        files += write_beside_published(grids, to)
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
     for file in files:

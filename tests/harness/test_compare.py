@@ -357,3 +357,14 @@ def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp
     assert done.code in (2, 5)
     assert message.format(**places) in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_run_of_a_published_model_ends_with_its_numbers_beside_ours(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("method=[fullkv,snapkv]", "budget=64", "task.lengths=[300]", "task.depths=[50]", f"results_dir={tmp_path}")
+    beside = tmp_path / "report/Llama-3-8B-Instruct/needle/pyramidkv_needle/compare.md"
+    assert str(beside) in kvgauge(*words, "model.name=Llama-3-8B-Instruct").out
+    before = beside.read_bytes()
+    beside.unlink()
+    assert kvgauge("report", str(tmp_path)).code == 0
+    assert beside.read_bytes() == before
+    assert not list((tmp_path / "report/tiny-random").glob("**/compare.md")) and "compare.md" not in kvgauge(*words).out
