@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("run.py", "harness", "methods", "tasks", "conf", "models", "tests/methods/test_contract.py")
+COPIED = ("run.py", "harness", "methods", "tasks", "conf", "models", "results/published", "tests/methods/test_contract.py")
 
 
 def example() -> dict[str, str]:

@@ -57,7 +57,8 @@ def test_the_published_grid_runs(line: str, kvgauge: Command, tmp_path: Path) ->
     """What make would run, planned on the embedded model and one example of the tests' own data."""
     words = [word for word in shlex.split(line) if not word.startswith(("MODEL=", "LIMIT=", "DATA="))]
     words += ["MODEL=tiny", "LIMIT=1", f"DATA={ROOT / DATA[words[1]]}"]
-    printed = subprocess.run([*words, "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    words += ["--dry-run", "--no-print-directory"]
+    printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     done = kvgauge(*shlex.split(printed[-1])[2:], "dry_run=true", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
     cells, tasks = {"longbench": (29, 16), "needle": (13, 1)}[words[1]]
