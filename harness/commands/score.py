@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.aggregate import cell_summary
-from harness.build import build_task
+from harness.build import recorded_tasks
 from harness.commands.report import rebuild
 from harness.errors import StoreError
 from harness.reader import read_grids
@@ -61,7 +61,7 @@ def rescored(record: Record, task: Task) -> Record:
 
 
 def _task(manifest: Manifest, folder: Path) -> Task:
-    tasks, _ = build_task(manifest.task_config)
+    tasks, _ = recorded_tasks(manifest.task_config)
     found = next((task for task in tasks if task.name == manifest.task), None)
     if found is None:
         raise StoreError(f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again")
