@@ -27,7 +27,7 @@ from harness.grid import make_grid
 from harness.preview import print_preview
 from harness.reader import read_grids
 from harness.report import print_table, write_report
-from harness.runner import Counts, Prepared, Run, execute, prepare, read_model, result
+from harness.runner import Counts, Prepared, Run, execute, has_more, prepare, read_model, result
 from harness.schema import Selection, SuiteResult
 from harness.suite_report import print_suite, write_suite_report
 from harness.task import Suite
@@ -192,6 +192,9 @@ def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], con
     )
     for path in files:
         console.print(str(path), markup=False, soft_wrap=True)
+    if any(has_more(task) for task in tasks):
+        results = tasks[0].run.results
+        console.print(f"these hold what this command asked for; {results} has more: kvgauge report {results}", markup=False, soft_wrap=True)
 
 
 def _report(error: BaseException) -> NoReturn:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from harness.aggregate import MISSING, full_cache, percent_of, plain, score
 from harness.schema import CellResult, Metric, TaskResult
@@ -143,7 +144,9 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
                     axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    places = _apart(x for line in lines for x in line.across if x is not None and math.isfinite(x))
+    axes.set_xticks(places, [f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in places])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(plain(across), **_TEXT)
     axes.set_ylabel(_fold(down, 4), **_TEXT)
     axes.tick_params(labelsize=7)
@@ -152,6 +155,15 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
         axes.legend(fontsize=7, frameon=False)
     figure.suptitle(_fold(title, 7.5), parse_math=False, fontsize=10)
     _save(figure, path)
+
+
+def _apart(values: Iterable[float]) -> list[float]:
+    """Values by size without those that would stand on top of the one before on a logarithmic axis."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        if not kept or value > 1.15 * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _save(figure: Figure, path: Path) -> None:

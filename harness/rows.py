@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# A block may hold this many bytes of float32 logits; the softmax needs as much again. On a CPU a block stays in the cache, which is
-# three times as fast as blocks of 64 MiB; on a GPU it must be large enough to fill the card.
+# A block may hold this many bytes of float32 logits; the softmax needs as much again. On a CPU a block must stay in the cache
+# (benchmarks/prefill_blocks.py); on a GPU it must be large enough to fill the card.
 _BLOCK_BYTES = {"cpu": 4 * 2**20}
 _BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 

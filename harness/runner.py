@@ -149,7 +149,7 @@ def prepare(run: Run) -> Prepared:
         "task": {**task_settings, "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = _note(run.reader.spec, run.task, config, prompts)
+    note = _note(run.reader.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     names = {prompt.example.id for prompt in prompts}
     found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in manifests.items()}
@@ -210,6 +210,14 @@ def result(prepared: Prepared) -> TaskResult:
         ),
         breakdown=run.task.breakdown,
     )
+
+
+def has_more(prepared: Prepared) -> bool:
+    """Whether the folder of the task holds cells or examples that this run did not ask for."""
+    folder = prepared.run.folder(next(iter(prepared.manifests))).parent
+    return any(prepared.others.values()) or {path.parent.name for path in folder.glob("*/scores.json")} > {
+        cell.name for cell in prepared.manifests
+    }
 
 
 @contextmanager
@@ -315,8 +323,8 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
                 raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
-def _note(spec: ModelSpec, task: Task, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
-    notes = [note for note in (spec.note, getattr(task, "note", "")) if note]
+def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
+    notes = [spec.note] if spec.note else []
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
         notes.append(f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for.")

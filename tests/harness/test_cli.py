@@ -277,8 +277,12 @@ def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(kvgauge: Command, to
     scores = tmp_path / "results/tiny-random/tokens/snapkv-32/scores.json"
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     before = scores.read_bytes()
-    assert kvgauge("method=snapkv", "budget=32", "limit=1", *tokens).code == 0
+    smaller = kvgauge("method=snapkv", "budget=32", "limit=1", *tokens)
+    assert "has more: kvgauge report" in smaller.out
     assert scores.read_bytes() == before
+    assert "has more" not in kvgauge("method=snapkv", "budget=32", *tokens).out
+    assert "has more" not in kvgauge("method=[snapkv,h2o]", "budget=32", *tokens).out
+    assert "has more" in kvgauge("method=h2o", "budget=32", *tokens).out
 
 
 def test_a_cell_with_other_settings_beside_finished_ones_is_refused(kvgauge: Command, tokens: tuple[str, ...]) -> None:
