@@ -518,11 +518,16 @@ def _paragraph(draw: _Draw) -> str:
 
 @lru_cache(maxsize=1)
 def builtin_text() -> str:
-    """The built-in haystack: paragraphs divided by blank lines, at least ``CHARACTERS`` characters, ASCII, no digits."""
-    draw = _Draw(SEED)
+    """The built-in haystack: ``generated_text`` of ``SEED``."""
+    return generated_text(SEED, CHARACTERS)
+
+
+def generated_text(seed: int, characters: int) -> str:
+    """Paragraphs divided by blank lines, at least so many characters, ASCII, no digits. Another seed is another text of the same town."""
+    draw = _Draw(seed)
     paragraphs: list[str] = []
     written = 0
-    while written < CHARACTERS:
+    while written < characters:
         paragraphs.append(_paragraph(draw))
         written += len(paragraphs[-1]) + 2
     return "\n\n".join(paragraphs) + "\n\n"

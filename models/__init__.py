@@ -1,0 +1,1 @@
+"""The embedded reference model, and how it is made."""

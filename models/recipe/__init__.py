@@ -1,0 +1,1 @@
+"""How ``models/tiny`` is made: text, tokenizer, training sequences, training, evaluation, model card."""

@@ -1,0 +1,78 @@
+"""What the model can do with the full cache, measured by ordinary runs of kvgauge on words, numbers and texts it was not trained on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SEED = 1000
+_LENGTHS = "task.lengths=[250,500,1000,2000,3000,3900]"
+_DEPTHS = "task.depths=[{count:11}]"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of the card's table.
+
+    Attributes:
+        name: what is asked.
+        words: of the command line.
+    """
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a trial.
+
+    Attributes:
+        trial: which one.
+        mean: of the headline metric, 0-100.
+        count: examples.
+        by_length: mean and examples for each context length, where lengths are asked for.
+    """
+
+    trial: Trial
+    mean: float
+    count: int
+    by_length: dict[int, tuple[float, int]]
+
+
+def trials(essays: Path | None) -> list[Trial]:
+    """The lines of the table; those in real essays only where a folder of them is given."""
+    magic = ("task=needle_magic", _LENGTHS, _DEPTHS, "task.samples=4")
+    sentence = ("task=needle", "task.lengths=[{from:400,to:3900,step:175}]", _DEPTHS, "task.show=contains_answer")
+    found = [Trial("magic number, built-in prose", magic), Trial("needle sentence, built-in prose", sentence)]
+    if essays is not None:
+        hay = f'task.haystack="{essays}"'
+        found += [Trial("magic number, essays", (*magic, hay)), Trial("needle sentence, essays", (*sentence, hay))]
+    return [*found, Trial("in-context labels", ("task=labels",))]
+
+
+def evaluate(model: Path, trial: Trial) -> Outcome:
+    """Run one trial with the full cache.
+
+    Raises:
+        CalledProcessError: the run failed; its error was shown.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        words = (*trial.words, "method=fullkv", "budget=full", f'model.path="{model}"', f"seed={SEED}", f'results_dir="{folder}"')
+        subprocess.run([sys.executable, str(ROOT / "run.py"), *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+        (manifest,) = Path(folder).rglob("fullkv-full/manifest.json")
+        metric = json.loads(manifest.read_text())["metrics"][0]
+        records = [json.loads(line) for path in manifest.parent.glob("records.*.jsonl") for line in path.read_text().splitlines()]
+    values: dict[int | None, list[float]] = {}
+    for record in records:
+        values.setdefault(record["group"].get("length") if "depth" in record["group"] else None, []).append(
+            100 * record["scores"][metric["name"]] / metric["maximum"]
+        )
+    everything = [value for part in values.values() for value in part]
+    by_length = {length: (sum(part) / len(part), len(part)) for length, part in values.items() if length is not None}
+    return Outcome(trial, sum(everything) / len(everything), len(everything), by_length)

@@ -1,0 +1,278 @@
+"""Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
+
+Four kinds: a *span* that goes on after its first words were given again; a *fact*, a value that belongs to a key; *labels*, which the
+first words of a question decide; and *echoes*, a filler that keeps repeating pieces of itself. Everything is drawn anew for every step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, invented_text, town_text, word
+
+Ids = list[int]
+_SPECIAL = 2  # <s> and </s> are never drawn
+
+KINDS = ("echo", "span", "fact", "label")
+
+
+def _ids(array: NDArray[np.int64]) -> Ids:
+    return [int(value) for value in array]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """Tokens of generated prose to cut fillers and spans from, and the wordings of questions."""
+
+    town: NDArray[np.int64]
+    invented: NDArray[np.int64]
+    openers: tuple[Ids, ...]
+    joiners: tuple[Ids, ...]
+    facts: tuple[tuple[Ids, ...], ...]
+    labels: tuple[tuple[Ids, ...], ...]
+    vocabulary: int
+    begin: int
+    encode: Callable[[str], Ids]
+
+
+def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -> Pools:
+    """Pools of so many characters of each prose; another seed shares no text with this one."""
+
+    def encode(text: str) -> Ids:
+        return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+    invented = "".join(invented_text(np.random.default_rng([seed, part]), characters // 40) for part in range(40))
+    return Pools(
+        np.array(encode(town_text(seed + 100, characters))),
+        np.array(encode(invented)),
+        tuple(map(encode, OPENERS)),
+        tuple(map(encode, JOINERS)),
+        tuple(tuple(map(encode, wording)) for wording in FACTS),
+        tuple(tuple(map(encode, wording)) for wording in LABELS),
+        len(tokenizer),
+        int(tokenizer.bos_token_id),
+        encode,
+    )
+
+
+class Writer:
+    """Writes one sequence of a given length."""
+
+    def __init__(self, pools: Pools, rng: np.random.Generator, tokens: int) -> None:
+        self.pools, self.rng, self.tokens = pools, rng, tokens
+        self.source = self._source()
+
+    def write(self, kind: str) -> tuple[Ids, list[bool]]:
+        """``tokens`` ids, which begin with ``<s>``, and which of them are asked for."""
+        ids, asked = {"echo": self._echo, "span": self._span, "fact": self._fact, "label": self._label}[kind](self.tokens - 1)
+        return [self.pools.begin, *ids], [False, *asked]
+
+    # -- words ---------------------------------------------------------------------------------------------------
+
+    def _below(self, bound: int) -> int:
+        return int(self.rng.integers(bound))
+
+    def _between(self, low: int, high: int) -> int:
+        """A whole number from ``low`` to ``high``, small ones as often as large ones by their logarithm."""
+        return min(high, int(low * (high / low + 1 / low) ** self.rng.random())) if high > low else low
+
+    def _source(self) -> Callable[[int], Ids]:
+        """Where a filler comes from: random tokens, a small random language, prose of the town or of invented words."""
+        rng, pools = self.rng, self.pools
+        kind = rng.random()
+        if kind < 0.15:
+            return lambda count: rng.integers(_SPECIAL, pools.vocabulary, count).tolist()
+        if kind < 0.4:
+            return self._language()
+        pool = pools.town if kind < 0.6 else pools.invented
+
+        def prose(count: int) -> Ids:
+            start = self._below(len(pool) - count)
+            return _ids(pool[start : start + count])
+
+        return prose
+
+    def _language(self) -> Callable[[int], Ids]:
+        """A Markov chain over a few tokens of the vocabulary, each with four successors, one of them likely."""
+        size = self._between(10, 400)
+        chosen = self.rng.integers(_SPECIAL, self.pools.vocabulary, size)
+        successors = self.rng.integers(0, size, (size, 4))
+
+        def chain(count: int) -> Ids:
+            state = self._below(size)
+            found = []
+            for choice in self.rng.choice(4, count, p=(0.5, 0.25, 0.15, 0.1)).tolist():
+                state = int(successors[state, choice])
+                found.append(state)
+            return _ids(chosen[found])
+
+        return chain
+
+    def _random(self, low: int, high: int) -> Ids:
+        return _ids(self.rng.integers(_SPECIAL, self.pools.vocabulary, self._below(high - low + 1) + low))
+
+    # -- kinds ---------------------------------------------------------------------------------------------------
+
+    def _echo(self, room: int) -> tuple[Ids, list[bool]]:
+        """Half filler, then pieces of all that stands before, each asked for behind its first tokens."""
+        ids = self.source(room // 2 if self.rng.random() < 0.5 else self._between(room // 4, room * 3 // 4))
+        asked = [False] * len(ids)
+        while len(ids) < room:
+            length = self._between(8, 40)
+            start = self._below(max(1, len(ids) - length))
+            given = self._between(3, 8)
+            piece = ids[start : start + length]
+            ids += piece
+            asked += [place >= given for place in range(len(piece))]
+        return ids[:room], asked[:room]
+
+    def _span(self, room: int) -> tuple[Ids, list[bool]]:
+        """A few spans, of the filler's source or another, each asked for behind its first words and perhaps a joiner."""
+        other = self._source() if self.rng.random() < 0.7 else self.source
+        plants: list[Ids] = []
+        tail: Ids = []
+        asked: list[bool] = []
+        joiner: Ids = self._joiner()
+        for _ in range(self._count(room, 60)):
+            length = self._between(10, 44)
+            span = other(length)
+            framed = self.rng.random() < 0.5
+            newline = self.pools.openers[4]
+            plant = [*newline, *span, *newline] if framed else span
+            given = self._between(4, length // 2)
+            opener = self._opener()
+            answer = span[given:] + (newline if framed else [])
+            question = [*opener, *span[:given], *joiner]
+            if len(tail) + sum(map(len, plants)) + len(plant) + len(question) + len(answer) > room:
+                break
+            plants.append(plant)
+            tail += question + answer
+            asked += [False] * len(question) + [True] * len(answer)
+        return self._assemble(room, plants, tail, asked)
+
+    def _fact(self, room: int) -> tuple[Ids, list[bool]]:
+        """Facts of one wording; from one up to all of them are asked for."""
+        pre, mid, post, ask, lead = self._fact_wording()
+        make_key, make_value = self._keys(), self._values()
+        facts: dict[tuple[int, ...], Ids] = {}
+        used = 0
+        wanted = self._count(room, 80)
+        while len(facts) < wanted:
+            key, value = make_key(), make_value()
+            used += len(pre) + len(mid) + len(post) + len(ask) + len(lead) + 2 * (len(key) + len(value))
+            if used > room or tuple(key) in facts:
+                break
+            facts[tuple(key)] = value
+        plants = [[*pre, *key, *mid, *value, *post] for key, value in facts.items()]
+        questions = list(facts.items())
+        self.rng.shuffle(questions)
+        if self.rng.random() < 0.3:
+            questions = questions[: 1 + self._below(len(questions) or 1)]
+        tail: Ids = []
+        asked: list[bool] = []
+        for wanted_key, answer in questions:
+            question = [*ask, *wanted_key, *lead]
+            tail += question + answer
+            asked += [False] * len(question) + [True] * len(answer)
+        return self._assemble(room, plants, tail, asked)
+
+    def _label(self, room: int) -> tuple[Ids, list[bool]]:
+        """Questions with labels: the same first words have the same label; asked for once a class was seen."""
+        before, between, behind = self.pools.labels[self._below(len(self.pools.labels))]
+        if self.rng.random() < 0.4:
+            before, between = self._random(0, 3), self._random(1, 3)
+        text = self.rng.random() < 0.6
+        firsts = [word(self.rng).capitalize() for _ in range(4)]
+        classes = [(self._mark(firsts, text), self._label_of(text)) for _ in range(self._between(2, 14))]
+        body = self._source() if self.rng.random() < 0.5 else self.source
+        ids: Ids = []
+        asked: list[bool] = []
+        seen: set[int] = set()
+        filler = self.source(self._below(room // 2)) if self.rng.random() < 0.3 else []
+        while len(filler) + len(ids) < room:
+            pick = self._below(len(classes))
+            mark, label = classes[pick]
+            question = [*before, *mark, *body(self._between(2, 16)), *between]
+            ids += question + label + behind
+            asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(behind)
+            seen.add(pick)
+        return (filler + ids)[:room], ([False] * len(filler) + asked)[:room]
+
+    def _mark(self, firsts: list[str], text: bool) -> Ids:
+        """What a question of a class begins with: one word, or two of which another class may share the first."""
+        if not text:
+            return self._random(1, 3)
+        draw = self.rng.random()
+        return self.pools.encode(word(self.rng).capitalize() if draw < 0.6 else f"{firsts[self._below(4)]} {word(self.rng)}")
+
+    def _label_of(self, text: bool) -> Ids:
+        return self.pools.encode(" " + word(self.rng).capitalize()) if text else self._random(1, 3)
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def _count(self, room: int, each: int) -> int:
+        """How many things to plant: one in a third of the sequences, else up to what fits."""
+        return 1 if self.rng.random() < 0.3 else self._between(1, max(1, room // each))
+
+    def _opener(self) -> Ids:
+        return self.pools.openers[self._below(len(self.pools.openers))] if self.rng.random() < 0.7 else self._random(0, 4)
+
+    def _joiner(self) -> Ids:
+        draw = self.rng.random()
+        if draw < 0.3:
+            return []
+        return self.pools.joiners[self._below(len(self.pools.joiners))] if draw < 0.8 else self._random(1, 5)
+
+    def _fact_wording(self) -> tuple[Ids, ...]:
+        if self.rng.random() < 0.6:
+            return self.pools.facts[self._below(len(self.pools.facts))]
+        pre, mid, post = self._random(0, 4), self._random(1, 4), self._random(0, 2)
+        if self.rng.random() < 0.5:
+            return pre, mid, post, pre or self._random(1, 2), mid
+        return pre, mid, post, self._random(1, 4), self._random(1, 6)
+
+    def _keys(self) -> Callable[[], Ids]:
+        """Random tokens, or two words with a dash, which may share a word with another key."""
+        if self.rng.random() < 0.5:
+            return lambda: self._random(1, 4)
+        firsts, seconds = ([word(self.rng) for _ in range(self._between(2, 30))] for _ in range(2))
+        dash = "-" if self.rng.random() < 0.7 else " "
+        return lambda: self.pools.encode(f"{firsts[self._below(len(firsts))]}{dash}{seconds[self._below(len(seconds))]}")
+
+    def _values(self) -> Callable[[], Ids]:
+        """A number of up to twelve digits, random tokens, or an invented word."""
+        draw = self.rng.random()
+        if draw < 0.5:
+            digits = 7 if draw < 0.25 else 1 + self._below(12)
+            return lambda: self.pools.encode(" " + "".join(str(self._below(10)) for _ in range(digits)))
+        if draw < 0.8:
+            return lambda: self._random(1, 6)
+        return lambda: self.pools.encode(" " + word(self.rng))
+
+    def _assemble(self, room: int, plants: list[Ids], tail: Ids, asked: list[bool]) -> tuple[Ids, list[bool]]:
+        """Filler with the plants at random places, then the tail, ``room`` tokens in all."""
+        filler = self.source(room - len(tail) - sum(map(len, plants)))
+        places = sorted(self._below(len(filler) + 1) for _ in plants)
+        ids: Ids = []
+        start = 0
+        for place, plant in zip(places, plants, strict=True):
+            ids += filler[start:place] + plant
+            start = place
+        ids += filler[start:]
+        return ids + tail, [False] * len(ids) + asked
+
+
+def batch(pools: Pools, seed: list[int], tokens: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """``count`` sequences of ``tokens`` ids and which ids are asked for; the same for the same arguments.
+
+    Returns:
+        Two arrays ``[count, tokens]``.
+    """
+    rng = np.random.default_rng(seed)
+    written = [Writer(pools, rng, tokens).write(KINDS[int(rng.choice(4, p=(0.3, 0.3, 0.25, 0.15)))]) for _ in range(count)]
+    return np.array([ids for ids, _ in written]), np.array([asked for _, asked in written])

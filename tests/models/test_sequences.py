@@ -1,0 +1,78 @@
+"""What the reference model is trained on: every asked token can be known from what stands before it."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from models.recipe.sequences import KINDS, Pools, Writer, batch, make_pools
+from models.recipe.text import invented_text, town_text
+from models.recipe.tokenizer import train_tokenizer
+from tasks.haystack import SEED, builtin_text
+
+
+@lru_cache(maxsize=1)
+def made() -> tuple[PreTrainedTokenizerBase, Pools]:
+    tokenizer = train_tokenizer(600, 4096, 3)
+    return tokenizer, make_pools(tokenizer, 3, 40_000)
+
+
+def test_the_same_arguments_give_the_same_batch_and_others_another() -> None:
+    _, pools = made()
+    ids, asked = batch(pools, [1, 5], 128, 4)
+    again, _ = batch(pools, [1, 5], 128, 4)
+    other, _ = batch(pools, [1, 6], 128, 4)
+    assert ids.shape == asked.shape == (4, 128)
+    assert (ids == again).all() and (ids != other).any()
+
+
+@pytest.mark.parametrize("tokens", [64, 700])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_its_length_begins_once_and_asks_for_something(kind: str, tokens: int) -> None:
+    _, pools = made()
+    asked_in_all = 0
+    for seed in range(20):
+        ids, asked = Writer(pools, np.random.default_rng(seed), tokens).write(kind)
+        assert len(ids) == len(asked) == tokens
+        assert ids[0] == pools.begin and pools.begin not in ids[1:]
+        asked_in_all += sum(asked)
+    assert asked_in_all > 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_asked_pieces_stand_before_they_are_asked_for(kind: str) -> None:
+    _, pools = made()
+    for seed in range(20):
+        ids, asked = Writer(pools, np.random.default_rng(seed), 400).write(kind)
+        start = 0
+        while True in asked[start:]:
+            begin = asked.index(True, start)
+            end = next((place for place in range(begin, 400) if not asked[place]), 400)
+            piece = ids[begin:end]
+            earlier = [ids[place : place + len(piece)] for place in range(begin)]
+            assert piece in earlier or (kind == "span" and piece[:-1] in earlier), "a framed span ends with a line break of the question's"
+            start = end
+
+
+def test_the_built_in_haystack_is_never_trained_on() -> None:
+    with pytest.raises(ValueError, match="for evaluation"):
+        town_text(SEED, 100)
+    assert builtin_text()[:300] not in town_text(103, 400_000)
+
+
+def test_invented_words_are_new_in_every_seed() -> None:
+    one, other = (set(invented_text(np.random.default_rng(seed), 20_000).lower().split()) for seed in (1, 2))
+    long_words = {word for word in one if len(word) > 7}
+    assert len(long_words) > 100
+    assert len(long_words & other) < 0.05 * len(long_words)
+
+
+def test_any_text_survives_the_tokenizer() -> None:
+    tokenizer, _ = made()
+    for text in ("naïve café — 北京 🦊\t\r\n", "\x00\x07", builtin_text()[:500]):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.decode(ids) == text
+    assert len(tokenizer.encode("1234567", add_special_tokens=False)) == 7, "digits are single tokens"

@@ -1,0 +1,59 @@
+"""Training of the reference model: seeded, resumable, and it learns."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from models.recipe.sequences import make_pools
+from models.recipe.tokenizer import train_tokenizer
+from models.recipe.train import COLUMNS, Stage, State, make_model, train
+
+SIZE = SimpleNamespace(width=32, mlp=64, layers=2, heads=2, kv_heads=1, positions=256, rope_theta=1e4)
+OPTIMIZER = SimpleNamespace(learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, clip=1.0, warmup_steps=5, first_token_weight=3.0)
+STAGES = [Stage(32, 256, 60, 1.0, 1.0), Stage(64, 256, 55, 1.0, 0.5)]
+
+
+class Stopped(Exception):
+    pass
+
+
+def run(work: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
+    tokenizer = train_tokenizer(400, 256, 1)
+    model = make_model(SIZE, tokenizer, 1)
+
+    def report(state: State, loss: float) -> None:
+        if state.step == stop_at:
+            raise Stopped
+
+    train(model, make_pools(tokenizer, 1, 20_000), STAGES, OPTIMIZER, 1, work, report)
+    return model.state_dict()
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole")
+    for stop in (57, 103):
+        with pytest.raises(Stopped):
+            run(tmp_path / "parts", stop)
+    parts = run(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    histories = [list(csv.reader((tmp_path / name / "history.csv").open())) for name in ("whole", "parts")]
+    assert tuple(histories[0][0]) == COLUMNS
+    assert [row[:6] for row in histories[0]] == [row[:6] for row in histories[1]], "no step is there twice"
+    assert int(histories[0][-1][2]) == 115
+
+
+def test_a_finished_training_is_not_begun_again(tmp_path: Path) -> None:
+    whole = run(tmp_path)
+    again = run(tmp_path, stop_at=1)
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_loss_falls(tmp_path: Path) -> None:
+    run(tmp_path)
+    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "history.csv").open())]
+    assert sum(losses[-3:]) < sum(losses[:3])
