@@ -100,6 +100,10 @@ class Suite(Protocol):
 class DataSource(Protocol):
     """A task or suite whose data can be fetched and looked through ahead of a run."""
 
+    def cached(self) -> Path | None:
+        """Where its published data lies on this machine, if it was fetched before."""
+        ...
+
     def fetch(self) -> Path:
         """Where its published data lies on this machine, downloaded if need be.
 

@@ -125,18 +125,22 @@ class Needle:
             DataError: the haystack cannot be read.
         """
         self._check()
-        return {
-            "needle": self.needle,
-            "question": self.question,
-            "answers": list(self.answers),
-            "prompt": self.prompt,
-            "haystack_sha256": hashlib.sha256(read_haystack(self.haystack).encode()).hexdigest(),
-            "reserve_tokens": self.reserve_tokens,
-            "period_tokens": None if self.period_tokens is None else list(self.period_tokens),
-            "max_new_tokens": self.max_new_tokens,
-            "min_new_tokens": self.min_new_tokens,
-            "stop_at_newline": self.stop_at_newline,
-        } | ({"seed": self.seed} if self._drawn else {}) | ({"distractors": self.distractors} if self.distractors else {})
+        return (
+            {
+                "needle": self.needle,
+                "question": self.question,
+                "answers": list(self.answers),
+                "prompt": self.prompt,
+                "haystack_sha256": hashlib.sha256(read_haystack(self.haystack).encode()).hexdigest(),
+                "reserve_tokens": self.reserve_tokens,
+                "period_tokens": None if self.period_tokens is None else list(self.period_tokens),
+                "max_new_tokens": self.max_new_tokens,
+                "min_new_tokens": self.min_new_tokens,
+                "stop_at_newline": self.stop_at_newline,
+            }
+            | ({"seed": self.seed} if self._drawn else {})
+            | ({"distractors": self.distractors} if self.distractors else {})
+        )
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
         """One example per length, depth and sample, in that order; ids are ``4000-44``, further samples ``4000-44-1``.

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import compare, data, imports, report, score
+from harness.commands import compare, data, doctor, imports, lists, new, report, score, show
 from harness.errors import ConfigError
 
 
@@ -34,7 +34,8 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, compare, score, data, imports)}
+_MODULES = (lists, show, doctor, report, compare, score, data, imports, new)
+COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in _MODULES}
 
 
 class _Parser(argparse.ArgumentParser):
