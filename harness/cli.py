@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from harness.budget import parse_budgets
 from harness.build import ROOT, build, build_task
-from harness.commands import COMMANDS, command_line
+from harness.commands import command_line
 from harness.commands.compare import write_beside_published
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
@@ -55,10 +56,12 @@ _GROUP_EXAMPLES = {
 def main() -> None:
     """Run the command line; every error raised on purpose is one line, with its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     try:
-        if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
             _hydra_main()
@@ -220,6 +223,10 @@ def _configuration_error(error: BaseException) -> str:
         return f"{error.full_key} is not set: give {error.full_key}=…"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]} is not a setting of this run: {_closest(found[1])}"
+    if found := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
+        return f"{found[1]}={found[2]} is no list: write {found[1]}=[{found[2]}]"
+    if found := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
+        return f"the list {found[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
     return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
 
 

@@ -159,6 +159,7 @@ class Manifest:
         task_config: the task's configuration, by which records can be scored again without the model.
         provenance: versions, commit, device and command of the run that began the cell.
         breakdown: see ``TaskResult``.
+        published: see ``TaskResult``.
     """
 
     cell: Cell
@@ -172,6 +173,7 @@ class Manifest:
     task_config: Json
     provenance: Json
     breakdown: str | None
+    published: int | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ class TaskResult:
         note: what a reader must know about the numbers, or "".
         cells: in the order of the grid.
         breakdown: the ``group`` key by whose values a table shows scores apart, or None.
+        published: number of examples behind published numbers of the task; None where there are none.
     """
 
     model: str
@@ -220,6 +223,7 @@ class TaskResult:
     note: str
     cells: tuple[CellResult, ...]
     breakdown: str | None
+    published: int | None = None
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Wandb:
     def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
         import wandb
 
-        full = full_cache(result)
+        full = full_cache(result.cells)
         try:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
             for cell in result.cells:

@@ -103,6 +103,15 @@ class Needle:
         return tuple(sorted(METRICS, key=lambda metric: metric.name != self.show))
 
     @property
+    def scoring_knobs(self) -> frozenset[str]:
+        """``show``."""
+        return frozenset({"show"})
+
+    def score_settings(self) -> Mapping[str, Any]:
+        """None: all three metrics are always there."""
+        return {}
+
+    @property
     def needs_tokenizer(self) -> bool:
         """True: lengths are counted in the model's tokens."""
         return True

@@ -6,6 +6,7 @@ Each module has one command: ``NAME``, ``HELP``, ``arguments(parser)`` and ``run
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol, cast
 
@@ -49,8 +50,12 @@ def command_line(words: Sequence[str]) -> None:
     """Run the command that the first word names.
 
     Raises:
+        ConfigError: there is none of this name.
         KvgaugeError: as the command.
     """
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
+        raise ConfigError(f"{words[0]} is no command: use {' or '.join(near)}; settings of a run are written knob=value")
     command = COMMANDS[words[0]]
     parser = _Parser(prog=f"kvgauge {command.NAME}", description=command.HELP)
     command.arguments(parser)
