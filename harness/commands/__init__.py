@@ -55,7 +55,7 @@ def command_line(words: Sequence[str]) -> None:
     """
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
-        raise ConfigError(f"{words[0]} is no command: use {' or '.join(near)}; settings of a run are written knob=value")
+        raise ConfigError(f"{words[0]} is no command: use {', '.join(near)}; settings of a run are written knob=value")
     command = COMMANDS[words[0]]
     parser = _Parser(prog=f"kvgauge {command.NAME}", description=command.HELP)
     command.arguments(parser)

@@ -187,7 +187,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize(("word", "remedy"), [("repot", "use report"), ("xyz", "use report or compare or score or data or import")])
+@pytest.mark.parametrize(("word", "remedy"), [("repot", "use report"), ("xyz", f"use {', '.join(COMMANDS)}")])
 def test_an_unknown_command_names_the_nearest_or_all(kvgauge: Command, word: str, remedy: str) -> None:
     done = kvgauge(word, "results")
     assert (done.code, done.out) == (2, "")
