@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands import COMMANDS
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
