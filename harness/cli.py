@@ -217,8 +217,9 @@ def _configuration_error(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and (found := re.search(r"'(\w+)/([^']*)'", text)):
         group, value = found.groups()
-        options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
-        return f"{group}={value} is not there: use {options}"
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        near = difflib.get_close_matches(value, options, 1)
+        return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: give {error.full_key}=…"
     if found := re.search(r"Could not override '([^']+)'", text):

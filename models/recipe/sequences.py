@@ -1,8 +1,8 @@
 """Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
 
 The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
-a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first words of a
-question decide. Everything is drawn anew for every step.
+a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
+question decide; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_W
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "label", "phrase")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -72,7 +72,14 @@ class Writer:
 
     def write(self, kind: str) -> tuple[Ids, list[bool]]:
         """``tokens`` ids, which begin with ``<s>``, and which of them are asked for."""
-        kinds = {"echo": self._echo, "span": self._span, "fact": self._fact, "label": self._label, "phrase": self._phrase}
+        kinds = {
+            "echo": self._echo,
+            "span": self._span,
+            "fact": self._fact,
+            "label": self._label,
+            "phrase": self._phrase,
+            "question": self._question,
+        }
         ids, asked = kinds[kind](self.tokens - 1)
         return [self.pools.begin, *ids], [False, *asked]
 
@@ -216,6 +223,28 @@ class Writer:
             asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(behind)
             seen.add(pick)
         return (filler + ids)[:room], ([False] * len(filler) + asked)[:room]
+
+    def _question(self, room: int) -> tuple[Ids, list[bool]]:
+        """Labels in words: the last word of a question, or the last two, tell its type."""
+        before, between, behind = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
+        lasts = [word(self.rng) for _ in range(2)]
+        classes = [
+            (f"{word(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else word(self.rng), word(self.rng).capitalize())
+            for _ in range(self._between(2, 14))
+        ]
+        most = self._between(2, 12)
+        ids: Ids = []
+        asked: list[bool] = []
+        seen: set[int] = set()
+        while len(ids) < room:
+            pick = self._below(len(classes))
+            mark, name = classes[pick]
+            question = self.pools.encode(before.rstrip()) + self._words(1, most) + self.pools.encode(f" {mark}?{between}")
+            label, end = self.pools.encode(f" {name}"), self.pools.encode(behind)
+            ids += question + label + end
+            asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(end)
+            seen.add(pick)
+        return ids[:room], asked[:room]
 
     def _mark(self, firsts: list[str], text: bool) -> Ids:
         """What a question of a class begins with: one word, or two of which another class may share the first."""
