@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Command
+from tests.documents import ROOT, commands, embedded, made, targets
 
-ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-LINES = [line for block in BLOCKS for line in block.splitlines()]
+LINES = commands(ROOT / "README.md")
 RUNS = [line for line in LINES if line.startswith("python run.py")]
 GRIDS = [line for line in LINES if re.match("make (longbench|needle) ", line)]
 RESULTS = [line for line in LINES if line.startswith("kvgauge ")]
@@ -23,9 +21,7 @@ DATA = {"longbench": "tests/fixtures/longbench", "needle": "tests/golden/needle/
 @pytest.mark.parametrize("line", RUNS)
 def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
     """A command on a model of the hub is composed and planned on the embedded one, the others run as they are, on short prompts."""
-    words = shlex.split(line)[2:]
-    if "model=hf" in words:
-        words = [word for word in words if not word.startswith(("model=", "model.path=", "task.haystack="))] + ["dry_run=true"]
+    words = embedded(shlex.split(line)[2:])
     if not any(word.startswith("task.lengths") for word in words):
         words.append("task.lengths=[400]")
     done = kvgauge(*words, f"results_dir={tmp_path}")
@@ -45,23 +41,20 @@ def test_the_commands_on_results_run(kvgauge: Command, tmp_path: Path) -> None:
 
 
 def test_every_other_command_is_a_target_of_the_makefile() -> None:
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     others = [line for line in LINES if line not in RUNS]
     plain = [line for line in others if line not in (*GRIDS, *RESULTS)]
     assert plain == ["make run", "source .venv/bin/activate", "make check", "make test"]
-    assert {line.split()[1] for line in others if line.startswith("make")} <= set(targets)
+    assert {line.split()[1] for line in others if line.startswith("make")} <= targets()
 
 
 @pytest.mark.parametrize("line", GRIDS)
 def test_the_published_grid_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
     """What make would run, planned on the embedded model and one example of the tests' own data."""
-    words = [word for word in shlex.split(line) if not word.startswith(("MODEL=", "LIMIT=", "DATA="))]
-    words += ["MODEL=tiny", "LIMIT=1", f"DATA={ROOT / DATA[words[1]]}"]
-    words += ["--dry-run", "--no-print-directory"]
-    printed = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    done = kvgauge(*shlex.split(printed[-1])[2:], "dry_run=true", f"results_dir={tmp_path}")
+    target = line.split()[1]
+    words = made(line, MODEL="tiny", LIMIT="1", DATA=str(ROOT / DATA[target]))
+    done = kvgauge(*words, "dry_run=true", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
-    cells, tasks = {"longbench": (29, 16), "needle": (13, 1)}[words[1]]
+    cells, tasks = {"longbench": (29, 16), "needle": (13, 1)}[target]
     assert done.out.count(f"cells: {cells}") == tasks
     model = re.search(r"MODEL=(\w+)", line)
     assert model and (ROOT / f"conf/model/{model[1]}.yaml").exists()
