@@ -23,6 +23,8 @@ EXTENDING = DOCS / "extending.md"
 DATA = {"longbench": "LongBench", "needle": "essays"}
 # What a reader has and a test has not: a network, a shell.
 ELSEWHERE = ("kvgauge data longbench", "source .venv/bin/activate")
+# The fixtures have the form of LongBench's files and are not them; the check says so.
+OTHERWISE = {"kvgauge data check LongBench": 3}
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def run(line: str, kvgauge: Command, desk: Path) -> None:
         assert words[0] == "kvgauge", f"nobody runs {line}"
         words = words[1:] + (["--to", "clone"] if words[1] == "new" else [])
     done = kvgauge(*words)
-    assert done.code == 0, (line, done.err)
+    assert done.code == OTHERWISE.get(line, 0), (line, done.err)
     assert done.out
 
 
