@@ -50,7 +50,7 @@ train-tiny: setup
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
 docs: setup
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 check: setup
 	$(BIN)/ruff check .

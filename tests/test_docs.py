@@ -121,7 +121,7 @@ def test_every_page_can_be_read_in_three_minutes() -> None:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pages, built as ``make docs`` builds them."""
     folder = tmp_path_factory.mktemp("site")
-    words = ["-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
