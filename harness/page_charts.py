@@ -132,7 +132,7 @@ def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Cha
     if not known:
         return None
     ends = [v for _, _, *values in known for v in values if math.isfinite(v)]
-    y_values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ends), max(ends))
+    y_values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ends), max(max(ends), min(ends) + 1))
     bottom, top = float(y_values[0]), float(y_values[-1])
     x_values = sorted({x for _, x, *_ in known if x is not None})
     low_x, high_x = (x_values[0] / 1.15, x_values[-1] * 1.15) if x_values else (1.0, 2.0)

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import compare, data, imports, report, score
+from harness.commands import compare, data, imports, report, score, wandb
 from harness.errors import ConfigError
 
 
@@ -34,7 +34,7 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, compare, score, data, imports)}
+COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, compare, score, data, imports, wandb)}
 
 
 class _Parser(argparse.ArgumentParser):
