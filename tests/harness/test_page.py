@@ -272,7 +272,6 @@ def test_every_report_has_the_page_with_published_numbers_beside_ours(kvgauge: C
     assert str(page) in done.out
     first = page.read_text()
     assert 'id="Llama-3-8B-Instruct/needle/pyramidkv_needle/compare"' in first
-    assert "The best thing to do in San Francisco" not in first  # texts are packed
     page.unlink()
     again = kvgauge("report", str(tmp_path))
     assert again.code == 0 and str(page) in again.out
