@@ -1,22 +1,20 @@
 """Records to numbers: one row of unrounded values per cell, the common source of tables and plots.
 
-Error records count as errors and enter no mean. A mean that lacks one of its values is missing as a whole, not a mean of the rest.
+Error records count as errors and enter no mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from statistics import fmean
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from harness import intervals
 from harness.intervals import TaskDraws
+from harness.means import MISSING, mean, part_mean, score_mean
 from harness.schema import CellResult, Metric, TaskResult
 
-MISSING = float("nan")
 _SCORES = (
     "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high", "percent_of_full",
 )  # fmt: skip
@@ -30,15 +28,9 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
-def mean(values: Iterable[float | None]) -> float:
-    """The mean; NaN where there is no value or one of them is missing."""
-    known = list(values)
-    return fmean(v for v in known if v is not None) if known and None not in known else MISSING
-
-
 def score(cell: CellResult, metric: Metric) -> float:
     """Mean of a metric on the scale 0-100; NaN without results."""
-    return 100 * mean(r.scores.get(metric.name) for r in cell.done) / metric.maximum
+    return score_mean((r.scores.get(metric.name) for r in cell.done), metric.maximum)
 
 
 def alias_of(cell: CellResult) -> str | None:
@@ -47,9 +39,9 @@ def alias_of(cell: CellResult) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def full_cache(result: TaskResult) -> CellResult | None:
+def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
     """The cell that kept everything in every example, found by what it kept and not by its name; an alias only if nothing else did."""
-    full = [cell for cell in result.cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
+    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
     return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
 
 
@@ -73,7 +65,7 @@ def table(result: TaskResult) -> pd.DataFrame:
     for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and head, over layers and examples); ``retention`` and
     ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
     """
-    full = full_cache(result)
+    full = full_cache(result.cells)
     draws = TaskDraws(result) if result.metrics else None
     rows = []
     for cell in result.cells:
@@ -101,16 +93,16 @@ def breakdown(result: TaskResult) -> pd.DataFrame:
     Columns: ``method``, ``budget``, the key, ``score`` (the headline, 0-100) and ``n`` (results).
     """
     assert result.breakdown and result.metrics
-    key = result.breakdown
+    key, metric = result.breakdown, result.metrics[0]
     values = sorted(
         {r.group[key] for cell in result.cells for r in cell.done if key in r.group}, key=lambda value: (isinstance(value, str), value)
     )
     rows = []
     for cell in result.cells:
         for value in values:
-            part = replace(cell, records=tuple(r for r in cell.done if r.group.get(key) == value))
-            shown = score(part, result.metrics[0])
-            rows.append({"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(part.records)})
+            scores = [r.scores.get(metric.name) for r in cell.done if r.group.get(key) == value]
+            shown = part_mean(scores, metric.maximum)
+            rows.append({"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)})
     return pd.DataFrame(rows, columns=["method", "budget", key, "score", "n"])
 
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.aggregate import mean, plain
+from harness.aggregate import plain
 from harness.budget import parse_budget
 from harness.compare import Comparison, Row
+from harness.means import mean
+from harness.notes import bytes_notes
 from harness.published import Claim, claims
 from harness.report import DASH, number, percent
 from harness.schema import Record
@@ -39,7 +41,7 @@ def claims_sheet(comparison: Comparison) -> Sheet | None:
     budgets = list(raw["budget"])
     starts = frozenset(place for place, budget in enumerate(budgets) if place and budget != budgets[place - 1])
     title = f"What share of the cache a budget is: {comparison.suite} on {comparison.ours}"
-    return Sheet(title, (Section("Shares", shown, 3, starts),), tuple(_notes(comparison, said)), raw)
+    return Sheet(title, (Section("Shares", shown, 3, starts),), tuple(_notes(comparison, said, raw)), raw)
 
 
 def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
@@ -96,13 +98,13 @@ def _text(said: Sequence[Claim]) -> str:
     return "; ".join(f"{claim.text} (of {100 * int(claim.budget) / claim.percent:.0f} tokens)" for claim in said) or DASH
 
 
-def _notes(comparison: Comparison, said: Sequence[Claim]) -> list[str]:
+def _notes(comparison: Comparison, said: Sequence[Claim], raw: pd.DataFrame) -> list[str]:
     expected = {name: max(cell.expected for cell in grid.result.cells) for name, grid in comparison.grids.items()}
     counted = ", ".join(f"{comparison.titles[name]} {count}" for name, count in expected.items())
     return [
         f"{_SAYS}: the share that a text gives for this budget, and the length of prompt of which it is that share.",
         f"prompt tokens: mean over our examples ({counted or 'none'}), as they were evaluated and before their middle was cut.",
-        "budget / prompt: the budget in percent of that mean. entries %, bytes %: measured, mean over examples, which short prompts raise; "
-        "where the model has fewer kv heads, a cache of query heads takes more bytes.",
+        "budget / prompt: the budget in percent of that mean. entries %, bytes %: measured, mean over examples, which short prompts raise.",
+        *bytes_notes(raw["retention_bytes"]),
         *(f"{claim.text} at {claim.budget}: {claim.source}; {claim.note}." for claim in said),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from harness.budget import parse_budgets
 from harness.build import ROOT, build, build_task
-from harness.commands import COMMANDS, command_line
+from harness.commands import command_line
 from harness.commands.report import write_overview
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
@@ -55,10 +56,12 @@ _GROUP_EXAMPLES = {
 def main() -> None:
     """Run the command line; every error raised on purpose is one line, with its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "HF_HUB_VERBOSITY" not in os.environ:
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     try:
-        if len(sys.argv) > 1 and sys.argv[1] in COMMANDS:
+        if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
             _hydra_main()
@@ -120,7 +123,7 @@ def run(config: DictConfig) -> bool:
         else:
             print_table(grids[0], console)
         everything = read_grids(report.parents[1])
-        files += write_overview(everything, suites(everything), report.parent)
+        files += write_overview(everything, suites(everything), report.parent, grids[0].model)
     except OSError as error:
         raise StoreError(
             f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
@@ -215,12 +218,17 @@ def _configuration_error(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, MissingConfigException) and (found := re.search(r"'(\w+)/([^']*)'", text)):
         group, value = found.groups()
-        options = ", ".join(re.findall(r"^\t(\S+)$", text, re.MULTILINE))
-        return f"{group}={value} is not there: use {options}"
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        near = difflib.get_close_matches(value, options, 1)
+        return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: give {error.full_key}=…"
     if found := re.search(r"Could not override '([^']+)'", text):
         return f"{found[1]} is not a setting of this run: {_closest(found[1])}"
+    if found := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
+        return f"{found[1]}={found[2]} is no list: write {found[1]}=[{found[2]}]"
+    if found := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
+        return f"the list {found[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
     return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.aggregate import full_cache, mean
+from harness.aggregate import full_cache
 from harness.budget import parse_budget
 from harness.errors import ConfigError
 from harness.intervals import NONE, Floats, TaskDraws, average, summarize
+from harness.means import mean
 from harness.published import AVERAGE, Number, Table, columns
 from harness.reader import Grid
 from harness.schema import Cell, CellResult, Record
@@ -33,6 +34,7 @@ class Entry:
         n: our results.
         errors: our error records.
         expected: the examples asked for.
+        published: the examples that the published number goes over; 0 where that is not known.
     """
 
     ours: float
@@ -42,6 +44,12 @@ class Entry:
     n: int = 0
     errors: int = 0
     expected: int = 0
+    published: int = 0
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether ours leaves examples out that theirs has."""
+        return self.n + self.errors < self.published
 
     @property
     def difference(self) -> float:
@@ -50,9 +58,14 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """Whether theirs is ``inside`` our interval or ``outside``, both ends included, as rounded as it is printed; or ""."""
+        """Whether theirs is ``inside`` our interval or ``outside``, both ends included, as rounded as it is printed.
+
+        Of a trial, ``trial: 2 of 200``; "" where a number or the interval is missing.
+        """
         if self.theirs is None or not math.isfinite(self.ours):
             return ""
+        if self.is_trial:
+            return f"trial: {self.n} of {self.published}"
         if not math.isfinite(self.low):
             return ""
         return "inside" if round(self.low, 2) <= self.theirs.value <= round(self.high, 2) else "outside"
@@ -140,7 +153,8 @@ def unlike(grids: Sequence[Grid], table: Table) -> str | None:
         found = grid.result.metrics[0].name
         if table.metric and found != table.metric:
             shows = f"task {grid.result.task} shows {found}, and {table.title} has {table.metric}"
-            return f"{shows}: compare a task with task.show={table.metric}"
+            folder = next(iter(grid.folders.values())).parent
+            return f"{shows}: change that with kvgauge score {folder} --set task.show={table.metric}"
     return None
 
 
@@ -170,9 +184,10 @@ class _Draws:
     def __init__(self, grid: Grid, scale: str) -> None:
         self._result = grid.result
         self._draws = TaskDraws(grid.result)
+        self.published = grid.result.published or 0
         self.cells = {cell.cell: cell for cell in grid.result.cells}
         self._relative = scale != "score"
-        self._full = full_cache(grid.result)
+        self._full = full_cache(grid.result.cells)
 
     def of(self, cell: Cell) -> Floats:
         """The value and, behind it, its resamples."""
@@ -208,7 +223,8 @@ def _row(
         else:
             value, cells = values.get(name, NONE), [parts[name]] if name in parts else []
         counts = (sum(len(c.done) for c in cells), sum(c.errors for c in cells), sum(c.expected for c in cells))
-        entries[name] = Entry(*summarize(value), theirs.get(name), *counts)
+        published = sum(draws[part].published for part in (parts if name == AVERAGE else [name]) if part in draws)
+        entries[name] = Entry(*summarize(value), theirs.get(name), *counts, published)
     done: Iterator[Record] = (record for name, part in parts.items() if name != RAW for record in part.done)
     return Row(method, budget, cell, entries, mean(record.retention for record in done))
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.compare import RAW, Comparison, Row, method_class
 from harness.intervals import LEVEL
+from harness.notes import few_notes
 from harness.published import AVERAGE, Number, related_models, tables
 from harness.report import DASH, interval, number, percent
 from harness.sheet import Section, Sheet
@@ -30,8 +31,8 @@ def raw_table(comparison: Comparison) -> pd.DataFrame:
     """One line per method, budget and column, unrounded; NaN where something is missing.
 
     Columns: ``method`` (as published), ``label`` (ours), ``budget``, ``column``, ``ours`` with ``ours_low`` and ``ours_high``, ``theirs``,
-    ``difference`` (ours minus theirs), ``theirs_is`` (inside or outside our interval), ``n``, ``errors``, ``expected``, ``source``,
-    ``note``.
+    ``difference`` (ours minus theirs), ``theirs_is`` (inside or outside our interval, or that ours is a trial), ``n``, ``errors``,
+    ``expected``, ``source``, ``note``.
     """
     return pd.DataFrame(
         [
@@ -81,9 +82,9 @@ def _lines(row: Row, marks: Mapping[str, int]) -> Iterator[tuple[str, list[str]]
     yield "theirs", [_theirs(e.theirs, marks) for e in entries]
     if any(e.verdict for e in entries):
         yield "difference", [signed(e.difference) for e in entries]
-        yield "theirs is", [e.verdict or DASH for e in entries]
-    if row.cell and any(e.n < e.expected for e in entries):
-        yield "n", [of(e.n, e.expected) if e.expected else DASH for e in entries]
+        yield "theirs is", [e.verdict.partition(":")[0] or DASH for e in entries]
+    if row.cell and any(e.n < max(e.expected, e.published) for e in entries):
+        yield "n", [of(e.n, max(e.expected, e.published)) if e.expected else DASH for e in entries]
 
 
 def _examples(comparison: Comparison) -> list[str]:
@@ -109,7 +110,7 @@ def _summary(comparison: Comparison, marks: Mapping[str, int]) -> Section:
                 "theirs is": entry.verdict or DASH,
             }
         parts = [row.entries[name] for name in datasets]
-        known = [entry for entry in parts if entry.verdict]
+        known = [entry for entry in parts if entry.verdict and not entry.is_trial]
         inside = sum(entry.verdict == "inside" for entry in known)
         if len(datasets) > 1:
             line["datasets inside"] = f"{inside} of {len(known)}" if known else DASH
@@ -147,6 +148,10 @@ def _notes(comparison: Comparison) -> list[str]:
         f"Interval: {LEVEL} % bootstrap over our examples. theirs is inside or outside of it; difference: ours minus theirs. "
         "An average needs all of its datasets."
     )
+    entries = [entry for row in comparison.rows if row.cell for name, entry in row.entries.items() if name != AVERAGE]
+    if any(entry.is_trial and entry.n for entry in entries):
+        notes.append("trial: fewer examples than the published number goes over, so that ours is not held against it.")
+    notes += few_notes(entry.n for entry in entries)
     if comparison.table.scale != "score":
         notes.append("Percent of the full cache: over the examples that both cells have. The last column is ours alone.")
         if not any(math.isfinite(entry.ours) for row in comparison.rows for name, entry in row.entries.items() if name != RAW):

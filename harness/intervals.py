@@ -1,7 +1,8 @@
 """Bootstrap intervals of scores and of paired differences, within a task and over several.
 
 One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same examples from both.
-Error records and missing examples are left out of a mean, and out of a pair.
+Error records and missing examples are left out of a mean, and out of a pair; a result without the score is not: it makes the cell's
+mean missing, as in ``means``.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.means import score_mean
 from harness.schema import Cell, TaskResult
 
 RESAMPLES = 2000
 LEVEL = 95
+FEWEST = 5
+"""Examples that an interval needs at least: resamples of fewer hardly differ, and would look more certain than they are."""
 
 Floats = NDArray[np.float64]
 
@@ -37,11 +41,14 @@ class TaskDraws:
         names = list(dict.fromkeys(r.example_id for cell in result.cells for r in cell.records))
         place = {name: i for i, name in enumerate(names)}
         self._scores: dict[Cell, Floats] = {}
+        self._means: dict[Cell, float] = {}
         for cell in result.cells:
+            scores = {place[r.example_id]: r.scores.get(metric.name) for r in cell.done}
             values = np.full(len(names), np.nan)
-            for record in cell.done:
-                values[place[record.example_id]] = 100 * record.scores.get(metric.name, math.nan) / metric.maximum
+            if None not in scores.values():
+                values[list(scores)] = 100 * np.array(list(scores.values()), dtype=float) / metric.maximum
             self._scores[cell.cell] = values
+            self._means[cell.cell] = score_mean(scores.values(), metric.maximum)
         seed = int.from_bytes(hashlib.sha256(result.task.encode()).digest()[:8], "little")
         chosen = np.random.default_rng(seed).integers(0, max(len(names), 1), (RESAMPLES, len(names)))
         # How often each example is in each resample: a resampled mean is then one product.
@@ -51,22 +58,23 @@ class TaskDraws:
 
     def score(self, cell: Cell) -> Floats:
         """The mean of a cell and, behind it, its resampled means: [1 + RESAMPLES]."""
-        return self._means(self._scores[cell])
+        return self._draws(self._scores[cell], self._means[cell])
 
     def difference(self, cell: Cell, reference: Cell) -> Floats:
         """The same of the difference to another cell, over the examples that both have."""
-        return self._means(self._scores[cell] - self._scores[reference])
+        values = self._scores[cell] - self._scores[reference]
+        known = values[np.isfinite(values)]
+        return self._draws(values, float(known.mean()) if len(known) else math.nan)
 
-    def _means(self, values: Floats) -> Floats:
+    def _draws(self, values: Floats, mean: float) -> Floats:
+        """A mean and, behind it, that of each resample; none of these where there are fewer than ``FEWEST`` values."""
         known = np.isfinite(values)
-        if not known.any():
-            return NONE
-        if known.sum() == 1:  # one example tells nothing of others
-            return np.concatenate([values[known], NONE[1:]])
+        if known.sum() < FEWEST:
+            return np.concatenate([[mean], NONE[1:]])
         counts = self._weights @ known
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (self._weights @ np.where(known, values, 0.0)) / counts
-        return np.concatenate([[values[known].mean()], means])
+        return np.concatenate([[mean], means])
 
 
 def average(draws: Sequence[Sequence[Floats]]) -> Floats:

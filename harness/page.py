@@ -17,11 +17,12 @@ import jinja2
 import pandas as pd
 
 from harness.aggregate import plain, table
+from harness.notes import cell_notes, error_notes, published_notes
 from harness.page_charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
 from harness.page_examples import blocks, index, packed
 from harness.page_tables import LEGEND, PageTable, origins, sheet_table, suite_scores, summary_table
 from harness.reader import Grid
-from harness.schema import SuiteResult
+from harness.schema import SuiteResult, TaskResult
 from harness.sheet import Sheet
 from harness.store import write_atomically
 from harness.suite_report import curve_of, headline, suite_table
@@ -104,7 +105,7 @@ def _task(grid: Grid) -> Part:
         name=result.task,
         kind="task",
         facts=f"{_count(len(result.cells), 'cell')}, {_count(examples, 'example')}",
-        notes=[plain(result.note)] if result.note else [],
+        notes=_notes(result),
         tables=[summary_table(result, raw)],
         charts=list(_charts(raw, plain(result.metrics[0].title))) if result.metrics else [],
         heatmaps=heatmaps(result),
@@ -114,6 +115,11 @@ def _task(grid: Grid) -> Part:
         index=packed(index(result)),
         blocks=[packed(block) for block in blocks(result)],
     )
+
+
+def _notes(result: TaskResult) -> list[str]:
+    notes = [plain(result.note)] if result.note else []
+    return [*notes, *published_notes({result.task: result}), *cell_notes(result.cells), *error_notes(result)]
 
 
 def _suite(result: SuiteResult) -> Part:

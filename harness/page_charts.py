@@ -7,16 +7,17 @@ matplotlib decides well is taken from it: ticks, and colours that colour-blind r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import fmean
 
-from matplotlib import color_sequences, colormaps
+from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from harness.aggregate import plain
+from harness.colours import colour_of
 from harness.plot import Curve, apart, axis_title, mean_title, ordered, panel_rows, pivot
 from harness.report import interval, number
 from harness.schema import CellResult, TaskResult
@@ -103,12 +104,6 @@ class Panels:
     y_ends: tuple[str, str]
 
 
-def colours(labels: Iterable[str]) -> dict[str, str]:
-    """A colour for each method, as ``#rrggbb``."""
-    palette = color_sequences["petroff10"]
-    return {label: to_hex(palette[place % len(palette)]) for place, label in enumerate(dict.fromkeys(labels))}
-
-
 def scale() -> list[str]:
     """Colours of the shares 0 to 1 in steps of a tenth."""
     return [_shade(step / 10) for step in range(11)]
@@ -152,7 +147,6 @@ def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Cha
             0.0 if x is None else round(x_of(x) + aside, 1), y_of(score), y_of(low) if known else None, y_of(high) if known else None, says
         )
 
-    of = colours(line.label for line in lines)
     series = []
     for place, line in enumerate(lines):
         # A little aside, so that intervals at one budget stay apart.
@@ -160,7 +154,7 @@ def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Cha
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         symbol = SYMBOLS[place % len(SYMBOLS)]
-        series.append(Series(plain(line.label), of[line.label], symbol, on_axis, [p for x, p in mine if x is None]))
+        series.append(Series(plain(line.label), to_hex(colour_of(line.label)), symbol, on_axis, [p for x, p in mine if x is None]))
     x_ticks = [(x_of(x), _short(x)) for x in apart(x_values)]
     return Chart(title, x_title, y_title, x_ticks, [(y_of(y), f"{y:g}") for y in y_values], series)
 
@@ -173,7 +167,7 @@ def heatmaps(result: TaskResult) -> Panels | None:
     metric, axes = result.metrics[0], result.heatmap_axes
     columns, rows = (ordered({group[axis] for group in groups}) for axis in axes)
 
-    def panel(cell: CellResult, colour: str) -> Panel:
+    def panel(cell: CellResult) -> Panel:
         shares = pivot(cell, metric, axes).reindex(index=rows, columns=columns).to_numpy(dtype=float)
         names = [axis_title(axis) for axis in axes]
         tiles = []
@@ -181,10 +175,9 @@ def heatmaps(result: TaskResult) -> Panels | None:
             value = shares[y, x]
             if math.isfinite(value):
                 tiles.append((x, y, 1, 1, _shade(value), f"{names[0]} {column}, {names[1]} {row}: {number(value, 3)}"))
-        return Panel(plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour, tiles)
+        return Panel(plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), to_hex(colour_of(cell.cell.label)), tiles)
 
-    of = colours(cell.cell.label for cell in result.cells)
-    panels = [[None if cell is None else panel(cell, of[cell.cell.label]) for cell in row] for row in panel_rows(result.cells)]
+    panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
     x_ends, y_ends = ((plain(str(values[0])), plain(str(values[-1]))) for values in (columns, rows))
     return Panels(panels, len(columns), len(rows), axis_title(axes[0]), axis_title(axes[1]), x_ends, y_ends)
 
@@ -203,7 +196,7 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
         return None
     layers = max(len(of) for of in means.values())
 
-    def panel(cell: CellResult, colour: str) -> Panel:
+    def panel(cell: CellResult) -> Panel:
         of = means[cell.cell]
         tiles = []
         for layer, (mean, least, largest) in enumerate(of):
@@ -211,10 +204,9 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
             spread = "" if least == largest else f" ({least} to {largest})"
             tiles.append((round(50 - width / 2, 2), layers - 1 - layer, width, 0.86, "", f"layer {layer}: {mean:.0f} entries{spread}"))
         says = f"{of[0][0]:.0f} … {of[-1][0]:.0f}" if of else "–"
-        return Panel(plain(cell.cell.label), cell.cell.budget, says, colour, tiles)
+        return Panel(plain(cell.cell.label), cell.cell.budget, says, to_hex(colour_of(cell.cell.label)), tiles)
 
-    colour = colours(cell.cell.label for cell in result.cells)
-    panels = [[None if cell is None else panel(cell, colour[cell.cell.label]) for cell in row] for row in panel_rows(result.cells)]
+    panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
     return Panels(panels, 100, layers, "entries kept", "layer", ("", ""), (str(layers - 1), "0"))
 
 

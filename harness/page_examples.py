@@ -13,8 +13,8 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.aggregate import plain
-from harness.schema import CellResult, Record, TaskResult
+from harness.aggregate import full_cache, plain
+from harness.schema import Record, TaskResult
 
 BLOCK = 20
 """Examples whose texts are unpacked together."""
@@ -30,11 +30,11 @@ def index(result: TaskResult) -> dict[str, Any]:
     """What the list of examples shows.
 
     Returns:
-        ``cells``, their names; ``metrics``, titles and maxima, the headline first; ``groups``, titles; ``block``, examples per block; and
-        ``examples``: id, values of the groups, first reference, and of each cell the headline as a share of its maximum, "error", or None
-        where it has neither.
+        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and maxima, the headline
+        first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of the groups, first reference, and of each
+        cell the headline as a share of its maximum, "error", or None where it has neither.
     """
-    names = _examples(result)
+    names, full = _examples(result), full_cache(result.cells)
     of = [{record.example_id: record for record in cell.records} for cell in result.cells]
     keys = list(dict.fromkeys(key for cell in result.cells for record in cell.records for key in record.group))
     rows = []
@@ -46,7 +46,7 @@ def index(result: TaskResult) -> dict[str, Any]:
         rows.append([plain(name), group, reference, [_share(record, result) for record in records]])
     return {
         "cells": [[plain(cell.cell.label), cell.cell.budget] for cell in result.cells],
-        "full": next((place for place, cell in enumerate(result.cells) if _is_full(cell)), None),
+        "full": None if full is None else result.cells.index(full),
         "metrics": [[plain(metric.title), metric.maximum, metric.name] for metric in result.metrics],
         "groups": [plain(key) for key in keys],
         "block": BLOCK,
@@ -76,10 +76,6 @@ def _picture(character: str) -> str:
 
 def _examples(result: TaskResult) -> list[str]:
     return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
-
-
-def _is_full(cell: CellResult) -> bool:
-    return bool(cell.done) and all(record.retention == 1.0 for record in cell.done)
 
 
 def _share(record: Record | None, result: TaskResult) -> float | str | None:

@@ -14,10 +14,13 @@ from harness.build import build_task
 from harness.compare_report import of, signed
 from harness.errors import ConfigError, StoreError
 from harness.intervals import LEVEL, NONE, Floats, TaskDraws, average, summarize
+from harness.notes import few_notes
 from harness.reader import Grid
 from harness.report import DASH, interval, number
-from harness.schema import Cell, Record
+from harness.schema import Cell, CellResult, Record
 from harness.sheet import Section, Sheet
+
+_OTHER = " (other prompt)"
 
 
 @dataclass(frozen=True)
@@ -27,10 +30,10 @@ class Pair:
     Attributes:
         first: A's score, 0-100, over its own results; NaN where there is none.
         second: B's.
-        difference: B minus A over the examples that both have, with ``low`` and ``high``, its interval.
-        n: examples that both have.
+        difference: B minus A over the pairs, with ``low`` and ``high``, its interval.
+        n: pairs: examples that both have, with the same prompt.
         expected: examples that either has.
-        other_prompts: of the n, those whose prompt differs.
+        other_prompts: examples that both have, but with another prompt; no pairs.
         errors: error records of both.
     """
 
@@ -83,15 +86,18 @@ def _key(grid: Grid, single: bool) -> tuple[str, str]:
 
 
 class _Draws:
-    """One task of both folders, with resamples that take the same examples from both."""
+    """One task of both folders, with resamples that take the same examples from both. An example with another prompt is another one."""
 
     def __init__(self, a: Grid, b: Grid) -> None:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
         if metric != other or not metric:
             raise ConfigError(
-                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score both with one task.show"
+                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score one as the other, with "
+                "kvgauge score PATH --set task.show=… (needle) or task.code_similarity=… (longbench)"
             )
-        self._cells = {("A", cell.cell): cell for cell in a.result.cells} | {("B", cell.cell): cell for cell in b.result.cells}
+        first = {cell.cell: cell for cell in a.result.cells}
+        second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
+        self._cells = {("A", cell): of for cell, of in first.items()} | {("B", cell): of for cell, of in second.items()}
         named = tuple(replace(cell, cell=_named(side, cell.cell)) for (side, _), cell in self._cells.items())
         self._draws = TaskDraws(replace(a.result, cells=named))
 
@@ -100,7 +106,7 @@ class _Draws:
         return self._draws.score(_named(side, cell)) if (side, cell) in self._cells else NONE
 
     def difference(self, cell: Cell) -> Floats:
-        """B minus A over the examples that both have."""
+        """B minus A over the pairs."""
         if ("A", cell) not in self._cells or ("B", cell) not in self._cells:
             return NONE
         return self._draws.difference(_named("B", cell), _named("A", cell))
@@ -109,21 +115,27 @@ class _Draws:
         """``n``, ``expected``, ``other_prompts`` and ``errors`` of a ``Pair``."""
         sides = [self._cells[side, cell] for side in ("A", "B") if (side, cell) in self._cells]
         errors = sum(side.errors for side in sides)
-        names = {r.example_id for side in sides for r in side.records}
+        names = {r.example_id.removesuffix(_OTHER) for side in sides for r in side.records}
         if len(sides) < 2:
             return 0, len(names), 0, errors
-        first, second = ({r.example_id: r for r in side.done} for side in sides)
-        common = first.keys() & second.keys()
-        return len(common), len(names), sum(_is_other(first[name], second[name]) for name in common), errors
+        first, second = ({r.example_id for r in side.done} for side in sides)
+        other = sum(f"{name}{_OTHER}" in second for name in first)
+        return len(first & second), len(names), other, errors
 
 
 def _named(side: str, cell: Cell) -> Cell:
     return Cell(f"{side}/{cell.label}", cell.budget)
 
 
-def _is_other(first: Record, second: Record) -> bool:
-    hashes = (first.prompt_sha256, second.prompt_sha256)
-    return None not in hashes and hashes[0] != hashes[1]
+def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
+    """A cell whose examples are called otherwise where their prompts are known to be others than in the other folder's cell."""
+    prompts = {r.example_id: r.prompt_sha256 for r in others.records} if others else {}
+
+    def named(record: Record) -> Record:
+        here, there = record.prompt_sha256, prompts.get(record.example_id)
+        return record if None in (here, there) or here == there else replace(record, example_id=record.example_id + _OTHER)
+
+    return replace(ours, records=tuple(map(named, ours.records)))
 
 
 def _title(metrics: Sequence[object]) -> str:
@@ -143,10 +155,12 @@ def _sheet(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b:
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; 0 is inside or "
         "outside of it. A and B: over their own results.",
     ]
-    if any(pair.n < pair.expected for of_cell in rows.values() for pair in of_cell.values()):
-        notes.append("n of N: only n of the examples that either has are in both.")
-    if differing := sum(pair.other_prompts for of_cell in rows.values() for title, pair in of_cell.items() if title in names):
-        notes.append(f"{differing} pairs have another prompt in B than in A.")
+    by_task = [pair for of_cell in rows.values() for title, pair in of_cell.items() if title in names]
+    if any(pair.n < pair.expected for pair in by_task):
+        notes.append("n of N: only n of the examples that either has are compared.")
+    if differing := sum(pair.other_prompts for pair in by_task):
+        notes.append(f"{differing} examples have another prompt in B than in A and are left out of the difference.")
+    notes += few_notes(pair.n for pair in by_task)
     titles = [title for title in columns if title not in names] or list(columns)
     sections = (_averages(rows, titles), _layout(rows, [title for title in columns if title in names]))
     return Sheet(f"{suite} on {' and '.join(models)}: B against A", sections, tuple(notes), raw)

@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import color_sequences
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from harness.aggregate import MISSING, full_cache, percent_of, plain, score
+from harness.aggregate import full_cache, plain, score, table
+from harness.colours import colour_of
+from harness.means import MISSING
 from harness.schema import CellResult, Metric, TaskResult
 
 DPI = 150
@@ -69,7 +70,7 @@ def heatmap(result: TaskResult, path: Path) -> None:
 
 
 def summary(result: TaskResult, path: Path) -> None:
-    """The headline of every cell by budget (0-100) and, where a cell kept everything, in percent of that cell's.
+    """The headline of every cell by budget (0-100) with its interval and, where a cell kept everything, in percent of that cell's.
 
     The second is how needle results are often published. It goes over the examples that both cells have.
 
@@ -78,17 +79,17 @@ def summary(result: TaskResult, path: Path) -> None:
         path: the PNG to write.
     """
     assert result.metrics
-    metric, full = result.metrics[0], full_cache(result)
-    budgets = list(dict.fromkeys(cell.cell.budget for cell in result.cells))
-    cells = sorted(result.cells, key=lambda cell: budgets.index(cell.cell.budget))
-    relative = [percent_of(cell, full, metric) for cell in cells] if full else []
-    relative_drawn = any(map(math.isfinite, relative))
+    metric, full, raw = result.metrics[0], full_cache(result.cells), table(result)
+    budgets = list(dict.fromkeys(raw["budget"]))
+    order = sorted(range(len(result.cells)), key=lambda place: budgets.index(raw["budget"][place]))
+    cells, raw = [result.cells[place] for place in order], raw.iloc[order]
+    relative_drawn = full is not None and bool(raw["percent_of_full"].notna().any())
     figure = Figure(figsize=(10 if relative_drawn else 6.5, 0.24 * (len(cells) + 0.6 * len(budgets)) + 1.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, 2 if relative_drawn else 1, sharey=True, squeeze=False)[0]
-    _bars(panels[0], cells, [score(cell, metric) for cell in cells])
+    _bars(panels[0], cells, raw["score"], (raw["score_low"], raw["score_high"]))
     panels[0].set_xlabel(_fold(f"{metric.title} (0-100)", 4), **_TEXT)
     if relative_drawn and full:
-        _bars(panels[1], cells, relative)
+        _bars(panels[1], cells, raw["percent_of_full"])
         panels[1].axvline(100, color="0.3", linewidth=0.8, linestyle="--", zorder=0)
         panels[1].set_xlabel(_fold(f"% of {full.cell.name}, over the examples that both have", 4), **_TEXT)
     else:
@@ -128,15 +129,23 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
     """
     figure = Figure(figsize=(7.5, 4.5), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    colours = color_sequences["petroff10"]
-    for place, line in enumerate(lines):
-        colour = colours[place % len(colours)]
+    for line in lines:
+        colour = colour_of(line.label)
         points = [p for p in zip(line.across, line.scores, line.low, line.high, strict=True) if math.isfinite(p[1])]
         on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None and math.isfinite(x))
         if on_axis:
             xs, ys, lows, highs = map(np.array, zip(*on_axis, strict=True))
+            # Of equal scores, sums that are rounded differently can put a mean a hair outside its interval.
             axes.errorbar(
-                xs, ys, [ys - lows, highs - ys], color=colour, marker="o", markersize=4, capsize=3, linewidth=1.2, label=plain(line.label)
+                xs,
+                ys,
+                np.maximum([ys - lows, highs - ys], 0),
+                color=colour,
+                marker="o",
+                markersize=4,
+                capsize=3,
+                linewidth=1.2,
+                label=plain(line.label),
             )
         for x, y, low, high in points:
             if x is None:
@@ -152,7 +161,7 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7, frameon=False)
+        axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(_fold(title, 7.5), parse_math=False, fontsize=10)
     _save(figure, path)
 
@@ -244,20 +253,23 @@ def _ticks(values: Sequence[float | int | str], room: float) -> dict[int, str]:
     return {i: f"{v:g}" if isinstance(v, float) else plain(str(v)) for i, v in enumerate(values) if i % step == 0}
 
 
-def _bars(axes: Axes, cells: Sequence[CellResult], values: Sequence[float]) -> None:
-    """One bar per cell from the top, a gap between budgets, the number at its end; partial cells are pale and say so."""
-    colours = color_sequences["petroff10"]  # made for colour-blind readers
-    labels = list(dict.fromkeys(cell.cell.label for cell in cells))
+def _bars(
+    axes: Axes, cells: Sequence[CellResult], values: Iterable[float], interval: tuple[Iterable[float], Iterable[float]] | None = None
+) -> None:
+    """One bar per cell from the top, a gap between budgets, the number behind it; partial cells are pale and say so."""
+    values = list(values)
+    lows, highs = map(list, interval) if interval else ([MISSING] * len(values),) * 2
     budgets = list(dict.fromkeys(cell.cell.budget for cell in cells))
     places = [i + 0.6 * budgets.index(cell.cell.budget) for i, cell in enumerate(cells)]
-    for place, cell, value in zip(places, cells, values, strict=True):
+    for place, cell, value, low, high in zip(places, cells, values, lows, highs, strict=True):
         whole, known = len(cell.done) == cell.expected, math.isfinite(value)
-        colour = colours[labels.index(cell.cell.label) % len(colours)]
-        axes.barh(place, value if known else 0, height=0.8, color=colour, alpha=1 if whole else 0.5)
+        axes.barh(place, value if known else 0, height=0.8, color=colour_of(cell.cell.label), alpha=1 if whole else 0.5)
+        if math.isfinite(low):
+            axes.errorbar(value, place, xerr=np.maximum([[value - low], [high - value]], 0), color="0.25", linewidth=0.9, capsize=2)
         text = (f"{value:.1f}" if known else "–") + ("" if whole else f" ({len(cell.done)} of {cell.expected})")
-        axes.annotate(text, (value if known else 0, place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
+        axes.annotate(text, (np.nanmax([value, high, 0]), place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(places, [_fold(f"{cell.cell.label} {cell.cell.budget}", 2.5) for cell in cells], fontsize=7, parse_math=False)
     axes.set_ylim(max(places) + 0.7, -0.7)
-    axes.set_xlim(0, 1.25 * max([100, *filter(math.isfinite, values)]))
+    axes.set_xlim(0, 1.25 * max([100, *filter(math.isfinite, (*values, *highs))]))
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

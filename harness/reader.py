@@ -10,6 +10,7 @@ from typing import Any
 from harness.budget import parse_budget
 from harness.build import recorded_tasks
 from harness.errors import StoreError
+from harness.rescoring import other_scoring
 from harness.schema import Cell, CellResult, Manifest, Metric, SuiteResult, TaskResult
 from harness.store import check_sibling, is_whole, read_manifest, read_records
 
@@ -40,12 +41,22 @@ def read_grids(path: Path) -> list[Grid]:
     Raises:
         StoreError: there is none, or one cannot be read.
     """
-    by_task: dict[Path, list[Path]] = {}
-    for manifest in sorted(path.rglob("manifest.json")):
-        by_task.setdefault(manifest.parent.parent, []).append(manifest.parent)
-    if not by_task:
+    by_task: dict[Path, dict[Path, Manifest]] = {}
+    for folder, manifest in read_manifests(path).items():
+        by_task.setdefault(folder.parent, {})[folder] = manifest
+    return [_read_grid(manifests) for manifests in by_task.values()]
+
+
+def read_manifests(path: Path) -> dict[Path, Manifest]:
+    """The manifests at or below a folder, by the folders of their cells.
+
+    Raises:
+        StoreError: there is none, or one cannot be read.
+    """
+    found = {file.parent: read_manifest(file.parent) for file in sorted(path.rglob("manifest.json"))}
+    if not found:
         raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
-    return [_read_grid(folders) for folders in by_task.values()]
+    return {folder: manifest for folder, manifest in found.items() if manifest is not None}
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
@@ -57,12 +68,10 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
     return [_suite(name, parts) for (_, name), parts in by_suite.items()]
 
 
-def _read_grid(folders: Sequence[Path]) -> Grid:
-    found = {folder: read_manifest(folder) for folder in folders}
-    cells = sorted(((manifest, folder) for folder, manifest in found.items() if manifest is not None), key=lambda cell: _place(cell[0]))
+def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
+    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _place(cell[0]))
     records = {manifest.cell: read_records(folder) for manifest, folder in cells}
-    for manifest, _ in cells[1:]:
-        check_sibling(cells[0][1], cells[0][0], manifest)
+    _check_alike(cells)
     examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
     first = cells[0][0]
     result = TaskResult(
@@ -73,8 +82,32 @@ def _read_grid(folders: Sequence[Path]) -> Grid:
         note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
         cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
         breakdown=first.breakdown,
+        published=first.published,
     )
     return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
+
+
+def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
+    """Refuse cells that cannot stand in one table.
+
+    Raises:
+        StoreError: with the first setting that differs; of cells that are only scored in different ways, with the command that ends it.
+    """
+    first, folder = cells[0]
+    for other, its_folder in cells[1:]:
+        try:
+            check_sibling(folder, first, other)
+        except StoreError as error:
+            # A change of scoring takes a cell's scores first: the one without them has been changed already.
+            old, new = sorted(((first, folder), (other, its_folder)), key=lambda cell: not is_whole(cell[1]))
+            goal = other_scoring(*old, new[0])
+            if not goal:
+                raise
+            words = " ".join(f"--set task.{name}={value}" for name, value in goal.items())
+            raise StoreError(
+                f"{folder} and {its_folder} are scored in different ways, as after a kvgauge score that was stopped: give it again, "
+                f"kvgauge score {folder.parent} {words}"
+            ) from error
 
 
 def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:

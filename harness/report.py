@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -20,11 +21,21 @@ from rich.text import Text
 
 from harness.aggregate import breakdown, full_cache, plain, table
 from harness.intervals import LEVEL
+from harness.notes import cell_notes, error_notes, published_notes
 from harness.plot import heatmap, summary
 from harness.schema import TaskResult
 
 DASH = "–"
-_LEFT = ("method", "budget", "column", "alias_of")
+SAME_AS = "same as: kept exactly the entries of that cell in every example, so it was decoded once for both."
+KEPT = "kept: KV entries per layer and head, over layers and examples. entries %, bytes %: share of the full cache."
+COST_HEADERS = {
+    "kept": "kept min/mean/max",
+    "retention": "entries %",
+    "retention_bytes": "bytes %",
+    "prompt_tokens_mean": "prompt tokens",
+    "alias_of": "same as",
+}
+_LEFT = ("method", "budget", "column", "alias_of", COST_HEADERS["alias_of"])
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
 
 
@@ -71,22 +82,13 @@ def print_table(result: TaskResult, console: Console) -> None:
     spare = ["prompt_tokens_mean", *(f"mean_{m.name}" for m in reversed(result.metrics[1:])), "kept", "difference", "score_interval"]
     if "errors" in shown and (shown["errors"] == "0").all():
         spare.insert(1, "errors")
-    notes = _notes(result)
-    left_out: list[str] = []
-    rendered = rich_table(shown, headers)
-    while console.is_terminal and rendered.width is not None and rendered.width > console.width and spare:
-        name = spare.pop(0)
-        shown = shown.drop(columns=name)
-        left_out.append(headers[name])
-        rendered = rich_table(shown, headers)
-    if left_out:
-        notes.append(f"left out for want of room: {', '.join(left_out)}")
+    rendered, left_out = fitting_table(shown, headers, spare, console)
     console.print(Text(_title(result), style="bold"))
     console.print(rendered, crop=False)
     if is_broken_down(result):
         parts = _broken_down(result)
-        console.print(rich_table(parts, {str(name): str(name) for name in parts}), crop=False)
-    for note in notes:
+        console.print(rich_table(parts, {}), crop=False)
+    for note in [*_notes(result), *left_out]:
         console.print(Text(note), soft_wrap=True)
 
 
@@ -96,7 +98,7 @@ def _title(result: TaskResult) -> str:
 
 def _headers(result: TaskResult) -> dict[str, str]:
     """What the columns of ``_shown`` are called."""
-    full = full_cache(result)
+    full = full_cache(result.cells)
     headers = {"method": "method", "budget": "budget"}
     if result.metrics:
         headers["score"] = f"score: {plain(result.metrics[0].title)} (0-100)"
@@ -105,15 +107,7 @@ def _headers(result: TaskResult) -> dict[str, str]:
             headers["difference"] = f"difference to {plain(full.cell.name)} ({LEVEL} % interval)"
             headers["percent_of_full"] = f"% of {plain(full.cell.name)}"
         headers |= {f"mean_{m.name}": f"{plain(m.title)} (0-{m.maximum:g})" for m in result.metrics[1:]}
-    return headers | {
-        "n": "n",
-        "errors": "errors",
-        "kept": "kept min/mean/max",
-        "retention": "entries %",
-        "retention_bytes": "bytes %",
-        "prompt_tokens_mean": "prompt tokens",
-        "alias_of": "same as",
-    }
+    return headers | {"n": "n", "errors": "errors"} | COST_HEADERS
 
 
 def _shown(result: TaskResult) -> pd.DataFrame:
@@ -133,14 +127,21 @@ def _shown(result: TaskResult) -> pd.DataFrame:
             shown[f"mean_{metric.name}"] = [number(v, 2 if metric.maximum > 1 else 3) for v in raw[f"mean_{metric.name}"]]
     shown["n"] = [str(n) if n == expected else f"{n} of {expected}" for n, expected in zip(raw["n"], raw["expected"], strict=True)]
     shown["errors"] = raw["errors"].map(str)
+    return shown.assign(**cost_columns(raw))
+
+
+def cost_columns(raw: pd.DataFrame) -> dict[str, list[str]]:
+    """What was kept and of what, as text; the columns of ``COST_HEADERS``, the last only where there are aliases."""
     entries = zip(raw["kept_min"], raw["kept_mean"], raw["kept_max"], strict=True)
-    shown["kept"] = [DASH if pd.isna(least) else f"{least}/{average:.0f}/{most}" for least, average, most in entries]
-    shown["retention"] = [percent(v) for v in raw["retention"]]
-    shown["retention_bytes"] = [percent(v) for v in raw["retention_bytes"]]
-    shown["prompt_tokens_mean"] = [number(v, 0) for v in raw["prompt_tokens_mean"]]
+    columns = {
+        "kept": [DASH if pd.isna(least) else f"{least}/{average:.0f}/{most}" for least, average, most in entries],
+        "retention": [percent(v) for v in raw["retention"]],
+        "retention_bytes": [percent(v) for v in raw["retention_bytes"]],
+        "prompt_tokens_mean": [number(v, 0) for v in raw["prompt_tokens_mean"]],
+    }
     if raw["alias_of"].notna().any():
-        shown["alias_of"] = ["" if pd.isna(name) else f"= {plain(name)}" for name in raw["alias_of"]]
-    return shown
+        columns["alias_of"] = ["" if pd.isna(name) else f"= {plain(name)}" for name in raw["alias_of"]]
+    return columns
 
 
 def is_broken_down(result: TaskResult) -> bool:
@@ -151,7 +152,7 @@ def is_broken_down(result: TaskResult) -> bool:
 def _broken_down(result: TaskResult) -> pd.DataFrame:
     """Cells down, values of the breakdown across."""
     raw = breakdown(result)
-    wide = raw.assign(score=[number(v, 2) for v in raw["score"]]).set_index(["method", "budget", raw.columns[2]])["score"].unstack()
+    wide = raw.assign(score=[part_score(v) for v in raw["score"]]).set_index(["method", "budget", raw.columns[2]])["score"].unstack()
     wide = wide.reindex(
         index=list(dict.fromkeys(zip(raw["method"], raw["budget"], strict=True))), columns=list(dict.fromkeys(raw.iloc[:, 2]))
     )
@@ -169,6 +170,11 @@ def number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else DASH
 
 
+def part_score(value: float) -> str:
+    """A score over the examples of one value of a breakdown, rounded by numpy, as LongBench-E's are published."""
+    return number(float(np.round(value, 2)), 2)
+
+
 def interval(low: float, high: float) -> str:
     """An interval; a dash where there is none."""
     return f"{low:.2f} to {high:.2f}" if math.isfinite(low) else DASH
@@ -184,16 +190,11 @@ def _notes(result: TaskResult) -> list[str]:
     """What stands under the table."""
     raw = table(result)
     notes = [plain(result.note)] if result.note else []
-    notes.append("kept: KV entries per layer and head, over layers and examples. entries %, bytes %: share of the full cache.")
-    if any(len(cell.done) < cell.expected for cell in result.cells):
-        notes.append("n of N: the numbers cover only the n examples that have a result.")
+    notes.append(KEPT)
+    notes += [*published_notes({result.task: result}), *cell_notes(result.cells)]
     if not raw.empty and raw["alias_of"].notna().any():
-        notes.append("same as: kept exactly the entries of that cell in every example, so it was decoded once for both.")
-    for cell in result.cells:
-        if cell.errors:
-            first = next(r.error for r in cell.records if r.error is not None)
-            notes.append(plain(f"errors of {cell.cell.name}: {cell.errors}, the first: {first}"))
-    return notes
+        notes.append(SAME_AS)
+    return notes + error_notes(result)
 
 
 def _markdown(result: TaskResult) -> str:
@@ -208,7 +209,7 @@ def _markdown(result: TaskResult) -> str:
 
 
 def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> str:
-    """The table in Markdown; arguments as of ``rich_table``, but headers only where a column is called otherwise."""
+    """The table in Markdown; arguments as of ``rich_table``."""
     align = ["left" if name in left else "right" for name in shown]
     cells = shown.map(escape_markdown).rename(columns={name: escape_markdown(headers.get(str(name), str(name))) for name in shown})
     # disable_numparse: tabulate would otherwise reformat what looks like a number
@@ -216,19 +217,47 @@ def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[
 
 
 def _latex(result: TaskResult) -> str:
-    """A tabular (it needs booktabs), one of the breakdown, and one below with the title and the notes."""
-    tables = [_latex_table(_shown(result), _headers(result))]
+    tables = [(_shown(result), _headers(result))]
     if is_broken_down(result):
-        tables.append(_latex_table(_broken_down(result), {}))
-    notes = pd.DataFrame({"note": [_title(result), *_notes(result)]}).style.hide(axis="index").hide(axis="columns").format(escape="latex")
-    below = notes.to_latex(column_format=r"p{\linewidth}")
-    return "\n".join([*tables, below])
+        tables.append((_broken_down(result), {}))
+    return latex_tables(tables, [_title(result), *_notes(result)])
 
 
-def _latex_table(shown: pd.DataFrame, headers: dict[str, str]) -> str:
-    align = "".join("l" if name in _LEFT else "r" for name in shown)
-    styled = shown.rename(columns=headers).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-    return str(styled.to_latex(column_format=align, hrules=True))
+def latex_tables(tables: Sequence[tuple[pd.DataFrame, dict[str, str]]], notes: Sequence[str]) -> str:
+    """Tabulars, each made as narrow as the line if it is wider, and one below with the title and the notes.
+
+    Args:
+        tables: rounded text, and what columns are called otherwise.
+        notes: texts, the title first.
+    """
+    parts = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}" + "\n"]
+    for shown, headers in tables:
+        align = "".join("l" if name in _LEFT else "r" for name in shown)
+        styled = shown.rename(columns=headers).style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+        table = styled.to_latex(column_format=align, hrules=True)
+        parts.append(r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{" + f"%\n{table}}}\n")
+    below = pd.DataFrame({"note": notes}).style.hide(axis="index").hide(axis="columns").format(escape="latex")
+    return "\n".join([*parts, r"\noindent" + below.to_latex(column_format=r"@{}p{\linewidth}@{}")])
+
+
+def fitting_table(shown: pd.DataFrame, headers: dict[str, str], spare: Sequence[str], console: Console) -> tuple[Table, list[str]]:
+    """``rich_table`` with as many columns as a terminal has room for, and a note on those that it has none for.
+
+    Args:
+        shown: rounded text.
+        headers: what its columns are called otherwise.
+        spare: columns that may be left out, the least telling first.
+        console: where it is to be printed.
+    """
+    left_out: list[str] = []
+    rendered = rich_table(shown, headers)
+    for name in (name for name in spare if name in shown):
+        if not console.is_terminal or rendered.width is None or rendered.width <= console.width:
+            break
+        left_out.append(headers.get(name, name))
+        shown = shown.drop(columns=name)
+        rendered = rich_table(shown, headers)
+    return rendered, [f"left out for want of room: {', '.join(left_out)}"] if left_out else []
 
 
 def rich_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> Table:
@@ -236,13 +265,13 @@ def rich_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str]
 
     Args:
         shown: rounded text.
-        headers: what its columns are called.
+        headers: what its columns are called otherwise.
         left: columns that are aligned left.
     """
     rendered = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for name in shown:
         width = max([8, *shown[name].str.len()])
-        lines = textwrap.wrap(headers[str(name)], width, break_long_words=False)
+        lines = textwrap.wrap(headers.get(str(name), str(name)), width, break_long_words=False)
         rendered.add_column(Text("\n".join(lines)), justify="left" if name in left else "right", no_wrap=True)
     for row in shown.itertuples(index=False):
         rendered.add_row(*(Text(cell) for cell in row))

@@ -23,7 +23,7 @@ from harness.prompt import Prompt, encode_prompts
 from harness.provenance import provenance
 from harness.schema import Cell, CellResult, Manifest, Record, Selection, TaskResult
 from harness.store import CellWriter, cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records
-from harness.task import Task
+from harness.task import Task, published_examples
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,7 @@ def result(prepared: Prepared) -> TaskResult:
             for cell, records in prepared.records.items()
         ),
         breakdown=run.task.breakdown,
+        published=published_examples(run.task),
     )
 
 
@@ -279,6 +280,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         task_config=run.task_config,
         provenance=run.reader.provenance,
         breakdown=run.task.breakdown,
+        published=published_examples(run.task),
     )
 
 
@@ -286,7 +288,7 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
     """What a cell's folder holds.
 
     Raises:
-        StoreError: the folder was made with other settings, or from another prompt.
+        StoreError: the folder was made with other settings, or from another prompt, or is not scored.
     """
     folder = run.folder(manifest.cell)
     found = read_manifest(folder)
@@ -294,6 +296,9 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
         return {}
     check_manifest(folder, found, manifest)
     records = read_records(folder)
+    names = {metric.name for metric in run.task.metrics}
+    if any(record.error is None and not names <= record.scores.keys() for record in records.values()):
+        raise StoreError(f"{folder} has records without the scores it is to have: score them with kvgauge score {folder.parent}")
     for prompt in prompts:
         record = records.get(prompt.example.id)
         if record is not None and record.prompt_sha256 != prompt.sha256:

@@ -161,6 +161,7 @@ class Manifest:
         task_config: the task's configuration, by which records can be scored again without the model.
         provenance: versions, commit, device and command of the run that began the cell.
         breakdown: see ``TaskResult``.
+        published: see ``TaskResult``.
     """
 
     cell: Cell
@@ -174,6 +175,7 @@ class Manifest:
     task_config: Json
     provenance: Json
     breakdown: str | None
+    published: int | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ class TaskResult:
         note: what a reader must know about the numbers, or "".
         cells: in the order of the grid.
         breakdown: the ``group`` key by whose values a table shows scores apart, or None.
+        published: number of examples behind published numbers of the task; None where there are none.
     """
 
     model: str
@@ -222,6 +225,7 @@ class TaskResult:
     note: str
     cells: tuple[CellResult, ...]
     breakdown: str | None
+    published: int | None = None
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def print_sheet(sheet: Sheet, console: Console) -> None:
     for section in sheet.sections:
         console.print(Text(f"\n{plain(section.title)}"), soft_wrap=True)
         for part in _parts(section, console):
-            console.print(rich_table(part, {str(name): str(name) for name in part}, _keys(section)), crop=False)
+            console.print(rich_table(part, {}, _keys(section)), crop=False)
     for note in sheet.notes:
         console.print(Text(plain(note)), soft_wrap=True)
 
@@ -86,7 +86,7 @@ def _parts(section: Section, console: Console) -> list[pd.DataFrame]:
         return [section.shown]
     parts: list[list[str]] = [[]]
     for name in rest:
-        width = rich_table(section.shown[[*keys, *parts[-1], name]], {str(n): str(n) for n in section.shown}, _keys(section)).width
+        width = rich_table(section.shown[[*keys, *parts[-1], name]], {}, _keys(section)).width
         if parts[-1] and width is not None and width > console.width:
             parts.append([])
         parts[-1].append(name)

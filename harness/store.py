@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -163,7 +164,7 @@ class CellWriter:
     def _open(self, manifest: Manifest) -> None:
         found = read_manifest(self._folder)
         if found is None or not has_records(self._folder):
-            write_atomically(self._folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+            _write_manifest(self._folder, manifest)
         else:
             check_manifest(self._folder, found, manifest)
         self._file = self._path.open("ab", buffering=0)
@@ -207,6 +208,33 @@ class CellWriter:
         self._lock.release()
 
 
+def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
+    """Give cells other manifests. Their records are then to be scored again: they have no scores until that is done.
+
+    Killed in between, some cells have theirs and some do not; the same call later gives it to all.
+
+    Args:
+        manifests: by the folders of the cells.
+
+    Raises:
+        StoreError: another process is writing one of them (then none is changed), or one cannot be written.
+    """
+    with ExitStack() as stack:
+        for folder in manifests:
+            try:
+                stack.enter_context(FileLock(folder / f"{_LOCK}.0", timeout=0))
+            except Timeout as error:
+                raise StoreError(f"{folder} is being written by another run: wait for it, and give the same command again") from error
+            except OSError as error:
+                raise _failed(folder, "written", error) from error
+        for folder, manifest in manifests.items():
+            try:
+                (folder / _SCORES).unlink(missing_ok=True)
+                _write_manifest(folder, manifest)
+            except OSError as error:
+                raise _failed(folder, "written", error) from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file as a whole: whatever happens, it holds the old text or the new one."""
     partial = path.with_name(f".{path.name}.partial")
@@ -215,6 +243,10 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
 
 
 def _failed(path: Path, done: str, error: OSError) -> StoreError:

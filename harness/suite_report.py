@@ -2,7 +2,7 @@
 
 scores.csv     one row per cell and column (a task or an average), unrounded, with intervals and differences
 table.md       the same numbers, readable, and the scores of tasks that are broken down, by value
-table.tex      scores by task, in the layout of the papers
+table.tex      scores by task, in the layout of the papers, and averages
 by_budget.png, by_retention.png
 """
 
@@ -16,25 +16,43 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from harness.aggregate import breakdown, mean, plain
+from harness.aggregate import alias_of, breakdown, full_cache, plain
 from harness.intervals import LEVEL, TaskDraws, average, columns
+from harness.means import mean
+from harness.notes import cell_notes, error_notes, published_notes
 from harness.plot import Curve, curves
-from harness.report import escape_markdown, interval, is_broken_down, markdown_table, number, percent, rich_table
+from harness.report import (
+    COST_HEADERS,
+    KEPT,
+    SAME_AS,
+    cost_columns,
+    escape_markdown,
+    fitting_table,
+    interval,
+    is_broken_down,
+    latex_tables,
+    markdown_table,
+    number,
+    part_score,
+    rich_table,
+)
 from harness.schema import Cell, CellResult, Record, SuiteResult, TaskResult
 
 _KEYS = ["method", "budget"]
+_DIFFERENCE, _ITS_INTERVAL, _INTERVAL = "difference to the full cache", f"its {LEVEL} % interval", f"{LEVEL} % interval"
+_SPARE = [*(COST_HEADERS[name] for name in ("prompt_tokens_mean", "kept")), _ITS_INTERVAL, _DIFFERENCE, _INTERVAL]
 
 
 def suite_table(result: SuiteResult) -> pd.DataFrame:
     """One row per cell and column of the paper's tables, tasks first, then averages; unrounded, NaN where something is missing.
 
     Columns: ``method``, ``budget``, ``column``, ``kind`` (task or average), ``score`` (0-100) with ``score_low`` and ``score_high``
-    (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired interval, ``n``, ``errors``,
-    ``expected``, ``retention`` and ``retention_bytes`` (shares of the full cache).
+    (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired interval, and those of
+    ``aggregate.table`` from ``n`` to ``alias_of``; means of an average's tasks have the weights that their scores have.
     """
     draws = {task.task: TaskDraws(task) for task in result.tasks}
     by_task = {task.task: {cell.cell: cell for cell in task.cells} for task in result.tasks}
-    full = full_cell(result)
+    full = _full(result)
     rows: list[dict[str, Any]] = []
     for cell in (cell.cell for cell in result.tasks[0].cells):
         for title, kind, groups in _columns(result):
@@ -46,14 +64,7 @@ def suite_table(result: SuiteResult) -> pd.DataFrame:
                 difference = average([[draws[name].difference(cell, full) for name in group] for group in groups])
             row = {"method": cell.label, "budget": cell.budget, "column": title, "kind": kind}
             rows.append({**row, **columns(score, difference), **_cost(parts)})
-    return pd.DataFrame(rows)
-
-
-def full_cell(result: SuiteResult) -> Cell | None:
-    """The first cell that kept everything in every example of every task, or None."""
-    cells = [cell.cell for cell in result.tasks[0].cells]
-    records = {cell: [r for task in result.tasks for c in task.cells if c.cell == cell for r in c.done] for cell in cells}
-    return next((cell for cell in cells if records[cell] and all(r.retention == 1.0 for r in records[cell])), None)
+    return pd.DataFrame(rows).astype({"kept_min": "Int64", "kept_max": "Int64"})
 
 
 def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
@@ -90,16 +101,15 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
 
 
 def print_suite(result: SuiteResult, console: Console) -> None:
-    """Print scores by task and averages, as wide as they are where nobody's terminal is too narrow."""
+    """Print scores by task and averages; in a terminal the averages alone, without the columns that it has no room for."""
     raw = suite_table(result)
     console.print(Text(f"{plain(result.suite)} on {plain(result.model)}", style="bold"))
     details = _details(raw, "average" if result.averages else "task")
-    shown = [details] if console.is_terminal and result.averages else [_scores(raw), details]
-    shown += _broken_down(result)
-    for table in shown:
-        if not table.empty:
-            console.print(rich_table(table, {str(name): str(name) for name in table}), crop=False)
-    for note in _notes(result):
+    table, left_out = fitting_table(details, {}, _SPARE, console)
+    whole = [] if console.is_terminal and result.averages else [rich_table(_scores(raw), {})]
+    for shown in (*whole, table, *(rich_table(part, {}) for part in _broken_down(result))):
+        console.print(shown, crop=False)
+    for note in [*_notes(result), *left_out]:
         console.print(Text(note), soft_wrap=True)
 
 
@@ -117,19 +127,38 @@ def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, .
         yield mean_.title, "average", mean_.groups
 
 
-def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
-    """Counts over all tasks; retention with the weights that the score has."""
-    cells = [cell for group in groups for cell in group]
+def _full(result: SuiteResult) -> Cell | None:
+    """The cell that kept everything in every task."""
+    full = full_cache(
+        [_together([cell for task in result.tasks for cell in task.cells if cell.cell == of.cell]) for of in result.tasks[0].cells]
+    )
+    return full.cell if full else None
 
-    def weighted(share: Callable[[Record], float | None]) -> float:
-        return mean(mean(mean(map(share, cell.done)) for cell in group) for group in groups)
+
+def _together(cells: Sequence[CellResult]) -> CellResult:
+    """One cell of several tasks."""
+    return CellResult(cells[0].cell, sum(cell.expected for cell in cells), tuple(r for cell in cells for r in cell.records))
+
+
+def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
+    """Counts and extremes over all tasks; means with the weights that the score has."""
+    whole = _together([cell for group in groups for cell in group])
+    kept = [entries for record in whole.done for entries in record.kept]
+
+    def weighted(value: Callable[[Record], float | None]) -> float:
+        return mean(mean(mean(map(value, cell.done)) for cell in group) for group in groups)
 
     return {
-        "n": sum(len(cell.done) for cell in cells),
-        "errors": sum(cell.errors for cell in cells),
-        "expected": sum(cell.expected for cell in cells),
+        "n": len(whole.done),
+        "errors": whole.errors,
+        "expected": whole.expected,
+        "kept_min": min(kept, default=None),
+        "kept_mean": weighted(lambda record: mean(record.kept)),
+        "kept_max": max(kept, default=None),
         "retention": weighted(lambda record: record.retention),
         "retention_bytes": weighted(lambda record: record.retention_bytes),
+        "prompt_tokens_mean": weighted(lambda record: record.prompt_tokens),
+        "alias_of": alias_of(whole),
     }
 
 
@@ -151,7 +180,7 @@ def _broken_down(result: SuiteResult) -> list[pd.DataFrame]:
         # The order of the cells; a value that the first task lacks would stand last.
         cells = [(cell.cell.label, cell.cell.budget) for cell in result.tasks[0].cells]
         order = sorted(wide.index, key=lambda row: (cells.index(row[:2]), isinstance(row[2], str), row[2]))
-        shown = wide.reindex(order).map(lambda value: number(value, 2)).reset_index()
+        shown = wide.reindex(order).map(part_score).reset_index()
         tables.append(shown.assign(method=shown["method"].map(plain)).astype(str))
     return tables
 
@@ -165,37 +194,28 @@ def _details(raw: pd.DataFrame, kind: str) -> pd.DataFrame:
     part = raw[raw["kind"] == kind]
     shown = pd.DataFrame({"method": part["method"].map(plain), "budget": part["budget"], "column": part["column"].map(plain)})
     shown["score"] = [number(v, 2) for v in part["score"]]
-    shown[f"{LEVEL} % interval"] = [interval(*pair) for pair in zip(part["score_low"], part["score_high"], strict=True)]
+    shown[_INTERVAL] = [interval(*pair) for pair in zip(part["score_low"], part["score_high"], strict=True)]
     if "difference" in part:
-        shown["difference to the full cache"] = [number(v, 2) for v in part["difference"]]
-        shown[f"its {LEVEL} % interval"] = [interval(*pair) for pair in zip(part["difference_low"], part["difference_high"], strict=True)]
+        shown[_DIFFERENCE] = [number(v, 2) for v in part["difference"]]
+        shown[_ITS_INTERVAL] = [interval(*pair) for pair in zip(part["difference_low"], part["difference_high"], strict=True)]
     shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(part["n"], part["expected"], strict=True)]
     shown["errors"] = part["errors"].map(str)
-    shown["entries %"] = [percent(v) for v in part["retention"]]
-    shown["bytes %"] = [percent(v) for v in part["retention_bytes"]]
-    return shown
+    return shown.assign(**{COST_HEADERS[name]: texts for name, texts in cost_columns(part).items()})
 
 
 def _notes(result: SuiteResult) -> list[str]:
     notes = list(dict.fromkeys(plain(task.note) for task in result.tasks if task.note))
-    full = full_cell(result)
-    notes.append(f"Intervals: {LEVEL} % bootstrap over examples. entries %, bytes %: share of the full cache.")
+    cells = [cell for task in result.tasks for cell in task.cells]
+    full = _full(result)
+    notes += [*published_notes({_title(result, task): task for task in result.tasks}), KEPT]
+    notes.append(f"Intervals: {LEVEL} % bootstrap over examples.")
     notes.append(
         f"Differences are to {full.name}, paired by example." if full else "No cell kept the full cache, so there are no differences."
     )
-    if any(len(cell.done) < cell.expected for task in result.tasks for cell in task.cells):
-        notes.append("n of N: the numbers cover only the n examples that have a result.")
-    for task in result.tasks:
-        notes += _error_notes(task)
-    return notes
-
-
-def _error_notes(task: TaskResult) -> list[str]:
-    return [
-        plain(f"errors of {cell.cell.name} in {task.task}: {cell.errors}, the first: {next(r.error for r in cell.records if r.error)}")
-        for cell in task.cells
-        if cell.errors
-    ]
+    notes += cell_notes(cells)
+    if any(alias_of(cell) for cell in cells):
+        notes.append(SAME_AS)
+    return [*notes, *(note for task in result.tasks for note in error_notes(task, _title(result, task)))]
 
 
 def _markdown(result: SuiteResult, raw: pd.DataFrame) -> str:
@@ -212,11 +232,11 @@ def _markdown(result: SuiteResult, raw: pd.DataFrame) -> str:
 
 
 def _latex(result: SuiteResult, raw: pd.DataFrame) -> str:
-    """Scores by task, a rule between budgets; needs booktabs and, for its width, a landscape page or adjustbox."""
-    shown = _scores(raw)
-    styled = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-    lines = styled.to_latex(column_format="ll" + "r" * (len(shown.columns) - 2), hrules=True)
-    return lines + "".join(f"% {note}\n" for note in [f"{plain(result.suite)} on {plain(result.model)}", *_notes(result)])
+    """Scores by task and their first average, in the layout of the papers; then all averages."""
+    tables = [_scores(raw[(raw["kind"] == "task") | (raw["column"] == headline(result))])]
+    if result.averages:
+        tables.append(_scores(raw[raw["kind"] == "average"]))
+    return latex_tables([(table, {}) for table in tables], [f"{plain(result.suite)} on {plain(result.model)}", *_notes(result)])
 
 
 def curve_of(label: str, part: pd.DataFrame, by_retention: bool) -> Curve:

@@ -100,6 +100,10 @@ class Suite(Protocol):
 class DataSource(Protocol):
     """A task or suite whose data can be fetched and looked through ahead of a run."""
 
+    def cached(self) -> Path | None:
+        """Where its published data lies on this machine, if it was fetched before."""
+        ...
+
     def fetch(self) -> Path:
         """Where its published data lies on this machine, downloaded if need be.
 
@@ -114,6 +118,39 @@ class DataSource(Protocol):
         Raises:
             DataError: the copy as a whole cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class Published(Protocol):
+    """A task with a fixed set of examples, over which its published numbers go.
+
+    Attributes:
+        published_examples: how many.
+    """
+
+    @property
+    def published_examples(self) -> int: ...
+
+
+def published_examples(task: Task) -> int | None:
+    """Number of examples that were published; None where that is no property of the task."""
+    return task.published_examples if isinstance(task, Published) else None
+
+
+@runtime_checkable
+class Rescorable(Protocol):
+    """A task whose texts can be scored in more than one way.
+
+    Attributes:
+        scoring_knobs: those of its settings that change scores and nothing that is generated.
+    """
+
+    @property
+    def scoring_knobs(self) -> frozenset[str]: ...
+
+    def score_settings(self) -> Mapping[str, Any]:
+        """The part of ``settings()`` that can change the score of a given text."""
         ...
 
 

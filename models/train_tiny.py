@@ -31,7 +31,7 @@ def main(config: DictConfig) -> None:
     out, work = Path(config.out), Path(config.work)
     tokenizer = train_tokenizer(config.model.vocabulary, config.model.positions, config.seed)
     model = make_model(config.model, tokenizer, config.seed).to(config.device)
-    stages = [Stage(**stage) for stage in config.stages]
+    stages = [Stage(**stage) for stage in OmegaConf.to_container(config.stages, resolve=True)]  # type: ignore[union-attr, arg-type]
     pools = make_pools(tokenizer, config.seed, config.data.characters)
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         bars = [progress.add_task(f"{stage.tokens} tokens", total=stage.steps, start=False) for stage in stages]

@@ -17,7 +17,7 @@ from harness.errors import ConfigError
 from harness.schema import Average, DataFile, Predictions
 from tasks.checks import is_list, short, whole
 from tasks.longbench_data import RECORDS, RECORDS_E, survey
-from tasks.longbench_files import REMEDY, fetch
+from tasks.longbench_files import REMEDY, cached, fetch
 from tasks.longbench_import import FORMATS, read_predictions
 from tasks.longbench_task import LongBenchTask
 from tasks.metrics import Scoring
@@ -144,6 +144,10 @@ class LongBench:
         return tuple(averages)
 
     # --- data and predictions of others
+
+    def cached(self) -> Path | None:
+        """data.zip in the hub's cache, if it is there."""
+        return cached()
 
     def fetch(self) -> Path:
         """LongBench's data.zip, from the hub's cache or the hub; see ``longbench_files.fetch``."""

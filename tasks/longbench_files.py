@@ -39,24 +39,31 @@ def locate(data: str | None) -> Path:
     raise DataError(f"task.data={short(data)} does not exist: {REMEDY}")
 
 
+def cached() -> Path | None:
+    """LongBench's data.zip at ``REVISION`` in the hub's cache, if it is there; its hash is not checked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
+    return Path(found) if isinstance(found, str) else None
+
+
 def fetch() -> Path:
     """LongBench's data.zip at ``REVISION``, from the hub's cache or downloaded into it, its hash checked.
 
     Raises:
         DataError: it is not in the cache and cannot be downloaded, or is another file.
     """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import hf_hub_download
 
-    found = try_to_load_from_cache(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
-    if not isinstance(found, str):
+    path = cached()
+    if path is None:
         try:
-            found = hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
+            path = Path(hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset"))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded ({type(error).__name__}): "
                 "set task.data to a local data.zip or a folder with its .jsonl files"
             ) from error
-    path = Path(found)
     stat = path.stat()
     if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
         raise DataError(f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust")

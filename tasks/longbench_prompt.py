@@ -44,6 +44,8 @@ class Fitted:
 def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: Frame | None) -> Fitted:
     """The ids of a prompt.
 
+    Special tokens count, and a cut drops them in decoding, those the tokenizer adds as well as those written in the text.
+
     Args:
         text: the filled template.
         tokenizer: the model's.
@@ -56,15 +58,6 @@ def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: F
         # A chat template writes its own special tokens; adding the tokenizer's would double the first.
         return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
     return Fitted(tuple(whole if kept is text else _encode(kept, tokenizer)), len(whole))
-
-
-def truncate_middle(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
-    """``text``, or the decoded first and last ``max_tokens // 2`` of its tokens with nothing between them.
-
-    Special tokens count and are dropped in decoding, those the tokenizer adds as well as those written in the text.
-    """
-    ids = _encode(text, tokenizer)
-    return text if len(ids) <= max_tokens else _without_middle(ids, tokenizer, max_tokens)
 
 
 def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, overload
 
 from harness.errors import ConfigError
 from harness.schema import Example, Metric
-from tasks.longbench_data import load
+from tasks.longbench_data import RECORDS, RECORDS_E, load
 from tasks.longbench_files import locate
 from tasks.longbench_prompt import Frame, chat_frame, fit
 from tasks.metrics import METRIC_OF, Scoring, bucket
@@ -102,6 +102,16 @@ class LongBenchTask:
             | ({"chat_arguments": dict(self.chat_arguments)} if self.chat else {})
             | self.score_settings()
         )
+
+    @property
+    def published_examples(self) -> int:
+        """Records of the dataset's file."""
+        return {**RECORDS, **RECORDS_E}[self.dataset]
+
+    @property
+    def scoring_knobs(self) -> frozenset[str]:
+        """Those of ``Scoring``, which are settings of ``LongBench``."""
+        return frozenset(field.name for field in fields(Scoring))
 
     def score_settings(self) -> dict[str, Any]:
         """What can change the score of a given text."""

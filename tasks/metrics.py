@@ -1,19 +1,12 @@
-"""Which score belongs to which dataset of LongBench, and how scores become the published number.
+"""Which score belongs to which dataset of LongBench. How scores become the published number: ``harness/means.py``.
 
 Facts from ``eval.py`` and ``metrics.py`` of https://github.com/THUDM/LongBench at 072a5a7 and f6227eb (MIT); the code is our own.
-
-    sample_score    best score over the references, after the first-line rule; 0-1
-    dataset_score   100 x mean over samples, rounded to 2 digits: the number in the tables
-    bucket_scores   the same per length, as LongBench-E reports it
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from harness.errors import ConfigError, DataError
 from harness.schema import Metric
@@ -142,68 +135,9 @@ def sample_score(dataset: str, prediction: str, references: Sequence[str], class
     return max((0.0, *(_score(name, text, reference, classes, scoring) for reference in references)))
 
 
-def dataset_score(
-    dataset: str, predictions: Sequence[str], references: Sequence[Sequence[str]], classes: Sequence[str], scoring: Scoring
-) -> float:
-    """The published number of a dataset, 0-100 with 2 digits.
-
-    Raises:
-        DataError: no prediction, or another number of references.
-    """
-    return published_mean(_sample_scores(dataset, predictions, references, classes, scoring))
-
-
-def bucket_scores(
-    dataset: str,
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    lengths: Sequence[int],
-    classes: Sequence[str],
-    scoring: Scoring,
-) -> dict[str, float]:
-    """The published numbers of a LongBench-E dataset: per bucket 0-100 with 2 digits, NaN for an empty one.
-
-    Raises:
-        DataError: another number of references or lengths than predictions.
-    """
-    return published_buckets(_sample_scores(dataset, predictions, references, classes, scoring), lengths)
-
-
-def published_mean(scores: Sequence[float]) -> float:
-    """100 x mean of sample scores (0-1), summed in order and rounded as the official code does it.
-
-    Raises:
-        DataError: no score.
-    """
-    if not scores:
-        raise DataError("there is no prediction to score: give at least one")
-    total = 0.0  # sum() adds more exactly from Python 3.12 on, and could round a half the other way
-    for score in scores:
-        total += score
-    return round(100 * total / len(scores), 2)
-
-
-def published_buckets(scores: Sequence[float], lengths: Sequence[int]) -> dict[str, float]:
-    """100 x mean per bucket of LongBench-E, with numpy's mean and rounding as in the official code; NaN for an empty bucket.
-
-    Raises:
-        DataError: another number of lengths than scores.
-    """
-    _same(len(scores), len(lengths), "lengths")
-    of = {name: [s for s, length in zip(scores, lengths, strict=True) if bucket(length) == name] for name in BUCKETS}
-    return {name: float(round(100 * np.mean(values), 2)) if values else math.nan for name, values in of.items()}
-
-
 def bucket(length: int) -> str:
     """LongBench-E's bucket of a record's ``length`` (words; characters for Chinese)."""
     return BUCKETS[0] if length < 4000 else BUCKETS[1] if length < 8000 else BUCKETS[2]
-
-
-def _sample_scores(
-    dataset: str, predictions: Sequence[str], references: Sequence[Sequence[str]], classes: Sequence[str], scoring: Scoring
-) -> list[float]:
-    _same(len(predictions), len(references), "lists of references")
-    return [sample_score(dataset, p, r, classes, scoring) for p, r in zip(predictions, references, strict=True)]
 
 
 def _score(name: str, text: str, reference: str, classes: Sequence[str], scoring: Scoring) -> float:
@@ -239,8 +173,3 @@ def _metric_of(dataset: str) -> str:
     if _base(dataset) not in METRIC_OF:
         raise ConfigError(f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join(METRIC_OF)}")
     return METRIC_OF[_base(dataset)]
-
-
-def _same(predictions: int, others: int, what: str) -> None:
-    if predictions != others:
-        raise DataError(f"there are {predictions} predictions and {others} {what}: give one for each prediction")

@@ -21,6 +21,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from rouge_score import rouge_scorer
@@ -30,6 +31,7 @@ from harness.schema import Example, Metric
 from tasks.checks import is_list, is_whole, short, whole
 from tasks.needle_context import decode, encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle_grid import expand_depths, expand_lengths
+from tasks.needle_words import MOST, keys_and_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,17 +42,6 @@ METRICS = (
     Metric("contains_answer", "contains answer", 1.0),
 )
 _ROUGE = rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)
-
-_ADJECTIVES = (
-    "amber", "bold", "brisk", "calm", "candid", "clever", "crimson", "curious", "distant", "eager", "early", "faint", "gentle",
-    "golden", "hollow", "humid", "icy", "jolly", "keen", "level", "lively", "mellow", "nimble", "noble", "pale", "proud", "quiet",
-    "rapid", "rustic", "sly", "smooth", "tall", "tender", "vivid", "warm", "witty",
-)  # fmt: skip
-_NOUNS = (
-    "acorn", "badger", "beacon", "bridge", "candle", "canyon", "cedar", "comet", "copper", "coral", "drum", "falcon", "feather",
-    "fiddle", "glacier", "harvest", "island", "jacket", "kettle", "lantern", "marble", "meadow", "otter", "pebble", "pepper",
-    "quarry", "ribbon", "saddle", "sparrow", "teapot", "thistle", "timber", "tunnel", "velvet", "violin", "walnut",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,6 +61,8 @@ class Needle:
         lengths: context lengths in tokens, ``reserve_tokens`` included; entries are integers or ``{from, to, step}`` (``to`` included).
         depths: percent of the context before the needle, 0-100; entries are numbers or ``{count: N}``, N whole percents from 0 to 100.
         samples: examples per cell, 1 or more; above 1 only where the templates are drawn.
+        distractors: other needles in the same context, each with its own key and value, at depths drawn for each; 0 or more, and above 0
+            only where the needle's template holds ``{key}``.
         reserve_tokens: tokens of a length left free for prompt and response.
         period_tokens: ids that end a sentence, or None for the tokenizer's own.
         seed: of ``{key}`` and ``{value}``.
@@ -88,6 +81,7 @@ class Needle:
     lengths: Sequence[int | Mapping[str, int]] | Mapping[str, int] | int
     depths: Sequence[float | Mapping[str, int]] | Mapping[str, int] | float
     samples: int
+    distractors: int
     reserve_tokens: int
     period_tokens: Sequence[int] | None
     seed: int
@@ -107,6 +101,15 @@ class Needle:
         if self.show not in names:
             raise ConfigError(f"task.show={short(self.show)} is not a metric of {self.name}: use one of {', '.join(names)}")
         return tuple(sorted(METRICS, key=lambda metric: metric.name != self.show))
+
+    @property
+    def scoring_knobs(self) -> frozenset[str]:
+        """``show``."""
+        return frozenset({"show"})
+
+    def score_settings(self) -> Mapping[str, Any]:
+        """None: all three metrics are always there."""
+        return {}
 
     @property
     def needs_tokenizer(self) -> bool:
@@ -131,18 +134,22 @@ class Needle:
             DataError: the haystack cannot be read.
         """
         self._check()
-        return {
-            "needle": self.needle,
-            "question": self.question,
-            "answers": list(self.answers),
-            "prompt": self.prompt,
-            "haystack_sha256": hashlib.sha256(read_haystack(self.haystack).encode()).hexdigest(),
-            "reserve_tokens": self.reserve_tokens,
-            "period_tokens": None if self.period_tokens is None else list(self.period_tokens),
-            "max_new_tokens": self.max_new_tokens,
-            "min_new_tokens": self.min_new_tokens,
-            "stop_at_newline": self.stop_at_newline,
-        } | ({"seed": self.seed} if self._drawn else {})
+        return (
+            {
+                "needle": self.needle,
+                "question": self.question,
+                "answers": list(self.answers),
+                "prompt": self.prompt,
+                "haystack_sha256": hashlib.sha256(read_haystack(self.haystack).encode()).hexdigest(),
+                "reserve_tokens": self.reserve_tokens,
+                "period_tokens": None if self.period_tokens is None else list(self.period_tokens),
+                "max_new_tokens": self.max_new_tokens,
+                "min_new_tokens": self.min_new_tokens,
+                "stop_at_newline": self.stop_at_newline,
+            }
+            | ({"seed": self.seed} if self._drawn else {})
+            | ({"distractors": self.distractors} if self.distractors else {})
+        )
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
         """One example per length, depth and sample, in that order; ids are ``4000-44``, further samples ``4000-44-1``.
@@ -206,11 +213,14 @@ class Needle:
 
     def _texts(self, example_id: str) -> dict[str, str]:
         """``key``, ``value`` and, filled with them, ``needle`` and ``question`` of one example."""
-        # A string seeds by its hash, and only random() is used: the same draw under every Python.
-        draw = random.Random(f"{self.seed}/{example_id}").random
-        key = f"{_ADJECTIVES[int(draw() * len(_ADJECTIVES))]}-{_NOUNS[int(draw() * len(_NOUNS))]}"
-        drawn = {"key": key, "value": str(1_000_000 + int(draw() * 9_000_000))}
+        key, value = next(keys_and_values(self.seed, example_id))
+        drawn = {"key": key, "value": value}
         return drawn | {"needle": _fill(self.needle, drawn), "question": _fill(self.question, drawn)}
+
+    def _distractors(self, example_id: str) -> Iterator[str]:
+        """The other needles of one example."""
+        for key, value in islice(keys_and_values(self.seed, example_id), 1, 1 + self.distractors):
+            yield _fill(self.needle, {"key": key, "value": value})
 
     def _examples_of(
         self,
@@ -230,16 +240,22 @@ class Needle:
             for sample in range(self.samples):
                 example_id = f"{length}-{depth}" + (f"-{sample}" if sample else "")
                 texts = self._texts(example_id)
-                needle = encode(tokenizer, texts["needle"])
-                room = length - self.reserve_tokens - len(needle)
+                needles = [encode(tokenizer, text) for text in (texts["needle"], *self._distractors(example_id))]
+                room = length - self.reserve_tokens - sum(map(len, needles))
                 if room < 1:
                     raise ConfigError(
-                        f"task.lengths has {length}, which leaves no haystack beside reserve_tokens={self.reserve_tokens} and a needle "
-                        f"of {len(needle)} tokens: use lengths of {length - room + 1} or more, or a smaller task.reserve_tokens"
+                        f"task.lengths has {length}, which leaves no haystack beside reserve_tokens={self.reserve_tokens} and "
+                        f"{f'needles of {sum(map(len, needles))}' if self.distractors else f'a needle of {len(needles[0])}'} tokens: use "
+                        f"lengths of {length - room + 1} or more, or a smaller task.reserve_tokens"
                     )
                 hay = list(haystack[:room])
-                point = insertion_point(hay, depth, periods)
-                context = decode(tokenizer, hay[:point] + needle + hay[point:])
+                draw = random.Random(f"{self.seed}/{example_id}/depths").random
+                at = [depth, *(100 * draw() for _ in needles[1:])]
+                points = [insertion_point(hay, percent, periods) for percent in at]
+                # From the back, so that a point stays where it is; at one point the asked needle stands last.
+                for point, needle in sorted(zip(points, needles, strict=True), key=lambda pair: -pair[0]):
+                    hay[point:point] = needle
+                context = decode(tokenizer, hay)
                 yield Example(
                     id=example_id,
                     prompt=_fill(self.prompt, texts | {"context": context}),
@@ -265,7 +281,7 @@ class Needle:
             raise ConfigError(f"task.answers={short(self.answers)} is not a list of texts: use task.answers=['first','second']")
         if "{context}" not in self.prompt:
             raise ConfigError(f"task.prompt={short(self.prompt)} has no {{context}}: put {{context}} where the haystack goes")
-        for knob, least in (("samples", 1), ("reserve_tokens", 0), ("max_new_tokens", 1), ("min_new_tokens", 0)):
+        for knob, least in (("samples", 1), ("distractors", 0), ("reserve_tokens", 0), ("max_new_tokens", 1), ("min_new_tokens", 0)):
             whole(getattr(self, knob), f"task.{knob}", least)
         if self.min_new_tokens > self.max_new_tokens:
             raise ConfigError(f"task.min_new_tokens={self.min_new_tokens} is above task.max_new_tokens={self.max_new_tokens}: use less")
@@ -281,6 +297,13 @@ class Needle:
                 f"task.samples={self.samples} would repeat the same example, as no template of {self.name} holds {{key}} or {{value}}: use "
                 "task.samples=1"
             )
+        if self.distractors and "{key}" not in self.needle:
+            raise ConfigError(
+                f"task.distractors={self.distractors} would repeat the same needle, as task.needle of {self.name} holds no {{key}}: use "
+                "task.distractors=0"
+            )
+        if self.distractors >= MOST:
+            raise ConfigError(f"task.distractors={self.distractors} is not below {MOST}, the number of different keys: use fewer")
         _ = self.metrics  # refuses an unknown ``show``
 
 

@@ -6,12 +6,13 @@ Each module has one command: ``NAME``, ``HELP``, ``arguments(parser)`` and ``run
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import compare, data, imports, report, score, wandb
+from harness.commands import compare, data, doctor, imports, lists, new, report, score, show, wandb
 from harness.errors import ConfigError
 
 
@@ -34,7 +35,8 @@ class Command(Protocol):
         ...
 
 
-COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in (report, compare, score, data, imports, wandb)}
+_MODULES = (lists, show, doctor, report, compare, score, data, imports, wandb, new)
+COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in _MODULES}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,8 +50,12 @@ def command_line(words: Sequence[str]) -> None:
     """Run the command that the first word names.
 
     Raises:
+        ConfigError: there is none of this name.
         KvgaugeError: as the command.
     """
+    if words[0] not in COMMANDS:
+        near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
+        raise ConfigError(f"{words[0]} is no command: use {', '.join(near)}; settings of a run are written knob=value")
     command = COMMANDS[words[0]]
     parser = _Parser(prog=f"kvgauge {command.NAME}", description=command.HELP)
     command.arguments(parser)

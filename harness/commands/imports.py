@@ -16,12 +16,12 @@ from harness.aggregate import cell_summary
 from harness.budget import FULL, parse_budget
 from harness.build import build, build_task, task_config
 from harness.commands.report import rebuild
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError
 from harness.names import check_model_name, check_name
 from harness.provenance import provenance
 from harness.schema import Cell, CellResult, Manifest, Predictions, Record
 from harness.store import CellWriter, cell_folder, read_records
-from harness.task import Importer, Task
+from harness.task import Importer, Task, published_examples
 
 NAME = "import"
 HELP = "Read predictions of other programs into results, scored as ours are."
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         ConfigError: something that the path does not say is not given either, or is unusable.
         DataError: a file is not of its format.
-        StoreError: a cell holds something else already.
+        StoreError: a cell holds something else already, or the results folder cannot be written.
     """
     if wrong := [change for change in arguments.set if not change.startswith("task.")]:
         raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
@@ -67,18 +67,21 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         raise ConfigError(f"task={arguments.task} imports nothing: use longbench")
     if arguments.format not in importer.formats:
         raise ConfigError(f"--format {arguments.format} is unknown: use {', '.join(importer.formats)}")
-    imports = _plan(importer.predictions(arguments.path, arguments.format), config, arguments)
+    to = arguments.to.expanduser()
+    imports = _plan(importer.predictions(arguments.path, arguments.format), config, arguments, to, console)
     new = sum(_write(one) for one in imports)
     for model in dict.fromkeys(one.manifest.model for one in imports):
-        try:
-            rebuild(arguments.to / model, arguments.to / "report", console)
-        except StoreError as error:  # tasks may have no cell in common yet: more files may follow
-            console.print(str(error), markup=False, soft_wrap=True)
+        rebuild(to / model, to / "report", console)
     console.print(f"imported {sum(len(one.file.rows) for one in imports)} predictions from {len(imports)} files: {new} new")
 
 
-def _plan(files: Sequence[Predictions], config: Mapping[str, Any], arguments: argparse.Namespace) -> list[_Import]:
-    """Where each file goes; nothing is written before all of them have a place of their own."""
+def _plan(
+    files: Sequence[Predictions], config: Mapping[str, Any], arguments: argparse.Namespace, to: Path, console: Console
+) -> list[_Import]:
+    """Where each file goes; nothing is written before all of them have a place of their own.
+
+    A program that has no use for a budget may still file its texts once for each: equal ones at ``full`` are taken once.
+    """
     cells = [Cell(_label(file, arguments), _budget(file, arguments)) for file in files]
     # Methods that keep everything come first in tables; within a method, cells stand by budget.
     order = sorted({(cell.budget != FULL.text, cell.label) for cell in cells})
@@ -86,7 +89,10 @@ def _plan(files: Sequence[Predictions], config: Mapping[str, Any], arguments: ar
     imports: dict[Path, _Import] = {}
     for file, cell in zip(files, cells, strict=True):
         model = check_model_name(_given(file.model, arguments.model, "--model", file.file), "--model")
-        folder = cell_folder(arguments.to.expanduser(), model, file.task, cell)
+        folder = cell_folder(to, model, file.task, cell)
+        if folder in imports and cell.budget == FULL.text and imports[folder].file.rows == file.rows:
+            console.print(f"{file.file} is left out: it holds what {imports[folder].file.file} holds", markup=False, soft_wrap=True)
+            continue
         if folder in imports:
             raise ConfigError(
                 f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each with its --label"
@@ -109,6 +115,7 @@ def _plan(files: Sequence[Predictions], config: Mapping[str, Any], arguments: ar
             task_config=ours,
             provenance={**where, "file": str(file.file)},
             breakdown=task.breakdown,
+            published=published_examples(task),
         )
         imports[folder] = _Import(file, task, manifest, folder)
     return list(imports.values())

@@ -63,16 +63,18 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
         console.print(str(file), markup=False, soft_wrap=True)
 
 
-def write_overview(grids: Sequence[Grid], together: Sequence[SuiteResult], to: Path) -> list[Path]:
+def write_overview(grids: Sequence[Grid], together: Sequence[SuiteResult], to: Path, model: str | None = None) -> list[Path]:
     """Write what spans models and tasks: comparisons with published numbers, and the page.
 
     Args:
         grids: one per model and task.
         together: the suites they belong to.
         to: the report's folder.
+        model: whose comparisons are files of their own; None for all. The page has all in any case.
 
     Raises:
         OSError, StoreError: a file cannot be written.
     """
     sheets = beside_published(grids)
-    return [*write_sheets(sheets, to), write_page(grids, together, sheets, to / "index.html")]
+    asked = [sheet for sheet in sheets if model in (None, sheet[0].parts[0])]
+    return [*write_sheets(asked, to), write_page(grids, together, sheets, to / "index.html")]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from harness.aggregate import cell_summary
-from harness.build import recorded_tasks
 from harness.commands.report import rebuild
-from harness.errors import StoreError
-from harness.reader import read_grids
-from harness.schema import Example, Manifest, Record
-from harness.store import CellWriter
-from harness.task import Task
+from harness.errors import ConfigError
+from harness.reader import read_grids, read_manifests
+from harness.rescoring import recorded_task, rescored, with_scoring
+from harness.store import CellWriter, replace_manifests
 
 NAME = "score"
 HELP = "Score the records of a results folder again, without a model and without data, and write its report again."
@@ -27,19 +29,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="task.KNOB=VALUE", help="score in another way, as task.code_similarity=levenshtein"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Every cell at or below the path.
 
     Raises:
+        ConfigError: a setting that cannot be changed, or not to this value.
         KvgaugeError: there are no results, or a cell's task cannot be made.
     """
+    if arguments.set:
+        _change(arguments.path, parse_settings(arguments.set))
     total = changed = 0
     for grid in read_grids(arguments.path):
         for cell in grid.result.cells:
             manifest, folder = grid.manifests[cell.cell], grid.folders[cell.cell]
-            task = _task(manifest, folder)
+            task = recorded_task(manifest, folder)
             again = [rescored(record, task) for record in cell.records]
             different = [new for new, old in zip(again, cell.records, strict=True) if new.scores != old.scores]
             with closing(CellWriter(folder, manifest)) as writer:
@@ -52,17 +60,25 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     console.print(f"scored {total} records again: {changed} changed")
 
 
-def rescored(record: Record, task: Task) -> Record:
-    """A record with the scores that the task gives its text now; an error record as it is."""
-    if record.error is not None:
-        return record
-    example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
-    return replace(record, scores=dict(task.score(example, record.text)))
+def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says of the task, without ``task.``.
+
+    Raises:
+        ConfigError: a change of something else.
+    """
+    if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
+        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+    parsed = OverridesParser.create().parse_overrides(list(changes))
+    return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}
 
 
-def _task(manifest: Manifest, folder: Path) -> Task:
-    tasks, _ = recorded_tasks(manifest.task_config)
-    found = next((task for task in tasks if task.name == manifest.task), None)
-    if found is None:
-        raise StoreError(f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again")
-    return found
+def _change(path: Path, values: Mapping[str, Any]) -> None:
+    """Write other manifests: of all cells or, where one cannot be changed, of none.
+
+    Cells that have theirs already stay, so that the same command ends what an earlier one began.
+    """
+    manifests = read_manifests(path)
+    if path in manifests:
+        raise ConfigError(f"{path} is one cell, and all cells of a task are scored alike: give {path.resolve().parent}")
+    wanted = {folder: with_scoring(manifest, folder, values) for folder, manifest in manifests.items()}
+    replace_manifests({folder: manifest for folder, manifest in wanted.items() if manifest != manifests[folder]})

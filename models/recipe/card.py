@@ -6,6 +6,7 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pandas as pd
 from jinja2 import Environment, StrictUndefined
@@ -78,8 +79,9 @@ def recipe_hash(config: DictConfig) -> str:
     digest = hashlib.sha256()
     for path in _TEXT_SOURCES:
         digest.update(path.read_bytes())
-    settings = {key: config[key] for key in ("seed", "model", "data", "optimizer", "stages")}
-    digest.update(OmegaConf.to_yaml(OmegaConf.create(settings), resolve=True, sort_keys=True).encode())
+    values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    settings = {key: values[key] for key in ("seed", "model", "data", "optimizer", "stages")}
+    digest.update(OmegaConf.to_yaml(OmegaConf.create(settings), sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 

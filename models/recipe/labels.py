@@ -1,7 +1,7 @@
 """A small classification task in the form of TREC, as LongBench's trec has it: labelled questions, then one without its label.
 
-Its questions are generated, so that a model which has read nothing can take it: the first words of a question decide its type, and the
-examples tell which type goes with them. ``python models/recipe/labels.py`` writes ``models/labels/data.zip``.
+Its questions are generated, so that a model which has read nothing can take it: what a question asks about, its last word, decides its
+type, and the examples tell which type goes with it. ``python models/recipe/labels.py`` writes ``models/labels/data.zip``.
 """
 
 from __future__ import annotations
@@ -17,19 +17,28 @@ SEED = 7
 RECORDS = 200  # as LongBench's trec
 
 _TYPES = {
-    "Person": "Who left the {thing} at {place}?",
-    "Place": "Where did {name} leave the {thing}?",
-    "Date": "When did {name} come to {place}?",
-    "Reason": "Why did {name} hide the {thing} at {place}?",
-    "Owner": "Whose {thing} was found at {place}?",
-    "Choice": "Which {thing} did {name} take to {place}?",
-    "Number": "How many of them did {name} bring to {place}?",
-    "Distance": "How far did {name} carry the {thing}?",
-    "Duration": "How long did the {thing} lie at {place}?",
-    "Weight": "How heavy was the {thing} of {name}?",
-    "Object": "What did {name} find at {place}?",
-    "Opinion": "Should {name} sell the {thing}?",
+    "drum": "Music",
+    "ledger": "Paper",
+    "sledge": "Vehicle",
+    "mirror": "Glass",
+    "spade": "Tool",
+    "cider": "Drink",
+    "overcoat": "Clothing",
+    "goose": "Animal",
+    "orchard": "Garden",
+    "candle": "Light",
+    "anchor": "Metal",
+    "pillow": "Bedding",
 }
+_QUESTIONS = (
+    "Who left {place} with the {thing}?",
+    "Where did {name} find the {thing}?",
+    "When did {name} come back to {place} for the {thing}?",
+    "Why did {name} never speak of the {thing}?",
+    "What did {name} do at {place} with the {thing}?",
+    "How far did {name} go for the {thing}?",
+    "Did anyone at {place} ask {name} about the {thing}?",
+)
 _SLOTS = {
     "name": ("Oskar", "Lena", "the miller", "Irma", "the old pilot", "Theo", "Paula", "the cook", "Bela", "the twins"),
     "place": (
@@ -43,7 +52,6 @@ _SLOTS = {
         "the ferry",
         "the barn",
     ),
-    "thing": ("drum", "copper pan", "ledger", "blue coat", "sledge", "bell", "wax seal", "saw", "cider jug", "mirror", "spade", "flute"),
 }
 
 
@@ -60,11 +68,11 @@ def records(count: int, examples_of_a_type: int, seed: int) -> list[dict[str, ob
     for _ in range(count):
         questions: dict[str, str] = {}
         asked = draw.choice(list(_TYPES))
-        for kind in [*_TYPES] * examples_of_a_type + [asked]:
-            question = _question(kind, draw)
+        for thing in [*_TYPES] * examples_of_a_type + [asked]:
+            question = _question(thing, draw)
             while question in questions:
-                question = _question(kind, draw)
-            questions[question] = kind
+                question = _question(thing, draw)
+            questions[question] = _TYPES[thing]
         *examples, (question, answer) = questions.items()
         draw.shuffle(examples)
         context = "".join(f"Question: {text}\nType: {kind}\n" for text, kind in examples)
@@ -75,14 +83,14 @@ def records(count: int, examples_of_a_type: int, seed: int) -> list[dict[str, ob
             "length": len(context.split()),
             "dataset": "trec",
             "language": "en",
-            "all_classes": list(_TYPES),
+            "all_classes": list(_TYPES.values()),
         }
         made.append(record | {"_id": hashlib.sha256(json.dumps(record).encode()).hexdigest()[:48]})
     return made
 
 
-def _question(kind: str, draw: random.Random) -> str:
-    return _TYPES[kind].format(**{slot: draw.choice(words) for slot, words in _SLOTS.items()})
+def _question(thing: str, draw: random.Random) -> str:
+    return draw.choice(_QUESTIONS).format(thing=thing, **{slot: draw.choice(words) for slot, words in _SLOTS.items()})
 
 
 def write(path: Path) -> None:

@@ -1,24 +1,25 @@
 """Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
 
-Four kinds: a *span* that goes on after its first words were given again; a *fact*, a value that belongs to a key; *labels*, which the
-first words of a question decide; and *echoes*, a filler that keeps repeating pieces of itself. Everything is drawn anew for every step.
+The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
+a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
+question decide; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, invented_text, town_text, word
+from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
 
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "label")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -34,6 +35,7 @@ class Pools:
     openers: tuple[Ids, ...]
     joiners: tuple[Ids, ...]
     facts: tuple[tuple[Ids, ...], ...]
+    phrases: tuple[tuple[Ids, ...], ...]
     labels: tuple[tuple[Ids, ...], ...]
     vocabulary: int
     begin: int
@@ -53,6 +55,7 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         tuple(map(encode, OPENERS)),
         tuple(map(encode, JOINERS)),
         tuple(tuple(map(encode, wording)) for wording in FACTS),
+        tuple(tuple(map(encode, wording)) for wording in PHRASES),
         tuple(tuple(map(encode, wording)) for wording in LABELS),
         len(tokenizer),
         int(tokenizer.bos_token_id),
@@ -69,7 +72,15 @@ class Writer:
 
     def write(self, kind: str) -> tuple[Ids, list[bool]]:
         """``tokens`` ids, which begin with ``<s>``, and which of them are asked for."""
-        ids, asked = {"echo": self._echo, "span": self._span, "fact": self._fact, "label": self._label}[kind](self.tokens - 1)
+        kinds = {
+            "echo": self._echo,
+            "span": self._span,
+            "fact": self._fact,
+            "label": self._label,
+            "phrase": self._phrase,
+            "question": self._question,
+        }
+        ids, asked = kinds[kind](self.tokens - 1)
         return [self.pools.begin, *ids], [False, *asked]
 
     # -- words ---------------------------------------------------------------------------------------------------
@@ -156,15 +167,25 @@ class Writer:
         return self._assemble(room, plants, tail, asked)
 
     def _fact(self, room: int) -> tuple[Ids, list[bool]]:
-        """Facts of one wording; from one up to all of them are asked for."""
-        pre, mid, post, ask, lead = self._fact_wording()
-        make_key, make_value = self._keys(), self._values()
+        """Keys with values, which are numbers or short."""
+        return self._ask(room, self._fact_wording(), self._keys(), self._values(), 80, with_end=False)
+
+    def _phrase(self, room: int) -> tuple[Ids, list[bool]]:
+        """Sentences of which the first part is asked for again, as the needle of the standard test is."""
+        wording = self.pools.phrases[self._below(len(self.pools.phrases))]
+        return self._ask(room, wording, lambda: self._words(2, 9), lambda: self._words(2, 12), 100, with_end=True)
+
+    def _ask(
+        self, room: int, wording: tuple[Ids, ...], make_key: Callable[[], Ids], make_value: Callable[[], Ids], each: int, with_end: bool
+    ) -> tuple[Ids, list[bool]]:
+        """Facts of one wording; from one up to all of them are asked for, with what ends them or without."""
+        pre, mid, post, ask, lead = wording
         facts: dict[tuple[int, ...], Ids] = {}
         used = 0
-        wanted = self._count(room, 80)
+        wanted = self._count(room, each)
         while len(facts) < wanted:
             key, value = make_key(), make_value()
-            used += len(pre) + len(mid) + len(post) + len(ask) + len(lead) + 2 * (len(key) + len(value))
+            used += len(pre) + len(mid) + len(post) + len(ask) + len(lead) + 2 * (len(key) + len(value)) + with_end * len(post)
             if used > room or tuple(key) in facts:
                 break
             facts[tuple(key)] = value
@@ -176,9 +197,9 @@ class Writer:
         tail: Ids = []
         asked: list[bool] = []
         for wanted_key, answer in questions:
-            question = [*ask, *wanted_key, *lead]
-            tail += question + answer
-            asked += [False] * len(question) + [True] * len(answer)
+            question, expected = [*ask, *wanted_key, *lead], answer + (post if with_end else [])
+            tail += question + expected
+            asked += [False] * len(question) + [True] * len(expected)
         return self._assemble(room, plants, tail, asked)
 
     def _label(self, room: int) -> tuple[Ids, list[bool]]:
@@ -202,6 +223,28 @@ class Writer:
             asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(behind)
             seen.add(pick)
         return (filler + ids)[:room], ([False] * len(filler) + asked)[:room]
+
+    def _question(self, room: int) -> tuple[Ids, list[bool]]:
+        """Labels in words: the last word of a question, or the last two, tell its type."""
+        before, between, behind = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
+        lasts = [word(self.rng) for _ in range(2)]
+        classes = [
+            (f"{word(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else word(self.rng), word(self.rng).capitalize())
+            for _ in range(self._between(2, 14))
+        ]
+        most = self._between(2, 12)
+        ids: Ids = []
+        asked: list[bool] = []
+        seen: set[int] = set()
+        while len(ids) < room:
+            pick = self._below(len(classes))
+            mark, name = classes[pick]
+            question = self.pools.encode(before.rstrip()) + self._words(1, most) + self.pools.encode(f" {mark}?{between}")
+            label, end = self.pools.encode(f" {name}"), self.pools.encode(behind)
+            ids += question + label + end
+            asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(end)
+            seen.add(pick)
+        return ids[:room], asked[:room]
 
     def _mark(self, firsts: list[str], text: bool) -> Ids:
         """What a question of a class begins with: one word, or two of which another class may share the first."""
@@ -244,6 +287,15 @@ class Writer:
         dash = "-" if self.rng.random() < 0.7 else " "
         return lambda: self.pools.encode(f"{firsts[self._below(len(firsts))]}{dash}{seconds[self._below(len(seconds))]}")
 
+    def _words(self, least: int, most: int) -> Ids:
+        """Common small words and invented ones, a space before each."""
+        chosen = [
+            SMALL_WORDS[self._below(len(SMALL_WORDS))] if self.rng.random() < 0.4 else word(self.rng)
+            for _ in range(self._between(least, most))
+        ]
+        chosen = [part.capitalize() if self.rng.random() < 0.15 else part for part in chosen]
+        return self.pools.encode("".join(f" {part}" for part in chosen))
+
     def _values(self) -> Callable[[], Ids]:
         """A number of up to twelve digits, random tokens, or an invented word."""
         draw = self.rng.random()
@@ -267,12 +319,22 @@ class Writer:
         return ids + tail, [False] * len(ids) + asked
 
 
-def batch(pools: Pools, seed: list[int], tokens: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def batch(
+    pools: Pools, seed: list[int], tokens: int, count: int, mixture: Mapping[str, float]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """``count`` sequences of ``tokens`` ids and which ids are asked for; the same for the same arguments.
+
+    Args:
+        pools: what to write with.
+        seed: of everything drawn.
+        tokens: length of each sequence.
+        count: number of sequences.
+        mixture: share of each kind; they add up to 1.
 
     Returns:
         Two arrays ``[count, tokens]``.
     """
     rng = np.random.default_rng(seed)
-    written = [Writer(pools, rng, tokens).write(KINDS[int(rng.choice(4, p=(0.3, 0.3, 0.25, 0.15)))]) for _ in range(count)]
+    kinds, shares = list(mixture), list(mixture.values())
+    written = [Writer(pools, rng, tokens).write(kinds[int(rng.choice(len(kinds), p=shares))]) for _ in range(count)]
     return np.array([ids for ids, _ in written]), np.array([asked for _, asked in written])

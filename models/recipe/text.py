@@ -30,6 +30,14 @@ FACTS = (  # before the key, between key and value, behind the value; then the s
     ("\n", ":", "\n", "\n", ":"),
     (" ", " =", ";", "\n", " ="),
 )
+PHRASES = (  # the same of sentences
+    ("\nThe", " is", ".\n", " </book>.\n Based on the content of the book, Question: The", " is: \nAnswer:"),
+    ("\nThe", " is", ".\n", "\nQuestion: The", " is: \nAnswer:"),
+    (" The", " was", ".", "\nQuestion: The", " was:\nAnswer:"),
+    ("\n", " is", ".\n", "\nQuestion: What is", "?\nAnswer:"),
+    ("\nThe", " is", ".\n", "\nThe", " is"),
+    (" When", ", then", ".", "\nWhen", ", then"),
+)
 LABELS = (  # before a question, between question and label, behind the label
     ("Question: ", "\nType:", "\n"),
     ("", " ->", "\n"),
@@ -42,7 +50,7 @@ _ONSETS = (
 )  # fmt: skip
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oo", "ou", "ar", "er", "or")
 _CODAS = ("", "", "", "n", "r", "l", "s", "t", "m", "nd", "st", "ck", "ng", "x")
-_SMALL = (
+SMALL_WORDS = (
     "the", "a", "of", "to", "and", "in", "is", "it", "that", "was", "for", "on", "with", "as", "at", "by", "not", "you", "are",
     "what", "have", "this", "do", "one", "or", "there", "all", "they", "from", "but", "people", "more",
 )  # fmt: skip
@@ -77,7 +85,7 @@ def invented_text(rng: np.random.Generator, characters: int) -> str:
         count = int(rng.integers(4, 25))
         small = rng.random(count) < 0.45
         chosen = [
-            _SMALL[int(rng.integers(len(_SMALL)))] if is_small else words[index]
+            SMALL_WORDS[int(rng.integers(len(SMALL_WORDS)))] if is_small else words[index]
             for is_small, index in zip(small, rng.choice(len(words), count, p=zipf), strict=True)
         ]
         if rng.random() < 0.1:

@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Stage:
     steps: int
     until: float
     rate: float
+    first_token_weight: float
+    mixture: Mapping[str, float]
 
 
 @dataclass
@@ -106,10 +108,8 @@ def train(
             rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * state.step_of_stage / stage.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        ids, asked = batch(pools, [seed, state.step], stage.tokens, stage.batch_tokens // stage.tokens)
-        loss, accuracy = _step(
-            model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), optimizer_config.first_token_weight
-        )
+        ids, asked = batch(pools, [seed, state.step], stage.tokens, stage.batch_tokens // stage.tokens, stage.mixture)
+        loss, accuracy = _step(model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), stage.first_token_weight)
         torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer_config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

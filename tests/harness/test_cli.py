@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.commands import COMMANDS
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -148,7 +149,9 @@ BAD_INPUT = [
     (["method.h2o.label=a/b"], 2, "cannot name a folder"),
     (["bugdet=3"], 2, "did you mean budget?"),
     (["+foo=3"], 2, "foo is not a setting"),
-    (["budget=[1"], 2, "the command line cannot be read"),
+    (["budget=[1"], 2, "the list [1 has no end: write it without spaces"),
+    (["method=[fullkv,", "snapkv]"], 2, "the list [fullkv, has no end: write it without spaces, as in method=[snapkv,pyramidkv]"),
+    (["method=fullkv,snapkv"], 2, "method=fullkv,snapkv is no list: write method=[fullkv,snapkv]"),
     (["selection.ties=x"], 2, "selection.ties=x is unknown"),
     (["engine.width=0"], 2, "engine.width=0"),
     (["limit=0"], 2, "limit=0"),
@@ -183,6 +186,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (folder / "prompts.json").write_text(json.dumps(prompts))
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(("word", "remedy"), [("repot", "use report"), ("xyz", f"use {', '.join(COMMANDS)}")])
+def test_an_unknown_command_names_the_nearest_or_all(kvgauge: Command, word: str, remedy: str) -> None:
+    done = kvgauge(word, "results")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"kvgauge: {word} is no command: {remedy}; settings of a run are written knob=value\n"
 
 
 @pytest.mark.parametrize(("words", "code", "message"), BAD_INPUT, ids=[" ".join(words) for words, *_ in BAD_INPUT])

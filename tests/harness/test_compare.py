@@ -57,6 +57,7 @@ def write(
     metric: str = "m",
     prompt: str = "00",
     tokens: int = 1000,
+    published: int | None = None,
 ) -> None:
     """One cell with one record per score, 0-1; None is an error record. ``method`` without a class is an imported cell."""
     found = {"class": CLASSES[cell.label], "window": 8} if method is None else method
@@ -70,6 +71,7 @@ def write(
         heatmap_axes=None,
         note="",
         breakdown=None,
+        published=published,
         task_config=config,
         provenance={},
     )
@@ -167,8 +169,8 @@ def test_numbers_intervals_and_verdicts_are_those_of_the_records(kvgauge: Comman
 
 
 def test_what_is_missing_on_either_side_is_a_dash(kvgauge: Command, tmp_path: Path) -> None:
-    write(tmp_path, [1.0, 0.0, 1.0], Cell("snapkv", "64"))
-    write(tmp_path, [1.0, 1.0, None], Cell("snapkv", "32"))
+    write(tmp_path, [1.0, 0.0, 1.0] * 2, Cell("snapkv", "64"))
+    write(tmp_path, [*[1.0] * 5, None], Cell("snapkv", "32"))
     write(tmp_path, [1.0], Cell("snapkv", "64"), task="longbench-lsht")
     done = kvgauge("compare", str(tmp_path))
     rows = lines_of((tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.md").read_text(), "By dataset")
@@ -177,7 +179,7 @@ def test_what_is_missing_on_either_side_is_a_dash(kvgauge: Command, tmp_path: Pa
     assert ours[place] == "66.67" and set(ours[3:place] + ours[place + 1 :]) == {"–"}  # one dataset makes no average
     at = next(place for place, row in enumerate(rows) if row[:2] == ["SnapKV", "32"])
     of_32 = {row[2]: row[place] for row in rows[at : at + 5]}
-    assert of_32 == {"ours": "100.00", "95 % low": "100.00", "95 % high": "100.00", "theirs": "–", "n": "2 of 3"}
+    assert of_32 == {"ours": "100.00", "95 % low": "100.00", "95 % high": "100.00", "theirs": "–", "n": "5 of 6"}
     assert "n of N: our numbers cover only the n examples that have a result." in done.out
     assert "not in the published table: lsht." in done.out
     assert "nan" not in done.out.lower()
@@ -244,7 +246,9 @@ def test_another_needle_is_not_held_against_the_published_one(kvgauge: Command, 
     write(tmp_path, [1.0], Cell("snapkv", "128"), task="needle", config={**NEEDLE, "show": "contains_answer"}, metric="contains_answer")
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 2
-    assert "task needle shows contains_answer, and" in done.err and "compare a task with task.show=word_overlap" in done.err
+    assert "task needle shows contains_answer, and" in done.err
+    folder = tmp_path / MODEL / "needle"
+    assert f"change that with kvgauge score {folder} --set task.show=word_overlap" in done.err
 
 
 def test_what_has_no_counterpart_is_left_out_and_said_to_be(kvgauge: Command, tmp_path: Path) -> None:
@@ -292,8 +296,8 @@ def test_unknown_prompt_lengths_are_dashes(kvgauge: Command, tmp_path: Path) -> 
 def test_two_folders_are_paired_by_example(kvgauge: Command, tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     for dataset in PAPER_DATASETS:
-        write(a, [0.0, 0.5, 1.0, 1.0], Cell("snapkv", "64"), task=f"longbench-{dataset}")
-        write(b, [0.5, 1.0, 1.0, None], Cell("snapkv", "64"), task=f"longbench-{dataset}", model="other", prompt="11")
+        write(a, [0.0, 0.5, 1.0, 1.0] * 2, Cell("snapkv", "64"), task=f"longbench-{dataset}")
+        write(b, [0.5, 1.0, 1.0, None] * 2, Cell("snapkv", "64"), task=f"longbench-{dataset}", model="other")
     write(b, [0.5], Cell("h2o", "64"), task="longbench-qasper", model="other")
     done = kvgauge("compare", str(a), str(b))
     assert done.code == 0, done.err
@@ -301,22 +305,61 @@ def test_two_folders_are_paired_by_example(kvgauge: Command, tmp_path: Path) -> 
     found = {(row["method"], row["column"]): row for row in read_csv(folder / "paired.csv")}
     qasper = found["snapkv", "qasper"]
     assert float(qasper["a"]) == 62.5 and float(qasper["b"]) == pytest.approx(250 / 3)
-    assert float(qasper["difference"]) == pytest.approx(100 / 3)  # over three pairs, not the difference of the means
+    assert float(qasper["difference"]) == pytest.approx(100 / 3)  # over the pairs, not the difference of the means
     assert float(qasper["difference_low"]) <= 100 / 3 <= float(qasper["difference_high"])
-    assert (qasper["n"], qasper["expected"], qasper["errors"], qasper["other_prompts"]) == ("3", "4", "1", "3")
+    assert (qasper["n"], qasper["expected"], qasper["errors"], qasper["other_prompts"]) == ("6", "8", "2", "0")
     average = found["snapkv", "average of 16"]
-    assert float(average["difference"]) == pytest.approx(100 / 3) and average["zero_is"] == "outside" and average["n"] == "48"
+    assert float(average["difference"]) == pytest.approx(100 / 3) and average["zero_is"] == "outside" and average["n"] == "96"
     assert found["h2o", "qasper"]["difference"] == "" and found["h2o", "qasper"]["b"] == "50.0"
     rows = lines_of((folder / "paired.md").read_text(), "By task")
     assert rows[0][3:5] == ["narrativeqa", "qasper"] and len(rows[0]) == 3 + 16
     assert ["snapkv", "64", "average of 16"] in [row[:3] for row in lines_of((folder / "paired.md").read_text(), "Averages")]
-    assert "48 pairs have another prompt in B than in A." in done.out and f"A: {a}. B: {b}." in done.out
+    assert f"A: {a}. B: {b}." in done.out
     assert (folder / "paired.tex").is_file()
+
+
+def test_examples_with_another_prompt_are_no_pairs(kvgauge: Command, tmp_path: Path) -> None:
+    cell, a, b = Cell("snapkv", "64"), tmp_path / "a", tmp_path / "b"
+    write(a, [0.5] * 7, cell)
+    write(b, [*[0.75] * 5, 0.0, 0.0], cell, prompt="11")
+    write(b, [0.75] * 5, cell)
+    done = kvgauge("compare", str(a), str(b))
+    assert done.code == 0, done.err
+    (row,) = (row for row in read_csv(a / "report" / MODEL / "longbench" / "paired.csv") if row["column"] == "qasper")
+    assert (row["difference"], row["n"], row["expected"], row["other_prompts"]) == ("25.0", "5", "7", "2")
+    assert float(row["b"]) == pytest.approx(100 * 3.75 / 7), "B's own mean has all of its results"
+    assert "2 examples have another prompt in B than in A and are left out of the difference." in done.out
+
+
+@pytest.mark.parametrize(("published", "verdict"), [(200, "trial: 6 of 200"), (7, "outside"), (None, "outside")])
+def test_a_trial_is_not_held_against_the_published_number(kvgauge: Command, tmp_path: Path, published: int | None, verdict: str) -> None:
+    write(tmp_path, [*[1.0] * 6, None], Cell("snapkv", "64"), published=published)
+    done = kvgauge("compare", str(tmp_path))
+    folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
+    (row,) = (row for row in read_csv(folder / "compare.csv") if row["column"] == "qasper" and row["label"])
+    assert row["theirs_is"] == verdict
+    layout = {row[2]: row for row in lines_of((folder / "compare.md").read_text(), "By dataset")[::-1]}
+    place = list(columns("longbench")).index("qasper") + 3
+    assert layout["theirs is"][place] == verdict.partition(":")[0]
+    assert layout["n"][place] == f"6 of {published or 7}"
+    assert ("ours is not held against it" in done.out) == (published == 200)
+    averages = lines_of((folder / "compare.md").read_text(), "Average of 16")
+    inside = next(row for row in averages if row[:2] == ["SnapKV", "64"])[averages[0].index("datasets inside")]
+    assert inside == ("–" if published == 200 else "0 of 1")
+
+
+def test_few_examples_have_no_interval_and_no_verdict(kvgauge: Command, tmp_path: Path) -> None:
+    write(tmp_path, [1.0] * 4, Cell("snapkv", "64"))
+    done = kvgauge("compare", str(tmp_path))
+    found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
+    (row,) = (row for row in found if row["column"] == "qasper" and row["label"])
+    assert (row["ours"], row["ours_low"], row["theirs_is"]) == ("100.0", "", "")
+    assert "no interval: fewer than 5 examples say too little of others." in done.out
 
 
 def test_equal_folders_differ_by_zero(kvgauge: Command, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write(tmp_path / name, [0.0, 1.0], Cell("snapkv", "64"), task="needle", config=NEEDLE, metric="word_overlap")
+        write(tmp_path / name, [0.0, 1.0] * 3, Cell("snapkv", "64"), task="needle", config=NEEDLE, metric="word_overlap")
     done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.code == 0, done.err
     (row,) = read_csv(tmp_path / "a" / "report" / MODEL / "needle" / "paired.csv")
@@ -337,7 +380,7 @@ ERRORS = {
     "{empty} holds no cell": ["{empty}"],
     "--model and --table choose published numbers, and two results folders were given": ["{ours}", "{other}", "--model", "x"],
     "{ours} and {tokens} have no task of one model in common": ["{ours}", "{tokens}"],
-    "task longbench-qasper shows m in one folder and m2 in the other": ["{ours}", "{metric}"],
+    "task longbench-qasper shows m in one folder and m2 in the other: score one as the other, with kvgauge score": ["{ours}", "{metric}"],
     "cannot be written (Not a directory): choose another folder with --to": ["{ours}", "--to", "{file}"],
 }
 

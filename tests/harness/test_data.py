@@ -108,7 +108,7 @@ def test_real_files_are_as_published(kvgauge: Command) -> None:
         (["check", str(DATA), "--task", "tokens"], 2, "task.prompts is not set"),
         (["check", str(DATA), "--task", "needle"], 2, "task=needle has no data files"),
         (["longbench", "x"], 2, "takes no path: "),
-        (["longbanch"], 2, "task=longbanch is not there: use longbench"),
+        (["longbanch"], 2, "task=longbanch is not there: did you mean longbench?"),
     ],
 )
 def test_what_cannot_be_looked_at_is_one_line(kvgauge: Command, words: list[str], code: int, message: str) -> None:

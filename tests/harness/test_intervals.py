@@ -54,8 +54,8 @@ def test_errors_are_left_out_of_means_and_of_pairs() -> None:
     assert draws.difference(OTHER, FULL)[0] == pytest.approx(-100 / 3)
 
 
-@pytest.mark.parametrize(("scores", "value"), [([0.25], 25.0), ([0.25, None], 25.0), ([None], math.nan)])
-def test_fewer_than_two_results_have_no_interval(scores: list[float | None], value: float) -> None:
+@pytest.mark.parametrize(("scores", "value"), [([0.25], 25.0), ([0.25] * 4 + [None], 25.0), ([None], math.nan)])
+def test_fewer_than_five_results_have_no_interval(scores: list[float | None], value: float) -> None:
     found, low, high = summarize(TaskDraws(grid(full=scores)).score(FULL))
     assert found == pytest.approx(value, nan_ok=True)
     assert math.isnan(low) and math.isnan(high)

@@ -52,7 +52,7 @@ def test_the_table_holds_unrounded_means_over_results_only() -> None:
 
 def test_percent_of_the_full_cache_goes_over_the_examples_that_both_have() -> None:
     of = result()
-    full = full_cache(of)
+    full = full_cache(of.cells)
     assert full is not None and full.cell.label == "fullkv"
     assert percent_of(of.cells[1], full, METRIC) == 50
 
@@ -111,3 +111,22 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_which() -> None:
 )
 def test_small_shares_keep_two_digits(share: float, text: str) -> None:
     assert percent(share) == text
+
+
+def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
+    note = "bytes % above 100: a cache of query heads can take more room"
+    assert note not in printed(result())
+    cells = tuple(replace(cell, records=tuple(replace(r, retention_bytes=2.0) for r in cell.records)) for cell in result().cells)
+    assert note in printed(result(cells=cells))
+
+
+def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) -> None:
+    """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which are the same."""
+    dark = []
+    for spread in (0.0, 2.0):
+        scores = [8.0 + spread * (-1) ** place for place in range(10)]
+        cell = CellResult(Cell("fullkv", "full"), 10, tuple(record(str(place), score, 100) for place, score in enumerate(scores)))
+        write_report(result(cells=(cell,)), tmp_path / str(spread))
+        pixels = imread(tmp_path / str(spread) / "summary.png")[..., :3]
+        dark.append(int((pixels.max(-1) < 0.4).sum()))
+    assert dark[1] > dark[0] + 50

@@ -13,6 +13,8 @@ from models.recipe.text import invented_text, town_text
 from models.recipe.tokenizer import train_tokenizer
 from tasks.haystack import SEED, builtin_text
 
+MIXTURE = {kind: 1 / len(KINDS) for kind in KINDS}
+
 
 @lru_cache(maxsize=1)
 def made() -> tuple[PreTrainedTokenizerBase, Pools]:
@@ -22,9 +24,9 @@ def made() -> tuple[PreTrainedTokenizerBase, Pools]:
 
 def test_the_same_arguments_give_the_same_batch_and_others_another() -> None:
     _, pools = made()
-    ids, asked = batch(pools, [1, 5], 128, 4)
-    again, _ = batch(pools, [1, 5], 128, 4)
-    other, _ = batch(pools, [1, 6], 128, 4)
+    ids, asked = batch(pools, [1, 5], 128, 4, MIXTURE)
+    again, _ = batch(pools, [1, 5], 128, 4, MIXTURE)
+    other, _ = batch(pools, [1, 6], 128, 4, MIXTURE)
     assert ids.shape == asked.shape == (4, 128)
     assert (ids == again).all() and (ids != other).any()
 

@@ -370,6 +370,40 @@ def test_two_files_for_one_cell_are_refused_before_anything_is_written(kvgauge: 
     refused(kvgauge, tmp_path, [str(tmp_path), "--format", "kvpress"], 2, "are both snapkv-12.5%")
 
 
+def test_a_full_cache_filed_under_several_budgets_is_taken_once_if_its_texts_are_equal(kvgauge: Command, tmp_path: Path) -> None:
+    case = golden("difflib")[0]
+    path = write(tmp_path / "files", "kvcache_factory", case)
+    path.rename(path.with_name("FullKV.json"))
+    other = Path(shutil.copytree(tmp_path / "files/llama_128", tmp_path / "files/llama_64")) / "narrativeqa/FullKV.json"
+    words = ("--format", "kvcache_factory", "--to", str(tmp_path / "to"))
+    done = kvgauge("import", str(tmp_path / "files"), *words)
+    assert done.code == 0, done.err
+    assert f"{other} is left out: it holds what {path.with_name('FullKV.json')} holds" in done.out
+    assert "imported 8 predictions from 1 files: 8 new" in done.out
+    shutil.rmtree(tmp_path / "to")
+    other.write_text(as_jsonl(lines(case | {"predictions": ["other"] * 8})))
+    refused(kvgauge, tmp_path, [str(tmp_path / "files"), "--format", "kvcache_factory"], 2, "are both fullkv-full: import one of them")
+
+
+def test_the_home_folder_is_the_same_for_cells_and_report(kvgauge: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    path = write(tmp_path, "kvcache_factory", golden("difflib")[0])
+    done = kvgauge("import", str(path), "--format", "kvcache_factory", "--to", "~/to")
+    assert done.code == 0, done.err
+    assert sorted(part.name for part in (tmp_path / "home/to").iterdir()) == ["llama", "report"]
+    assert not (tmp_path / "~").exists()
+
+
+def test_a_report_that_cannot_be_written_is_an_error(kvgauge: Command, tmp_path: Path) -> None:
+    path = write(tmp_path, "kvcache_factory", golden("difflib")[0])
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to/report").write_text("a file")
+    failed = kvgauge("import", str(path), "--format", "kvcache_factory", "--to", str(tmp_path / "to"))
+    assert failed.code == 5
+    assert "report cannot be written" in failed.err and failed.err.count("\n") == 1
+
+
 def test_a_cell_that_holds_something_else_is_left_as_it_is(kvgauge: Command, tmp_path: Path) -> None:
     case = golden("difflib")[0]
     words = ("--format", "kvcache_factory", "--to", str(tmp_path / "to"))

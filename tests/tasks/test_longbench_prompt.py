@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.errors import ConfigError
 from tasks.haystack import builtin_text
-from tasks.longbench_prompt import Frame, chat_frame, fit, truncate_middle
+from tasks.longbench_prompt import Frame, chat_frame, fit
 from tasks.prompts.longbench import MAX_NEW_TOKENS, NO_CHAT, TEMPLATES, fill
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +140,6 @@ def test_truncation_equals_the_official_rule_on_random_records(
 ) -> None:
     text = fill(dataset, context, question)
     kept = official(text, kind, max_tokens)
-    assert truncate_middle(text, tokenizer(kind), max_tokens) == kept
     fitted = fit(text, tokenizer(kind), max_tokens, None)
     assert list(fitted.ids) == tokenizer(kind)(kept).input_ids
     assert fitted.tokens_before_truncation == len(tokenizer(kind)(text).input_ids)
@@ -162,9 +161,9 @@ def test_long_prompt_keeps_both_ends_and_no_more_than_the_limit(kind: str) -> No
 def test_prompt_of_exactly_the_limit_is_kept_whole() -> None:
     text = builtin_text()[:500]
     made = tokenizer("byte_level")
-    tokens = len(made.encode(text))
-    assert truncate_middle(text, made, tokens) == text
-    assert truncate_middle(text, made, tokens - 1) != text
+    whole = made.encode(text)
+    assert list(fit(text, made, len(whole), None).ids) == whole
+    assert list(fit(text, made, len(whole) - 1, None).ids) != whole
 
 
 def test_special_tokens_of_the_text_are_lost_in_a_cut_and_only_there() -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import re
 import shutil
 import zipfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
+from harness import store
+from harness.commands import score
 from tasks.longbench_data import RECORDS, RECORDS_E, load
-from tasks.metrics import BUCKETS, published_buckets
+from tasks.metrics import BUCKETS
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +83,26 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
         assert set(record["kept"]) != {record["prompt_tokens"]}  # type: ignore[call-overload]
 
 
+def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(kvgauge: Command, model: str, tmp_path: Path) -> None:
+    words = ("task=longbench", "task.datasets=[qasper,trec]", f"task.data={DATA}", "method=[fullkv,snapkv]", "budget=[32,100000]", model)
+    assert kvgauge(*words, f"results_dir={tmp_path}").code == 0
+    table = pd.read_csv(tmp_path / REPORT / "scores.csv").set_index(["method", "budget", "column"])
+    alone = [
+        pd.read_csv(tmp_path / f"report/tiny-random/longbench-{name}/table.csv").set_index(["method", "budget"]).loc["snapkv", "32"]
+        for name in ("qasper", "trec")
+    ]
+    for name, one in zip(("qasper", "trec"), alone, strict=True):
+        row = table.loc["snapkv", "32", name]
+        assert all(row[column] == one[column] for column in ("kept_min", "kept_mean", "kept_max", "prompt_tokens_mean", "n"))
+    assert (table["kept_min"] <= table["kept_mean"]).all() and (table["kept_mean"] <= table["kept_max"]).all()
+    assert set(table.loc["snapkv", "100000"]["alias_of"]) == {"fullkv-full"} and table.loc["snapkv", "32"]["alias_of"].isna().all()
+    shown = (tmp_path / REPORT / "table.md").read_text()
+    assert "kept min/mean/max" in shown and "prompt tokens" in shown and "= fullkv-full" in shown
+    tex = (tmp_path / REPORT / "table.tex").read_text()
+    assert tex.splitlines()[0] == r"% needs \usepackage{booktabs} and \usepackage{graphicx}"
+    assert tex.count(r"\noindent\resizebox") == 2, "tasks, averages"
+
+
 SOME = "task.datasets=[qasper_e,trec,lcc,samsum_e]"
 GRID = ("task=longbench", SOME, "method=[fullkv,snapkv]", "budget=[32]")
 
@@ -133,6 +157,126 @@ def test_scoring_again_changes_nothing_and_restores_what_was_edited(kvgauge: Com
     }
 
 
+def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command, model: str, finished: Path, tmp_path: Path) -> None:
+    ways = ("task.code_similarity=levenshtein", "task.rouge_score=true", "task.official_zero=false")
+    run = (*GRID, f"task.data={DATA}", model)
+    assert kvgauge(*run, *ways, f"results_dir={tmp_path / 'other'}").code == 0
+    done = kvgauge("score", str(finished), *(word for way in ways for word in ("--set", way)))
+    assert done.code == 0, done.err
+    assert "scored 24 records again: 12 changed" in done.out, "of lcc and samsum_e"
+    ours, other = snapshot(finished), snapshot(tmp_path / "other")
+    assert set(ours) == set(other)
+    assert {name for name in ours if ours[name] != other[name]} == {
+        name for name in ours if name.endswith("manifest.json") or re.search(r"(lcc|samsum_e)/.*jsonl", name)
+    }
+    for name in (name for name in ours if name.endswith("manifest.json")):
+        found, wanted = json.loads(ours[name]), json.loads(other[name])
+        assert {**found, "provenance": {}} == {**wanted, "provenance": {}}
+    again = kvgauge(*run, *ways, f"results_dir={finished}")
+    assert "prefills: 0; cells: 8; new records: 0" in again.out, "such a run goes on from there"
+    assert "0 changed" in kvgauge("score", str(finished), "--set", ways[0]).out
+    assert kvgauge("score", str(finished), "--set", "task.code_similarity=difflib").code == 0
+    assert "code_similarity_difflib" in (finished / "tiny-random/longbench-lcc/snapkv-32/manifest.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "code", "message"),
+    [
+        ("", "task.protocol=paper", 2, "task.protocol of longbench-lcc does not change scores alone: run it again, or set one of task."),
+        ("", "task.code_similarity=indel", 2, "task.code_similarity='indel'"),
+        ("", "task.official_zero=1", 2, "task.official_zero=1 is neither true nor false"),
+        ("", "seed=3", 2, "--set seed=3 is no setting of the task"),
+        ("", "task.code_similarity=[a", 2, "the list [a has no end"),
+        ("tiny-random/longbench-lcc/snapkv-32", "task.code_similarity=levenshtein", 2, "is one cell, and all cells of a task are"),
+    ],
+)
+def test_scoring_in_a_way_that_cannot_be_changes_nothing(
+    kvgauge: Command, finished: Path, part: str, change: str, code: int, message: str
+) -> None:
+    before = snapshot(finished)
+    refused(kvgauge, ["score", str(finished / part), "--set", change], code, message)
+    assert snapshot(finished) == before
+
+
+def test_a_cell_that_is_being_written_keeps_all_from_being_scored_in_another_way(kvgauge: Command, finished: Path) -> None:
+    before = snapshot(finished)
+    with FileLock(finished / "tiny-random/longbench-trec/snapkv-32/.lock.0"):
+        refused(kvgauge, ["score", str(finished), "--set", "task.code_similarity=levenshtein"], 5, "is being written by another run")
+    assert snapshot(finished) == before
+
+
+def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("task=needle", "task.lengths=[300]", "task.depths=[50]", "method=fullkv", f"results_dir={tmp_path}")
+    assert kvgauge(*words).code == 0
+    done = kvgauge("score", str(tmp_path), "--set", "task.show=contains_answer")
+    assert done.code == 0, done.err
+    assert "0 changed" in done.out
+    assert "contains answer" in (tmp_path / "report/tiny-random/needle/table.md").read_text()
+    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.show")
+
+
+def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, model: str, tmp_path: Path) -> None:
+    for name in ("trec", "qasper", "lcc_e"):
+        shutil.copy(DATA / f"{name}.jsonl", tmp_path)
+    record = json.loads((DATA / "trec.jsonl").read_text().splitlines()[0])
+    (tmp_path / "trec.jsonl").write_text("".join(json.dumps(record | {"_id": str(n)}) + "\n" for n in range(200)))
+    words = ("task=longbench", f"task.data={tmp_path}", "method=fullkv", model, f"results_dir={tmp_path / 'results'}")
+    note = "fewer examples than published: qasper 3 of 200, lcc_e 3 of 300."
+    done = kvgauge(*words, "task.datasets=[qasper,trec,lcc_e]")
+    assert done.code == 0, done.err
+    assert done.out.count("fewer examples") == 1 and note in done.out
+    assert note in kvgauge("report", str(tmp_path / "results")).out
+    assert "fewer examples than published: longbench-qasper 3 of 200." in (
+        tmp_path / "results/report/tiny-random/longbench-qasper/table.md"
+    ).read_text().replace("\\", "")
+    assert "fewer examples" not in (tmp_path / "results/report/tiny-random/longbench-trec/table.md").read_text()
+
+
+@pytest.mark.parametrize("written", [1, 2])
+def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_ends_it(
+    kvgauge: Command, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    """Killed after so many manifests: in the middle of the first task that changes, or between it and the second."""
+    words = ("--set", "task.code_similarity=levenshtein", "--set", "task.rouge_score=true")
+    unbroken = Path(shutil.copytree(finished, tmp_path / "unbroken"))
+    assert kvgauge("score", str(unbroken), *words).code == 0
+    write, left = store.write_atomically, [written]
+
+    def killed(path: Path, text: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", killed)
+        assert kvgauge("score", str(finished), *words).code == 130
+    report = kvgauge("report", str(finished))
+    if written % 2:
+        assert report.code == 5 and report.err.count("\n") == 1
+        command = report.err.strip().rpartition("kvgauge score ")[2].split()
+        assert command[1::2] == ["--set"] * len(command[1::2])
+        assert kvgauge("score", *command).code == 0, "what the refusal names repairs this task"
+    done = kvgauge("score", str(finished), *words)
+    assert done.code == 0, done.err
+    found, wanted = ({name: data for name, data in snapshot(f).items() if "report/" not in name} for f in (finished, unbroken))
+    assert found == wanted
+
+
+def test_a_run_refuses_records_that_are_not_scored_its_way(
+    kvgauge: Command, model: str, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the manifests and before the records: what is on disk has scores of the other name."""
+    words = ("--set", "task.code_similarity=levenshtein")
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "read_grids", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+        assert kvgauge("score", str(finished), *words).code == 130
+    run = [*GRID, f"task.data={DATA}", model, f"results_dir={finished}", "task.code_similarity=levenshtein"]
+    refused(kvgauge, run, 5, f"score them with kvgauge score {finished / 'tiny-random/longbench-lcc'}")
+    assert kvgauge("score", str(finished)).code == 0
+    assert "new records: 0" in kvgauge(*run).out
+
+
 def test_longbench_e_is_shown_by_length_as_published(kvgauge: Command, finished: Path) -> None:
     for dataset, count in (("qasper_e", (1, 1, 1)), ("samsum_e", (1, 1, 1))):
         report = finished / f"report/tiny-random/longbench-{dataset}"
@@ -143,8 +287,7 @@ def test_longbench_e_is_shown_by_length_as_published(kvgauge: Command, finished:
             cell = finished / f"tiny-random/longbench-{dataset}" / {"fullkv": "fullkv-full", "snapkv": "snapkv-32"}[label]
             rows = records(cell)
             assert [row["group"]["length"] for row in rows] == [3999, 4000, 8000]  # type: ignore[index]
-            published = published_buckets([next(iter(row["scores"].values())) for row in rows], [3999, 4000, 8000])  # type: ignore[attr-defined]
-            assert {b: round(s, 2) for b, s in zip(part["bucket"], part["score"], strict=True)} == published
+            assert list(part["score"]) == [100 * next(iter(row["scores"].values())) for row in rows]  # type: ignore[attr-defined]
             assert tuple(part["n"]) == count
         assert "| bucket 0-4k | bucket 4-8k | bucket 8k+ |" in " ".join((report / "table.md").read_text().replace(":", "").split())
         assert "bucket 0-4k & bucket 4-8k & bucket 8k+" in (report / "table.tex").read_text()

@@ -317,6 +317,27 @@ def test_metric_to_show_comes_first_and_changes_no_setting(show: str) -> None:
 # --- the contract
 
 
+def test_other_needles_stand_among_the_sentences_each_with_its_own_key_and_number() -> None:
+    task = make("needle_many", lengths=[1500], depths=[0, 50, 100], samples=2)
+    for example in task.examples(byte_level()):
+        found = re.findall(r"One of the special magic numbers for ([a-z-]+) is: (\d{7})\.", example.prompt)
+        assert len(found) == len({key for key, _ in found}) == 21
+        (asked,) = re.findall(r"The special magic number for ([a-z-]+) mentioned", example.prompt)
+        assert [value for key, value in found if key == asked] == list(example.references)
+    places = []
+    for example in task.examples(byte_level())[::2]:
+        keys = re.findall(r"numbers for ([a-z-]+) is", example.prompt)
+        (asked,) = re.findall(r"number for ([a-z-]+) mentioned in the provided text is", example.prompt)
+        places.append(keys.index(asked))
+    assert places[0] < places[1] < places[2] == 20
+
+
+def test_other_needles_do_not_change_which_one_is_asked_for() -> None:
+    one, many = (make(name, lengths=[1500], depths=[50]).examples(byte_level())[0] for name in ("needle_magic", "needle_many"))
+    assert one.references == many.references
+    assert make("needle_magic").settings() != make("needle_many").settings()
+
+
 @pytest.mark.parametrize("preset", ["needle", "needle_magic", "needle_published"])
 def test_presets_meet_the_task_contract(preset: str) -> None:
     task: Task = make(preset)
@@ -436,6 +457,8 @@ def test_whole_depths_become_integers() -> None:
         ({"answers": "blue"}, "task.answers='blue' is not a list of texts"),
         ({"answers": ["  "]}, "is not a list of texts"),
         ({"samples": 0}, "task.samples is 0"),
+        ({"distractors": -1}, "task.distractors is -1"),
+        ({"distractors": 3}, "would repeat the same needle"),
         ({"samples": 2}, "would repeat the same example"),
         ({"reserve_tokens": -1}, "task.reserve_tokens is -1"),
         ({"max_new_tokens": 0}, "task.max_new_tokens is 0"),

@@ -1,0 +1,33 @@
+"""``kvgauge show``: one method, model, task … with its knobs, their defaults and their sources."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from harness.catalog import GROUPS, choice
+
+NAME = "show"
+HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``show GROUP NAME``."""
+    parser.add_argument("group", choices=[*GROUPS], help="which axis")
+    parser.add_argument("name", help="its value, as kvgauge list shows it")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Print the module's account of itself and the YAML as it lies.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    found = choice(arguments.group, arguments.name)
+    if found.module_doc:
+        console.print(found.module_doc, markup=False, soft_wrap=True)
+        console.print()
+    knobs = f"{found.group}.{found.name}.<knob>" if found.group == "method" else f"{found.group}.<knob>"
+    console.print(f"conf/{found.group}/{found.name}.yaml; on the command line {knobs}=…", style="bold", markup=False, soft_wrap=True)
+    console.print(found.text.rstrip(), markup=False, soft_wrap=True)

@@ -1,0 +1,106 @@
+"""Commands that tell what there is: ``list``, ``show``, ``doctor``, ``new``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness.catalog import GROUPS, choices
+from tests.conftest import Command
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = kvgauge("list")
+    assert shown.code == 0, shown.err
+    for group in GROUPS:
+        found = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        assert found == {choice.name for choice in choices(group)} and found
+        for choice in choices(group):
+            assert choice.about, f"conf/{group}/{choice.name}.yaml does not say what it is"
+            assert choice.about in shown.out
+
+
+def test_list_shows_one_group_alone(kvgauge: Command) -> None:
+    shown = kvgauge("list", "methods")
+    assert "pyramidkv" in shown.out and "llama3_8b" not in shown.out
+
+
+def test_show_prints_the_knobs_with_their_comments_and_what_differs_from_the_source(kvgauge: Command) -> None:
+    shown = kvgauge("show", "method", "pyramidkv")
+    assert shown.code == 0, shown.err
+    assert "Differs:" in shown.out and "arXiv:2406.02069" in shown.out
+    assert (ROOT / "conf/method/pyramidkv.yaml").read_text().rstrip() in shown.out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_show_knows_every_choice(group: str, kvgauge: Command) -> None:
+    for choice in choices(group):
+        assert kvgauge("show", group, choice.name).code == 0
+
+
+def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path: Path) -> None:
+    shown = kvgauge("doctor", "--results", str(tmp_path / "not/yet/there"))
+    assert shown.code == 0, shown.err
+    facts = {line.split("  ")[0].strip(): line for line in shown.out.splitlines()}
+    assert {"python", "device", "memory", "free disk", "hub", "longbench", "torch", "transformers"} <= set(facts)
+    assert "GiB" in facts["memory"]
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "metods"], "kvgauge list: argument what: invalid choice: 'metods'"),
+        (["show", "method", "pyramid"], "method=pyramid is not there: did you mean pyramidkv?"),
+        (["show", "task", "x"], "task=x is not there: use labels, longbench"),
+        (["show", "method"], "kvgauge show: the following arguments are required: name"),
+        (["doctor", "--result"], "kvgauge doctor: argument --results: expected one argument"),
+        (["new", "method", "snapkv"], "method snapkv is there already"),
+        (["new", "method", "../x"], "'../x' cannot name a method"),
+        (["new", "method", "class"], "'class' cannot name a method"),
+        (["new", "task", "x"], "kvgauge new: argument what: invalid choice: 'task'"),
+        (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
+    ],
+)
+def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str) -> None:
+    failed = kvgauge(*words)
+    assert failed.code == 2
+    assert message in failed.err and failed.err.count("\n") == 1
+
+
+def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
+    for name in (
+        "run.py",
+        "pyproject.toml",
+        "harness",
+        "methods",
+        "tasks",
+        "conf",
+        "models",
+        "results/published",
+        "tests/methods/test_contract.py",
+    ):
+        source, target = ROOT / name, tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    assert written.code == 0, written.err
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    words = ["run.py", "method=[fullkv,my_keys]", "budget=64", "task.lengths=[400]", "task.depths=[50]"]
+    for command in (["-m", "pytest", "tests/methods", "-k", "my_keys"], words, ["-m", "ruff", "check", "methods", "tests"]):
+        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "my_keys" in (tmp_path / "results/report/tiny-random/needle/table.csv").read_text()
+    again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    assert again.code == 2 and "is there already: use another name" in again.err
