@@ -22,11 +22,11 @@ from rich.console import Console
 from harness.budget import parse_budgets
 from harness.build import ROOT, build, build_task
 from harness.commands import command_line
-from harness.commands.compare import write_beside_published
+from harness.commands.report import write_overview
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
 from harness.preview import print_preview
-from harness.reader import read_grids
+from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
 from harness.runner import Counts, Prepared, Run, execute, has_more, prepare, read_model, result
 from harness.schema import Selection, SuiteResult
@@ -122,7 +122,8 @@ def run(config: DictConfig) -> bool:
             print_suite(whole, console)
         else:
             print_table(grids[0], console)
-        files += write_beside_published(read_grids(report.parents[1] / grids[0].model), report.parent)
+        everything = read_grids(report.parents[1])
+        files += write_overview(everything, suites(everything), report.parent, grids[0].model)
     except OSError as error:
         raise StoreError(
             f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"

@@ -224,6 +224,7 @@ def _blank(prompt: Prompt) -> Record:
         prompt_tokens=len(prompt.ids),
         prompt_sha256=prompt.sha256,
         tokens_before_truncation=prompt.example.tokens_before_truncation,
+        prompt_ends=prompt.ends,
     )
 
 
