@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers
-from harness.method import LayerState, Ranking
+from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
 from harness.pool import LayerKV
 from harness.ranking import Order, kept_indices, order_of
 from harness.rows import causal_attention
@@ -91,19 +91,41 @@ class _PrefillEngine:
         self.full_bytes += keys.nbytes + values.nbytes
         score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
         state = LayerState(queries[0], keys[0], values[0], layer, self._layers, scaling, score_dtype)
+        readers = self._readers(state)
+        out = self._attention(state, list(readers.values()))
+        raw = {ranking: reader.scores() for ranking, reader in readers.items()}
         orders: dict[Ranking, Order] = {}
         for plan, growing in self.growing.items():
-            self._take(plan, growing, state, orders)
-        if queries.device.type == "cpu":
-            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above.
-            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
-            out = causal_attention(queries[0], keys[0], values[0], scaling, block_bytes)[None]
-        else:
-            gqa = queries.shape[1] != keys.shape[1]
-            out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
-        return out.transpose(1, 2).contiguous()
+            self._take(plan, growing, state, raw, orders)
+        return out.transpose(0, 1)[None]
 
-    def _take(self, plan: Plan, growing: _Growing, state: LayerState, orders: dict[Ranking, Order]) -> None:
+    def _readers(self, state: LayerState) -> dict[Ranking, ScoreReader]:
+        """Rankings of this layer that can be computed from the attention's own weights, where it has any and of the scores' dtype."""
+        if state.queries.device.type != "cpu" or state.score_dtype != state.queries.dtype:
+            return {}
+        tokens, found = state.keys.shape[1], {}
+        for plan in self.growing:
+            ranking = plan.ranking
+            if isinstance(ranking, ReadsWeights) and ranking not in found and ranking.window < plan.keep[state.index] < tokens:
+                found[ranking] = ranking.reader(state)
+        return {ranking: reader for ranking, reader in found.items() if reader is not None}
+
+    def _attention(self, state: LayerState, readers: Sequence[ScoreReader]) -> Tensor:
+        """[H, T, D]."""
+        queries, keys, values = state.queries, state.keys, state.values
+        if queries.device.type == "cpu":
+            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above; and always
+            # this one, so that a cell's numbers do not depend on which others are in the grid.
+            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
+            return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
+        gqa = queries.shape[0] != keys.shape[0]
+        return functional.scaled_dot_product_attention(
+            queries[None], keys[None], values[None], is_causal=True, scale=state.scaling, enable_gqa=gqa
+        )[0]
+
+    def _take(
+        self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]
+    ) -> None:
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:
@@ -115,7 +137,7 @@ class _PrefillEngine:
         if keep > ranking.window:
             order = orders.get(ranking)
             if order is None:
-                order = orders[ranking] = order_of(ranking, state, self._selection)
+                order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
         copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
         heads = kv_heads * copies
         indices = kept_indices(order, keep, ranking.window, tokens, heads, state.keys.device)
