@@ -123,9 +123,7 @@ class _PrefillEngine:
             queries[None], keys[None], values[None], is_causal=True, scale=state.scaling, enable_gqa=gqa
         )[0]
 
-    def _take(
-        self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]
-    ) -> None:
+    def _take(self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]) -> None:
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:

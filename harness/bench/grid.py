@@ -120,9 +120,7 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
             _compare(model, found, expected, "alone")
         _compare(model, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
-    return GridCost(
-        tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured)
-    )
+    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured))
 
 
 def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
