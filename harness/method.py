@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -60,6 +60,10 @@ class Ranking(Protocol):
 
 class ScoreReader(WeightReader, Protocol):
     """A ranking's scores, made of the attention weights of a layer as they come by."""
+
+    def resume(self, earlier: Self) -> None:
+        """Go on from what a reader of the same ranking read of the prompt's beginning."""
+        ...
 
     def scores(self) -> Tensor:
         """What ``Ranking.raw`` would have returned, after all weights have been read."""

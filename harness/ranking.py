@@ -66,6 +66,10 @@ class ColumnReader:
     def read(self, weights: Tensor) -> None:
         self._sums[:, : weights.shape[-1]] += weights.sum(dim=1, dtype=torch.float32)
 
+    def resume(self, earlier: ColumnReader) -> None:
+        """Go on from what was read of the same prompt's beginning, or of the beginning that it shares with another."""
+        self._sums[:, : earlier._sums.shape[1]] += earlier._sums
+
     def scores(self) -> Tensor:
         """[H, T - window] in the layer's score dtype."""
         return self._sums[:, : self._candidates].to(self._dtype)

@@ -51,13 +51,18 @@ def attention_rows(
     # The first masked row starts a block, so that a block is masked as a whole or not at all. The last token has no later one.
     masked_from = min(masked_from, tokens - 1)
     logits_held = (block_bytes or _BLOCK_BYTES.get(keys.device.type, _BLOCK_BYTES_ELSEWHERE)) // (4 * heads)
+    # A power of two, as for 64 dimensions, scales the queries exactly, and spares a pass over the logits.
+    exact = math.frexp(scaling)[0] == 0.5
+    queries = queries * scaling if exact else queries
     start = first
     while start < tokens:
         masked = start >= masked_from
         stop = min(tokens if masked else masked_from, start + _rows_held(logits_held, start if masked else None, tokens))
         seen = stop if masked else tokens
         grouped = queries[:, start - first : stop - first].reshape(kv_heads, -1, dim)
-        logits = (grouped @ keys[:, :seen].transpose(1, 2)).div_(1 / scaling).view(heads, stop - start, seen)
+        logits = (grouped @ keys[:, :seen].transpose(1, 2)).view(heads, stop - start, seen)
+        if not exact:
+            logits.div_(1 / scaling)
         if masked:
             later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=logits.device).triu_(1)
             logits[:, :, start:].masked_fill_(later, torch.finfo(logits.dtype).min)
@@ -84,20 +89,20 @@ def causal_attention(
     block_bytes: int | None = None,
     readers: Sequence[WeightReader] = (),
 ) -> Tensor:
-    """Attention output [H, T, D] of queries [H, T, D], keys and values [Hk, T, D].
+    """Attention output [H, rows, D] of queries [H, rows, D], the last of which stands at the last of the keys and values [Hk, T, D].
 
     Args:
         queries, keys, values, scaling: of one layer.
         block_bytes: see ``attention_rows``.
         readers: see the weights that the output is made of.
     """
-    heads, _, dim = queries.shape
-    kv_heads = keys.shape[0]
+    heads, rows, dim = queries.shape
+    kv_heads, first = keys.shape[0], keys.shape[1] - rows
     out = torch.empty_like(queries)
     for start, stop, weights in attention_rows(queries, keys, scaling, block_bytes=block_bytes):
         seen = weights.shape[-1]
         for reader in readers:
             reader.read(weights)
         grouped = weights.view(kv_heads, -1, seen) @ values[:, :seen]
-        out[:, start:stop] = grouped.view(heads, stop - start, dim)
+        out[:, start - first : stop - first] = grouped.view(heads, stop - start, dim)
     return out
