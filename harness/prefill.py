@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers

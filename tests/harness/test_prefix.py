@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.decode import Row, decode
+from harness.engine import EngineSettings, shared_tokens
 from harness.prefill import Prefilled, extend, prefill
 from harness.schema import Selection
+from tests.conftest import Command
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, selections, tiny
 
 METHODS = methods()
@@ -65,3 +72,51 @@ def test_plan_that_the_beginning_was_not_made_for_is_served_too() -> None:
     past = extend(model, NAME, prompt[:30], [Cell(prompt, METHODS["snapkv"], 9).plan(3)], selection)
     plans = [Cell(prompt, METHODS["h2o"], 9).plan(3)]
     check_equal(model, prompt, prefill(model, NAME, prompt, plans, selection), prefill(model, NAME, prompt, plans, selection, past))
+
+
+@pytest.mark.parametrize(
+    ("settings_", "done", "tokens", "shared", "stops"),
+    [
+        ({}, 0, 20_000, 500, ()),
+        ({"prefill_chunk": "auto"}, 0, 20_000, 500, (8192, 16384)),
+        ({"prefill_chunk": 100}, 150, 400, 0, (250, 350)),
+        ({"prefill_chunk": 100}, 0, 100, 0, ()),
+        ({"reuse_prefix": True}, 0, 400, 300, (300,)),
+        ({"reuse_prefix": True}, 250, 400, 300, ()),
+        ({"reuse_prefix": True}, 0, 300, 300, ()),
+        ({"reuse_prefix": True, "prefill_chunk": 128}, 0, 400, 300, (128, 256, 300, 384)),
+    ],
+)
+def test_prefill_pauses_where_a_piece_or_a_shared_beginning_ends(
+    settings_: dict[str, object], done: int, tokens: int, shared: int, stops: tuple[int, ...]
+) -> None:
+    engine = EngineSettings(**{"width": 1, "exact": False, "prefill_chunk": None, "reuse_prefix": False, **settings_})  # type: ignore[arg-type]
+    assert engine.stops(done, tokens, shared) == stops
+
+
+def test_shared_tokens_are_the_common_beginnings_of_neighbours() -> None:
+    prompts = [np.array(ids, dtype="<i4") for ids in ([1, 2, 3], [1, 2, 4, 5], [1, 2, 4], [9])]
+    assert shared_tokens(prompts) == [2, 3, 0, 0]
+    assert shared_tokens([]) == []
+
+
+def records(folder: Path) -> dict[str, list[tuple[object, ...]]]:
+    return {
+        cell.parent.name: [
+            (r["example_id"], r["tokens"], r["kept_sha256"], r["scores"]) for r in map(json.loads, cell.read_text().splitlines())
+        ]
+        for cell in sorted(folder.glob("tiny-random/*/*/records.0.jsonl"))
+    }
+
+
+def test_needle_grid_prefills_its_haystack_once_and_changes_no_record(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("method=[fullkv,h2o,snapkv]", "budget=32", "task.lengths=[300,400]", "task.depths=[0,50,75,100]", "engine.width=8")
+    for name, setting in (("plain", "engine.exact=true"), ("reused", "engine.reuse_prefix=true"), ("pieces", "engine.prefill_chunk=50")):
+        done = kvgauge(*words, setting, f"results_dir={tmp_path / name}")
+        assert done.code == 0, done.err
+        found = re.search(r"prefilled tokens: ([\d,]+) of ([\d,]+), the others shared", done.out)
+        assert (found is not None) == (name == "reused")
+        if found is not None:
+            assert 1.2 * int(found[1].replace(",", "")) < int(found[2].replace(",", ""))
+    assert len(records(tmp_path / "plain")) == 3
+    assert records(tmp_path / "plain") == records(tmp_path / "reused") == records(tmp_path / "pieces")
