@@ -13,7 +13,7 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle check test
+.PHONY: setup run longbench needle bench check test
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -43,6 +43,11 @@ longbench: setup
 
 needle: setup
 	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(ARGS)
+
+# An hour on an idle core: `make bench ARGS=--quick` shows that it works.
+bench: setup
+	$(BIN)/python benchmarks/grid.py $(ARGS)
+	$(BIN)/python benchmarks/memory.py $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .
