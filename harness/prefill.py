@@ -133,10 +133,11 @@ class _PrefillEngine:
         self.seen.append(layer)
         new, past = queries[0], self._past.layers[layer] if self._past is not None else None
         score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
-        every = [new, keys[0], values[0]]
+        every_query, every_key, every_value = new, keys[0], values[0]
         if past is not None:
-            every = [torch.cat(pair, dim=1) for pair in zip((past.queries, past.keys, past.values), every, strict=True)]
-        state = LayerState(*every, layer, self._layers, scaling, score_dtype)
+            every_query = torch.cat([past.queries, every_query], dim=1)
+            every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
+        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype)
         self.full_bytes += state.keys.nbytes + state.values.nbytes
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))

@@ -22,4 +22,6 @@ def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
     methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
-    return make_grid(methods, parse_budgets(OmegaConf.to_container(config)["budget"])), Selection(**config.selection)
+    values = OmegaConf.to_container(config)
+    assert isinstance(values, dict)
+    return make_grid(methods, parse_budgets(values["budget"])), Selection(**values["selection"])
