@@ -13,7 +13,7 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny docs check test
+.PHONY: setup run longbench needle train-tiny bench docs check test
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -47,6 +47,11 @@ needle: setup
 # models/tiny from nothing, about an hour on one core; goes on where it was stopped.
 train-tiny: setup
 	$(BIN)/python models/train_tiny.py $(ARGS)
+
+# An hour on an idle core: `make bench ARGS=--quick` shows that it works.
+bench: setup
+	$(BIN)/python benchmarks/grid.py $(ARGS)
+	$(BIN)/python benchmarks/memory.py $(ARGS)
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
 docs: setup

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,11 +23,12 @@ from rich.console import Console
 from harness.budget import parse_budgets
 from harness.build import ROOT, build, build_task
 from harness.commands import command_line
-from harness.commands.compare import write_beside_published
+from harness.commands.report import write_overview
+from harness.engine import EngineSettings
 from harness.errors import ConfigError, KvgaugeError, StoreError
 from harness.grid import make_grid
 from harness.preview import print_preview
-from harness.reader import read_grids
+from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
 from harness.runner import Counts, Prepared, Run, execute, has_more, prepare, read_model, result
 from harness.schema import Selection, SuiteResult
@@ -122,7 +124,8 @@ def run(config: DictConfig) -> bool:
             print_suite(whole, console)
         else:
             print_table(grids[0], console)
-        files += write_beside_published(read_grids(report.parents[1] / grids[0].model), report.parent)
+        everything = read_grids(report.parents[1])
+        files += write_overview(everything, suites(everything), report.parent, grids[0].model)
     except OSError as error:
         raise StoreError(
             f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
@@ -142,17 +145,15 @@ def _check(values: Mapping[Any, Any]) -> None:
     for group in ("selection", "engine", *_GROUPS):
         if not isinstance(values.get(group), dict):
             raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_GROUP_EXAMPLES[group]}")
-    for group, knobs in (("selection", set(_CHOICES)), ("engine", {"width"})):
+    for group, knobs in (("selection", set(_CHOICES)), ("engine", {field.name for field in fields(EngineSettings)})):
         if wrong := set(values[group]) ^ knobs:
             raise ConfigError(f"{group} is to have {', '.join(sorted(knobs))}, no more and no less, not {wrong.pop()}: --cfg job prints it")
     for name, node in values["method"].items():
         if not isinstance(node, dict):
             raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
-    limit, width = values["limit"], values["engine"]["width"]
+    limit = values["limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
-    if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-        raise ConfigError(f"engine.width={width} is not a whole number of 1 or more: use engine.width=64")
     if not isinstance(values["dry_run"], bool):
         raise ConfigError(f"dry_run={values['dry_run']} is neither true nor false: use one of them")
     if not isinstance(values["results_dir"], str) or not values["results_dir"].strip():
@@ -169,6 +170,7 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
     variants = make_grid(methods, parse_budgets(values["budget"]))
     tasks, suite = build_task(config.task)
     reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
+    engine = EngineSettings(**values["engine"])
     runs = [
         Run(
             reader=reader,
@@ -178,7 +180,7 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
             selection=Selection(**values["selection"]),
             results=Path(values["results_dir"]).expanduser(),
             limit=values["limit"],
-            width=values["engine"]["width"],
+            engine=engine,
         )
         for task in tasks
     ]
@@ -193,6 +195,8 @@ def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], con
         f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
         soft_wrap=True,
     )
+    if counts.prefilled_tokens < counts.prompt_tokens:
+        console.print(f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared", soft_wrap=True)
     for path in files:
         console.print(str(path), markup=False, soft_wrap=True)
     if any(has_more(task) for task in tasks):

@@ -84,10 +84,11 @@ def decode(
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=model.device)
     tokens: list[list[int]] = [[] for _ in rows]
     errors: list[str | None] = [None for _ in rows]
-    batch = list(range(len(rows)))
+    # Rows that keep equally many entries become neighbours, which the pool attends to at once.
+    batch = sorted(range(len(rows)), key=lambda row: [layer.keys.shape[:2] for layer in rows[row].layers])
     pool: KVPool | None = None
-    positions = torch.tensor([row.prompt_tokens for row in rows], device=model.device)
-    logits = torch.stack([row.logits.to(model.device) for row in rows])
+    positions = torch.tensor([rows[row].prompt_tokens for row in batch], device=model.device)
+    logits = torch.stack([rows[row].logits.to(model.device) for row in batch])
     finished: set[int] = set()
     for step in range(max_new_tokens):
         if observe is not None:

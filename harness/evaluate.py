@@ -9,9 +9,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.decode import Generated, Row, decode
+from harness.engine import EngineSettings
 from harness.errors import BudgetError, EngineError
 from harness.grid import Variant
-from harness.prefill import Kept, Plan, prefill
+from harness.prefill import Kept, Past, Plan, Prefilled, extend, prefill
 from harness.prompt import Prompt
 from harness.schema import Cell, Record, Selection
 from harness.task import Task
@@ -25,11 +26,13 @@ class Job:
         prompt: the prompt.
         missing: variants without a record, in the order of the grid.
         done: records that other cells of the grid have of this prompt, by cell.
+        shared: tokens that the next job's prompt begins with, too.
     """
 
     prompt: Prompt
     missing: tuple[Variant, ...]
     done: Mapping[Cell, Record]
+    shared: int
 
 
 @dataclass
@@ -62,7 +65,7 @@ class Evaluator:
         task: Task,
         order: Sequence[Cell],
         selection: Selection,
-        width: int,
+        engine: EngineSettings,
         tell: Callable[[str], None],
     ) -> None:
         """Take what all jobs share.
@@ -75,12 +78,16 @@ class Evaluator:
             task: scores the texts.
             order: all cells of the grid; among cells that kept the same entries the first one is decoded.
             selection: how entries are picked.
-            width: rows decoded together at most, 1 or more.
+            engine: how rows are computed.
             tell: called with a line when the width is reduced.
         """
         self.prefills = 0
+        self.prompt_tokens = 0
+        self.prefilled_tokens = 0
         self.decoded = 0
-        self.width = width
+        self.width = 1 if engine.exact else engine.width
+        self._engine = engine
+        self._past: Past | None = None
         self._model = model
         self._name = name
         self._tokenizer = tokenizer
@@ -114,6 +121,7 @@ class Evaluator:
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # Outside the handler, so that the failed attempt's tensors are gone.
+        self._past = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if len(jobs) == 1 and len(jobs[0].missing) == 1:
@@ -156,8 +164,7 @@ class Evaluator:
 
     def _prefill(self, job: Job, plans: Mapping[Variant, Plan]) -> list[_Group]:
         """One prefill; what kept equal entries is one group, decoded already where another cell's record has it."""
-        prefilled = prefill(self._model, self._name, job.prompt.ids.tolist(), list(plans.values()), self._selection)
-        self.prefills += 1
+        prefilled = self._forward(job, list(plans.values()))
         by_hash: dict[str, list[tuple[Cell, Kept]]] = {}
         for variant, kept in zip(plans, prefilled.kept, strict=True):
             by_hash.setdefault(kept.sha256, []).append((variant.cell, kept))
@@ -176,6 +183,23 @@ class Evaluator:
                 )
             )
         return groups
+
+    def _forward(self, job: Job, plans: Sequence[Plan]) -> Prefilled:
+        """The prompt in one pass or in pieces; what the next one begins with, too, is kept for it."""
+        ids: list[int] = job.prompt.ids.tolist()
+        past = self._past if self._past is not None and self._past.begins(ids) else None
+        self._past = None
+        done = len(past.ids) if past is not None else 0
+        self.prefills += 1
+        self.prompt_tokens += len(ids)
+        self.prefilled_tokens += len(ids) - done
+        for stop in self._engine.stops(done, len(ids), job.shared):
+            if self._engine.reuse_prefix and past is not None and len(past.ids) <= job.shared:
+                self._past = past
+            past = extend(self._model, self._name, ids[:stop], plans, self._selection, past)
+        if self._engine.reuse_prefix and past is not None and len(past.ids) <= job.shared:
+            self._past = past
+        return prefill(self._model, self._name, ids, plans, self._selection, past)
 
     def _decode(self, groups: Sequence[_Group]) -> None:
         outcomes = decode(
@@ -224,6 +248,7 @@ def _blank(prompt: Prompt) -> Record:
         prompt_tokens=len(prompt.ids),
         prompt_sha256=prompt.sha256,
         tokens_before_truncation=prompt.example.tokens_before_truncation,
+        prompt_ends=prompt.ends,
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from harness.errors import BudgetError
+from harness.rows import WeightReader
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,27 @@ class Ranking(Protocol):
 
     def finish(self, grouped: Tensor) -> Tensor:
         """What is done after the reduction to the cache's heads, [cache_heads, candidates] to the same: pooling, or nothing."""
+        ...
+
+
+class ScoreReader(WeightReader, Protocol):
+    """A ranking's scores, made of the attention weights of a layer as they come by."""
+
+    def resume(self, earlier: Self) -> None:
+        """Go on from what a reader of the same ranking read of the prompt's beginning."""
+        ...
+
+    def scores(self) -> Tensor:
+        """What ``Ranking.raw`` would have returned, after all weights have been read."""
+        ...
+
+
+@runtime_checkable
+class ReadsWeights(Protocol):
+    """What a ranking may do beside ``raw``: take its scores from the weights that the prefill's own attention has anyway."""
+
+    def reader(self, layer: LayerState) -> ScoreReader | None:
+        """A new reader of ordinary causal attention; None where the ranking needs other weights."""
         ...
 
 

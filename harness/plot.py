@@ -45,9 +45,9 @@ def heatmap(result: TaskResult, path: Path) -> None:
     assert result.metrics and result.heatmap_axes
     metric, (across, down) = result.metrics[0], result.heatmap_axes
     groups = [r.group for cell in result.cells for r in cell.records]
-    columns, rows = (_ordered({group[axis] for group in groups}) for axis in (across, down))
+    columns, rows = (ordered({group[axis] for group in groups}) for axis in (across, down))
     assert columns and rows
-    layout = _layout(result.cells)
+    layout = panel_rows(result.cells)
     width, height = min(max(0.3 * len(columns), 2.4), 4.5), min(max(0.26 * len(rows), 1.6), 3.2)
     wide = len(layout[0])
     figure = Figure(figsize=(width * wide + 1.6, (height + 0.6) * len(layout) + 0.8), dpi=DPI, layout="constrained")
@@ -57,15 +57,15 @@ def heatmap(result: TaskResult, path: Path) -> None:
         if cell is None:
             axes.set_axis_off()
             continue
-        image = _panel(axes, _pivot(cell, metric, result.heatmap_axes).reindex(index=rows, columns=columns), (width, height))
-        axes.set_title(_fold(f"{cell.cell.label} {cell.cell.budget}", width) + f"\n{_mean_title(cell, metric)}", **_TEXT)
+        image = _panel(axes, pivot(cell, metric, result.heatmap_axes).reindex(index=rows, columns=columns), (width, height))
+        axes.set_title(_fold(f"{cell.cell.label} {cell.cell.budget}", width) + f"\n{mean_title(cell, metric)}", **_TEXT)
     assert image is not None
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), aspect=30, fraction=0.05, pad=0.02)
     bar.set_label(_fold(f"{metric.title} (share of the maximum)", figure.get_figheight()), **_TEXT)
     bar.ax.tick_params(labelsize=7)
     _title(figure, result)
-    figure.supxlabel(_axis_title(across), **_TEXT)
-    figure.supylabel(_axis_title(down), **_TEXT)
+    figure.supxlabel(axis_title(across), **_TEXT)
+    figure.supylabel(axis_title(down), **_TEXT)
     _save(figure, path)
 
 
@@ -153,7 +153,7 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
                     axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)
-    places = _apart(x for line in lines for x in line.across if x is not None and math.isfinite(x))
+    places = apart(x for line in lines for x in line.across if x is not None and math.isfinite(x))
     axes.set_xticks(places, [f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in places])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(plain(across), **_TEXT)
@@ -166,7 +166,7 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
     _save(figure, path)
 
 
-def _apart(values: Iterable[float]) -> list[float]:
+def apart(values: Iterable[float]) -> list[float]:
     """Values by size without those that would stand on top of the one before on a logarithmic axis."""
     kept: list[float] = []
     for value in sorted(set(values)):
@@ -189,17 +189,18 @@ def _fold(text: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(plain(text), max(8, int(inches / _CHARACTER_INCHES))))
 
 
-def _axis_title(name: str) -> str:
+def axis_title(name: str) -> str:
+    """What an axis over a ``group`` key is called."""
     return _AXIS_TITLES.get(name, plain(name.replace("_", " ")))
 
 
-def _ordered(values: set[float | int | str]) -> list[float | int | str]:
+def ordered(values: set[float | int | str]) -> list[float | int | str]:
     """Numbers by size, then texts."""
     return sorted(values, key=lambda value: (isinstance(value, str), value))
 
 
-def _layout(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
-    """Rows of panels; None is an empty place."""
+def panel_rows(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
+    """Cells as rows of panels, methods down and budgets across; None is an empty place."""
     labels = list(dict.fromkeys(cell.cell.label for cell in cells))
     of = {label: [cell for cell in cells if cell.cell.label == label] for label in labels}
     shared = {cell.cell.budget for row in of.values() if len(row) > 1 for cell in row}
@@ -216,7 +217,7 @@ def _layout(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
     return rows
 
 
-def _pivot(cell: CellResult, metric: Metric, axes: tuple[str, str]) -> pd.DataFrame:
+def pivot(cell: CellResult, metric: Metric, axes: tuple[str, str]) -> pd.DataFrame:
     """Share of the maximum by row and column: the mean over results, NaN where there is none."""
     across, down = axes
     records = [(r.group[across], r.group[down], r.scores.get(metric.name, MISSING) / metric.maximum) for r in cell.done]
@@ -224,7 +225,8 @@ def _pivot(cell: CellResult, metric: Metric, axes: tuple[str, str]) -> pd.DataFr
     return frame.pivot_table(index="down", columns="across", values="value", aggfunc="mean")
 
 
-def _mean_title(cell: CellResult, metric: Metric) -> str:
+def mean_title(cell: CellResult, metric: Metric) -> str:
+    """A cell's mean as a share of the maximum, and over how many examples if not all."""
     value = score(cell, metric) / 100
     part = "" if len(cell.done) == cell.expected else f" ({len(cell.done)} of {cell.expected})"
     return (f"mean {value:.3f}" if math.isfinite(value) else "mean –") + part

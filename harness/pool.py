@@ -1,7 +1,7 @@
 """The KV pool: rows that keep different numbers of entries in different layers, decoded together without padding.
 
-Rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call, no mask. All rows of a
-pool have taken the same number of steps.
+Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call, no mask, and a
+slice of the batch instead of a gather. All rows of a pool have taken the same number of steps.
 """
 
 from __future__ import annotations
@@ -29,31 +29,28 @@ class LayerKV:
 
 @dataclass
 class _Bucket:
-    """Rows with equal (heads, entries) in one layer.
+    """Neighbouring rows with equal (heads, entries) in one layer.
 
     Attributes:
-        rows: positions in the batch, [R].
         keys, values: [R, heads, entries + spare, head_dim]; what lies behind the steps taken is unset.
         entries: kept entries, without the decoded ones.
     """
 
-    rows: Tensor
     keys: Tensor
     values: Tensor
     entries: int
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, step: int) -> Tensor:
-        """Append one entry per row and attend to all: queries [R, H, 1, D], keys and values [R, Hk, 1, D] to [R, H, 1, D]."""
-        heads, dim = self.keys.shape[1], queries.shape[-1]
+        """Append one entry per row and attend to all: queries [R, H, D], keys and values [R, heads, D] to [R, H, D]."""
+        rows, heads, _, dim = self.keys.shape
         length = self.entries + step
-        copies = heads // keys.shape[1]
-        self.keys[:, :, length] = keys.squeeze(2).repeat_interleave(copies, dim=1)
-        self.values[:, :, length] = values.squeeze(2).repeat_interleave(copies, dim=1)
-        rows, query_heads = queries.shape[:2]
-        grouped = queries.reshape(rows, heads, query_heads // heads, dim)
+        self.keys[:, :, length] = keys
+        self.values[:, :, length] = values
+        # The queries of a cache head stand where those of several tokens would.
+        grouped = queries.reshape(rows, heads, -1, dim)
         seen = slice(0, length + 1)
         out = functional.scaled_dot_product_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling)
-        return out.view(rows, query_heads, 1, dim)
+        return out.reshape(queries.shape)
 
 
 class KVPool:
@@ -67,13 +64,10 @@ class KVPool:
             spare: steps that will be taken at most.
         """
         self.step = 0
-        self._layers: list[list[_Bucket]] = []
-        for layer in range(len(rows[0])):
-            shapes: dict[tuple[int, int], list[int]] = {}
-            for position, row in enumerate(rows):
-                heads, entries, _ = row[layer].keys.shape
-                shapes.setdefault((heads, entries), []).append(position)
-            self._layers.append([_seal(rows, positions, layer, entries, spare) for (_, entries), positions in shapes.items()])
+        self._layers = [
+            [_seal(rows[start:stop], layer, spare) for start, stop in _runs([row[layer].keys.shape[:2] for row in rows])]
+            for layer in range(len(rows[0]))
+        ]
         for row in rows:
             row.clear()
 
@@ -90,33 +84,47 @@ class KVPool:
         Returns:
             [rows, 1, H, D].
         """
-        out = torch.empty_like(queries)
+        rows, heads, _, dim = queries.shape
+        queries, keys, values = queries.squeeze(2), keys.squeeze(2), values.squeeze(2)
+        # Of kv heads, and, where a bucket caches query heads, once more of these.
+        new = {keys.shape[1]: (keys, values)}
+        outs, start = [], 0
         for bucket in self._layers[layer]:
-            rows = bucket.rows
-            out[rows] = bucket.attend(queries[rows], keys[rows], values[rows], scaling, self.step)
-        return out.transpose(1, 2).contiguous()
+            cached, stop = bucket.keys.shape[1], start + len(bucket.keys)
+            if cached not in new:
+                copies = cached // keys.shape[1]
+                new[cached] = (keys.repeat_interleave(copies, dim=1), values.repeat_interleave(copies, dim=1))
+            theirs, part = new[cached], slice(start, stop)
+            outs.append(bucket.attend(queries[part], theirs[0][part], theirs[1][part], scaling, self.step))
+            start = stop
+        return torch.cat(outs).view(rows, 1, heads, dim)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these; they are renumbered in the given (ascending) order."""
         for buckets in self._layers:
+            start = 0
             for bucket in buckets:
-                old = bucket.rows.tolist()
-                inside = [position for position, row in enumerate(old) if row in set(rows)]
-                place = torch.tensor(inside, dtype=torch.int64, device=bucket.rows.device)
-                bucket.rows = torch.tensor([rows.index(old[p]) for p in inside], dtype=torch.int64, device=bucket.rows.device)
-                if len(inside) < len(old):
-                    bucket.keys, bucket.values = bucket.keys[place], bucket.values[place]
-            buckets[:] = [bucket for bucket in buckets if len(bucket.rows)]
+                stop = start + len(bucket.keys)
+                inside = [row - start for row in rows if start <= row < stop]
+                if len(inside) < stop - start:
+                    bucket.keys, bucket.values = bucket.keys[inside], bucket.values[inside]
+                start = stop
+            buckets[:] = [bucket for bucket in buckets if len(bucket.keys)]
 
 
-def _seal(rows: Sequence[list[LayerKV]], positions: list[int], layer: int, entries: int, spare: int) -> _Bucket:
-    first = rows[positions[0]][layer].keys
-    heads, _, dim = first.shape
-    keys = first.new_empty(len(positions), heads, entries + spare, dim)
+def _runs(shapes: Sequence[torch.Size]) -> list[tuple[int, int]]:
+    """(start, stop) of neighbours with equal shapes."""
+    starts = [place for place in range(len(shapes)) if place == 0 or shapes[place] != shapes[place - 1]]
+    return list(zip(starts, [*starts[1:], len(shapes)], strict=True))
+
+
+def _seal(rows: Sequence[list[LayerKV]], layer: int, spare: int) -> _Bucket:
+    first = rows[0][layer].keys
+    heads, entries, dim = first.shape
+    keys = first.new_empty(len(rows), heads, entries + spare, dim)
     values = torch.empty_like(keys)
-    for place, position in enumerate(positions):
-        kept = rows[position][layer]
-        keys[place, :, :entries] = kept.keys
-        values[place, :, :entries] = kept.values
-        rows[position][layer] = LayerKV(first.new_empty(0, 0, 0), first.new_empty(0, 0, 0))
-    return _Bucket(torch.tensor(positions, dtype=torch.int64, device=first.device), keys, values, entries)
+    for place, row in enumerate(rows):
+        keys[place, :, :entries] = row[layer].keys
+        values[place, :, :entries] = row[layer].values
+        row[layer] = LayerKV(first.new_empty(0, 0, 0), first.new_empty(0, 0, 0))
+    return _Bucket(keys, values, entries)

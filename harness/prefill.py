@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers
-from harness.method import LayerState, Ranking
+from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
 from harness.pool import LayerKV
 from harness.ranking import Order, kept_indices, order_of
 from harness.rows import causal_attention
@@ -69,6 +71,35 @@ class Prefilled:
     full_bytes: int
 
 
+@dataclass(frozen=True)
+class _LayerPast:
+    """One layer of a beginning: what later tokens attend to, and what rankings need of it."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    readers: Mapping[Ranking, ScoreReader]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The beginning of a prompt, prefilled. Prompts that begin alike can go on from it.
+
+    It holds the queries, keys and values of all layers, so that every ranking can be computed when the prompt is whole.
+
+    Attributes:
+        ids: its tokens, 1 or more.
+        layers: one entry per layer.
+    """
+
+    ids: tuple[int, ...]
+    layers: tuple[_LayerPast, ...]
+
+    def begins(self, prompt: Sequence[int]) -> bool:
+        """Whether it is the beginning of a longer prompt."""
+        return len(self.ids) < len(prompt) and tuple(prompt[: len(self.ids)]) == self.ids
+
+
 @dataclass
 class _Growing:
     layers: list[LayerKV] = field(default_factory=list)
@@ -79,31 +110,81 @@ class _Growing:
 class _PrefillEngine:
     """Computes full causal attention and lets every plan take its entries while the layer is at hand."""
 
-    def __init__(self, plans: Sequence[Plan], layers: int, selection: Selection) -> None:
+    def __init__(self, plans: Sequence[Plan], layers: int, selection: Selection, past: Past | None, whole: bool) -> None:
+        """Take what all layers share.
+
+        Args:
+            plans: what to keep when the prompt is whole.
+            layers: of the model.
+            selection: how entries are picked.
+            past: what was prefilled before.
+            whole: False where more of the prompt is to come: then everything is kept, and nothing is picked.
+        """
         self.seen: list[int] = []
         self.full_bytes = 0
         self.growing = {plan: _Growing() for plan in plans}
+        self.held: list[_LayerPast] = []
         self._layers = layers
         self._selection = selection
+        self._past = past
+        self._whole = whole
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
-        self.full_bytes += keys.nbytes + values.nbytes
+        new, past = queries[0], self._past.layers[layer] if self._past is not None else None
         score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
-        state = LayerState(queries[0], keys[0], values[0], layer, self._layers, scaling, score_dtype)
-        orders: dict[Ranking, Order] = {}
-        for plan, growing in self.growing.items():
-            self._take(plan, growing, state, orders)
-        if queries.device.type == "cpu":
-            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above.
-            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
-            out = causal_attention(queries[0], keys[0], values[0], scaling, block_bytes)[None]
+        every_query, every_key, every_value = new, keys[0], values[0]
+        if past is not None:
+            every_query = torch.cat([past.queries, every_query], dim=1)
+            every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
+        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype)
+        self.full_bytes += state.keys.nbytes + state.values.nbytes
+        readers = self._readers(state, past)
+        out = self._attention(new, state, list(readers.values()))
+        if self._whole:
+            raw = {ranking: reader.scores() for ranking, reader in readers.items()}
+            orders: dict[Ranking, Order] = {}
+            for plan, growing in self.growing.items():
+                self._take(plan, growing, state, raw, orders)
         else:
-            gqa = queries.shape[1] != keys.shape[1]
-            out = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=scaling, enable_gqa=gqa)
-        return out.transpose(1, 2).contiguous()
+            self.held.append(_LayerPast(state.queries, state.keys, state.values, readers))
+        return out.transpose(0, 1)[None]
 
-    def _take(self, plan: Plan, growing: _Growing, state: LayerState, orders: dict[Ranking, Order]) -> None:
+    def _readers(self, state: LayerState, past: _LayerPast | None) -> dict[Ranking, ScoreReader]:
+        """Rankings of this layer that can be computed from the attention's own weights, where it has any and of the scores' dtype."""
+        if state.queries.device.type != "cpu" or state.score_dtype != state.queries.dtype:
+            return {}
+        tokens = state.keys.shape[1]
+        found: dict[Ranking, ScoreReader] = {}
+        for plan in self.growing:
+            ranking = plan.ranking
+            if not isinstance(ranking, ReadsWeights) or ranking in found or (past is not None and ranking not in past.readers):
+                continue
+            if self._whole and not ranking.window < plan.keep[state.index] < tokens:
+                continue
+            reader = ranking.reader(state)
+            if reader is not None:
+                if past is not None:
+                    reader.resume(past.readers[ranking])
+                found[ranking] = reader
+        return found
+
+    def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[ScoreReader]) -> Tensor:
+        """[H, rows, D] of the last queries."""
+        keys, values = state.keys, state.values
+        if queries.device.type == "cpu":
+            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above; and always
+            # this one, so that a cell's numbers do not depend on which others are in the grid.
+            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
+            return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
+        rows, tokens = queries.shape[1], keys.shape[1]
+        options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
+        gqa = queries.shape[0] != keys.shape[0]
+        return functional.scaled_dot_product_attention(
+            queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=gqa, **options
+        )[0]
+
+    def _take(self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]) -> None:
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:
@@ -115,7 +196,7 @@ class _PrefillEngine:
         if keep > ranking.window:
             order = orders.get(ranking)
             if order is None:
-                order = orders[ranking] = order_of(ranking, state, self._selection)
+                order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
         copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
         heads = kv_heads * copies
         indices = kept_indices(order, keep, ranking.window, tokens, heads, state.keys.device)
@@ -127,7 +208,29 @@ class _PrefillEngine:
 
 
 @torch.inference_mode()
-def prefill(model: PreTrainedModel, name: str, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection) -> Prefilled:
+def extend(
+    model: PreTrainedModel, name: str, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+) -> Past:
+    """Prefill the beginning of a prompt, picking nothing yet.
+
+    Args:
+        model, name, selection: as in ``prefill``.
+        beginning: token ids, 1 or more.
+        plans: of the prompts that begin like this; their keeps are not used.
+        past: what is prefilled already; shorter than the beginning.
+
+    Raises:
+        ModelError: a layer did not come through the engine.
+    """
+    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=False)
+    _forward(model, name, beginning, engine, past)
+    return Past(tuple(beginning), tuple(engine.held))
+
+
+@torch.inference_mode()
+def prefill(
+    model: PreTrainedModel, name: str, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+) -> Prefilled:
     """Run the prompt once and keep every plan's entries.
 
     Args:
@@ -136,15 +239,13 @@ def prefill(model: PreTrainedModel, name: str, prompt: Sequence[int], plans: Seq
         prompt: token ids, 1 or more.
         plans: what to keep; equal plans are computed once.
         selection: how entries are picked.
+        past: its beginning, if that is prefilled already. What is kept is the same; logits are within rounding.
 
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    layers = model.config.num_hidden_layers
-    engine = _PrefillEngine(plans, layers, selection)
-    ids = torch.tensor([list(prompt)], device=model.device)
-    output = model(ids, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: engine})
-    check_layers(engine.seen, layers, name, "prefill")
+    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=True)
+    output = _forward(model, name, prompt, engine, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
     for plan, growing in engine.growing.items():
@@ -159,3 +260,14 @@ def prefill(model: PreTrainedModel, name: str, prompt: Sequence[int], plans: Seq
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(output.logits[0, -1].float(), tuple(kept[plan] for plan in plans), engine.full_bytes)
+
+
+def _forward(model: PreTrainedModel, name: str, prompt: Sequence[int], engine: _PrefillEngine, past: Past | None) -> Any:
+    """The tokens after the past, at their positions."""
+    assert past is None or past.begins(prompt)
+    first = len(past.ids) if past is not None else 0
+    ids = torch.tensor([list(prompt[first:])], device=model.device)
+    positions = torch.arange(first, len(prompt), device=model.device)[None]
+    output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: engine})
+    check_layers(engine.seen, model.config.num_hidden_layers, name, "prefill")
+    return output

@@ -16,6 +16,9 @@ from harness.schema import Example
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+END_CHARACTERS = 300
+"""How much of each end of a prompt a record shows: a question with what a chat template puts around it."""
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -25,11 +28,13 @@ class Prompt:
         example: what it came from, without its prompt, which a long run would hold twice.
         ids: token ids, 1 or more, int32.
         sha256: hash of the ids.
+        ends: see ``Record.prompt_ends``.
     """
 
     example: Example
     ids: NDArray[np.int32]
     sha256: str
+    ends: tuple[str, ...]
 
 
 def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
@@ -58,8 +63,14 @@ def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBa
                 "use the prompts or the tokenizer of this model"
             )
         array = np.asarray(ids, dtype="<i4")
-        prompts.append(Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest()))
+        prompts.append(Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)))
     return prompts
+
+
+def _ends(prompt: str | tuple[int, ...]) -> tuple[str, ...]:
+    if not isinstance(prompt, str):
+        return ()
+    return (prompt,) if len(prompt) <= 2 * END_CHARACTERS else (prompt[:END_CHARACTERS], prompt[-END_CHARACTERS:])
 
 
 def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:

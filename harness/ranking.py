@@ -47,13 +47,32 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
-    tokens = layer.keys.shape[1]
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-    sums = torch.zeros(queries.shape[:2], dtype=torch.float32, device=queries.device)
-    masked_from = 0 if causal else tokens - window
+    reader = ColumnReader(layer, window)
+    masked_from = 0 if causal else layer.keys.shape[1] - window
     for _, _, attention in attention_rows(queries, keys, layer.scaling, masked_from, block_bytes):
-        sums[:, : attention.shape[-1]] += attention.sum(dim=1, dtype=torch.float32)
-    return sums[:, : tokens - window].to(layer.score_dtype)
+        reader.read(attention)
+    return reader.scores()
+
+
+class ColumnReader:
+    """Sums the weights that each token receives, block by block, in float32."""
+
+    def __init__(self, layer: LayerState, window: int) -> None:
+        self._sums = torch.zeros(layer.queries.shape[:2], dtype=torch.float32, device=layer.queries.device)
+        self._candidates = layer.keys.shape[1] - window
+        self._dtype = layer.score_dtype
+
+    def read(self, weights: Tensor) -> None:
+        self._sums[:, : weights.shape[-1]] += weights.sum(dim=1, dtype=torch.float32)
+
+    def resume(self, earlier: ColumnReader) -> None:
+        """Go on from what was read of the same prompt's beginning, or of the beginning that it shares with another."""
+        self._sums[:, : earlier._sums.shape[1]] += earlier._sums
+
+    def scores(self) -> Tensor:
+        """[H, T - window] in the layer's score dtype."""
+        return self._sums[:, : self._candidates].to(self._dtype)
 
 
 def pool(scores: Tensor, kernel: int, pooling: Pooling) -> Tensor:
@@ -168,6 +187,9 @@ class ColumnSums:
     def raw(self, layer: LayerState) -> Tensor:
         return column_sums(layer, self.window, self.causal)
 
+    def reader(self, layer: LayerState) -> ColumnReader | None:
+        return ColumnReader(layer, self.window) if self.causal else None
+
     def finish(self, grouped: Tensor) -> Tensor:
         return grouped
 
@@ -227,9 +249,10 @@ def check_window(window: object) -> None:
         raise ConfigError(f"window={window} is not a whole number of 1 or more: the published LongBench tables use window=8")
 
 
-def order_of(ranking: Ranking, layer: LayerState, selection: Selection) -> Order:
-    """The order in which a ranking keeps the candidates of one layer."""
-    raw = ranking.raw(layer)
+def order_of(ranking: Ranking, layer: LayerState, selection: Selection, raw: Tensor | None = None) -> Order:
+    """The order in which a ranking keeps the candidates of one layer, whose raw scores may be known already."""
+    if raw is None:
+        raw = ranking.raw(layer)
     scores = group_heads(raw.expand(layer.queries.shape[0], -1), layer.keys.shape[0], selection)
     return Order(ranking.finish(scores), scores.shape[1], selection.ties)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.aggregate import cell_summary
+from harness.engine import EngineSettings, shared_tokens
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.evaluate import Evaluator, Job
 from harness.grid import Variant
@@ -59,7 +60,7 @@ class Run:
         selection: how entries are picked.
         results: the results folder.
         limit: only the first so many examples; None for all.
-        width: rows decoded together at most.
+        engine: how rows are computed.
     """
 
     reader: Reader
@@ -69,7 +70,7 @@ class Run:
     selection: Selection
     results: Path
     limit: int | None
-    width: int
+    engine: EngineSettings
 
     @property
     def model(self) -> str:
@@ -107,6 +108,8 @@ class Counts:
     """What runs had to do."""
 
     prefills: int = 0
+    prompt_tokens: int = 0
+    prefilled_tokens: int = 0
     decoded_rows: int = 0
     records: int = 0
 
@@ -161,7 +164,8 @@ def prepare(run: Run) -> Prepared:
         name = prompt.example.id
         missing = tuple(variant for variant in run.variants if name not in records[variant.cell])
         if missing:
-            jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}))
+            jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}, shared=0))
+    jobs = [replace(job, shared=shared) for job, shared in zip(jobs, shared_tokens([job.prompt.ids for job in jobs]), strict=True)]
     return Prepared(run, prompts, manifests, records, others, jobs)
 
 
@@ -240,7 +244,7 @@ def _compute(prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, 
         run.task,
         list(prepared.manifests),
         run.selection,
-        run.width,
+        run.engine,
         bar.tell,
     )
     jobs = prepared.jobs
@@ -253,6 +257,8 @@ def _compute(prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, 
         bar.advance(len(batch))
         jobs = jobs[len(batch) :]
     counts.prefills += evaluator.prefills
+    counts.prompt_tokens += evaluator.prompt_tokens
+    counts.prefilled_tokens += evaluator.prefilled_tokens
     counts.decoded_rows += evaluator.decoded
 
 

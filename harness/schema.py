@@ -75,6 +75,7 @@ class Record:
         prompt_tokens: length of the prompt; None for an imported text.
         prompt_sha256: hash of the prompt's token ids; None for an imported text.
         tokens_before_truncation: the example's.
+        prompt_ends: how the prompt begins and ends, for readers; the whole text if it is short, and nothing where it is not a text.
         tokens: generated ids, a stop token included.
         text: the decoded tokens without special tokens; None where the task has no tokenizer.
         scores: one value per metric name; empty where the task scores nothing or the example failed.
@@ -96,6 +97,7 @@ class Record:
     prompt_tokens: int | None
     prompt_sha256: str | None
     tokens_before_truncation: int | None = None
+    prompt_ends: Sequence[str] = ()
     tokens: Sequence[int] = ()
     text: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)

@@ -91,7 +91,7 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
         title = headline(result)
         rows = raw[raw["column"] == title]
         curves(
-            [_curve(str(label), part, name == "by_retention.png") for label, part in rows.groupby("method", sort=False)],
+            [curve_of(str(label), part, name == "by_retention.png") for label, part in rows.groupby("method", sort=False)],
             " ".join([f"{result.suite} on {result.model}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]),
             "KV entries kept, % of the prompt" if name == "by_retention.png" else "budget (KV entries per head and layer)",
             f"{title} (0-100)",
@@ -239,7 +239,8 @@ def _latex(result: SuiteResult, raw: pd.DataFrame) -> str:
     return latex_tables([(table, {}) for table in tables], [f"{plain(result.suite)} on {plain(result.model)}", *_notes(result)])
 
 
-def _curve(label: str, part: pd.DataFrame, by_retention: bool) -> Curve:
+def curve_of(label: str, part: pd.DataFrame, by_retention: bool) -> Curve:
+    """One method's rows of ``suite_table`` or ``aggregate.table`` as a curve, over retentions in percent or over budgets."""
     across = [100 * share for share in part["retention"]] if by_retention else [_entries(budget) for budget in part["budget"]]
     return Curve(label, across, list(part["score"]), list(part["score_low"]), list(part["score_high"]))
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, Protocol
 
 import pandas as pd
 
-from harness.aggregate import cell_summary, full_cache, percent_of
+from harness.aggregate import table
 from harness.errors import ConfigError
+from harness.plot import curves
 from harness.schema import Cell, CellResult, Manifest, Metric, TaskResult
+from harness.suite_report import curve_of
 
 
 class Tracker(Protocol):
-    """Takes a finished grid somewhere. Records are the truth: what a tracker loses can be sent again."""
+    """Takes a finished grid somewhere. Records are the truth: what a tracker loses, ``kvgauge wandb`` sends again."""
 
     def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
         """Send a grid.
@@ -64,24 +67,27 @@ class Wandb:
     def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
         import wandb
 
-        full = full_cache(result.cells)
+        raw = table(result)
+        rows = raw.to_dict("records")
         try:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
-            for cell in result.cells:
-                self._log_cell(cell, full, result, manifests[cell.cell], plots)
+            with TemporaryDirectory() as folder:
+                images = [*plots, *_curves(result, raw, Path(folder))]
+                for cell, row in zip(result.cells, rows, strict=True):
+                    self._log_cell(cell, row, result, manifests[cell.cell], images)
         except wandb.Error as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in and run again"
+                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in, then kvgauge wandb"
             ) from error
 
-    def _log_cell(self, cell: CellResult, full: CellResult | None, result: TaskResult, manifest: Manifest, plots: Sequence[Path]) -> None:
+    def _log_cell(
+        self, cell: CellResult, row: Mapping[Hashable, Any], result: TaskResult, manifest: Manifest, images: Sequence[Path]
+    ) -> None:
         import wandb
 
         settings = json.dumps(manifest.settings, sort_keys=True)
-        summary = cell_summary(cell, result.metrics)
-        if full and result.metrics:
-            summary["percent_of_full"] = percent_of(cell, full, result.metrics[0])
+        named = {"model": result.model, "task": result.task, "method": cell.cell.label, "budget": cell.cell.budget}
         with wandb.init(
             project=self.project,
             entity=self.entity,
@@ -92,15 +98,33 @@ class Wandb:
             # W&B takes letters, digits, '-' and '_' in an id.
             id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
             resume="allow",
-            config={**manifest.settings, "provenance": manifest.provenance},
+            config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
             tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
+            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for others: addresses of
+            # remotes, arguments, output.
+            settings=wandb.Settings(console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
         ) as run:
-            run.log({path.stem: wandb.Image(str(path)) for path in plots})
-            run.log({"examples": wandb.Table(dataframe=_examples(cell, result.metrics))})
-            run.summary.update({name: value for name, value in summary.items() if value is not None})
+            examples = wandb.Table(dataframe=_examples(cell, result.metrics))
+            run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
+            run.summary.update({str(name): value for name, value in row.items() if not pd.isna(value)})
+
+
+def _curves(result: TaskResult, raw: pd.DataFrame, folder: Path) -> list[Path]:
+    """Scores by budget and by retention, as images; none where there is no score."""
+    if not result.metrics or raw["score"].isna().all():
+        return []
+    title = f"{result.metrics[0].title} (0-100)"
+    paths = []
+    for name, across in (("by_budget", "budget (KV entries per head and layer)"), ("by_retention", "KV entries kept, % of the prompt")):
+        lines = [curve_of(str(label), part, name == "by_retention") for label, part in raw.groupby("method", sort=False)]
+        paths.append(folder / f"{name}.png")
+        curves(lines, f"{result.task} on {result.model}", across, title, paths[-1])
+    return paths
 
 
 def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
-    columns = ["example_id", "references", "text", "error", *(metric.name for metric in metrics)]
-    rows = [asdict(record) | {"references": list(record.references), **record.scores} for record in cell.records]
+    """What each example is, what the cell made of it, and what that scored."""
+    groups = dict.fromkeys(key for record in cell.records for key in record.group)
+    columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
+    rows = [{**asdict(record), "references": list(record.references), **record.group, **record.scores} for record in cell.records]
     return pd.DataFrame(rows).reindex(columns=columns)

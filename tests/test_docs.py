@@ -55,6 +55,8 @@ def run(line: str, kvgauge: Command, desk: Path) -> None:
         words = ["method=[fullkv,snapkv]", "budget=64", "task.lengths=[300]", "task.depths=[0,50]"]
     elif words[:2] == ["python", "run.py"]:
         words = embedded(words[2:])
+        if not any(word.startswith(("task", "experiment=", "--", "dry_run")) for word in words):
+            words += ["task.lengths=[300]", "task.depths=[50]"]
     else:
         assert words[0] == "kvgauge", f"nobody runs {line}"
         words = words[1:] + (["--to", "clone"] if words[1] == "new" else [])

@@ -43,6 +43,11 @@ def test_the_wheel_carries_the_published_numbers(wheel: Path) -> None:
     assert published <= {name.name for name in names if name.parent == Path("kvgauge/results/published")}
 
 
+def test_the_wheel_carries_all_templates(wheel: Path) -> None:
+    templates = {f"kvgauge/harness/templates/{path.name}" for path in (ROOT / "harness" / "templates").iterdir()}
+    assert "kvgauge/harness/templates/report.html.j2" in templates and templates <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_the_wheel_gives_the_console_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))
@@ -58,6 +63,7 @@ def test_the_wheel_runs_by_itself_from_any_folder(wheel: Path, tmp_path: Path) -
     assert "prefills: 1; cells: 1; new records: 1" in done.stdout
     assert done.stdout.strip().splitlines()[-1].count(str(unpacked / "kvgauge")) == 3
     assert (tmp_path / "results/tiny-random/needle/snapkv-32/scores.json").exists()
+    assert (tmp_path / "results/report/index.html").exists()
 
 
 @pytest.mark.parametrize("command", [["run.py"], ["-m", "kvgauge"]])

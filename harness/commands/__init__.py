@@ -12,7 +12,7 @@ from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import compare, data, doctor, imports, lists, new, report, score, show
+from harness.commands import compare, data, doctor, imports, lists, new, report, score, show, wandb
 from harness.errors import ConfigError
 
 
@@ -35,7 +35,7 @@ class Command(Protocol):
         ...
 
 
-_MODULES = (lists, show, doctor, report, compare, score, data, imports, new)
+_MODULES = (lists, show, doctor, report, compare, score, data, imports, wandb, new)
 COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in _MODULES}
 
 

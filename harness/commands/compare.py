@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         sheets = paired_sheets(grids, read_grids(arguments.other), arguments.path, arguments.other)
     to = arguments.to or arguments.path / "report"
     sheets = list(sheets)
-    files = _write(sheets, to)
+    files = write_sheets(sheets, to)
     for _, _, sheet in sheets:
         print_sheet(sheet, console)
         console.print()
@@ -57,24 +57,28 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.print(str(file), markup=False, soft_wrap=True)
 
 
-def write_beside_published(grids: Sequence[Grid], to: Path) -> list[Path]:
+def beside_published(grids: Sequence[Grid]) -> list[tuple[Path, str, Sheet]]:
     """What ``kvgauge compare`` would write of some grids whose models are called as published ones are; nothing where none is.
 
-    Raises:
-        StoreError: the files cannot be written.
+    Returns:
+        Folder below the report, stem of the files, sheet.
     """
     chosen = argparse.Namespace(model=None, table=None)
     ours = {_suite(grid) for grid in grids} & {table.suite for table in tables()}
     if not ours:
         return []
     try:
-        sheets = _published([grid for grid in grids if _suite(grid) in ours], chosen, Console(quiet=True))
+        return _published([grid for grid in grids if _suite(grid) in ours], chosen, Console(quiet=True))
     except ConfigError:  # no model of that name
         return []
-    return _write(sheets, to)
 
 
-def _write(sheets: Iterable[tuple[Path, str, Sheet]], to: Path) -> list[Path]:
+def write_sheets(sheets: Iterable[tuple[Path, str, Sheet]], to: Path) -> list[Path]:
+    """Write them below a folder.
+
+    Raises:
+        StoreError: the files cannot be written.
+    """
     files = []
     for place, stem, sheet in sheets:
         try:

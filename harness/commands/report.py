@@ -1,16 +1,19 @@
-"""``kvgauge report``: tables and plots from records, at any time, without a model."""
+"""``kvgauge report``: tables, plots and the page from records, at any time, without a model."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from harness.commands.compare import write_beside_published
+from harness.commands.compare import beside_published, write_sheets
 from harness.errors import StoreError
-from harness.reader import read_grids, suites
+from harness.page import write_page
+from harness.reader import Grid, read_grids, suites
 from harness.report import print_table, write_report
+from harness.schema import SuiteResult
 from harness.suite_report import print_suite, write_suite_report
 
 NAME = "report"
@@ -53,8 +56,25 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
         for suite in together:
             files += write_suite_report(suite, to / suite.model / suite.suite)
             print_suite(suite, console)
-        files += write_beside_published(grids, to)
+        files += write_overview(grids, together, to)
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
     for file in files:
         console.print(str(file), markup=False, soft_wrap=True)
+
+
+def write_overview(grids: Sequence[Grid], together: Sequence[SuiteResult], to: Path, model: str | None = None) -> list[Path]:
+    """Write what spans models and tasks: comparisons with published numbers, and the page.
+
+    Args:
+        grids: one per model and task.
+        together: the suites they belong to.
+        to: the report's folder.
+        model: whose comparisons are files of their own; None for all. The page has all in any case.
+
+    Raises:
+        OSError, StoreError: a file cannot be written.
+    """
+    sheets = beside_published(grids)
+    asked = [sheet for sheet in sheets if model in (None, sheet[0].parts[0])]
+    return [*write_sheets(asked, to), write_page(grids, together, sheets, to / "index.html")]

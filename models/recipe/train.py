@@ -33,6 +33,7 @@ class Stage:
     steps: int
     until: float
     rate: float
+    decay: bool
     first_token_weight: float
     mixture: Mapping[str, float]
 
@@ -101,10 +102,9 @@ def train(
     _cut_history(history, state.step)
     while state.stage < len(stages):
         stage = stages[state.stage]
-        last = state.stage == len(stages) - 1
         begun = time.monotonic()
         rate = rates * stage.rate * min(1.0, (state.step + 1) / warmup)
-        if last:
+        if stage.decay:
             rate *= 0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * state.step_of_stage / stage.steps))
         for group in optimizer.param_groups:
             group["lr"] = rate

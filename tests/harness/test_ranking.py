@@ -80,9 +80,21 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
         close(found, weights[:, start:stop, : found.shape[-1]])
         assert not weights[:, start:stop, found.shape[-1] :].any(), "what is left out has no weight"
         if block_bytes is not None:
-            assert stop - start == 1 or found.shape[0] * (stop - start) * tokens * 4 <= block_bytes
+            assert stop - start == 1 or found.numel() * 4 <= block_bytes
         expected_start = stop
     assert expected_start == tokens
+
+
+@given(layer=layers(), data=st.data())
+@REPEATABLE
+def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(layer: LayerState, data: st.DataObject) -> None:
+    window = data.draw(st.integers(1, layer.keys.shape[1] - 1))
+    block_bytes = data.draw(st.sampled_from(blocks(layer)))
+    reader = ColumnSums(window, True).reader(layer)
+    assert reader is not None
+    causal_attention(layer.queries, layer.keys, layer.values, layer.scaling, block_bytes, [reader])
+    assert torch.equal(reader.scores(), column_sums(layer, window, True, block_bytes))
+    assert ColumnSums(window, False).reader(layer) is None, "ordinary attention has no votes for later tokens"
 
 
 @given(layer=layers(least=1), data=st.data())

@@ -1,0 +1,52 @@
+"""(c) Peak memory against the prompt's length, up to 32k tokens: ``python benchmarks/memory.py [--quick]``.
+
+The model of ``grid.py``; every point in a process of its own, what its resident set grew by. FullKV alone, and all 21 cells together.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from shapes import WIDTH_512, subject
+
+from harness.bench.clock import machine
+from harness.bench.memory import peak_bytes
+from harness.bench.write import table, write
+
+BUDGETS = [64, 128, 256, 512, 1024]
+NEW_TOKENS = 4
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[4096, 8192, 16384, 32768], help="lengths (default: 4096 8192 16384 32768)"
+    )
+    parser.add_argument("--heads", nargs="+", default=["kv_head", "query_head"], help="granularities (default: both)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    of = {
+        heads: subject("width-512", WIDTH_512, "cpu", heads, BUDGETS[:2] if options.quick else BUDGETS, NEW_TOKENS)
+        for heads in options.heads
+    }
+    for tokens in [512] if options.quick else options.tokens:
+        alone = [variant for variant in next(iter(of.values())).variants if variant.method.ranking is None]
+        full = peak_bytes(next(iter(of.values())), alone, tokens)
+        for heads, grid in of.items():
+            found = peak_bytes(grid, grid.variants, tokens)
+            ratio = found / full if full else None
+            rows.append({"tokens": tokens, "heads": heads, "FullKV MB": full / 1e6, "grid MB": found / 1e6, "grid / FullKV": ratio})
+            print("\n".join(table([rows[-1]])), flush=True)
+    title = "Peak memory beyond the model, FullKV alone and 21 cells together: 8 layers of width 512, float32"
+    for path in write(options.out, "memory", title, machine(torch.device("cpu")), rows, rows):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

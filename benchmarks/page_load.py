@@ -1,0 +1,105 @@
+"""How long a large report page takes to load: ``python benchmarks/page_load.py [--examples 2000] [--cells 13] [--words 60]``.
+
+A made-up grid is written as a page and opened in headless Chromium from its file, several times. Loaded means that the list of examples
+stands on the page; then the last example is looked for and opened. Wall clock, with the file in the cache of the disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import random
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from harness.page import write_page  # noqa: E402
+from harness.reader import Grid  # noqa: E402
+from harness.schema import Cell, CellResult, Manifest, Metric, Record, TaskResult  # noqa: E402
+
+METRIC = Metric("f1", "F1", 1.0)
+LAYERS = 32
+PROMPT_TOKENS = 8000
+ROUNDS = 5
+LIMIT_SECONDS = 3.0
+
+
+def grid(examples: int, cells: int, words: int) -> Grid:
+    """Texts of random words; those of one example are alike, as those of methods are."""
+    draw = random.Random(0)
+    vocabulary = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(5000)]
+    texts = [draw.choices(vocabulary, k=words) for _ in range(examples)]
+
+    def record(place: int, budget: int) -> Record:
+        said = [draw.choice(vocabulary) if draw.random() < 0.2 else word for word in texts[place]]
+        return Record(
+            example_id=f"example-{place:04}",
+            group={"length": PROMPT_TOKENS},
+            references=(" ".join(texts[place][:8]),),
+            details={},
+            prompt_tokens=PROMPT_TOKENS,
+            prompt_sha256=None,
+            prompt_ends=(" ".join(draw.choices(vocabulary, k=50)), " ".join(texts[place][:50])),
+            text=" ".join(said),
+            scores={"f1": round(draw.random(), 4)},
+            kept=(budget,) * LAYERS,
+            retention=budget / PROMPT_TOKENS,
+        )
+
+    names = [Cell(f"method{place % 4}", str(64 << place // 4)) for place in range(cells)]
+    results = tuple(CellResult(cell, examples, tuple(record(place, int(cell.budget)) for place in range(examples))) for cell in names)
+    result = TaskResult("model", "task", (METRIC,), None, "", results, None)
+    manifests = {
+        cell: Manifest(cell, place, "model", "task", {"budget": cell.budget}, [asdict(METRIC)], None, "", {"name": "task"}, {}, None)
+        for place, cell in enumerate(names)
+    }
+    return Grid(result, manifests, {cell: Path(cell.name) for cell in names})
+
+
+def main(options: argparse.Namespace, folder: Path) -> None:
+    made = grid(options.examples, options.cells, options.words)
+    begin = time.perf_counter()
+    path = write_page([made], [], [], options.to or folder / "index.html").resolve()
+    print(f"{options.examples} examples x {options.cells} cells, {options.words} words each, Python {platform.python_version()}")
+    print(f"written in {time.perf_counter() - begin:.2f} s, {path.stat().st_size / 2**20:.1f} MiB")
+    loads, opens = [], []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=["--no-sandbox"])
+        print(f"Chromium {browser.version}, median of {ROUNDS} loads")
+        for _ in range(ROUNDS):
+            page = browser.new_page()
+            begin = time.perf_counter()
+            page.goto(path.as_uri())
+            page.locator(".examples .row").first.wait_for()
+            loads.append(time.perf_counter() - begin)
+            last = f"example-{options.examples - 1:04}"
+            begin = time.perf_counter()
+            page.locator(".examples input").fill(last)
+            page.locator(".examples .row", has_text=last).click()
+            page.locator("dialog .card").last.wait_for()
+            opens.append(time.perf_counter() - begin)
+            page.close()
+        browser.close()
+    print(f"loaded in {median(loads):.2f} s (slowest {max(loads):.2f})")
+    print(f"last example found and opened in {median(opens):.2f} s (slowest {max(opens):.2f})")
+    if max(loads) >= LIMIT_SECONDS:
+        raise SystemExit(f"slower than {LIMIT_SECONDS} s")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--examples", type=int, default=2000)
+    parser.add_argument("--cells", type=int, default=13)
+    parser.add_argument("--words", type=int, default=60)
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    parser.add_argument("--to", type=Path)
+    with tempfile.TemporaryDirectory() as temporary:
+        main(parser.parse_args(), Path(temporary))

@@ -1,0 +1,73 @@
+"""Models of random weights for benchmarks: what a shape costs does not depend on what its weights say."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel  # noqa: E402
+
+from harness.attention import install  # noqa: E402
+from harness.bench.setup import grid_of  # noqa: E402
+from harness.bench.subject import Subject  # noqa: E402
+
+# Small enough for one thread of a CPU, large enough for matrix products to matter.
+WIDTH_512 = LlamaConfig(
+    vocab_size=1024,
+    hidden_size=512,
+    intermediate_size=1408,
+    num_hidden_layers=8,
+    num_attention_heads=8,
+    num_key_value_heads=4,
+    max_position_embeddings=40960,
+    bos_token_id=None,
+    eos_token_id=None,
+    dtype="float32",
+)
+# The configuration of Meta-Llama-3-8B, but for the number of positions, so that 32k tokens fit.
+LLAMA3_8B = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    max_position_embeddings=40960,
+    rms_norm_eps=1e-5,
+    rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+    bos_token_id=None,
+    eos_token_id=None,
+    dtype="bfloat16",
+)
+# Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer some tokens.
+_SHARPER = 4.0
+
+
+def load(config: LlamaConfig, device: str) -> PreTrainedModel:
+    """The model with seeded random weights, made where it will run."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(config.dtype)
+    try:
+        with torch.device(device):
+            model = LlamaForCausalLM(config)
+    finally:
+        torch.set_default_dtype(before)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.q_proj.weight.mul_(_SHARPER)
+            layer.self_attn.k_proj.weight.mul_(_SHARPER)
+    model.train(False)
+    install(model)
+    return model
+
+
+def subject(name: str, config: LlamaConfig, device: str, granularity: str, budgets: list[int], new_tokens: int) -> Subject:
+    """The grid of all five methods on a shape."""
+    overrides = ["method=all", f"budget={budgets}", f"selection.granularity={granularity}"]
+    return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)

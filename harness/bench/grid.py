@@ -1,0 +1,153 @@
+"""(a) The whole grid from shared prefills and wide decoding, against one run per cell, against one stock ``generate``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from harness.attention import install
+from harness.bench.clock import seconds
+from harness.bench.subject import Subject, decoded, prefilled
+from harness.errors import EngineError
+from harness.schema import Cell
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round, all in one process, one after the other.
+
+    Attributes:
+        prefill: of all prompts, with every cell's selection.
+        decode: of all rows of all prompts together.
+        alone: every cell of one prompt by itself, with its own prefill and batch 1; None where that is not measured.
+        stock: one ``generate`` of transformers with the full cache, for one prompt.
+    """
+
+    prefill: float
+    decode: float
+    alone: float | None
+    stock: float
+
+
+@dataclass(frozen=True)
+class GridCost:
+    """What a grid costs.
+
+    Attributes:
+        tokens: of each prompt.
+        prompts: decoded together.
+        cells: of the grid.
+        rows: distinct ones of all prompts.
+        new_tokens: of each row.
+        granularity: of the selection.
+        rounds: one after the other.
+    """
+
+    tokens: int
+    prompts: int
+    cells: int
+    rows: int
+    new_tokens: int
+    granularity: str
+    rounds: tuple[Round, ...]
+
+    @property
+    def per_prompt(self) -> tuple[float, ...]:
+        """Seconds of the grid per prompt, by round."""
+        return tuple((each.prefill + each.decode) / self.prompts for each in self.rounds)
+
+    def row(self) -> Mapping[str, Any]:
+        """Medians; ratios are medians of the ratios within a round."""
+        pairs = list(zip(self.per_prompt, self.rounds, strict=True))
+        times_stock = median(grid / each.stock for grid, each in pairs)
+        faster = [each.alone / grid for grid, each in pairs if each.alone is not None]
+        alone = [each.alone for each in self.rounds if each.alone is not None]
+        return {
+            "tokens": self.tokens,
+            "heads": self.granularity,
+            "prompts": self.prompts,
+            "cells": self.cells,
+            "rows": self.rows,
+            "prefill s": median(each.prefill / self.prompts for each in self.rounds),
+            "decode s": median(each.decode / self.prompts for each in self.rounds),
+            "grid s": median(self.per_prompt),
+            "one run per cell s": median(alone) if alone else None,
+            "times faster": median(faster) if faster else None,
+            "stock generate s": median(each.stock for each in self.rounds),
+            "times stock": times_stock,
+        }
+
+
+def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: int, rounds: int, alone: bool) -> GridCost:
+    """Measure a grid, prompt by prompt prefilled and all rows decoded together.
+
+    Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock ones. In half
+    precision rounding may send them apart, so there they are not compared.
+
+    Args:
+        subject: the grid.
+        model: the loaded subject.
+        tokens: of each prompt.
+        prompts: 1 or more.
+        rounds: 1 or more; medians are over them.
+        alone: whether to run every cell alone.
+
+    Raises:
+        EngineError: tokens differ.
+    """
+    ids = [subject.prompt(tokens, place) for place in range(prompts)]
+    measured, rows = [], 0
+    for _ in range(rounds):
+        stock_seconds, stock = _stock(subject, model, ids[0])
+        start = seconds(model.device)
+        cells = [prefilled(subject, model, prompt, subject.variants) for prompt in ids]
+        middle = seconds(model.device)
+        distinct = {id(row): row for of_prompt in cells for row in of_prompt.values()}
+        outcomes = dict(zip(distinct, decoded(subject, model, list(distinct.values())), strict=True))
+        end = seconds(model.device)
+        found = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
+        rows = len(distinct)
+        alone_seconds = None
+        if alone:
+            alone_seconds, expected = _alone(subject, model, ids[0])
+            _compare(model, found, expected, "alone")
+        _compare(model, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
+        measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
+    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured))
+
+
+def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
+    start = seconds(model.device)
+    found = {}
+    for variant in subject.variants:
+        rows = prefilled(subject, model, prompt, [variant])
+        found[variant.cell] = decoded(subject, model, list(rows.values()))[0].tokens
+    return seconds(model.device) - start, found
+
+
+def _stock(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, Tokens]:
+    ids = torch.tensor([list(prompt)], device=model.device)
+    model.set_attn_implementation("sdpa")
+    try:
+        start = seconds(model.device)
+        generated: Any = model.generate(  # type: ignore[operator]
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=subject.new_tokens, eos_token_id=None, pad_token_id=0
+        )
+        return seconds(model.device) - start, tuple(generated[0, len(prompt) :].tolist())
+    finally:
+        install(model)
+
+
+def _compare(model: PreTrainedModel, found: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:
+    if model.dtype != torch.float32:
+        return
+    for cell, tokens in expected.items():
+        if found[cell] != tokens:
+            raise EngineError(f"{cell.name} generated other tokens in the grid than {how}: its times mean nothing; report this as a bug")

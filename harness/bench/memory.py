@@ -1,0 +1,73 @@
+"""(c) Peak memory of a prefill and a few decoding steps against the prompt's length: in a process of its own on a CPU."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from harness.bench.subject import Subject, decoded, prefilled
+from harness.errors import EngineError
+from harness.grid import Variant
+
+_WARM_UP_TOKENS = 64
+_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+
+
+def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel | None = None) -> int:
+    """Bytes beyond the model that a prompt takes at most.
+
+    On CUDA what torch's allocator held at most; on a CPU how much the resident set of a new process grew, which can start no lower than
+    loading the model had driven it.
+
+    Args:
+        subject: a model that can be loaded in another process.
+        variants: those of the subject that share the prefill and decode together.
+        tokens: of the prompt.
+        model: the loaded subject where it is on CUDA; there it is measured in place.
+
+    Raises:
+        EngineError: the process failed.
+    """
+    if model is not None and model.device.type == "cuda":
+        return _in_place(subject, variants, tokens, model)
+    payload = pickle.dumps((torch.get_num_threads(), subject, tuple(variants), tokens))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    program = f"from {__name__} import child; child()"
+    done = subprocess.run([sys.executable, "-c", program], input=payload, capture_output=True, env=environment, check=False)
+    if done.returncode != 0:
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
+        raise EngineError(f"peak memory at {tokens} tokens could not be measured ({reason}): use shorter prompts or a larger machine")
+    return int(done.stdout.split()[-1])
+
+
+def child() -> None:
+    """What the process of one point does: read a point from standard input, print its bytes."""
+    threads, subject, variants, tokens = pickle.loads(sys.stdin.buffer.read())
+    torch.set_num_threads(threads)
+    model = subject.load()
+    _work(subject, variants, _WARM_UP_TOKENS, model)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    _work(subject, variants, tokens, model)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * _UNIT)
+
+
+def _in_place(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> int:
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(model.device)
+    before = torch.cuda.memory_allocated(model.device)
+    _work(subject, variants, tokens, model)
+    return torch.cuda.max_memory_allocated(model.device) - before
+
+
+def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:
+    rows = prefilled(subject, model, subject.prompt(tokens), variants)
+    decoded(subject, model, list({id(row): row for row in rows.values()}.values()))

@@ -1,0 +1,65 @@
+"""What is measured: a model, the variants of a grid, random prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from harness.decode import Generated, Row, decode
+from harness.errors import ConfigError
+from harness.grid import Variant
+from harness.prefill import prefill
+from harness.schema import Cell, Selection
+
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model and a grid. All of it can be sent to another process.
+
+    Attributes:
+        name: the model's name.
+        load: gives the model with the engine's attention installed.
+        config: the model's configuration.
+        variants: the grid.
+        selection: how entries are picked.
+        new_tokens: decoded per row, 2 or more; no token ends a row.
+    """
+
+    name: str
+    load: Callable[[], PreTrainedModel]
+    config: PretrainedConfig
+    variants: tuple[Variant, ...]
+    selection: Selection
+    new_tokens: int
+
+    def prompt(self, tokens: int, place: int = 0) -> list[int]:
+        """A random prompt.
+
+        Raises:
+            ConfigError: longer than the model's positions.
+        """
+        positions = getattr(self.config, "max_position_embeddings", None)
+        if positions is not None and tokens + self.new_tokens > positions:
+            raise ConfigError(
+                f"{tokens} prompt and {self.new_tokens} new tokens are more than the {positions} positions of {self.name}: use less"
+            )
+        generator = torch.Generator().manual_seed(_SEED + place)
+        return torch.randint(self.config.vocab_size, (tokens,), generator=generator).tolist()
+
+
+def prefilled(subject: Subject, model: PreTrainedModel, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
+    """One prefill; cells that kept the same entries share one row."""
+    plans = [variant.plan(len(prompt), subject.config.num_hidden_layers) for variant in variants]
+    done = prefill(model, subject.name, prompt, plans, subject.selection)
+    rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
+    return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}
+
+
+def decoded(subject: Subject, model: PreTrainedModel, rows: Sequence[Row]) -> list[Generated]:
+    """All rows together, to the last of the new tokens."""
+    return decode(model, subject.name, rows, frozenset(), subject.new_tokens)

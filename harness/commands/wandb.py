@@ -1,0 +1,58 @@
+"""``kvgauge wandb``: the W&B runs of a results folder, made again from its records."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
+
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from harness.build import ROOT, build
+from harness.errors import StoreError
+from harness.reader import read_grids
+from harness.report import write_report
+from harness.tracker import Tracker
+
+NAME = "wandb"
+HELP = "Build or repair the W&B runs of a results folder, from its records."
+_SETTINGS = ("project", "entity", "mode", "dir")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A results folder, or a part of one, and the settings of ``tracker=wandb``."""
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+    )
+    for name, what in zip(_SETTINGS, ("the W&B project", "a team or user", "online, offline or disabled", "for W&B's files"), strict=True):
+        parser.add_argument(f"--{name}", help=f"{what} (default: as in conf/tracker/wandb.yaml)")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """One run per cell at or below the path.
+
+    Raises:
+        StoreError: there are no results, or W&B's folder cannot be written.
+        ConfigError: W&B refuses.
+    """
+    grids = read_grids(arguments.path)
+    results = next(iter(grids[0].folders.values())).parents[2]
+    tracker = _tracker(arguments, results)
+    for grid in grids:
+        result = grid.result
+        try:
+            with TemporaryDirectory() as folder:
+                plots = [path for path in write_report(result, Path(folder)) if path.suffix == ".png"]
+                tracker.log(result, grid.manifests, plots)
+        except OSError as error:
+            raise StoreError(f"W&B's files cannot be written ({error.strerror}): choose another folder with --dir") from error
+        console.print(f"{result.model}/{result.task}: {len(result.cells)} W&B runs", markup=False, soft_wrap=True)
+
+
+def _tracker(arguments: argparse.Namespace, results: Path) -> Tracker:
+    """``conf/tracker/wandb.yaml`` with what was given."""
+    config = OmegaConf.create({"results_dir": str(results), "tracker": OmegaConf.load(ROOT / "conf/tracker/wandb.yaml")})
+    given = {name: value for name in _SETTINGS if (value := getattr(arguments, name)) is not None}
+    return cast(Tracker, build(OmegaConf.merge(config, {"tracker": given}).tracker))

@@ -1,0 +1,346 @@
+"use strict";
+// Everything a model wrote reaches the page through textContent alone.
+
+const PAGE = 50; // examples of the list at a time
+const WORDS = 1500; // texts of more words are compared at their ends only: the table of a longer one would stall the page
+
+function make(name, properties = {}, ...children) {
+  const { data, ...rest } = properties;
+  const element = Object.assign(document.createElement(name), rest);
+  Object.assign(element.dataset, data);
+  element.append(...children);
+  return element;
+}
+
+const unpacked = new Map();
+function unpack(id) {
+  if (!unpacked.has(id)) {
+    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    unpacked.set(id, new Response(stream).json());
+  }
+  return unpacked.get(id);
+}
+
+// Numbers by size, then texts; what is missing stands last whichever way.
+function compare(a, b, way) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  if (typeof a === "number" && typeof b === "number") return way * (a - b);
+  if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
+  return way * a.localeCompare(b, undefined, { numeric: true });
+}
+
+// A click on a column sorts it, numbers from the largest; the next click turns it round.
+function sortsBy(header, numeric) {
+  const way = header.ariaSort === "descending" || (header.ariaSort === null && !numeric) ? "ascending" : "descending";
+  for (const other of header.parentElement.children) other.removeAttribute("aria-sort");
+  header.ariaSort = way;
+  return way === "ascending" ? 1 : -1;
+}
+
+const matches = (text, words) => words.every((word) => text.includes(word));
+const wordsOf = (input) => input.value.toLowerCase().split(/\s+/).filter(Boolean);
+
+function bindTable(table) {
+  const body = table.tBodies[0];
+  const tools = table.parentElement.previousElementSibling;
+  const [input, shown] = [tools.querySelector("input"), tools.querySelector(".shown")];
+  const lines = [...body.rows];
+  // Of lines that belong together the first alone has the name.
+  let group = "";
+  const grouped = !table.classList.contains("sortable");
+  const texts = lines.map((line) => {
+    const text = line.textContent.toLowerCase();
+    if (line.classList.contains("start")) group = text;
+    return grouped ? group + text : text;
+  });
+  input.addEventListener("input", () => {
+    const words = wordsOf(input);
+    lines.forEach((line, place) => (line.hidden = !matches(texts[place], words)));
+    shown.textContent = words.length ? `${lines.filter((line) => !line.hidden).length} of ${lines.length}` : "";
+  });
+  [...table.tHead.rows[0].cells].forEach((header, column) => {
+    header.querySelector("button")?.addEventListener("click", () => {
+      const numeric = header.classList.contains("number");
+      const way = sortsBy(header, numeric);
+      const value = (line) => {
+        const cell = line.cells[column];
+        const text = cell.dataset.by ?? cell.textContent.trim();
+        if (text === "–" || text === "") return null;
+        return isNaN(text) ? text : Number(text);
+      };
+      body.append(...[...lines].sort((a, b) => compare(value(a), value(b), way)));
+    });
+  });
+}
+
+// The list of a task's examples: sorted, filtered, a page at a time.
+class Examples {
+  constructor(root) {
+    this.root = root;
+    this.first = 0;
+  }
+
+  async open() {
+    if (this.opened) return;
+    this.opened = true;
+    const index = (this.index = await unpack(this.root.dataset.index));
+    this.rows = index.examples.map(([id, groups, reference, shares], place) => {
+      const known = shares.filter((share) => typeof share === "number");
+      const spread = known.length > 1 ? Math.max(...known) - Math.min(...known) : null;
+      return { place, id, groups, reference, shares, spread, text: [id, ...groups, reference].join(" ").toLowerCase() };
+    });
+    this.shown = this.rows;
+    const scored = index.metrics.length > 0;
+    const choices = [["all", "all"], ["errors", "with an error"]];
+    if (scored) choices.splice(1, 0, ["differ", "cells differ"], ...(index.full === null ? [] : [["below", "some cell below the full cache"]]));
+    this.input = make("input", { type: "search", placeholder: "id, group, reference", autocomplete: "off", spellcheck: false });
+    this.choice = make("select", {}, ...choices.map(([value, text]) => make("option", { value, textContent: text })));
+    this.status = make("span", { className: "shown", role: "status" });
+    for (const control of [this.input, this.choice]) control.addEventListener("input", () => this.filter());
+    const tools = make("div", { className: "tools" }, make("label", {}, "Filter ", this.input), make("label", {}, "Show ", this.choice), this.status);
+    if (scored) tools.append(make("span", { className: "legend", textContent: `${index.metrics[0][0]}, 0-100` }));
+
+    const columns = [
+      ["example", (row) => row.id, false],
+      ...index.groups.map((name, place) => [name, (row) => row.groups[place], typeof this.rows[0]?.groups[place] === "number"]),
+      ["reference", (row) => row.reference, false],
+      ...(scored ? [["largest difference", (row) => row.spread, true]] : []),
+      ...index.cells.map(([label, budget], place) => [`${label} ${budget}`, (row) => row.shares[place], true]),
+    ];
+    const heads = columns.map(([title, value, numeric], place) => {
+      const button = make("button", { type: "button", textContent: title });
+      const head = make("th", { scope: "col", className: (numeric ? "number" : "text") + (place ? "" : " key") }, button);
+      button.addEventListener("click", () => {
+        const way = sortsBy(head, numeric);
+        this.rows.sort((a, b) => compare(value(a), value(b), way));
+        this.filter();
+      });
+      return head;
+    });
+    this.body = make("tbody");
+    const table = make("table", { className: "sortable" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
+    this.back = make("button", { type: "button", textContent: "← earlier" });
+    this.on = make("button", { type: "button", textContent: "later →" });
+    this.range = make("span", { role: "status" });
+    this.back.addEventListener("click", () => this.turn(-PAGE));
+    this.on.addEventListener("click", () => this.turn(PAGE));
+    this.root.querySelector(".loading").remove();
+    const scroll = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Examples" }, table);
+    this.root.append(tools, scroll, make("div", { className: "pager" }, this.back, this.on, this.range));
+    this.draw();
+  }
+
+  filter() {
+    const words = wordsOf(this.input);
+    const full = this.index.full;
+    const wanted = {
+      all: () => true,
+      errors: (row) => row.shares.includes("error"),
+      differ: (row) => row.spread > 0,
+      below: (row) => row.shares.some((share) => typeof share === "number" && share < row.shares[full]),
+    }[this.choice.value];
+    this.shown = this.rows.filter((row) => wanted(row) && matches(row.text, words));
+    this.first = 0;
+    this.draw();
+  }
+
+  turn(by) {
+    this.first += by;
+    this.draw();
+  }
+
+  draw() {
+    const last = Math.min(this.first + PAGE, this.shown.length);
+    this.body.replaceChildren(...this.shown.slice(this.first, last).map((row, place) => this.line(row, this.first + place)));
+    this.back.disabled = this.first === 0;
+    this.on.disabled = last === this.shown.length;
+    this.range.textContent = this.shown.length ? `${this.first + 1} to ${last} of ${this.shown.length.toLocaleString("en")}` : "no example";
+    this.status.textContent = this.shown.length < this.rows.length ? `${this.shown.length} of ${this.rows.length}` : "";
+  }
+
+  line(row, position) {
+    const open = make("button", { type: "button", className: "row", textContent: row.id, title: row.id });
+    open.addEventListener("click", () => detail.show(this, position));
+    const cells = [
+      make("td", { className: "key" }, open),
+      ...row.groups.map((value) => make("td", { className: typeof value === "number" ? "number" : "text", textContent: value ?? "–" })),
+      make("td", { className: "reference", textContent: row.reference, title: row.reference }),
+    ];
+    if (this.index.metrics.length) cells.push(make("td", { className: "number", textContent: row.spread === null ? "–" : percent(row.spread) }));
+    return make("tr", {}, ...cells, ...row.shares.map(shareCell));
+  }
+}
+
+const percent = (share) => (100 * share).toFixed(1);
+
+function shareCell(share) {
+  const value = make("span", { textContent: share === null ? "–" : share === "error" ? "error" : percent(share) });
+  if (typeof share === "number") value.style.setProperty("--share", share);
+  return make("td", { className: share === "error" ? "share error" : "share" }, value);
+}
+
+// Words, numbers, and every other character by itself, Chinese and Japanese ones too, with the blanks behind them.
+const pieces = (text) => text.match(/(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]|[\p{L}\p{M}\p{N}_]+?(?=[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}]|[^\p{L}\p{M}\p{N}_]|$)|[^\s])\s*|\s+/gu) ?? [];
+
+// Which pieces of a text belong to a longest common subsequence with another one.
+function common(ours, theirs) {
+  const bare = (list) => list.map((piece) => piece.trim());
+  const [a, b] = [bare(ours), bare(theirs)];
+  const kept = new Array(a.length).fill(false);
+  let start = 0;
+  while (start < a.length && start < b.length && a[start] === b[start]) kept[start++] = true;
+  let [endA, endB] = [a.length, b.length];
+  while (endA > start && endB > start && a[endA - 1] === b[endB - 1]) [kept[--endA], endB] = [true, endB - 1];
+  const [rows, columns] = [endA - start, endB - start];
+  if (rows > WORDS || columns > WORDS) return kept;
+  const wide = columns + 1;
+  const length = new Uint16Array((rows + 1) * wide);
+  for (let i = rows - 1; i >= 0; i--)
+    for (let j = columns - 1; j >= 0; j--)
+      length[i * wide + j] =
+        a[start + i] === b[start + j] ? length[(i + 1) * wide + j + 1] + 1 : Math.max(length[(i + 1) * wide + j], length[i * wide + j + 1]);
+  for (let i = 0, j = 0; i < rows && j < columns; ) {
+    if (a[start + i] === b[start + j]) [kept[start + i], i, j] = [true, i + 1, j + 1];
+    else if (length[(i + 1) * wide + j] >= length[i * wide + j + 1]) i++;
+    else j++;
+  }
+  return kept;
+}
+
+// A text with the pieces marked that the other one has not.
+function marked(text, other) {
+  const ours = pieces(text);
+  const kept = common(ours, pieces(other));
+  const fragment = document.createDocumentFragment();
+  for (let i = 0; i < ours.length; ) {
+    let end = i + 1;
+    while (end < ours.length && kept[end] === kept[i]) end++;
+    const run = ours.slice(i, end).join("");
+    fragment.append(kept[i] ? run : make("mark", { textContent: run }));
+    i = end;
+  }
+  return fragment;
+}
+
+// One example: both ends of its prompt, references, and what every cell made of it.
+const detail = {
+  dialog: document.getElementById("example"),
+  body: document.getElementById("example-body"),
+  base: null, // what predictions are compared with: the place of a cell, "reference" or "nothing"
+
+  async show(list, position) {
+    Object.assign(this, { list, position });
+    const { index } = list;
+    const row = list.shown[position];
+    const block = await unpack(`${list.root.dataset.blocks}-${Math.floor(row.place / index.block)}`);
+    if (this.list !== list || this.position !== position) return; // another one was asked for meanwhile
+    this.example = block[row.place % index.block];
+    document.getElementById("example-title").textContent = row.id;
+    const groups = index.groups.map((name, place) => `${name} ${row.groups[place] ?? "–"}`);
+    const tokens = this.example.tokens === null ? [] : [`${this.example.tokens.toLocaleString("en")} prompt tokens`];
+    if (this.example.before > this.example.tokens) tokens.push(`${this.example.before.toLocaleString("en")} before its middle was cut`);
+    document.getElementById("example-place").textContent = [`${position + 1} of ${list.shown.length}`, ...groups, ...tokens].join(" · ");
+    document.getElementById("previous").disabled = position === 0;
+    document.getElementById("next").disabled = position === list.shown.length - 1;
+    this.draw();
+    if (!this.dialog.open) this.dialog.showModal();
+    this.body.scrollTop = 0;
+  },
+
+  step(by) {
+    const position = this.position + by;
+    if (position >= 0 && position < this.list.shown.length) this.show(this.list, position);
+  },
+
+  draw() {
+    const { index } = this.list;
+    const { references, ends } = this.example;
+    const text = (value) => make("p", { className: "prose", textContent: value, tabIndex: 0 });
+    const titled = (title, className, ...children) => make("div", { className: `block ${className}` }, make("h3", { textContent: title }), ...children);
+    const blocks = [];
+    if (ends.length === 1) blocks.push(titled("prompt", "ends", text(ends[0])));
+    if (ends.length === 2) blocks.push(make("div", { className: "ends" }, titled("prompt begins", "", text(`${ends[0]} …`)), titled("prompt ends", "", text(`… ${ends[1]}`))));
+    if (references.length) blocks.push(titled(references.length > 1 ? "references" : "reference", "references", ...references.map(text)));
+
+    const choices = [["nothing", "nothing"], ...(references.length ? [["reference", "the first reference"]] : [])];
+    index.cells.forEach(([label, budget], place) => choices.push([String(place), `${label} ${budget}`]));
+    if (!choices.some(([value]) => value === this.base)) this.base = index.full === null ? choices.at(references.length ? 1 : 0)[0] : String(index.full);
+    const select = make("select", {}, ...choices.map(([value, title]) => make("option", { value, textContent: title, selected: value === this.base })));
+    select.addEventListener("input", () => {
+      this.base = select.value;
+      this.cards(cards);
+    });
+    const cards = make("div", { className: "cards" });
+    this.cards(cards);
+    this.body.replaceChildren(...blocks, make("div", { className: "tools" }, make("label", {}, "Mark what differs from ", select)), cards);
+  },
+
+  cards(parent) {
+    const { cells, references } = this.example;
+    const other = this.base === "nothing" ? null : this.base === "reference" ? references[0] : (cells[Number(this.base)]?.text ?? null);
+    parent.replaceChildren(...cells.map((cell, place) => this.card(cell, place, other)));
+  },
+
+  card(cell, place, other) {
+    const { index } = this.list;
+    const card = make("article", { className: String(place) === this.base ? "card base" : "card" });
+    const head = make("header", {}, make("h3", { textContent: index.cells[place].join(" ") }));
+    card.append(head);
+    if (cell === null) {
+      card.append(make("p", { className: "meta", textContent: "no record" }));
+      return card;
+    }
+    const scores = index.metrics.filter(([, , name]) => name in cell.scores);
+    const shown = ([, maximum, name]) => `${Number(cell.scores[name].toFixed(3))} of ${maximum}`;
+    if (scores.length) head.append(make("span", { className: "score", textContent: shown(scores[0]), title: scores[0][0] }));
+    const meta = scores.slice(1).map((metric) => `${metric[0]} ${shown(metric)}`);
+    if (cell.retention !== undefined) meta.push(`${percent(cell.retention)} % of the entries`);
+    if (cell.alias) meta.push(`same entries as ${cell.alias}`);
+    card.append(make("p", { className: "meta", textContent: meta.join(" · ") }));
+    if (cell.error) card.append(make("p", { className: "prose error", textContent: cell.error }));
+    else if (cell.text === undefined) card.append(make("p", { className: "prose", textContent: `token ids: ${(cell.ids ?? []).join(" ")}` }));
+    else {
+      const text = make("p", { className: "prose", tabIndex: 0 });
+      text.append(other === null || String(place) === this.base ? cell.text : marked(cell.text, other));
+      card.append(text);
+    }
+    return card;
+  },
+};
+
+document.getElementById("previous").addEventListener("click", () => detail.step(-1));
+document.getElementById("next").addEventListener("click", () => detail.step(1));
+document.getElementById("close").addEventListener("click", () => detail.dialog.close());
+detail.dialog.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, select")) return;
+  if (event.key === "ArrowLeft") detail.step(-1);
+  if (event.key === "ArrowRight") detail.step(1);
+});
+
+for (const table of document.querySelectorAll("main table")) bindTable(table);
+const lists = new Map([...document.querySelectorAll(".examples")].map((root) => [root, new Examples(root)]));
+const jump = document.getElementById("jump");
+
+// The part that the address names, or the first.
+function showPart(moved) {
+  const parts = [...document.querySelectorAll(".part")];
+  const part = parts.find((one) => one.id === decodeURIComponent(location.hash.slice(1))) ?? parts[0];
+  for (const one of parts) one.hidden = one !== part;
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.getAttribute("href") === `#${part.id}`) link.ariaCurrent = "page";
+    else link.removeAttribute("aria-current");
+  }
+  jump.value = part.id;
+  lists.get(part.querySelector(".examples"))?.open();
+  if (moved) {
+    scrollTo(0, 0);
+    part.querySelector("h1").focus({ preventScroll: true });
+  }
+}
+
+jump.addEventListener("input", () => (location.hash = jump.value));
+addEventListener("hashchange", () => {
+  if (location.hash !== "#main") showPart(true);
+});
+showPart(false);
