@@ -12,6 +12,9 @@ from omegaconf import OmegaConf
 
 from harness.errors import ConfigError
 
+RUN_GROUPS = ("model", "method", "task", "tracker")
+SETTINGS = ("budget", "selection", "limit", "seed", "results_dir", "dry_run", "engine", *RUN_GROUPS)
+
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS: Mapping[str, str] = {
     "method": "methods",

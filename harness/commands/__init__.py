@@ -1,6 +1,6 @@
 """Commands that compute nothing with a model: ``kvgauge report results`` and its like. Everything else on the command line is a run.
 
-Each module has one command: ``NAME``, ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
+Each module has one command: ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
 """
 
 from __future__ import annotations
@@ -8,18 +8,17 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 from rich.console import Console
 
-from harness.commands import compare, data, doctor, imports, lists, new, report, score, show, wandb
 from harness.errors import ConfigError
 
 
 class Command(Protocol):
     """What a module of this package has."""
 
-    NAME: str
     HELP: str
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -35,8 +34,19 @@ class Command(Protocol):
         ...
 
 
-_MODULES = (lists, show, doctor, report, compare, score, data, imports, wandb, new)
-COMMANDS: Mapping[str, Command] = {module.NAME: cast(Command, module) for module in _MODULES}
+# Imported when they are called: no command waits for what another one needs.
+COMMANDS: Mapping[str, str] = {
+    "list": "lists",
+    "show": "show",
+    "doctor": "doctor",
+    "new": "new",
+    "report": "report",
+    "compare": "compare",
+    "score": "score",
+    "data": "data",
+    "import": "imports",
+    "wandb": "wandb",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +66,7 @@ def command_line(words: Sequence[str]) -> None:
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
         raise ConfigError(f"{words[0]} is no command: use {', '.join(near)}; settings of a run are written knob=value")
-    command = COMMANDS[words[0]]
-    parser = _Parser(prog=f"kvgauge {command.NAME}", description=command.HELP)
+    command = cast(Command, import_module(f"{__name__}.{COMMANDS[words[0]]}"))
+    parser = _Parser(prog=f"kvgauge {words[0]}", description=command.HELP)
     command.arguments(parser)
     command.run(parser.parse_args(words[1:]), Console(highlight=False))

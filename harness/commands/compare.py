@@ -17,7 +17,6 @@ from harness.published import Table, same_model, tables
 from harness.reader import Grid, read_grids
 from harness.sheet import Sheet, print_sheet, write_sheet
 
-NAME = "compare"
 HELP = "Put results beside published numbers, or two results folders side by side, paired by example."
 
 

@@ -17,7 +17,6 @@ from harness.report import DASH
 from harness.schema import DataFile
 from harness.task import DataSource
 
-NAME = "data"
 HELP = "Fetch the data of a task and verify it, or tell what a copy of it holds."
 _CHECK = "check"
 

@@ -19,7 +19,6 @@ from harness.build import build, task_config
 from harness.catalog import choices
 from harness.task import DataSource
 
-NAME = "doctor"
 HELP = "Tell what this machine has, what will be slow or refused on it, and what data is found."
 _PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "accelerate", "safetensors", "wandb", "python-Levenshtein", "triton")
 _GIB = 2**30

@@ -23,7 +23,6 @@ from harness.schema import Cell, CellResult, Manifest, Predictions, Record
 from harness.store import CellWriter, cell_folder, read_records
 from harness.task import Importer, Task, published_examples
 
-NAME = "import"
 HELP = "Read predictions of other programs into results, scored as ours are."
 
 

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from harness.catalog import GROUPS, choices
 
-NAME = "list"
 HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
 
 

@@ -13,7 +13,6 @@ from rich.console import Console
 from harness.catalog import choices
 from harness.errors import ConfigError, StoreError
 
-NAME = "new"
 HELP = "Write the files of a new method: its code, its knobs and a test, which pass as they are."
 _WINDOW = 8  # as most published tables have it
 _FILES = {

@@ -16,7 +16,6 @@ from harness.report import print_table, write_report
 from harness.schema import SuiteResult
 from harness.suite_report import print_suite, write_suite_report
 
-NAME = "report"
 HELP = "Write the tables and plots of a results folder again, from its records."
 
 

@@ -20,7 +20,6 @@ from harness.reader import read_grids, read_manifests
 from harness.rescoring import recorded_task, rescored, with_scoring
 from harness.store import CellWriter, replace_manifests
 
-NAME = "score"
 HELP = "Score the records of a results folder again, without a model and without data, and write its report again."
 
 

@@ -8,7 +8,6 @@ from rich.console import Console
 
 from harness.catalog import GROUPS, choice
 
-NAME = "show"
 HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
 
 

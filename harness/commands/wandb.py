@@ -16,7 +16,6 @@ from harness.reader import read_grids
 from harness.report import write_report
 from harness.tracker import Tracker
 
-NAME = "wandb"
 HELP = "Build or repair the W&B runs of a results folder, from its records."
 _SETTINGS = ("project", "entity", "mode", "dir")
 

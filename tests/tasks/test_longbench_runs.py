@@ -125,7 +125,7 @@ def test_a_zip_gives_the_scores_of_the_folder(kvgauge: Command, model: str, fini
     assert done.code == 0, done.err
     other = snapshot(tmp_path / "zip")
     same = [name for name, data in snapshot(finished).items() if other[name] == data]
-    assert set(other) - set(same) == {name for name in other if name.endswith("manifest.json")}, "they name command and data"
+    assert set(other) - set(same) == {name for name in other if name.endswith(("manifest.json", "index.html"))}, "they name command and data"
     again = kvgauge(*GRID, f"task.data={tmp_path / 'data.zip'}", model, f"results_dir={finished}")
     assert "prefills: 0; cells: 8; new records: 0" in again.out, "the same data, wherever it lies"
 
@@ -167,7 +167,7 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command
     ours, other = snapshot(finished), snapshot(tmp_path / "other")
     assert set(ours) == set(other)
     assert {name for name in ours if ours[name] != other[name]} == {
-        name for name in ours if name.endswith("manifest.json") or re.search(r"(lcc|samsum_e)/.*jsonl", name)
+        name for name in ours if name.endswith(("manifest.json", "index.html")) or re.search(r"(lcc|samsum_e)/.*jsonl", name)
     }
     for name in (name for name in ours if name.endswith("manifest.json")):
         found, wanted = json.loads(ours[name]), json.loads(other[name])

@@ -1,0 +1,159 @@
+"""A run: the composed configuration to objects, records, tables, the page. What is heavy to import is imported here and below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from harness.budget import parse_budgets
+from harness.build import build, build_task
+from harness.catalog import RUN_GROUPS, SETTINGS
+from harness.commands.report import write_overview
+from harness.engine import EngineSettings
+from harness.errors import ConfigError, StoreError
+from harness.grid import make_grid
+from harness.preview import print_preview
+from harness.reader import read_grids, suites
+from harness.report import print_table, write_report
+from harness.runner import Counts, Prepared, Run, execute, has_more, prepare, read_model, result
+from harness.schema import Selection, SuiteResult
+from harness.suite_report import print_suite, write_suite_report
+from harness.task import Suite
+from harness.tracker import Tracker
+
+_CHOICES = {
+    "granularity": ("query_head", "kv_head"),
+    "group": ("mean", "max", "sum"),
+    "ties": ("stable", "torch"),
+    "dtype": ("float32", "model"),
+}
+_GROUP_EXAMPLES = {
+    "selection": "selection.ties=torch",
+    "engine": "engine.width=64",
+    "model": "model=tiny",
+    "method": "method=[snapkv,pyramidkv]",
+    "task": "task=needle",
+    "tracker": "tracker=none",
+}
+
+
+def run(config: DictConfig) -> bool:
+    """One run of a composed configuration.
+
+    Returns:
+        Whether every example of every cell has a result.
+
+    Raises:
+        KvgaugeError: it cannot be done; what was finished is kept.
+    """
+    console = Console(highlight=False)
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    _check(values)
+    tracker: Tracker = build(config.tracker)
+    runs, suite = _runs(config, values)
+    tasks = [prepare(run) for run in runs]
+    if values["dry_run"]:
+        for prepared in tasks:
+            print_preview(prepared, console)
+        return True
+    counts = execute(tasks, console)
+    grids = [result(prepared) for prepared in tasks]
+    report = Path(values["results_dir"]).expanduser() / "report" / grids[0].model
+    files: list[Path] = []
+    try:
+        for prepared, grid in zip(tasks, grids, strict=True):
+            written = write_report(grid, report / grid.task)
+            tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
+            files += written
+        if suite is not None:
+            by_name = {grid.task: grid for grid in grids}
+            ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
+            whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
+            files = write_suite_report(whole, report / suite.name)
+            print_suite(whole, console)
+        else:
+            print_table(grids[0], console)
+        everything = read_grids(report.parents[1])
+        files += write_overview(everything, suites(everything), report.parent, grids[0].model)
+    except OSError as error:
+        raise StoreError(
+            f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+        ) from error
+    _print_end(tasks, counts, files, console)
+    return all(len(cell.done) == cell.expected for grid in grids for cell in grid.cells)
+
+
+def _check(values: Mapping[Any, Any]) -> None:
+    """Refuse what no part of the run would refuse by itself.
+
+    Raises:
+        ConfigError: with the setting and its value.
+    """
+    if unknown := set(values) - set(SETTINGS):
+        raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
+    for group in ("selection", "engine", *RUN_GROUPS):
+        if not isinstance(values.get(group), dict):
+            raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_GROUP_EXAMPLES[group]}")
+    for group, knobs in (("selection", set(_CHOICES)), ("engine", {field.name for field in fields(EngineSettings)})):
+        if wrong := set(values[group]) ^ knobs:
+            raise ConfigError(f"{group} is to have {', '.join(sorted(knobs))}, no more and no less, not {wrong.pop()}: --cfg job prints it")
+    for name, node in values["method"].items():
+        if not isinstance(node, dict):
+            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
+    limit = values["limit"]
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
+    if not isinstance(values["dry_run"], bool):
+        raise ConfigError(f"dry_run={values['dry_run']} is neither true nor false: use one of them")
+    if not isinstance(values["results_dir"], str) or not values["results_dir"].strip():
+        raise ConfigError(f"results_dir={values['results_dir']!r} names no folder: use results_dir=results")
+    for knob, choices in _CHOICES.items():
+        if values["selection"][knob] not in choices:
+            raise ConfigError(f"selection.{knob}={values['selection'][knob]} is unknown: use {' or '.join(choices)}")
+
+
+def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Suite | None]:
+    """One run per task, and the suite that they belong to, if any."""
+    # A preset may set knobs of a method that method= does not name; such a node has no target.
+    methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
+    variants = make_grid(methods, parse_budgets(values["budget"]))
+    tasks, suite = build_task(config.task)
+    reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
+    engine = EngineSettings(**values["engine"])
+    runs = [
+        Run(
+            reader=reader,
+            variants=variants,
+            task=task,
+            task_config=values["task"],
+            selection=Selection(**values["selection"]),
+            results=Path(values["results_dir"]).expanduser(),
+            limit=values["limit"],
+            engine=engine,
+        )
+        for task in tasks
+    ]
+    return runs, suite
+
+
+def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], console: Console) -> None:
+    prompts, cells = sum(len(task.prompts) for task in tasks), sum(len(task.manifests) for task in tasks)
+    known = sum(len(records) for task in tasks for records in task.records.values())
+    console.print(
+        f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
+        f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
+        soft_wrap=True,
+    )
+    if counts.prefilled_tokens < counts.prompt_tokens:
+        console.print(f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared", soft_wrap=True)
+    for path in files:
+        console.print(str(path), markup=False, soft_wrap=True)
+    if any(has_more(task) for task in tasks):
+        results = tasks[0].run.results
+        console.print(f"these hold what this command asked for; {results} has more: kvgauge report {results}", markup=False, soft_wrap=True)
