@@ -79,7 +79,7 @@ model_config = spec.config()
 model, tokenizer = spec.load(model_config), spec.tokenizer()
 
 question = "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"
-ids = tokenizer.encode(builtin_text()[: 8 * TOKENS], add_special_tokens=False, verbose=False)
+ids = tokenizer.encode(builtin_text()[: 8 * TOKENS], verbose=False)  # with the token that begins a prompt, where there is one
 planted, end = (tokenizer.encode(text, add_special_tokens=False) for text in (question, "\nThe best thing to do in San Francisco is"))
 half = (TOKENS - len(planted) - len(end)) // 2
 prompt = torch.tensor([ids[:half] + planted + ids[half : 2 * half] + end], device=model.device)

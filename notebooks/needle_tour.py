@@ -73,7 +73,7 @@ figure
 # %%
 table = pd.read_csv(report / "table.csv")
 scores = table.pivot(index="method", columns="budget", values="score").round(1)
-print(scores.to_string())
+print(scores.reindex(index=table["method"].unique(), columns=table["budget"].unique()).to_string(na_rep="–"))
 
 # %%
 curves = Figure(figsize=(6.5, 3.6), dpi=130, layout="constrained")

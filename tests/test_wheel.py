@@ -62,7 +62,7 @@ def test_the_wheel_runs_by_itself_from_any_folder(wheel: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "prefills: 1; cells: 1; new records: 1" in done.stdout
     assert done.stdout.strip().splitlines()[-1].count(str(unpacked / "kvgauge")) == 3
-    assert (tmp_path / "results/tiny-random/needle/snapkv-32/scores.json").exists()
+    assert (tmp_path / "results/tiny/needle/snapkv-32/scores.json").exists()
     assert (tmp_path / "results/report/index.html").exists()
 
 

@@ -68,7 +68,7 @@ Each line is an ordinary run, for example:
 
 ## Limits
 
-It holds {{ m.positions }} positions and was trained to {{ longest }}; beyond that it fails. It copies and
+It is for prompts of up to 2,000 tokens; the last line of the table shows what is left beyond. It copies and
 does not understand: a question in words that are not those of the text finds nothing. It predicts no plausible text.
 What methods do on it shows how they work, not what they cost a real model.
 """
@@ -116,7 +116,6 @@ def write_card(folder: Path, config: DictConfig, model: LlamaForCausalLM, histor
             outcomes=outcomes,
             eval_seed=SEED,
             example=shlex.join(outcomes[0].trial.words),
-            longest=max(stage["tokens"] for stage in stages),
         )
     )
     (folder / "README.md").write_text(text, encoding="utf-8")

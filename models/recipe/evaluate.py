@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 1000
-_LENGTHS = "task.lengths=[250,500,1000,2000,3000,3900]"
+_LENGTHS = "task.lengths=[250,500,1000,1500,2000]"
 _DEPTHS = "task.depths=[{count:11}]"
 
 
@@ -47,13 +47,21 @@ class Outcome:
 
 def trials(essays: Path | None) -> list[Trial]:
     """The lines of the table; those in real essays only where a folder of them is given."""
-    magic = ("task=needle_magic", _LENGTHS, _DEPTHS, "task.samples=4")
-    sentence = ("task=needle", "task.lengths=[{from:400,to:3900,step:175}]", _DEPTHS, "task.show=contains_answer")
-    found = [Trial("magic number, built-in prose", magic), Trial("needle sentence, built-in prose", sentence)]
+    # A number takes 8 tokens; what follows it does not count.
+    magic = ("task=needle_magic", "task.max_new_tokens=16", _DEPTHS)
+    sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
+    found = [
+        Trial("magic number, built-in prose", (*magic, _LENGTHS, "task.samples=4")),
+        Trial("needle sentence, built-in prose", sentence),
+    ]
     if essays is not None:
         hay = f'task.haystack="{essays}"'
-        found += [Trial("magic number, essays", (*magic, hay)), Trial("needle sentence, essays", (*sentence, hay))]
-    return [*found, Trial("in-context labels", ("task=labels",))]
+        found += [
+            Trial("magic number, essays", (*magic, _LENGTHS, "task.samples=4", hay)),
+            Trial("needle sentence, essays", (*sentence, hay)),
+        ]
+    longer = Trial("magic number, longer than it is for", (*magic, "task.lengths=[3000,3900]"))
+    return [*found, Trial("in-context labels", ("task=labels",)), longer]
 
 
 def evaluate(model: Path, trial: Trial) -> Outcome:

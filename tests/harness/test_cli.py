@@ -33,10 +33,10 @@ def test_one_cell_ends_in_a_table_and_its_files(kvgauge: Command, tmp_path: Path
     done = kvgauge("method=pyramidkv", "budget=128", "task.lengths=[300,400]", "task.depths=[0,100]", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
     assert "prompts: 4; prefills: 4; cells: 1; new records: 4" in done.out
-    assert "scores mean nothing" in done.out
-    report = tmp_path / "report/tiny-random/needle"
+    assert "not what they cost a real model" in done.out
+    report = tmp_path / "report/tiny/needle"
     assert sorted(path.name for path in report.iterdir()) == ["heatmap.png", "summary.png", "table.csv", "table.md", "table.tex"]
-    cell = tmp_path / "tiny-random/needle/pyramidkv-128"
+    cell = tmp_path / "tiny/needle/pyramidkv-128"
     assert json.loads((cell / "scores.json").read_text())["n"] == 4
     assert json.loads((cell / "manifest.json").read_text())["settings"]["budget"] == "128"
 
@@ -57,10 +57,10 @@ def test_the_same_command_again_computes_nothing(kvgauge: Command, tokens: tuple
 
 def test_a_further_method_and_budget_add_only_their_cells(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
     kvgauge("method=snapkv", "budget=32", *tokens)
-    first = snapshot(tmp_path / "results/tiny-random/tokens/snapkv-32")
+    first = snapshot(tmp_path / "results/tiny/tokens/snapkv-32")
     more = kvgauge("method=[snapkv,h2o]", "budget=[32,48]", *tokens)
     assert "prefills: 4; cells: 4; new records: 12" in more.out
-    assert snapshot(tmp_path / "results/tiny-random/tokens/snapkv-32") == first
+    assert snapshot(tmp_path / "results/tiny/tokens/snapkv-32") == first
 
 
 def test_a_raised_limit_adds_only_the_further_examples(kvgauge: Command, tokens: tuple[str, ...]) -> None:
@@ -92,7 +92,7 @@ def test_the_bytes_a_dry_run_promises_are_the_bytes_that_are_kept(kvgauge: Comma
         }
         assert len(promised) == 13
         for (label, budget), size in promised.items():
-            records = (results / f"tiny-random/tokens/{label}-{budget}/records.0.jsonl").read_text().splitlines()
+            records = (results / f"tiny/tokens/{label}-{budget}/records.0.jsonl").read_text().splitlines()
             assert size == round(sum(json.loads(line)["kept_bytes"] for line in records) / len(records))
 
 
@@ -118,7 +118,7 @@ def test_a_preset_leaves_methods_out_that_the_command_line_does_not_name(kvgauge
 def test_multirun_runs_every_job(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
     done = kvgauge("-m", "method=snapkv", "budget=32,48", *tokens, f"hydra.sweep.dir={tmp_path / 'sweep'}")
     assert done.code == 0, done.err
-    assert sorted(path.name for path in (tmp_path / "results/tiny-random/tokens").iterdir()) == ["snapkv-32", "snapkv-48"]
+    assert sorted(path.name for path in (tmp_path / "results/tiny/tokens").iterdir()) == ["snapkv-32", "snapkv-48"]
 
 
 def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tells(kvgauge: Command, tokens: tuple[str, ...]) -> None:
@@ -286,7 +286,7 @@ def test_a_changed_prompt_under_an_old_name_is_refused(kvgauge: Command, tokens:
 
 
 def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
-    scores = tmp_path / "results/tiny-random/tokens/snapkv-32/scores.json"
+    scores = tmp_path / "results/tiny/tokens/snapkv-32/scores.json"
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     before = scores.read_bytes()
     smaller = kvgauge("method=snapkv", "budget=32", "limit=1", *tokens)

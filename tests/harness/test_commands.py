@@ -101,6 +101,6 @@ def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_p
     for command in (["-m", "pytest", "tests/methods", "-k", "my_keys"], words, ["-m", "ruff", "check", "methods", "tests"]):
         done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    assert "my_keys" in (tmp_path / "results/report/tiny-random/needle/table.csv").read_text()
+    assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
     again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert again.code == 2 and "is there already: use another name" in again.err

@@ -410,4 +410,4 @@ def test_a_run_of_a_published_model_ends_with_its_numbers_beside_ours(kvgauge: C
     beside.unlink()
     assert kvgauge("report", str(tmp_path)).code == 0
     assert beside.read_bytes() == before
-    assert not list((tmp_path / "report/tiny-random").glob("**/compare.md")) and "compare.md" not in kvgauge(*words).out
+    assert not list((tmp_path / "report/tiny").glob("**/compare.md")) and "compare.md" not in kvgauge(*words).out

@@ -105,7 +105,7 @@ def records(folder: Path) -> dict[str, list[tuple[object, ...]]]:
         cell.parent.name: [
             (r["example_id"], r["tokens"], r["kept_sha256"], r["scores"]) for r in map(json.loads, cell.read_text().splitlines())
         ]
-        for cell in sorted(folder.glob("tiny-random/*/*/records.0.jsonl"))
+        for cell in sorted(folder.glob("tiny/*/*/records.0.jsonl"))
     }
 
 

@@ -30,7 +30,7 @@ def records(cell: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(cell.glob("records.*.jsonl")) for line in path.read_text().splitlines()]
 
 
-def cells(results: Path, task: str = "tokens", model: str = "tiny-random") -> dict[str, Path]:
+def cells(results: Path, task: str = "tokens", model: str = "tiny") -> dict[str, Path]:
     return {path.name: path for path in sorted((results / model / task).iterdir())}
 
 
@@ -86,7 +86,7 @@ def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(grid: tuple[st
             os.kill(process.pid, signal.SIGKILL)
             interrupted += 1
         process.join()
-        for name, cell in (cells(disturbed) if (disturbed / "tiny-random").exists() else {}).items():
+        for name, cell in (cells(disturbed) if (disturbed / "tiny").exists() else {}).items():
             lines = b"".join(path.read_bytes() for path in sorted(cell.glob("records.*.jsonl"))).decode().split("\n")[:-1]
             assert lines[: len(seen.get(name, []))] == seen.get(name, []), "an acknowledged record is gone or changed"
             seen[name] = lines

@@ -85,7 +85,7 @@ def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Com
     assert len(files) == 1 and b"score_low" not in files[0].read_bytes()
     done = kvgauge("wandb", str(tmp_path), "--mode", "offline")
     assert done.code == 0, done.err
-    assert "tiny-random/needle: 2 W&B runs" in done.out
+    assert "tiny/needle: 2 W&B runs" in done.out
     found = newest(tmp_path)
     assert sorted(found) == ["fullkv-full", "snapkv-32"]
     for name, text in found.items():
@@ -94,7 +94,7 @@ def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Com
 
 def test_a_part_of_the_results_goes_to_the_folder_of_all_of_them(kvgauge: Command, tmp_path: Path) -> None:
     assert kvgauge(*GRID, f"results_dir={tmp_path}").code == 0
-    assert kvgauge("wandb", str(tmp_path / "tiny-random/needle/snapkv-32"), "--mode", "offline").code == 0
+    assert kvgauge("wandb", str(tmp_path / "tiny/needle/snapkv-32"), "--mode", "offline").code == 0
     assert list(newest(tmp_path)) == ["snapkv-32"]
 
 
@@ -122,4 +122,4 @@ def test_a_failing_tracker_is_one_line_and_costs_no_record(kvgauge: Command, tmp
     failed = kvgauge(*OFFLINE, f"results_dir={tmp_path}")
     assert failed.code == 2
     assert "W&B failed (no route to host): the records are kept" in failed.err
-    assert (tmp_path / "tiny-random/needle/snapkv-32/scores.json").exists()
+    assert (tmp_path / "tiny/needle/snapkv-32/scores.json").exists()

@@ -24,7 +24,7 @@ LIMITS = {
     "mistral_7b": {"longbench": 31500, "kvcache_factory": 31500, "paper": 31500},
     "qwen25_7b": {"longbench": 31500, "kvcache_factory": 31500, "paper": 31500},
     "qwen3_8b": {"longbench": 31500, "kvcache_factory": 31500, "paper": 31500},
-    "tiny": {"longbench": 7500, "kvcache_factory": 7500, "paper": 7500},
+    "tiny": {"longbench": 3500, "kvcache_factory": 3500, "paper": 3500},
     "hf": {"kvcache_factory": 7500, "paper": 7950},
 }
 

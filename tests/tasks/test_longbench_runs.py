@@ -22,7 +22,7 @@ from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests/fixtures/longbench"
-REPORT = "report/tiny-random/longbench"
+REPORT = "report/tiny/longbench"
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
     averages = set(table[table["kind"] == "average"]["column"])
     assert {"average of 16", "average of 6 categories", "average of 6 categories (E)", "code (E)"} <= averages
     for dataset in (*RECORDS, *RECORDS_E):
-        (record,) = records(tmp_path / f"tiny-random/longbench-{dataset}/pyramidkv-32")
+        (record,) = records(tmp_path / f"tiny/longbench-{dataset}/pyramidkv-32")
         assert record["example_id"] == load(DATA, dataset).rows[0]["_id"]
         assert record["tokens_before_truncation"] == record["prompt_tokens"]
         assert set(record["kept"]) != {record["prompt_tokens"]}  # type: ignore[call-overload]
@@ -88,7 +88,7 @@ def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(kvgaug
     assert kvgauge(*words, f"results_dir={tmp_path}").code == 0
     table = pd.read_csv(tmp_path / REPORT / "scores.csv").set_index(["method", "budget", "column"])
     alone = [
-        pd.read_csv(tmp_path / f"report/tiny-random/longbench-{name}/table.csv").set_index(["method", "budget"]).loc["snapkv", "32"]
+        pd.read_csv(tmp_path / f"report/tiny/longbench-{name}/table.csv").set_index(["method", "budget"]).loc["snapkv", "32"]
         for name in ("qasper", "trec")
     ]
     for name, one in zip(("qasper", "trec"), alone, strict=True):
@@ -125,7 +125,9 @@ def test_a_zip_gives_the_scores_of_the_folder(kvgauge: Command, model: str, fini
     assert done.code == 0, done.err
     other = snapshot(tmp_path / "zip")
     same = [name for name, data in snapshot(finished).items() if other[name] == data]
-    assert set(other) - set(same) == {name for name in other if name.endswith(("manifest.json", "index.html"))}, "they name command and data"
+    assert set(other) - set(same) == {name for name in other if name.endswith(("manifest.json", "index.html"))}, (
+        "they name command and data"
+    )
     again = kvgauge(*GRID, f"task.data={tmp_path / 'data.zip'}", model, f"results_dir={finished}")
     assert "prefills: 0; cells: 8; new records: 0" in again.out, "the same data, wherever it lies"
 
@@ -144,7 +146,7 @@ def test_scoring_again_changes_nothing_and_restores_what_was_edited(kvgauge: Com
     assert done.code == 0, done.err
     assert "scored 24 records again: 0 changed" in done.out
     assert snapshot(finished) == before
-    cell = finished / "tiny-random/longbench-lcc/snapkv-32"
+    cell = finished / "tiny/longbench-lcc/snapkv-32"
     right = (cell / "records.0.jsonl").read_text()
     scores = [record["scores"] for record in records(cell)]
     wrong = [json.dumps({**record, "scores": {"code_similarity_difflib": 0.99}}, ensure_ascii=False) for record in records(cell)]
@@ -152,9 +154,7 @@ def test_scoring_again_changes_nothing_and_restores_what_was_edited(kvgauge: Com
     (cell / "scores.json").unlink()
     assert "3 changed" in kvgauge("score", str(finished)).out
     assert [record["scores"] for record in records(cell)[3:]] == scores
-    assert snapshot(finished) == before | {
-        "tiny-random/longbench-lcc/snapkv-32/records.0.jsonl": ("\n".join(wrong) + "\n" + right).encode()
-    }
+    assert snapshot(finished) == before | {"tiny/longbench-lcc/snapkv-32/records.0.jsonl": ("\n".join(wrong) + "\n" + right).encode()}
 
 
 def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command, model: str, finished: Path, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command
     assert "prefills: 0; cells: 8; new records: 0" in again.out, "such a run goes on from there"
     assert "0 changed" in kvgauge("score", str(finished), "--set", ways[0]).out
     assert kvgauge("score", str(finished), "--set", "task.code_similarity=difflib").code == 0
-    assert "code_similarity_difflib" in (finished / "tiny-random/longbench-lcc/snapkv-32/manifest.json").read_text()
+    assert "code_similarity_difflib" in (finished / "tiny/longbench-lcc/snapkv-32/manifest.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command
         ("", "task.official_zero=1", 2, "task.official_zero=1 is neither true nor false"),
         ("", "seed=3", 2, "--set seed=3 is no setting of the task"),
         ("", "task.code_similarity=[a", 2, "the list [a has no end"),
-        ("tiny-random/longbench-lcc/snapkv-32", "task.code_similarity=levenshtein", 2, "is one cell, and all cells of a task are"),
+        ("tiny/longbench-lcc/snapkv-32", "task.code_similarity=levenshtein", 2, "is one cell, and all cells of a task are"),
     ],
 )
 def test_scoring_in_a_way_that_cannot_be_changes_nothing(
@@ -200,7 +200,7 @@ def test_scoring_in_a_way_that_cannot_be_changes_nothing(
 
 def test_a_cell_that_is_being_written_keeps_all_from_being_scored_in_another_way(kvgauge: Command, finished: Path) -> None:
     before = snapshot(finished)
-    with FileLock(finished / "tiny-random/longbench-trec/snapkv-32/.lock.0"):
+    with FileLock(finished / "tiny/longbench-trec/snapkv-32/.lock.0"):
         refused(kvgauge, ["score", str(finished), "--set", "task.code_similarity=levenshtein"], 5, "is being written by another run")
     assert snapshot(finished) == before
 
@@ -211,7 +211,7 @@ def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Pat
     done = kvgauge("score", str(tmp_path), "--set", "task.show=contains_answer")
     assert done.code == 0, done.err
     assert "0 changed" in done.out
-    assert "contains answer" in (tmp_path / "report/tiny-random/needle/table.md").read_text()
+    assert "contains answer" in (tmp_path / "report/tiny/needle/table.md").read_text()
     refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.show")
 
 
@@ -227,9 +227,9 @@ def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, m
     assert done.out.count("fewer examples") == 1 and note in done.out
     assert note in kvgauge("report", str(tmp_path / "results")).out
     assert "fewer examples than published: longbench-qasper 3 of 200." in (
-        tmp_path / "results/report/tiny-random/longbench-qasper/table.md"
+        tmp_path / "results/report/tiny/longbench-qasper/table.md"
     ).read_text().replace("\\", "")
-    assert "fewer examples" not in (tmp_path / "results/report/tiny-random/longbench-trec/table.md").read_text()
+    assert "fewer examples" not in (tmp_path / "results/report/tiny/longbench-trec/table.md").read_text()
 
 
 @pytest.mark.parametrize("written", [1, 2])
@@ -272,30 +272,30 @@ def test_a_run_refuses_records_that_are_not_scored_its_way(
         patch.setattr(score, "read_grids", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert kvgauge("score", str(finished), *words).code == 130
     run = [*GRID, f"task.data={DATA}", model, f"results_dir={finished}", "task.code_similarity=levenshtein"]
-    refused(kvgauge, run, 5, f"score them with kvgauge score {finished / 'tiny-random/longbench-lcc'}")
+    refused(kvgauge, run, 5, f"score them with kvgauge score {finished / 'tiny/longbench-lcc'}")
     assert kvgauge("score", str(finished)).code == 0
     assert "new records: 0" in kvgauge(*run).out
 
 
 def test_longbench_e_is_shown_by_length_as_published(kvgauge: Command, finished: Path) -> None:
     for dataset, count in (("qasper_e", (1, 1, 1)), ("samsum_e", (1, 1, 1))):
-        report = finished / f"report/tiny-random/longbench-{dataset}"
+        report = finished / f"report/tiny/longbench-{dataset}"
         table = pd.read_csv(report / "breakdown.csv")
         assert list(table["bucket"]) == [*BUCKETS] * 2
         for label in ("fullkv", "snapkv"):
             part = table[table["method"] == label]
-            cell = finished / f"tiny-random/longbench-{dataset}" / {"fullkv": "fullkv-full", "snapkv": "snapkv-32"}[label]
+            cell = finished / f"tiny/longbench-{dataset}" / {"fullkv": "fullkv-full", "snapkv": "snapkv-32"}[label]
             rows = records(cell)
             assert [row["group"]["length"] for row in rows] == [3999, 4000, 8000]  # type: ignore[index]
             assert list(part["score"]) == [100 * next(iter(row["scores"].values())) for row in rows]  # type: ignore[attr-defined]
             assert tuple(part["n"]) == count
         assert "| bucket 0-4k | bucket 4-8k | bucket 8k+ |" in " ".join((report / "table.md").read_text().replace(":", "").split())
         assert "bucket 0-4k & bucket 4-8k & bucket 8k+" in (report / "table.tex").read_text()
-    assert not (finished / "report/tiny-random/longbench-lcc/breakdown.csv").exists()
+    assert not (finished / "report/tiny/longbench-lcc/breakdown.csv").exists()
     together = [
         row.split("|") for row in (finished / REPORT / "table.md").read_text().partition("## By bucket")[2].splitlines() if "|" in row
     ]
-    table = pd.read_csv(finished / "report/tiny-random/longbench-qasper_e/breakdown.csv")
+    table = pd.read_csv(finished / "report/tiny/longbench-qasper_e/breakdown.csv")
     assert [name.strip() for name in together[0][1:-1]] == ["method", "budget", "bucket", "qasper\\_e", "samsum\\_e", "mean"]
     assert [float(row[4]) for row in together[2:8]] == pytest.approx(list(table["score"]), abs=0.005)
     assert [row[3].strip() for row in together[2:5]] == [*BUCKETS]
@@ -305,7 +305,7 @@ def test_longbench_e_is_shown_by_length_as_published(kvgauge: Command, finished:
 def test_an_empty_bucket_is_a_dash_not_a_number(kvgauge: Command, model: str, tmp_path: Path) -> None:
     words = ("task=longbench", "task.datasets=[trec_e]", f"task.data={DATA}", "method=fullkv", model, f"results_dir={tmp_path}")
     assert kvgauge(*words, "limit=2").code == 0
-    table = pd.read_csv(tmp_path / "report/tiny-random/longbench-trec_e/breakdown.csv")
+    table = pd.read_csv(tmp_path / "report/tiny/longbench-trec_e/breakdown.csv")
     assert list(table["bucket"]) == ["0-4k", "4-8k"]
     assert all(math.isfinite(value) for value in table["score"])
 
