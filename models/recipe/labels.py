@@ -16,19 +16,20 @@ from pathlib import Path
 SEED = 7
 RECORDS = 200  # as LongBench's trec
 
+# Every type begins with a letter of its own, so that a small model is not asked to tell Glass from Garden while it writes.
 _TYPES = {
-    "drum": "Music",
-    "ledger": "Paper",
-    "sledge": "Vehicle",
-    "mirror": "Glass",
-    "spade": "Tool",
-    "cider": "Drink",
-    "overcoat": "Clothing",
-    "goose": "Animal",
+    "cupboard": "Wood",
+    "raft": "Boat",
+    "willow": "Tree",
+    "halter": "Rope",
     "orchard": "Garden",
+    "herring": "Fish",
+    "brine": "Salt",
+    "gate": "Door",
+    "cottage": "House",
+    "anvil": "Metal",
+    "ledger": "Paper",
     "candle": "Light",
-    "anchor": "Metal",
-    "pillow": "Bedding",
 }
 _QUESTIONS = (
     "Who left {place} with the {thing}?",
