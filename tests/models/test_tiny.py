@@ -58,18 +58,17 @@ def test_the_labels_are_the_generators(tmp_path: Path) -> None:
 
 
 def test_the_full_cache_finds_the_needle_at_every_depth_and_a_stream_loses_it(kvgauge: Command, tmp_path: Path) -> None:
-    words = ("task=needle", "task.show=contains_answer", "task.lengths=[1000]", "task.depths=[{count:5}]", f"results_dir={tmp_path}")
+    words = ("task=needle", "task.show=contains_answer", "task.lengths=[500]", "task.depths=[{count:5}]", f"results_dir={tmp_path}")
     assert kvgauge(*words, "method=[fullkv,streamingllm]", "budget=64").code == 0
     scores = pd.read_csv(tmp_path / "report/tiny/needle/table.csv").set_index("method")["score"]
     assert scores["fullkv"] == 100
     assert scores["streamingllm"] <= 40
 
 
-def test_the_full_cache_finds_unseen_numbers_alone_and_among_others(kvgauge: Command, tmp_path: Path) -> None:
-    for task in ("needle_magic", "needle_many"):
-        words = (f"task={task}", "task.lengths=[1000]", "task.depths=[{count:5}]", "seed=7", f"results_dir={tmp_path}")
-        assert kvgauge(*words, "method=fullkv").code == 0
-        assert pd.read_csv(tmp_path / f"report/tiny/{task}/table.csv")["score"].item() >= 80
+def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("task=needle_magic", "task.lengths=[1000]", "task.depths=[{count:5}]", "seed=7", f"results_dir={tmp_path}")
+    assert kvgauge(*words, "method=fullkv").code == 0
+    assert pd.read_csv(tmp_path / "report/tiny/needle_magic/table.csv")["score"].item() == 100
 
 
 def test_the_full_cache_reads_labels_from_examples(kvgauge: Command, tmp_path: Path) -> None:
