@@ -135,5 +135,6 @@ def _draw(curve: pd.DataFrame, path: Path) -> None:
         for _, part in curve.groupby("stage"):
             start = part["trained_tokens"].iloc[0] / 1e6
             axes.axvline(start, color="0.85", linewidth=0.8, zorder=0)
-            axes.annotate(f"{part['tokens'].iloc[0]}", (start, 1), xycoords=("data", "axes fraction"), fontsize=6, va="bottom")
+            length = f"{part['tokens'].iloc[0]}"
+            axes.annotate(length, (start, 1), xycoords=("data", "axes fraction"), fontsize=6, va="bottom", rotation=60)
     figure.savefig(path)
