@@ -1,4 +1,4 @@
-"""(a) The 21 cells of five methods and five budgets, against one run per cell and one stock ``generate``.
+"""The 21 cells of five methods and five budgets, against one run per cell and one stock ``generate``.
 
     python benchmarks/grid.py            1k, 2k and 4k tokens, both granularities, four prompts together at 1k
     python benchmarks/grid.py --quick    a few seconds, to see that it works
@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    device = torch.device("cpu")
     costs = []
     for granularity in options.heads:
         of = subject("width-512", WIDTH_512, "cpu", granularity, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
@@ -46,7 +45,7 @@ def main() -> None:
             costs.append(grid_cost(of, model, tokens, prompts, 1 if options.quick else options.rounds, alone))
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
-    for path in write(options.out, "grid", title, machine(device), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):
+    for path in write(options.out, "grid", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):
         print(path)
 
 

@@ -1,4 +1,4 @@
-"""(c) Peak memory against the prompt's length, up to 32k tokens: ``python benchmarks/memory.py [--quick]``.
+"""Peak memory against the prompt's length, up to 32k tokens: ``python benchmarks/memory.py [--quick]``.
 
 The model of ``grid.py``; every point in a process of its own, what its resident set grew by. FullKV alone, and all 21 cells together.
 """
@@ -44,7 +44,7 @@ def main() -> None:
             rows.append({"tokens": tokens, "heads": heads, "FullKV MB": full / 1e6, "grid MB": found / 1e6, "grid / FullKV": ratio})
             print("\n".join(table([rows[-1]])), flush=True)
     title = "Peak memory beyond the model, FullKV alone and 21 cells together: 8 layers of width 512, float32"
-    for path in write(options.out, "memory", title, machine(torch.device("cpu")), rows, rows):
+    for path in write(options.out, "memory", title, machine(), rows, rows):
         print(path)
 
 

@@ -29,21 +29,6 @@ WIDTH_512 = LlamaConfig(
     eos_token_id=None,
     dtype="float32",
 )
-# The configuration of Meta-Llama-3-8B, but for the number of positions, so that 32k tokens fit.
-LLAMA3_8B = LlamaConfig(
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    max_position_embeddings=40960,
-    rms_norm_eps=1e-5,
-    rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
-    bos_token_id=None,
-    eos_token_id=None,
-    dtype="bfloat16",
-)
 # Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer some tokens.
 _SHARPER = 4.0
 

@@ -17,10 +17,11 @@ from harness.commands.report import write_overview
 from harness.engine import EngineSettings
 from harness.errors import ConfigError, StoreError
 from harness.grid import make_grid
+from harness.prepare import Prepared, Run, prepare, read_model
 from harness.preview import print_preview
 from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
-from harness.runner import Counts, Prepared, Run, execute, has_more, prepare, read_model, result
+from harness.runner import Counts, execute, has_more, result
 from harness.schema import Selection, SuiteResult
 from harness.suite_report import print_suite, write_suite_report
 from harness.task import Suite

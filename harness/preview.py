@@ -10,7 +10,7 @@ from rich.table import Table
 
 from harness.errors import BudgetError
 from harness.model import entry_bytes
-from harness.runner import Prepared
+from harness.prepare import Prepared
 
 
 def print_preview(prepared: Prepared, console: Console) -> None:

@@ -1,4 +1,4 @@
-"""(a) The whole grid from shared prefills and wide decoding, against one run per cell, against one stock ``generate``."""
+"""The whole grid from shared prefills and wide decoding, against one run per cell, against one stock ``generate``."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
     measured, rows = [], 0
     for _ in range(rounds):
         stock_seconds, stock = _stock(subject, model, ids[0])
-        start = seconds(model.device)
+        start = seconds()
         cells = [prefilled(subject, model, prompt, subject.variants) for prompt in ids]
-        middle = seconds(model.device)
+        middle = seconds()
         distinct = {id(row): row for of_prompt in cells for row in of_prompt.values()}
         outcomes = dict(zip(distinct, decoded(subject, model, list(distinct.values())), strict=True))
-        end = seconds(model.device)
+        end = seconds()
         found = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
         rows = len(distinct)
         alone_seconds = None
@@ -124,23 +124,23 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
 
 
 def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
-    start = seconds(model.device)
+    start = seconds()
     found = {}
     for variant in subject.variants:
         rows = prefilled(subject, model, prompt, [variant])
         found[variant.cell] = decoded(subject, model, list(rows.values()))[0].tokens
-    return seconds(model.device) - start, found
+    return seconds() - start, found
 
 
 def _stock(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, Tokens]:
     ids = torch.tensor([list(prompt)], device=model.device)
     model.set_attn_implementation("sdpa")
     try:
-        start = seconds(model.device)
+        start = seconds()
         generated: Any = model.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=subject.new_tokens, eos_token_id=None, pad_token_id=0
         )
-        return seconds(model.device) - start, tuple(generated[0, len(prompt) :].tolist())
+        return seconds() - start, tuple(generated[0, len(prompt) :].tolist())
     finally:
         install(model)
 

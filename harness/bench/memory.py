@@ -1,8 +1,7 @@
-"""(c) Peak memory of a prefill and a few decoding steps against the prompt's length: in a process of its own on a CPU."""
+"""Peak memory of a prefill and a few decoding steps against the prompt's length, each point in a process of its own."""
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import resource
@@ -21,23 +20,19 @@ _WARM_UP_TOKENS = 64
 _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
-def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel | None = None) -> int:
+def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
     """Bytes beyond the model that a prompt takes at most.
 
-    On CUDA what torch's allocator held at most; on a CPU how much the resident set of a new process grew, which can start no lower than
-    loading the model had driven it.
+    How much the resident set of a new process grew, which can start no lower than loading the model had driven it.
 
     Args:
         subject: a model that can be loaded in another process.
         variants: those of the subject that share the prefill and decode together.
         tokens: of the prompt.
-        model: the loaded subject where it is on CUDA; there it is measured in place.
 
     Raises:
         EngineError: the process failed.
     """
-    if model is not None and model.device.type == "cuda":
-        return _in_place(subject, variants, tokens, model)
     payload = pickle.dumps((torch.get_num_threads(), subject, tuple(variants), tokens))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     program = f"from {__name__} import child; child()"
@@ -57,15 +52,6 @@ def child() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _work(subject, variants, tokens, model)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * _UNIT)
-
-
-def _in_place(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> int:
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(model.device)
-    before = torch.cuda.memory_allocated(model.device)
-    _work(subject, variants, tokens, model)
-    return torch.cuda.max_memory_allocated(model.device) - before
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:

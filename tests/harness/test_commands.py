@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from harness.catalog import GROUPS, choices
+from tests import documents
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -77,29 +75,13 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
 
 
 def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
-    for name in (
-        "run.py",
-        "pyproject.toml",
-        "harness",
-        "methods",
-        "tasks",
-        "conf",
-        "models",
-        "results/published",
-        "tests/methods/test_contract.py",
-    ):
-        source, target = ROOT / name, tmp_path / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    documents.clone(tmp_path)
+    shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
     written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert written.code == 0, written.err
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     words = ["run.py", "method=[fullkv,my_keys]", "budget=64", "task.lengths=[400]", "task.depths=[50]"]
     for command in (["-m", "pytest", "tests/methods", "-k", "my_keys"], words, ["-m", "ruff", "check", "methods", "tests"]):
-        done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = documents.python(tmp_path, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
     again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
