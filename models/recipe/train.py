@@ -35,6 +35,7 @@ class Stage:
     rate: float
     decay: bool
     first_token_weight: float
+    evenness: float
     bfloat16: bool
     mixture: Mapping[str, float]
 
@@ -136,7 +137,7 @@ def train(
 def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, stage: Stage) -> tuple[float, float]:
     """Gradients of one batch; loss and the share of asked tokens that are right.
 
-    Every sequence counts the same, however many tokens it asks for: a long echo would drown a lone answer. The first token of an answer
+    A sequence that asks for n tokens weighs n ** (1 - ``evenness``): a long echo would drown a lone answer. The first token of an answer
     weighs more than the others: it must be searched for, they follow from it.
     """
     wanted = asked[:, 1:]
@@ -145,9 +146,9 @@ def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, stage: Stage) -> 
         logits = model.lm_head(hidden[wanted])
     targets = ids[:, 1:][wanted]
     weights = torch.where(asked[:, :-1], 1.0, stage.first_token_weight) * wanted
-    weights = weights / weights.sum(1, keepdim=True).clamp_min(1.0)
-    losses = functional.cross_entropy(logits.float(), targets, reduction="none") * weights[wanted]
-    loss = losses.sum() / wanted.any(1).sum().clamp_min(1)
+    weights = (weights / weights.sum(1, keepdim=True).clamp_min(1.0) ** stage.evenness)[wanted]
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    loss = (losses * weights).sum() / weights.sum().clamp_min(1e-9)
     loss.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach()), float((logits.detach().argmax(-1) == targets).float().mean()) if len(targets) else 1.0
 
