@@ -20,6 +20,7 @@ from harness.build import ROOT
 from harness.catalog import SETTINGS
 from harness.commands import command_line
 from harness.errors import ConfigError, KvgaugeError
+from harness.outside import import_from, search_path_words
 
 _INTERRUPTED = 130
 
@@ -35,6 +36,7 @@ def main() -> None:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
+            sys.argv[1:] = search_path_words(sys.argv[1:])
             _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
         _report(error)
@@ -49,6 +51,7 @@ def _hydra_main(config: DictConfig) -> None:
     from harness.launch import run  # last: a wrong word or --help must not wait for what a run imports
 
     try:
+        import_from(HydraConfig.get().searchpath)
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -16,6 +16,7 @@ from harness.evaluate import Job
 from harness.grid import Variant
 from harness.model import ModelSpec, choose_device
 from harness.names import check_model_name, check_name
+from harness.outside import source_of
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import provenance
 from harness.schema import Cell, Manifest, Record, Selection
@@ -163,7 +164,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
-        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs},
+        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
     return Manifest(
