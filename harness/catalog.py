@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from harness.errors import ConfigError
 
@@ -91,5 +90,5 @@ def _files(group: str, elsewhere: Sequence[Path]) -> list[Path]:
 
 def _read(group: str, path: Path) -> Choice:
     text = path.read_text("utf-8")
-    values = OmegaConf.to_container(OmegaConf.create(text))
-    return Choice(group, path.stem, text, values.get("_target_", "") if isinstance(values, dict) else "", path)
+    target = re.search(r"^_target_: (\S+)$", text, re.MULTILINE)
+    return Choice(group, path.stem, text, target[1] if target else "", path)

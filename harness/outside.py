@@ -6,7 +6,6 @@ says where the code came from. It is asked for in words, as it is code that runs
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
@@ -58,11 +57,6 @@ def method_folders(given: Iterable[str | Path]) -> list[Path]:
                 raise ConfigError(f"method {path.stem} is there twice, {other} and {path}: give one of them another name")
             taken[path.stem] = path
     return folders
-
-
-def add_method_path(parser: argparse.ArgumentParser) -> None:
-    """``--method-path FOLDER``, any number of times, of a command that looks at methods."""
-    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
 
 
 def import_from(search_path: Iterable[str | Path]) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.catalog import GROUPS, choices
-from harness.outside import add_method_path, method_folders
+from harness.outside import method_folders
 
 HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
 
@@ -18,7 +18,7 @@ HELP = "List the methods, models, tasks, experiments or trackers that a run can 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """``list [GROUP] [--method-path FOLDER]``."""
     parser.add_argument("what", nargs="?", choices=[*GROUPS.values()], help="leave it out for all")
-    add_method_path(parser)
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

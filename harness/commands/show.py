@@ -7,7 +7,7 @@ import argparse
 from rich.console import Console
 
 from harness.catalog import GROUPS, ROOT, choice
-from harness.outside import add_method_path, method_folders
+from harness.outside import method_folders
 
 HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
 
@@ -16,7 +16,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """``show GROUP NAME [--method-path FOLDER]``."""
     parser.add_argument("group", choices=[*GROUPS], help="which axis")
     parser.add_argument("name", help="its value, as kvgauge list shows it")
-    add_method_path(parser)
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
