@@ -28,6 +28,17 @@ from harness.schema import Cell, Manifest, Record
 
 _MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
 _OF_AN_EXAMPLE = ("example_id", "group", "references", "details", "prompt_sha256", "prompt_ends")
+_MISSING: Any = object()
+_TEXT, _NUMBER = (str, type(None)), (float, int, type(None))
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "tokens_before_truncation": _NUMBER, "prompt_ends": (list,), "tokens": (list,), "text": _TEXT, "scores": (dict,), "kept": (list,),
+    "retention": _NUMBER, "kept_bytes": _NUMBER, "retention_bytes": _NUMBER, "kept_sha256": _TEXT, "tied_heads": _NUMBER,
+    "alias_of": _TEXT, "error": _TEXT,
+}  # fmt: skip
+_KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
+    ("example_id", (str,)), ("group", (dict,)), ("references", (list,)), ("details", (dict,)), ("prompt_tokens", _NUMBER),
+    ("prompt_sha256", _TEXT), *((name, (*kinds, type(_MISSING))) for name, kinds in _OPTIONAL.items()),
+)  # fmt: skip
 MAX_RECORD_BYTES = 16 * 2**20
 """Of a line; a thousand times what a record of LongBench has."""
 
@@ -111,9 +122,12 @@ def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: M
             values = orjson.loads(line)
         except orjson.JSONDecodeError:
             values = json.loads(line)  # which knows lone surrogates, as a model can write them
-        if (tokens := values.get("tokens")) is not None:
+        for name, kinds in _KINDS:
+            if not isinstance(values.get(name, _MISSING), kinds):
+                raise TypeError(name)
+        if tokens := values.get("tokens"):
             values["tokens"] = list(map(once.setdefault, tokens, tokens))
-        if (kept := values.get("kept")) is not None:
+        if kept := values.get("kept"):
             values["kept"] = once.setdefault(tuple(kept), kept)
         if (twin := alike.get(values.get("example_id"))) is not None:
             for name in _OF_AN_EXAMPLE:
@@ -124,6 +138,25 @@ def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: M
         raise StoreError(
             f"line {number} of {path} is not a record ({type(error).__name__}): delete that line, and its example is computed again"
         ) from error
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    """A cell's scores as they are on disk; None where there are none.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    try:
+        values = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError
+        return values
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failed(folder / _SCORES, "read", error) from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
 
 
 def has_records(folder: Path) -> bool:

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, str] = {
     "report": "report",
     "compare": "compare",
     "score": "score",
+    "verify": "verify",
     "data": "data",
     "import": "imports",
     "wandb": "wandb",
