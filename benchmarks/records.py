@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import random
 import resource
@@ -93,7 +94,7 @@ def report(results: Path) -> dict[str, float]:
 
 def main(options: argparse.Namespace) -> None:
     shape = f"{options.cells} cells, Python {platform.python_version()}, {platform.machine()}, one core"
-    rows = [f"`python benchmarks/records.py`: {shape}. Seconds of wall clock, and of the processor.", ""]
+    rows = [f"`python benchmarks/records.py`: {shape}. Seconds of wall clock and, last, of the processor.", ""]
     rows.append(f"| records | on disk | {' | '.join(PARTS)} | in all | processor | peak memory | page |")
     rows.append("|--:|" + "--:|" * (len(PARTS) + 5))
     within = True
@@ -109,6 +110,7 @@ def main(options: argparse.Namespace) -> None:
         sizes = f"{found['peak'] / 2**30:.2f} GiB | {found['page_bytes'] / 2**20:.1f} MiB"
         rows.append(f"| {examples * options.cells:,} | {size / 2**30:.2f} GiB | {seconds} | {sizes} |")
         print(rows[-1], flush=True)
+    rows += ["", f"Load average while this ran: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores."]
     if options.to:
         options.to.write_text("\n".join(rows) + "\n", encoding="utf-8")
     if not within:

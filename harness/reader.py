@@ -130,7 +130,8 @@ def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
 
 def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
     _, suite = recorded_tasks(parts[0].task_config)
-    assert suite is not None
+    if suite is None:
+        raise StoreError(f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}")
     manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
     order = sorted(manifests, key=lambda cell: _place(manifests[cell]))
     tasks = {}

@@ -55,10 +55,11 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     raw = table(result)
+    notes = _notes(result, raw)
     texts = {
-        "table.md": _markdown(result, raw),
+        "table.md": _markdown(result, raw, notes),
         "table.csv": raw.to_csv(index=False, lineterminator="\n"),
-        "table.tex": _latex(result, raw),
+        "table.tex": _latex(result, raw, notes),
     }
     if is_broken_down(result):
         texts["breakdown.csv"] = breakdown(result).to_csv(index=False, lineterminator="\n")
@@ -196,15 +197,12 @@ def _notes(result: TaskResult, raw: pd.DataFrame) -> list[str]:
     return notes + error_notes(result)
 
 
-def _markdown(result: TaskResult, raw: pd.DataFrame) -> str:
+def _markdown(result: TaskResult, raw: pd.DataFrame, notes: Sequence[str]) -> str:
     shown, headers = _shown(result, raw), _headers(result)
     tables = [markdown_table(shown, headers)]
     if is_broken_down(result):
         tables.append(markdown_table(_broken_down(result), {}))
-    return (
-        "\n\n".join([f"# {escape_markdown(_title(result))}", *tables, *(f"Note: {escape_markdown(note)}" for note in _notes(result, raw))])
-        + "\n"
-    )
+    return "\n\n".join([f"# {escape_markdown(_title(result))}", *tables, *(f"Note: {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> str:
@@ -215,11 +213,11 @@ def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[
     return str(cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None))
 
 
-def _latex(result: TaskResult, raw: pd.DataFrame) -> str:
+def _latex(result: TaskResult, raw: pd.DataFrame, notes: Sequence[str]) -> str:
     tables = [(_shown(result, raw), _headers(result))]
     if is_broken_down(result):
         tables.append((_broken_down(result), {}))
-    return latex_tables(tables, [_title(result), *_notes(result, raw)])
+    return latex_tables(tables, [_title(result), *notes])
 
 
 def latex_tables(tables: Sequence[tuple[pd.DataFrame, dict[str, str]]], notes: Sequence[str]) -> str:

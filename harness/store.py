@@ -22,23 +22,20 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
+from harness.budget import parse_budget
 from harness.errors import ConfigError, StoreError
 from harness.names import check_name
 from harness.schema import Cell, Manifest, Record
 
 _MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
 _OF_AN_EXAMPLE = ("example_id", "group", "references", "details", "prompt_sha256", "prompt_ends")
-_MISSING: Any = object()
 _TEXT, _NUMBER = (str, type(None)), (float, int, type(None))
-_OPTIONAL: dict[str, tuple[type, ...]] = {
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "example_id": (str,), "group": (dict,), "references": (list,), "details": (dict,), "prompt_tokens": _NUMBER, "prompt_sha256": _TEXT,
     "tokens_before_truncation": _NUMBER, "prompt_ends": (list,), "tokens": (list,), "text": _TEXT, "scores": (dict,), "kept": (list,),
     "retention": _NUMBER, "kept_bytes": _NUMBER, "retention_bytes": _NUMBER, "kept_sha256": _TEXT, "tied_heads": _NUMBER,
     "alias_of": _TEXT, "error": _TEXT,
 }  # fmt: skip
-_KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
-    ("example_id", (str,)), ("group", (dict,)), ("references", (list,)), ("details", (dict,)), ("prompt_tokens", _NUMBER),
-    ("prompt_sha256", _TEXT), *((name, (*kinds, type(_MISSING))) for name, kinds in _OPTIONAL.items()),
-)  # fmt: skip
 MAX_RECORD_BYTES = 16 * 2**20
 """Of a line; a thousand times what a record of LongBench has."""
 
@@ -59,6 +56,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         for name in (values["model"], values["task"], values["cell"]["label"]):
             check_name(name, f"a name in {path}")
+        check_name(values["task_config"].get("name", "task"), f"a name in {path}")  # a suite's, which is a folder of the report
+        parse_budget(values["cell"]["budget"])
         return Manifest(**values | {"cell": Cell(**values["cell"])})
     except FileNotFoundError:
         if has_records(folder):
@@ -68,7 +67,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise _failed(path, "read", error) from error
-    except (ValueError, TypeError, KeyError, ConfigError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
         ) from error
@@ -122,9 +121,11 @@ def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: M
             values = orjson.loads(line)
         except orjson.JSONDecodeError:
             values = json.loads(line)  # which knows lone surrogates, as a model can write them
-        for name, kinds in _KINDS:
-            if not isinstance(values.get(name, _MISSING), kinds):
-                raise TypeError(name)
+        kinds = (*values, *map(type, values.values()))  # those of one run are all alike, and checked once
+        if kinds not in once:
+            if wrong := [name for name, value in values.items() if type(value) not in _KINDS.get(name, ())]:
+                raise TypeError(f"{wrong[0]} is not what it is to be")
+            once[kinds] = True
         if tokens := values.get("tokens"):
             values["tokens"] = list(map(once.setdefault, tokens, tokens))
         if kept := values.get("kept"):
