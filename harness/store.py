@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
         for path in sorted(folder.glob("records.*.jsonl")):
             with path.open("rb") as file:
                 # What follows the last line break is torn, or nothing.
-                lines = iter(lambda file=file: file.readline(MAX_RECORD_BYTES + 1), b"")
+                lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
                 for number, line in enumerate(lines, 1):
                     if line.endswith(b"\n"):
                         record = _record(line, path, number, once, alike or {})
