@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     elsewhere = method_folders(arguments.method_path)
     import_from(elsewhere)
     methods = choices("method", elsewhere)
-    count = wrong_cells = 0
+    count = wrong_cells = open_cells = 0
     for grid in read_grids(arguments.path):
         verdicts, variants = without_model(grid, methods)
         if variants:
@@ -72,11 +72,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             console.print(_line(grid, verdict), markup=False, soft_wrap=True)
         count += len(verdicts)
         wrong_cells += sum(bool(verdict.wrong) for verdict in verdicts.values())
+        open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
     if wrong_cells:
         raise KvgaugeError(
             f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask who made them"
         )
-    console.print(f"{count} cells hold")
+    console.print(f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else ""))
 
 
 def _with_model(grid: Grid, variants: Mapping[Cell, Variant], verdicts: Mapping[Cell, Verdict], words: Sequence[str], sample: int) -> None:
