@@ -5,7 +5,9 @@ Error records count as errors and enter no mean.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -25,7 +27,8 @@ _COUNTS = (
 
 def plain(text: str) -> str:
     """``text`` on one line, without characters that move a cursor, change colours or reverse the reading direction."""
-    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
 def score(cell: CellResult, metric: Metric) -> float:
@@ -56,6 +59,7 @@ def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
     return 100 * mean(ours.values()) / reference if reference else MISSING
 
 
+@lru_cache(maxsize=1)  # every file of a report begins with it
 def table(result: TaskResult) -> pd.DataFrame:
     """One row per cell, in the order of the grid, unrounded; what is missing is NaN.
 
@@ -112,14 +116,15 @@ def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
     if metrics:
         row["score"] = score(cell, metrics[0])
         row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
-    kept = [entries for r in cell.done for entries in r.kept]
+    kept = Counter(tuple(r.kept) for r in cell.done if r.kept)  # most records of a cell kept the same
+    entries = sum(len(of) * times for of, times in kept.items())
     row |= {
         "n": len(cell.done),
         "errors": cell.errors,
         "expected": cell.expected,
-        "kept_min": min(kept, default=None),
-        "kept_mean": mean(kept),
-        "kept_max": max(kept, default=None),
+        "kept_min": min(map(min, kept), default=None),
+        "kept_mean": sum(sum(of) * times for of, times in kept.items()) / entries if entries else MISSING,
+        "kept_max": max(map(max, kept), default=None),
         "retention": mean(r.retention for r in cell.done),
         "retention_bytes": mean(r.retention_bytes for r in cell.done),
         "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),

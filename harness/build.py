@@ -9,7 +9,7 @@ from typing import Any, cast
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from harness.errors import ConfigError, KvgaugeError
 from harness.task import Suite, Task
@@ -64,16 +64,25 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     return build_task(node)
 
 
-def task_config(name: str, *overrides: str) -> dict[str, Any]:
-    """What ``conf/task/<name>.yaml`` says, with some settings changed, for commands that run no grid.
+def composed(*overrides: str) -> DictConfig:
+    """The configuration of a run, for commands that run none.
 
     Args:
-        name: the file's stem.
         overrides: as on the command line, ``task.datasets=all``.
     """
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        # No run, so no model: of what a task takes from one, hf has nothing set.
-        config = compose("config", overrides=[f"task={name}", "model=hf", *overrides])
+        return compose("config", overrides=list(overrides))
+
+
+def task_config(name: str, *overrides: str) -> dict[str, Any]:
+    """What ``conf/task/<name>.yaml`` says, with some settings changed.
+
+    Args:
+        name: the file's stem.
+        overrides: as on the command line.
+    """
+    # No run, so no model: of what a task takes from one, hf has nothing set.
+    config = composed(f"task={name}", "model=hf", *overrides)
     values = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return cast("dict[str, Any]", values)

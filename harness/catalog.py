@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from omegaconf import OmegaConf
 
 from harness.errors import ConfigError
 
@@ -34,12 +33,14 @@ class Choice:
         name: the file's stem, its value on the command line.
         text: the file, with its comments.
         target: what its ``_target_`` names; "" where it inherits or combines others.
+        path: the file.
     """
 
     group: str
     name: str
     text: str
     target: str
+    path: Path
 
     @property
     def about(self) -> str:
@@ -57,29 +58,37 @@ class Choice:
     def module_doc(self) -> str:
         """The docstring of the module that the target lies in: claim, source, differences; "" without a target."""
         module, _, _ = self.target.rpartition(".")
-        path = ROOT / f"{module.replace('.', '/')}.py"
-        return (ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "") if module and path.is_file() else ""
+        for root in (ROOT, self.path.parents[1]):
+            for path in (root / f"{module.replace('.', '/')}.py", root / module / "__init__.py"):
+                if module and path.is_file():
+                    return ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        return ""
 
 
-def choices(group: str) -> list[Choice]:
-    """All files of a group, by name."""
-    return [_read(group, path) for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
+def choices(group: str, elsewhere: Sequence[Path] = ()) -> list[Choice]:
+    """All files of a group, by name; with those of folders that lie elsewhere (see ``outside``)."""
+    return [_read(group, path) for path in _files(group, elsewhere)]
 
 
-def choice(group: str, name: str) -> Choice:
+def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
     """One file of a group.
 
     Raises:
         ConfigError: there is none of this name.
     """
-    names = [path.stem for path in sorted((ROOT / "conf" / group).glob("*.yaml"))]
-    if name not in names:
-        near = difflib.get_close_matches(name, names, 1)
-        raise ConfigError(f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(names)}")
-    return _read(group, ROOT / "conf" / group / f"{name}.yaml")
+    files = {path.stem: path for path in _files(group, elsewhere)}
+    if name not in files:
+        near = difflib.get_close_matches(name, files, 1)
+        raise ConfigError(f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}")
+    return _read(group, files[name])
+
+
+def _files(group: str, elsewhere: Sequence[Path]) -> list[Path]:
+    folders = [ROOT / "conf" / group, *(folder / group for folder in elsewhere)]
+    return sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem)
 
 
 def _read(group: str, path: Path) -> Choice:
     text = path.read_text("utf-8")
-    values = OmegaConf.to_container(OmegaConf.create(text))
-    return Choice(group, path.stem, text, values.get("_target_", "") if isinstance(values, dict) else "")
+    target = re.search(r"^_target_: (\S+)$", text, re.MULTILINE)
+    return Choice(group, path.stem, text, target[1] if target else "", path)

@@ -15,11 +15,14 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
 
 from harness.build import ROOT
 from harness.catalog import SETTINGS
 from harness.commands import command_line
 from harness.errors import ConfigError, KvgaugeError
+from harness.guard import refuse_environment
+from harness.outside import import_from, search_path_words
 
 _INTERRUPTED = 130
 
@@ -30,13 +33,15 @@ def main() -> None:
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
+    refuse_environment()
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
+            sys.argv[1:] = search_path_words(sys.argv[1:])
             _hydra_main()
-    except (KvgaugeError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
+    except (KvgaugeError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt) as error:
         _report(error)
     except ValueError as error:
         if "Config group override" not in str(error):  # model=3
@@ -49,6 +54,7 @@ def _hydra_main(config: DictConfig) -> None:
     from harness.launch import run  # last: a wrong word or --help must not wait for what a run imports
 
     try:
+        import_from(HydraConfig.get().searchpath)
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -64,6 +70,8 @@ def _report(error: BaseException) -> NoReturn:
         message, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         message, code = "interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED
+    elif isinstance(error, YAMLError):
+        message, code = f"a YAML file cannot be read ({error}): write plain values, without tags", ConfigError.exit_code
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
     print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
@@ -78,6 +86,8 @@ def _configuration_error(error: BaseException) -> str:
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         near = difflib.get_close_matches(value, options, 1)
         return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
+    if found := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
+        return found[1]
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: give {error.full_key}=…"
     if found := re.search(r"Could not override '([^']+)'", text):

@@ -22,6 +22,9 @@ LEVEL = 95
 FEWEST = 5
 """Examples that an interval needs at least: resamples of fewer hardly differ, and would look more certain than they are."""
 
+_BLOCK = 2**25
+"""Weights that are floating-point numbers at a time: 256 MiB."""
+
 Floats = NDArray[np.float64]
 
 NONE: Floats = np.full(1 + RESAMPLES, np.nan)
@@ -50,31 +53,43 @@ class TaskDraws:
             self._scores[cell.cell] = values
             self._means[cell.cell] = score_mean(scores.values(), metric.maximum)
         seed = int.from_bytes(hashlib.sha256(result.task.encode()).digest()[:8], "little")
-        chosen = np.random.default_rng(seed).integers(0, max(len(names), 1), (RESAMPLES, len(names)))
+        draw = np.random.default_rng(seed)
         # How often each example is in each resample: a resampled mean is then one product.
-        self._weights = (
-            np.stack([np.bincount(row, minlength=len(names)) for row in chosen]).astype(float) if names else np.zeros((RESAMPLES, 0))
-        )
+        self._weights = np.zeros((RESAMPLES, len(names)), np.uint16)
+        for row in self._weights if names else ():
+            row += np.bincount(draw.integers(0, len(names), len(names)), minlength=len(names)).astype(np.uint16)
+
+        self._drawn: dict[Cell | None, dict[Cell, Floats]] = {}
 
     def score(self, cell: Cell) -> Floats:
         """The mean of a cell and, behind it, its resampled means: [1 + RESAMPLES]."""
-        return self._draws(self._scores[cell], self._means[cell])
+        return self._draws(None)[cell]
 
     def difference(self, cell: Cell, reference: Cell) -> Floats:
         """The same of the difference to another cell, over the examples that both have."""
-        values = self._scores[cell] - self._scores[reference]
-        known = values[np.isfinite(values)]
-        return self._draws(values, float(known.mean()) if len(known) else math.nan)
+        return self._draws(reference)[cell]
 
-    def _draws(self, values: Floats, mean: float) -> Floats:
-        """A mean and, behind it, that of each resample; none of these where there are fewer than ``FEWEST`` values."""
-        known = np.isfinite(values)
-        if known.sum() < FEWEST:
-            return np.concatenate([[mean], NONE[1:]])
-        counts = self._weights @ known
-        with np.errstate(invalid="ignore", divide="ignore"):
-            means = (self._weights @ np.where(known, values, 0.0)) / counts
-        return np.concatenate([[mean], means])
+    def _draws(self, reference: Cell | None) -> dict[Cell, Floats]:
+        """Means and, behind each, that of each resample; none of these of fewer than ``FEWEST``. All cells at once: weights are many."""
+        if reference not in self._drawn:
+            base: Floats | float = 0.0 if reference is None else self._scores[reference]
+            values = {cell: scores - base for cell, scores in self._scores.items()}
+            known = {cell: np.isfinite(of) for cell, of in values.items()}
+            resampled: dict[Cell, list[Floats]] = {cell: [] for cell, of in known.items() if of.sum() >= FEWEST}
+            zeroed = {cell: np.where(known[cell], values[cell], 0.0) for cell in resampled}
+            examples = self._weights.shape[1]
+            rows = max(1, _BLOCK // max(1, examples))
+            for weights in (self._weights[start : start + rows].astype(float) for start in range(0, RESAMPLES, rows)):
+                for cell, means in resampled.items():
+                    counts = examples if known[cell].all() else weights @ known[cell]
+                    with np.errstate(invalid="ignore", divide="ignore"):
+                        means.append((weights @ zeroed[cell]) / counts)
+            self._drawn[reference] = {}
+            for cell, of in values.items():
+                there = of[known[cell]]
+                mean = self._means[cell] if reference is None else float(there.mean()) if len(there) else math.nan
+                self._drawn[reference][cell] = np.concatenate([[mean], *resampled.get(cell, [NONE[1:]])])
+        return self._drawn[reference]
 
 
 def average(draws: Sequence[Sequence[Floats]]) -> Floats:

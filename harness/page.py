@@ -19,7 +19,7 @@ import pandas as pd
 from harness.aggregate import plain, table
 from harness.notes import cell_notes, error_notes, published_notes
 from harness.page_charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
-from harness.page_examples import blocks, index, packed
+from harness.page_examples import blocks, index, left_out, packed
 from harness.page_tables import LEGEND, PageTable, origins, sheet_table, suite_scores, summary_table
 from harness.reader import Grid
 from harness.schema import SuiteResult, TaskResult
@@ -105,7 +105,7 @@ def _task(grid: Grid) -> Part:
         name=result.task,
         kind="task",
         facts=f"{_count(len(result.cells), 'cell')}, {_count(examples, 'example')}",
-        notes=_notes(result),
+        notes=[*_notes(result), *left_out(result)],
         tables=[summary_table(result, raw)],
         charts=list(_charts(raw, plain(result.metrics[0].title))) if result.metrics else [],
         heatmaps=heatmaps(result),

@@ -11,6 +11,7 @@ import gzip
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 from harness.aggregate import full_cache, plain
@@ -18,6 +19,10 @@ from harness.schema import Record, TaskResult
 
 BLOCK = 20
 """Examples whose texts are unpacked together."""
+TEXTS = 50_000
+"""Texts of a task that the page holds at most, examples x cells: what a browser opens without a pause, and more than LongBench has."""
+LONGEST = 20_000
+"""Characters of a text that are shown; of a longer one the first and the last half of them."""
 _REFERENCE_CHARACTERS = 80
 
 
@@ -42,7 +47,7 @@ def index(result: TaskResult) -> dict[str, Any]:
         records = [found.get(name) for found in of]
         first = next(record for record in records if record is not None)
         group = [_value(first.group.get(key)) for key in keys]
-        reference = plain(first.references[0])[:_REFERENCE_CHARACTERS] if first.references else ""
+        reference = plain(first.references[0][:LONGEST])[:_REFERENCE_CHARACTERS] if first.references else ""
         rows.append([plain(name), group, reference, [_share(record, result) for record in records]])
     return {
         "cells": [[plain(cell.cell.label), cell.cell.budget] for cell in result.cells],
@@ -54,6 +59,14 @@ def index(result: TaskResult) -> dict[str, Any]:
     }
 
 
+def left_out(result: TaskResult) -> list[str]:
+    """What the page does not show of the examples, as a note; nothing where it has them all."""
+    shown, there = len(_examples(result)), len(_all_examples(result))
+    return [
+        f"examples: the first {shown:,} of {there:,} are on this page; the records have all, and tables and charts are made of all."
+    ] * (shown < there)
+
+
 def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
     """The texts of all examples, ``BLOCK`` at a time, in the order of the index."""
     names = _examples(result)
@@ -63,7 +76,15 @@ def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
 
 
 def visible(text: str) -> str:
-    """``text`` with a picture or a code in place of every character that would not be seen, or would move what stands around it."""
+    """``text`` with a picture or a code in place of every character that would not be seen, or would move what stands around it.
+
+    Of a text longer than ``LONGEST`` the middle is left out.
+    """
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
     return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c) for c in text)
 
 
@@ -75,6 +96,11 @@ def _picture(character: str) -> str:
 
 
 def _examples(result: TaskResult) -> list[str]:
+    return _all_examples(result)[: max(1, TEXTS // len(result.cells))]
+
+
+@lru_cache(maxsize=1)
+def _all_examples(result: TaskResult) -> list[str]:
     return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
 
 

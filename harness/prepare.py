@@ -16,8 +16,9 @@ from harness.evaluate import Job
 from harness.grid import Variant
 from harness.model import ModelSpec, choose_device
 from harness.names import check_model_name, check_name
+from harness.outside import source_of
 from harness.prompt import Prompt, encode_prompts
-from harness.provenance import provenance
+from harness.provenance import fingerprint, provenance
 from harness.schema import Cell, Manifest, Record, Selection
 from harness.store import cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records
 from harness.task import Task, published_examples
@@ -163,20 +164,21 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
-        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs},
+        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
+    settings = json.loads(json.dumps(settings))
     return Manifest(
         cell=variant.cell,
         place=run.variants.index(variant),
         model=run.model,
         task=run.task.name,
-        settings=json.loads(json.dumps(settings)),
+        settings=settings,
         metrics=[asdict(metric) for metric in run.task.metrics],
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,
-        provenance=run.reader.provenance,
+        provenance={**run.reader.provenance, "fingerprint": fingerprint(settings)},
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
     )

@@ -11,7 +11,7 @@ from harness.budget import parse_budget
 from harness.build import recorded_tasks
 from harness.errors import StoreError
 from harness.rescoring import other_scoring
-from harness.schema import Cell, CellResult, Manifest, Metric, SuiteResult, TaskResult
+from harness.schema import Cell, CellResult, Manifest, Metric, Record, SuiteResult, TaskResult
 from harness.store import check_sibling, is_whole, read_manifest, read_records
 
 
@@ -70,7 +70,10 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
 
 def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
     cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _place(cell[0]))
-    records = {manifest.cell: read_records(folder) for manifest, folder in cells}
+    records: dict[Cell, dict[str, Record]] = {}
+    for manifest, folder in cells:
+        largest = max(records.values(), key=len, default=None)
+        records[manifest.cell] = read_records(folder, largest)
     _check_alike(cells)
     examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
     first = cells[0][0]
@@ -127,7 +130,8 @@ def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
 
 def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
     _, suite = recorded_tasks(parts[0].task_config)
-    assert suite is not None
+    if suite is None:
+        raise StoreError(f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}")
     manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
     order = sorted(manifests, key=lambda cell: _place(manifests[cell]))
     tasks = {}

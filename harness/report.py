@@ -54,10 +54,12 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
         The files written.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    raw = table(result)
+    notes = _notes(result, raw)
     texts = {
-        "table.md": _markdown(result),
-        "table.csv": table(result).to_csv(index=False, lineterminator="\n"),
-        "table.tex": _latex(result),
+        "table.md": _markdown(result, raw, notes),
+        "table.csv": raw.to_csv(index=False, lineterminator="\n"),
+        "table.tex": _latex(result, raw, notes),
     }
     if is_broken_down(result):
         texts["breakdown.csv"] = breakdown(result).to_csv(index=False, lineterminator="\n")
@@ -77,8 +79,8 @@ def print_table(result: TaskResult, console: Console) -> None:
     In a terminal that is too narrow, columns are left out, the least telling first, and a note says which. Elsewhere the table is
     printed whole, however wide.
     """
-    shown = _shown(result)
-    headers = _headers(result)
+    raw = table(result)
+    shown, headers = _shown(result, raw), _headers(result)
     spare = ["prompt_tokens_mean", *(f"mean_{m.name}" for m in reversed(result.metrics[1:])), "kept", "difference", "score_interval"]
     if "errors" in shown and (shown["errors"] == "0").all():
         spare.insert(1, "errors")
@@ -88,7 +90,7 @@ def print_table(result: TaskResult, console: Console) -> None:
     if is_broken_down(result):
         parts = _broken_down(result)
         console.print(rich_table(parts, {}), crop=False)
-    for note in [*_notes(result), *left_out]:
+    for note in [*_notes(result, raw), *left_out]:
         console.print(Text(note), soft_wrap=True)
 
 
@@ -110,9 +112,8 @@ def _headers(result: TaskResult) -> dict[str, str]:
     return headers | {"n": "n", "errors": "errors"} | COST_HEADERS
 
 
-def _shown(result: TaskResult) -> pd.DataFrame:
+def _shown(result: TaskResult, raw: pd.DataFrame) -> pd.DataFrame:
     """The table as rounded text, control characters replaced, nothing escaped."""
-    raw = table(result)
     if raw.empty:
         return pd.DataFrame(columns=["method", "budget"], dtype=str)
     shown = pd.DataFrame({"method": raw["method"].map(plain), "budget": raw["budget"].map(plain)})
@@ -186,9 +187,8 @@ def percent(share: float) -> str:
     return f"{percent:.2g}" if 0 < percent < 0.1 else number(percent, 2 if percent < 10 else 1)
 
 
-def _notes(result: TaskResult) -> list[str]:
+def _notes(result: TaskResult, raw: pd.DataFrame) -> list[str]:
     """What stands under the table."""
-    raw = table(result)
     notes = [plain(result.note)] if result.note else []
     notes.append(KEPT)
     notes += [*published_notes({result.task: result}), *cell_notes(result.cells)]
@@ -197,15 +197,12 @@ def _notes(result: TaskResult) -> list[str]:
     return notes + error_notes(result)
 
 
-def _markdown(result: TaskResult) -> str:
-    shown, headers = _shown(result), _headers(result)
+def _markdown(result: TaskResult, raw: pd.DataFrame, notes: Sequence[str]) -> str:
+    shown, headers = _shown(result, raw), _headers(result)
     tables = [markdown_table(shown, headers)]
     if is_broken_down(result):
         tables.append(markdown_table(_broken_down(result), {}))
-    return (
-        "\n\n".join([f"# {escape_markdown(_title(result))}", *tables, *(f"Note: {escape_markdown(note)}" for note in _notes(result))])
-        + "\n"
-    )
+    return "\n\n".join([f"# {escape_markdown(_title(result))}", *tables, *(f"Note: {escape_markdown(note)}" for note in notes)]) + "\n"
 
 
 def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[str] = _LEFT) -> str:
@@ -216,11 +213,11 @@ def markdown_table(shown: pd.DataFrame, headers: dict[str, str], left: Sequence[
     return str(cells.to_markdown(index=False, disable_numparse=True, colalign=align if len(cells) else None))
 
 
-def _latex(result: TaskResult) -> str:
-    tables = [(_shown(result), _headers(result))]
+def _latex(result: TaskResult, raw: pd.DataFrame, notes: Sequence[str]) -> str:
+    tables = [(_shown(result, raw), _headers(result))]
     if is_broken_down(result):
         tables.append((_broken_down(result), {}))
-    return latex_tables(tables, [_title(result), *_notes(result)])
+    return latex_tables(tables, [_title(result), *notes])
 
 
 def latex_tables(tables: Sequence[tuple[pd.DataFrame, dict[str, str]]], notes: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.build import recorded_tasks
 from harness.errors import ConfigError, StoreError
+from harness.provenance import fingerprint
 from harness.schema import Example, Manifest, Record
 from harness.task import Rescorable, Task
 
@@ -60,7 +61,9 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
     if "task" in settings:
         kept = {name: value for name, value in settings["task"].items() if name not in old.score_settings()}
         settings["task"] = {**kept, **new.score_settings()}
-    return replace(manifest, task_config=config, settings=settings, metrics=[asdict(metric) for metric in new.metrics])
+    origin = {**manifest.provenance, "fingerprint": fingerprint(settings)}
+    metrics = [asdict(metric) for metric in new.metrics]
+    return replace(manifest, task_config=config, settings=settings, metrics=metrics, provenance=origin)
 
 
 def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,7 +64,7 @@ class Selection:
     dtype: Literal["float32", "model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """The outcome of one example under one (method, budget): one line of a cell's records file.
 
@@ -121,9 +122,6 @@ class Record:
         Raises:
             TypeError: a field is missing or unknown.
         """
-        known = {f.name for f in fields(cls)}
-        if unknown := set(values) - known:
-            raise TypeError(f"unknown fields {sorted(unknown)}")
         return cls(**values)
 
 
@@ -192,7 +190,7 @@ class CellResult:
     expected: int
     records: tuple[Record, ...]
 
-    @property
+    @cached_property
     def done(self) -> tuple[Record, ...]:
         """Records that are results, not errors."""
         return tuple(r for r in self.records if r.error is None)
@@ -203,9 +201,9 @@ class CellResult:
         return len(self.records) - len(self.done)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TaskResult:
-    """A grid of cells of one task and one model: what a report is made of.
+    """A grid of cells of one task and one model: what a report is made of. Two are equal only if they are one.
 
     Attributes:
         model: the model's name.

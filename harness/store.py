@@ -10,21 +10,35 @@ next writer cuts it off. A torn line anywhere else is corruption, and is reporte
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import orjson
 from filelock import FileLock, Timeout
 
+from harness.budget import parse_budget
 from harness.errors import ConfigError, StoreError
 from harness.names import check_name
 from harness.schema import Cell, Manifest, Record
 
 _MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
+_OF_AN_EXAMPLE = ("example_id", "group", "references", "details", "prompt_sha256", "prompt_ends")
+_TEXT, _NUMBER = (str, type(None)), (float, int, type(None))
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "example_id": (str,), "group": (dict,), "references": (list,), "details": (dict,), "prompt_tokens": _NUMBER, "prompt_sha256": _TEXT,
+    "tokens_before_truncation": _NUMBER, "prompt_ends": (list,), "tokens": (list,), "text": _TEXT, "scores": (dict,), "kept": (list,),
+    "retention": _NUMBER, "kept_bytes": _NUMBER, "retention_bytes": _NUMBER, "kept_sha256": _TEXT, "tied_heads": _NUMBER,
+    "alias_of": _TEXT, "error": _TEXT,
+}  # fmt: skip
+MAX_RECORD_BYTES = 16 * 2**20
+"""Of a line; a thousand times what a record of LongBench has."""
 
 
 def cell_folder(results: Path, model: str, task: str, cell: Cell) -> Path:
@@ -43,6 +57,8 @@ def read_manifest(folder: Path) -> Manifest | None:
         values = json.loads(path.read_text(encoding="utf-8"))
         for name in (values["model"], values["task"], values["cell"]["label"]):
             check_name(name, f"a name in {path}")
+        check_name(values["task_config"].get("name", "task"), f"a name in {path}")  # a suite's, which is a folder of the report
+        parse_budget(values["cell"]["budget"])
         return Manifest(**values | {"cell": Cell(**values["cell"])})
     except FileNotFoundError:
         if has_records(folder):
@@ -52,33 +68,97 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise _failed(path, "read", error) from error
-    except (ValueError, TypeError, KeyError, ConfigError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
         ) from error
 
 
-def read_records(folder: Path) -> dict[str, Record]:
+def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
     """A cell's records by example; of several for one example, the last.
+
+    Args:
+        folder: the cell's.
+        alike: records of another cell, by example. What a record has in common with the one of its example there is held once, so that the
+            prompts of a large grid are in memory once and not once per cell.
 
     Raises:
         StoreError: a file cannot be read, or a line other than a torn last one is not a record.
     """
     records: dict[str, Record] = {}
-    for path in sorted(folder.glob("records.*.jsonl")):
-        try:
-            lines = path.read_bytes().split(b"\n")
-        except OSError as error:
-            raise _failed(path, "read", error) from error
-        for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is torn, or nothing
-            try:
-                record = Record.from_json(json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise StoreError(
-                    f"line {number} of {path} is not a record ({type(error).__name__}): delete that line, and its example is computed again"
-                ) from error
-            records[record.example_id] = record
+    once: dict[Any, Any] = {}
+    collects = gc.isenabled()
+    gc.disable()  # it would look at a million living objects again and again
+    try:
+        for path in sorted(folder.glob("records.*.jsonl")):
+            with path.open("rb") as file:
+                # What follows the last line break is torn, or nothing.
+                lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
+                for number, line in enumerate(lines, 1):
+                    if line.endswith(b"\n"):
+                        record = _record(line, path, number, once, alike or {})
+                        records[record.example_id] = record
+                    elif len(line) > MAX_RECORD_BYTES:
+                        raise StoreError(
+                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
+                            "example is computed again"
+                        )
+    except OSError as error:
+        raise _failed(folder, "read", error) from error
+    finally:
+        if collects:
+            gc.enable()
     return records
+
+
+def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: Mapping[str, Record]) -> Record:
+    """One line; equal parts of records are one object.
+
+    Raises:
+        StoreError: it is no record.
+    """
+    try:
+        try:
+            values = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            values = json.loads(line)  # which knows lone surrogates, as a model can write them
+        kinds = (*values, *map(type, values.values()))  # those of one run are all alike, and checked once
+        if kinds not in once:
+            if wrong := [name for name, value in values.items() if type(value) not in _KINDS.get(name, ())]:
+                raise TypeError(f"{wrong[0]} is not what it is to be")
+            once[kinds] = True
+        if tokens := values.get("tokens"):
+            values["tokens"] = list(map(once.setdefault, tokens, tokens))
+        if kept := values.get("kept"):
+            values["kept"] = once.setdefault(tuple(kept), kept)
+        if (twin := alike.get(values.get("example_id"))) is not None:
+            for name in _OF_AN_EXAMPLE:
+                if values.get(name) == (its := getattr(twin, name)):
+                    values[name] = its
+        return Record.from_json(values)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreError(
+            f"line {number} of {path} is not a record ({type(error).__name__}): delete that line, and its example is computed again"
+        ) from error
+
+
+def read_scores(folder: Path) -> dict[str, Any] | None:
+    """A cell's scores as they are on disk; None where there are none.
+
+    Raises:
+        StoreError: they cannot be read.
+    """
+    try:
+        values = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise TypeError
+        return values
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _failed(folder / _SCORES, "read", error) from error
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
 
 
 def has_records(folder: Path) -> bool:

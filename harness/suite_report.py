@@ -143,7 +143,7 @@ def _together(cells: Sequence[CellResult]) -> CellResult:
 def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
     """Counts and extremes over all tasks; means with the weights that the score has."""
     whole = _together([cell for group in groups for cell in group])
-    kept = [entries for record in whole.done for entries in record.kept]
+    kept = {tuple(record.kept) for record in whole.done if record.kept}
 
     def weighted(value: Callable[[Record], float | None]) -> float:
         return mean(mean(mean(map(value, cell.done)) for cell in group) for group in groups)
@@ -152,9 +152,9 @@ def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
         "n": len(whole.done),
         "errors": whole.errors,
         "expected": whole.expected,
-        "kept_min": min(kept, default=None),
+        "kept_min": min(map(min, kept), default=None),
         "kept_mean": weighted(lambda record: mean(record.kept)),
-        "kept_max": max(kept, default=None),
+        "kept_max": max(map(max, kept), default=None),
         "retention": weighted(lambda record: record.retention),
         "retention_bytes": weighted(lambda record: record.retention_bytes),
         "prompt_tokens_mean": weighted(lambda record: record.prompt_tokens),

@@ -8,6 +8,11 @@ def main() -> None:
     """Run the command line of the harness, which a wheel carries inside this package and a clone beside it."""
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(here if (here / "harness").is_dir() else here.parent))
+    if sys.argv[1:3] == ["completion", "--words"]:  # a TAB waits for no import
+        from harness.completion import candidates
+
+        print("\n".join(candidates(" ".join(sys.argv[3:]))))
+        return
     from harness.cli import main as command_line
 
     command_line()

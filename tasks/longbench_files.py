@@ -18,6 +18,9 @@ ZIP_SHA256 = "cb45b11a4133c6bc1d6a44b0f8e701335ff1e543195db1103472e575857f7f64"
 """Of data.zip (113,932,529 bytes) at ``REVISION``, as the notes of a public harness quote it; not hashed again by us."""
 
 MAX_FILE_BYTES = 256 * 2**20
+MAX_ZIP_BYTES = 2 * 2**30
+MAX_RATIO = 200
+"""Of a member's size to what it takes in the zip; text has 3 to 10, and what is made to fill a memory a thousand."""
 MAX_MEMBERS = 10_000
 REMEDY = "use LongBench's own data.zip, or a folder with its .jsonl files"
 
@@ -135,12 +138,19 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     """The files of a zip that stand at its top or one folder deep.
 
     Raises:
-        DataError: a member would leave the folder that it is unpacked in, or there are absurdly many.
+        DataError: a member would leave the folder that it is unpacked in, they are absurdly many, or would fill a memory or a disk.
     """
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
         raise DataError(f"{path} has {len(members)} members, more than {MAX_MEMBERS}: {REMEDY}")
+    if (size := sum(info.file_size for info in members)) > MAX_ZIP_BYTES:
+        raise DataError(f"{path} would have {size} bytes unpacked, more than the {MAX_ZIP_BYTES} that are read: {REMEDY}")
     for info in members:
+        if info.file_size > MAX_RATIO * max(info.compress_size, 4096):
+            raise DataError(
+                f"{path} has a member {short(info.filename)} of {info.file_size} bytes in {info.compress_size}, more than {MAX_RATIO} for "
+                f"one: {REMEDY}"
+            )
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
             raise DataError(f"{path} has a member {short(info.filename)}, which points outside of it: {REMEDY}")

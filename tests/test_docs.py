@@ -72,7 +72,7 @@ def test_the_commands_of_a_page_run_in_their_order(page: Path, kvgauge: Command,
 
 
 def test_the_page_on_methods_builds_one_that_passes_runs_and_can_be_shown(kvgauge: Command, tmp_path: Path) -> None:
-    folder = clone(tmp_path)
+    folder = clone(tmp_path / "clone")
     first, *lines = commands(EXTENDING)
     written = kvgauge(*shlex.split(first)[1:], "--to", str(folder))
     assert written.code == 0, written.err
@@ -83,12 +83,15 @@ def test_the_page_on_methods_builds_one_that_passes_runs_and_can_be_shown(kvgaug
         (folder / name).write_text(block, encoding="utf-8")
     *done, (code, refused) = session(folder, [*lines, lines[1] + " method.tova.window=4"])
     assert [code for code, _ in done] == [0] * len(lines), done
-    tests, grid, account, other = (text for _, text in done)
+    tests, grid, account, other, written_outside, outside, its_account = (text for _, text in done)
     assert int(re.findall(r"(\d+) passed", tests)[0]) > 10
     assert {"fullkv", "snapkv", "tova"} <= {line.split(" ")[0] for line in grid.splitlines()}
     assert shown["conf/method/tova.yaml"] in account
     assert any(line.startswith("tova4 ") for line in other.splitlines())
     assert code == 5 and "method.window=1" in refused
+    assert (tmp_path / "my-methods/mine.py").is_file() and "mine.yaml" in written_outside
+    assert {"fullkv", "mine"} <= {line.split(" ")[0] for line in outside.splitlines()}
+    assert "label: mine" in its_account
 
 
 def test_every_command_has_its_section_and_an_example() -> None:
@@ -107,7 +110,7 @@ def test_every_task_and_every_axis_is_told_of() -> None:
 def test_every_test_that_a_page_names_is_there() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    named = {name for page in [*PAGES, ROOT / "README.md"] for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
     assert named and named <= there, named - there
 
 

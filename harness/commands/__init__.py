@@ -9,11 +9,12 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
-
-from rich.console import Console
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Command(Protocol):
@@ -43,9 +44,11 @@ COMMANDS: Mapping[str, str] = {
     "report": "report",
     "compare": "compare",
     "score": "score",
+    "verify": "verify",
     "data": "data",
     "import": "imports",
     "wandb": "wandb",
+    "completion": "completion",
 }
 
 
@@ -66,6 +69,8 @@ def command_line(words: Sequence[str]) -> None:
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
         raise ConfigError(f"{words[0]} is no command: use {', '.join(near)}; settings of a run are written knob=value")
+    from rich.console import Console  # not above: completion needs the names of the commands alone
+
     command = cast(Command, import_module(f"{__name__}.{COMMANDS[words[0]]}"))
     parser = _Parser(prog=f"kvgauge {words[0]}", description=command.HELP)
     command.arguments(parser)

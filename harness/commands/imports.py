@@ -18,7 +18,7 @@ from harness.build import build, build_task, task_config
 from harness.commands.report import rebuild
 from harness.errors import ConfigError
 from harness.names import check_model_name, check_name
-from harness.provenance import provenance
+from harness.provenance import fingerprint, provenance
 from harness.schema import Cell, CellResult, Manifest, Predictions, Record
 from harness.store import CellWriter, cell_folder, read_records
 from harness.task import Importer, Task, published_examples
@@ -98,21 +98,22 @@ def _plan(
             )
         ours = {**config, **file.config}
         task = next(task for task in build_task(ours)[0] if task.name == file.task)
+        settings = {
+            "imported": {"format": arguments.format, "file_sha256": file.sha256},
+            "task": dict(file.settings),
+            "budget": cell.budget,
+        }
         manifest = Manifest(
             cell=cell,
             place=order.index((cell.budget != FULL.text, cell.label)),
             model=model,
             task=file.task,
-            settings={
-                "imported": {"format": arguments.format, "file_sha256": file.sha256},
-                "task": dict(file.settings),
-                "budget": cell.budget,
-            },
+            settings=settings,
             metrics=[asdict(metric) for metric in task.metrics],
             heatmap_axes=task.heatmap_axes,
             note=f"Imported from {arguments.format}; which entries were kept is not known.",
             task_config=ours,
-            provenance={**where, "file": str(file.file)},
+            provenance={**where, "fingerprint": fingerprint(settings), "file": str(file.file)},
             breakdown=task.breakdown,
             published=published_examples(task),
         )

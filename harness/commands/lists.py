@@ -10,24 +10,31 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.catalog import GROUPS, choices
+from harness.outside import method_folders
 
 HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``list [GROUP]``."""
+    """``list [GROUP] [--method-path FOLDER]``."""
     parser.add_argument("what", nargs="?", choices=[*GROUPS.values()], help="leave it out for all")
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print a table for each group: names, and what they are."""
+    """Print a table for each group: names, and what they are.
+
+    Raises:
+        ConfigError: a folder that holds no methods.
+    """
+    elsewhere = method_folders(arguments.method_path)
     for group, plural in GROUPS.items():
         if arguments.what not in (None, plural):
             continue
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(f"{group}=", no_wrap=True)
         table.add_column("")
-        for found in choices(group):
+        for found in choices(group, elsewhere):
             table.add_row(Text(found.name), Text(found.about))
         console.print(table)
         console.print()

@@ -25,8 +25,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
     )
-    for name, what in zip(_SETTINGS, ("the W&B project", "a team or user", "online, offline or disabled", "for W&B's files"), strict=True):
-        parser.add_argument(f"--{name}", help=f"{what} (default: as in conf/tracker/wandb.yaml)")
+    settings = {
+        "--project": "the W&B project",
+        "--entity": "a team or user",
+        "--mode": "online, offline or disabled",
+        "--dir": "for W&B's files",
+    }
+    for flag, what in settings.items():
+        parser.add_argument(flag, help=f"{what} (default: as in conf/tracker/wandb.yaml)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from harness.catalog import GROUPS, choices
+from harness.commands import COMMANDS
 from tests import documents
 from tests.conftest import Command
 
@@ -72,6 +74,36 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
     failed = kvgauge(*words)
     assert failed.code == 2
     assert message in failed.err and failed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does_and_refuses_what_it_does_not_know(kvgauge: Command, command: str) -> None:
+    shown = kvgauge(command, "--help")
+    assert shown.code == 0
+    about = import_module(f"harness.commands.{COMMANDS[command]}").HELP
+    assert about.split()[:6] == shown.out.partition("\n\n")[2].split()[:6]
+    refused = kvgauge(command, "--nonsense")
+    assert refused.code == 2 and refused.out == ""
+    assert refused.err.startswith(f"kvgauge: kvgauge {command}: ") and refused.err.count("\n") == 1
+    assert f"kvgauge {command} --help shows what it takes" in refused.err
+
+
+@pytest.mark.parametrize("command", ["report", "score", "verify", "wandb", "compare"])
+def test_a_folder_without_results_is_one_line(kvgauge: Command, command: str, tmp_path: Path) -> None:
+    refused = kvgauge(command, str(tmp_path))
+    assert refused.code == 5, refused.err
+    assert "holds no cell" in refused.err and refused.err.count("\n") == 1
+
+
+def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_file: Path) -> None:
+    words = ["method=fullkv", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=1", f"results_dir={tmp_path / 'results'}"]
+    assert kvgauge(*words).code == 0
+    shown = kvgauge("report", str(tmp_path / "results"), "--to", str(tmp_path / "elsewhere"))
+    assert shown.code == 0, shown.err
+    written = [line for line in shown.out.splitlines() if line.startswith(str(tmp_path))]
+    assert str(tmp_path / "elsewhere/index.html") in written and all(Path(file).is_file() for file in written)
+    refused = kvgauge("report", str(tmp_path / "results"), "--to", "/dev/null/x")
+    assert refused.code == 5 and "choose another folder with --to" in refused.err
 
 
 def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:

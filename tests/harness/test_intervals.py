@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness import intervals
 from harness.intervals import TaskDraws, average, summarize
 from harness.schema import Cell, CellResult, Metric, Record, TaskResult
 
@@ -70,3 +72,18 @@ def test_an_average_is_the_mean_of_the_means_of_its_groups_and_missing_with_a_pa
     a, b, c = (np.full(2001, value) for value in (10.0, 20.0, 60.0))
     assert average([[a, b], [c]])[0] == pytest.approx((15 + 60) / 2)
     assert math.isnan(average([[a, np.full(2001, math.nan)], [c]])[0])
+
+
+def test_resamples_taken_in_blocks_are_those_taken_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And those that numpy draws for all resamples together, as they always were."""
+    values = np.random.default_rng(3).random(40)
+    result = grid(full=values.tolist(), other=[*values[:30].tolist(), *[None] * 10])
+    whole = TaskDraws(result)
+    monkeypatch.setattr(intervals, "_BLOCK", 40 * 7)
+    parts = TaskDraws(result)
+    for cell in (FULL, OTHER):
+        np.testing.assert_allclose(parts.score(cell), whole.score(cell), rtol=1e-12)
+        np.testing.assert_allclose(parts.difference(cell, FULL), whole.difference(cell, FULL), rtol=1e-12, atol=1e-12)
+    seed = int.from_bytes(hashlib.sha256(b"task").digest()[:8], "little")
+    chosen = np.random.default_rng(seed).integers(0, 40, (intervals.RESAMPLES, 40))
+    np.testing.assert_allclose(whole.score(FULL)[1:], 100 * values[chosen].mean(axis=1), rtol=1e-12)

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 
+from harness import page_examples
 from harness.page import write_page
-from harness.page_examples import BLOCK, blocks, index, visible
+from harness.page_examples import BLOCK, blocks, index, left_out, visible
 from harness.reader import Grid
 from harness.schema import Cell, CellResult, Manifest, Metric, Record, TaskResult
 from tests.conftest import Command
@@ -232,6 +233,19 @@ def test_the_pyramid_is_as_wide_as_what_each_layer_keeps(opened: Opened) -> None
     assert bars.first.locator("title").text_content() == "layer 0: 64 entries"
     tiles = opened.part.locator(".heatmap").first.locator("rect")
     assert (tiles.count(), tiles.first.get_attribute("fill")) == (6, "#fde725")
+
+
+def test_of_very_many_or_very_long_texts_the_page_has_a_part_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = tuple(CellResult(Cell(name, "64"), 10, tuple(Record(str(n), {}, (), {}, 1, None) for n in range(10))) for name in "ab")
+    many = TaskResult("m", "t", (METRIC,), None, "", cells, None)
+    assert left_out(many) == [] and len(index(many)["examples"]) == 10
+    monkeypatch.setattr(page_examples, "TEXTS", 9)
+    assert left_out(many) == ["examples: the first 4 of 10 are on this page; the records have all, and tables and charts are made of all."]
+    assert [row[0] for row in index(many)["examples"]] == ["0", "1", "2", "3"]
+    assert [len(block) for block in blocks(many)] == [4]
+    shown = visible("a" * 15_000 + "b" * 15_000)
+    assert shown.startswith("a" * 10_000 + "\n… 10,000 characters left out …\n") and shown.endswith("b" * 10_000)
+    assert visible("x" * 20_000) == "x" * 20_000
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError
 from harness.schema import Cell, Manifest, Record
-from harness.store import CellWriter, is_whole, read_manifest, read_records, write_atomically
+from harness.store import MAX_RECORD_BYTES, CellWriter, is_whole, read_manifest, read_records, write_atomically
 
 MANIFEST = Manifest(
     cell=Cell("snapkv", "128"),
@@ -87,6 +88,28 @@ def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path,
     path.write_bytes(line + b"\n" + path.read_bytes())
     with pytest.raises(StoreError, match=r"line 1 of .*records\.0\.jsonl is not a record"):
         read_records(tmp_path)
+
+
+def test_what_records_of_an_example_have_in_common_is_held_once(tmp_path: Path) -> None:
+    write(tmp_path / "a", record("0", prompt_ends=("b", "e")), record("1"))
+    write(tmp_path / "b", record("0", prompt_ends=("b", "e"), text="y"), record("1", references=["other"]), record("2"))
+    first = read_records(tmp_path / "a")
+    second = read_records(tmp_path / "b", first)
+    assert {name: r.to_json() for name, r in second.items()} == {name: r.to_json() for name, r in read_records(tmp_path / "b").items()}
+    assert second["0"].references is first["0"].references and second["0"].prompt_ends is first["0"].prompt_ends
+    assert second["1"].references == ["other"]
+    assert second["0"].kept is second["2"].kept
+
+
+def test_a_line_that_no_record_fills_is_refused_in_little_memory(tmp_path: Path) -> None:
+    write(tmp_path, record("0"))
+    with (tmp_path / "records.0.jsonl").open("ab") as file:
+        file.write(b'{"example_id": "' + b"x" * 50_000_000 + b'"}\n')
+    tracemalloc.start()
+    with pytest.raises(StoreError, match=rf"line 2 of .*records\.0\.jsonl is longer than the {MAX_RECORD_BYTES} bytes of a record"):
+        read_records(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 3 * MAX_RECORD_BYTES
+    tracemalloc.stop()
 
 
 def test_records_without_a_manifest_are_refused(tmp_path: Path) -> None:

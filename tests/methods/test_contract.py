@@ -1,10 +1,14 @@
-"""What every method promises, for every file of conf/method: a new one is tested unlisted, and none is named here."""
+"""What every method promises, for every file of conf/method: a new one is tested unlisted, and none is named here.
+
+``KVGAUGE_METHOD_PATH=<folder>`` adds the methods of a folder outside the clone.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
 import inspect
+import os
 import re
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -16,13 +20,18 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from harness.catalog import choices
 from harness.errors import BudgetError
 from harness.method import LayerState, Method, Ranking
+from harness.outside import import_from, method_folders, search_path_words
 from harness.ranking import kept_indices, order_of
 from harness.schema import Selection
 
 CONF = Path(__file__).parents[2] / "conf"
-NAMES = sorted(path.stem for path in (CONF / "method").glob("*.yaml") if path.stem != "all")
+OUTSIDE = method_folders(filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))
+import_from(OUTSIDE)
+TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name != "all"}
+NAMES = list(TEXTS)
 LAYERS = (1, 2, 3, 8, 32, 80)
 LONG = 7500
 
@@ -33,7 +42,8 @@ every_method = pytest.mark.parametrize("name", NAMES)
 def node(name: str) -> DictConfig:
     """The configuration that ``method=<name>`` composes."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen: DictConfig = compose("config", [f"method={name}"]).method
+        where = search_path_words([f"method_path={folder}" for folder in OUTSIDE])
+        chosen: DictConfig = compose("config", [*where, f"method={name}"]).method
     return chosen
 
 
@@ -45,7 +55,7 @@ def make(name: str) -> Method:
 
 def text(name: str) -> str:
     """Its YAML file."""
-    return (CONF / "method" / f"{name}.yaml").read_text(encoding="utf-8")
+    return TEXTS[name]
 
 
 def keys(name: str) -> list[str]:

@@ -1,0 +1,147 @@
+"""``kvgauge verify``: what was changed after a run is found, what cannot be told is said, and what holds is said to hold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.store import write_atomically
+from tests.conftest import ROOT, Command
+
+CELL = "tiny/needle/snapkv-32"
+RUN = ("method=[fullkv,snapkv]", "budget=32", "task.lengths=[300]", "task.depths=[0,50]")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the first test that needs a results folder makes it."""
+    folder = tmp_path_factory.mktemp("made")
+    yield folder / "results"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def results(made: Path, kvgauge: Command, tmp_path: Path) -> Path:
+    """A results folder of one's own."""
+    if not made.exists():
+        assert kvgauge(*RUN, f"results_dir={made}").code == 0
+    return Path(shutil.copytree(made, tmp_path / "results"))
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object], file: str = "records.0.jsonl") -> None:
+    """Edit a cell's first record, or another file of JSON."""
+    path = folder / CELL / file
+    first, *rest = path.read_text(encoding="utf-8").splitlines() if file.endswith("jsonl") else [path.read_text(encoding="utf-8")]
+    values = json.loads(first)
+    edit(values)
+    write_atomically(path, "\n".join([json.dumps(values), *rest]) + "\n")
+
+
+def line_of(out: str) -> str:
+    return next(line for line in out.splitlines() if line.startswith(CELL))
+
+
+def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
+    done = kvgauge("verify", str(results), "--sample", "1")
+    assert (done.code, done.err) == (0, "")
+    words = "fingerprint, kept entries, aliases, scores, scores.json, settings, prompts, texts, kept indices, tokens agree"
+    assert done.out.splitlines() == [f"tiny/needle/{cell}: 2 records; {words}" for cell in ("fullkv-full", "snapkv-32")] + ["2 cells hold"]
+
+
+def text(record: dict[str, Any]) -> None:
+    record["text"] = "eat a sandwich and sit in Dolores Park on a sunny day."
+
+
+def token(record: dict[str, Any]) -> None:
+    record["tokens"][0] = 400
+
+
+@pytest.mark.parametrize(
+    ("edit", "file", "message"),
+    [
+        (text, "records.0.jsonl", "scores of 1 records differs"),
+        (text, "records.0.jsonl", "texts of 1 records differs"),
+        (lambda record: record["scores"].update(word_overlap=0.99), "records.0.jsonl", "scores of 1 records differs"),
+        (token, "records.0.jsonl", "texts of 1 records differs"),
+        (lambda record: record["kept"].__setitem__(0, 31), "records.0.jsonl", "kept entries of 1 records differs"),
+        (lambda record: record.update(retention=0.01), "records.0.jsonl", "kept entries of 1 records differs"),
+        (lambda record: record.update(prompt_sha256="00"), "records.0.jsonl", "prompts of 1 records differs"),
+        (lambda scores: scores.update(score=99.0), "scores.json", "scores.json says score=99.0, its records give"),
+        (lambda manifest: manifest["settings"]["method"].update(window=4), "manifest.json", "not those of its fingerprint"),
+        (lambda manifest: manifest["settings"].update(method=3), "manifest.json", "its settings name no method"),
+        (lambda manifest: manifest["settings"]["method"].update(window="x"), "manifest.json", "its settings make no method"),
+    ],
+)  # fmt: skip
+def test_what_was_changed_is_found_without_a_model(
+    kvgauge: Command, results: Path, edit: Callable[[dict[str, Any]], object], file: str, message: str
+) -> None:
+    change(results, edit, file)
+    done = kvgauge("verify", str(results))
+    assert done.code == 1
+    assert "WRONG: " in line_of(done.out) and message in line_of(done.out)
+    assert "1 of 2 cells are not what they say" in done.err and done.err.count("\n") == 1
+
+
+def test_a_text_that_was_changed_with_its_tokens_and_scores_is_found_by_the_model_alone(kvgauge: Command, results: Path) -> None:
+    other = json.loads((results / "tiny/needle/fullkv-full/records.0.jsonl").read_text().splitlines()[0])
+    change(results, lambda record: record.update({name: other[name] for name in ("tokens", "text", "scores")}))
+    assert kvgauge("score", str(results)).code == 0
+    assert kvgauge("verify", str(results)).code == 0
+    done = kvgauge("verify", str(results), "--sample", "2")
+    assert done.code == 1
+    assert f"tokens of 1 of 2 computed again differs (the first: {other['example_id']!r})" in line_of(done.out)
+
+
+def test_indices_that_were_not_kept_are_found(kvgauge: Command, results: Path) -> None:
+    change(results, lambda record: record.update(kept_sha256="00"))
+    assert "kept indices of 1 of 2 computed again differs" in line_of(kvgauge("verify", str(results), "--sample", "2").out)
+
+
+def test_another_models_weights_are_found(kvgauge: Command, results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    shutil.copytree(ROOT / "models/tiny", folder)
+    weights = load_file(folder / "model.safetensors")
+    torch.manual_seed(0)
+    save_file({name: w + 0.02 * torch.randn_like(w) for name, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    where = ("--set", "model=hf", "--set", f"model.path={folder}", "--set", "model.chat=false", "--set", "model.max_prompt_tokens=3500")
+    done = kvgauge("verify", str(results), "--sample", "2", *where)
+    assert done.code == 1 and "2 of 2 cells" in done.err
+    assert "made with model.weights=" in line_of(done.out)
+    assert "kept indices of 2 of 2 computed again differ" in line_of(done.out) and "tokens of " in line_of(done.out)
+
+
+def test_without_the_model_the_rest_is_told(kvgauge: Command, results: Path) -> None:
+    (results / "tiny").rename(results / "unknown")
+    for path in results.rglob("manifest.json"):
+        write_atomically(path, json.dumps(json.loads(path.read_text()) | {"model": "unknown"}))
+    done = kvgauge("verify", str(results))
+    assert done.code == 0, done.err
+    assert "fingerprint, kept entries, aliases, scores, scores.json agree; not told: settings and prompts: no preset" in done.out
+    assert kvgauge("verify", str(results), "--sample", "1").code == 2
+
+
+def test_a_method_that_is_not_here_is_not_imported(kvgauge: Command, results: Path) -> None:
+    change(results, lambda manifest: manifest["settings"]["method"].update({"class": "os.system"}), "manifest.json")
+    assert "its method os.system is not here" in line_of(kvgauge("verify", str(results)).out)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["/nope"], 5, "holds no cell"),
+        ([".", "--sample", "-1"], 2, "--sample -1 is below 0"),
+        ([".", "--sample", "x"], 2, "invalid int value"),
+        ([".", "--set", "budget=3"], 2, "--set budget=3 is no setting of the model or the engine"),
+    ],
+)
+def test_bad_words_are_one_line(kvgauge: Command, words: list[str], code: int, message: str) -> None:
+    failed = kvgauge("verify", *words)
+    assert failed.code == code
+    assert message in failed.err and failed.err.count("\n") == 1
