@@ -31,6 +31,7 @@ def main() -> None:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])

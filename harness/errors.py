@@ -6,7 +6,8 @@
     ├── DataError               exit code 3: a file that is missing, empty or malformed
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
-    └── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
+    ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
+    └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
 
 A message is one line: fact, value, remedy.
 """
@@ -50,3 +51,17 @@ class EngineError(KvgaugeError):
     """The engine cannot go on: one prompt alone does not fit into memory."""
 
     exit_code = 6
+
+
+class Stopped(KvgaugeError):
+    """A signal ended the run."""
+
+    def __init__(self, signal_number: int) -> None:
+        """Say what is kept.
+
+        Args:
+            signal_number: SIGTERM's or SIGINT's.
+        """
+        what = {2: "interrupted", 15: "stopped by SIGTERM"}[signal_number]
+        super().__init__(f"{what}: what is finished is kept, and the same command goes on from there")
+        self.exit_code = 128 + signal_number
