@@ -36,6 +36,8 @@ def main() -> None:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
+            if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
+                sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
             _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, KeyboardInterrupt) as error:
         _report(error)

@@ -7,10 +7,15 @@
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
     ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
+    ├── LaunchError             exit code of the first job that did not come to its end, 137 for one that was killed
     └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
 
 A message is one line: fact, value, remedy.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
+from signal import SIGINT, Signals
 
 
 class KvgaugeError(Exception):
@@ -53,6 +58,24 @@ class EngineError(KvgaugeError):
     exit_code = 6
 
 
+class LaunchError(KvgaugeError):
+    """Jobs that a launcher started did not all come to their end."""
+
+    def __init__(self, jobs: int, codes: Sequence[int], logs: Path) -> None:
+        """Say how many, and how to go on.
+
+        Args:
+            jobs: that were started.
+            codes: exit codes of those that failed.
+            logs: what they printed.
+        """
+        super().__init__(
+            f"{len(codes)} of {jobs} jobs did not come to their end or have errors: what is finished is kept, and the same command goes on "
+            f"from there; their logs are in {logs}"
+        )
+        self.exit_code = next((code for code in codes if code != 1), 1)
+
+
 class Stopped(KvgaugeError):
     """A signal ended the run."""
 
@@ -62,6 +85,6 @@ class Stopped(KvgaugeError):
         Args:
             signal_number: SIGTERM's or SIGINT's.
         """
-        what = {2: "interrupted", 15: "stopped by SIGTERM"}[signal_number]
+        what = "interrupted" if signal_number == SIGINT else f"stopped by {Signals(signal_number).name}"
         super().__init__(f"{what}: what is finished is kept, and the same command goes on from there")
         self.exit_code = 128 + signal_number

@@ -101,7 +101,7 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
     try:
         yield
         outcome = "done"
-    except (Stopped, KeyboardInterrupt):
+    except (Stopped, KeyboardInterrupt, SystemExit):
         outcome = "stopped"
         raise
     finally:
