@@ -14,7 +14,6 @@ A message is one line: fact, value, remedy.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from signal import SIGINT, Signals
 
 
@@ -61,17 +60,16 @@ class EngineError(KvgaugeError):
 class LaunchError(KvgaugeError):
     """Jobs that a launcher started did not all come to their end."""
 
-    def __init__(self, jobs: int, codes: Sequence[int], logs: Path) -> None:
+    def __init__(self, jobs: int, codes: Sequence[int]) -> None:
         """Say how many, and how to go on.
 
         Args:
             jobs: that were started.
             codes: exit codes of those that failed.
-            logs: what they printed.
         """
         super().__init__(
             f"{len(codes)} of {jobs} jobs did not come to their end or have errors: what is finished is kept, and the same command goes on "
-            f"from there; their logs are in {logs}"
+            "from there"
         )
         self.exit_code = next((code for code in codes if code != 1), 1)
 

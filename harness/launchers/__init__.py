@@ -63,8 +63,8 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
         tell(f"{job.name}: {outcome.text}")
     relay.raise_if_heard()
     if failed := [outcome for outcome in outcomes if outcome.code]:
-        raise LaunchError(len(jobs), [outcome.code for outcome in failed], logs)
-    tell(f"all is done: kvgauge status {config.results_dir}; logs in {logs}")
+        raise LaunchError(len(jobs), [outcome.code for outcome in failed])
+    tell(f"all is done: kvgauge status {config.results_dir}")
 
 
 def expand(words: Sequence[str], shards: int) -> list[Job]:

@@ -60,7 +60,7 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
         # A process of its own for each: what one leaves on a card or in memory is gone.
         task = ray.remote(num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1)(_run)
         tasks = [task.options(name=job.name).remote(job) for job in jobs]
-        tell(f"{len(jobs)} Ray tasks")
+        tell(f"{len(jobs)} Ray tasks; what they print stands below and in Ray's logs")
         waiting = tasks
         while waiting:
             _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_SECONDS)
