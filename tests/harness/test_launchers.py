@@ -75,9 +75,8 @@ def workers(launcher: int) -> list[int]:
 
 def at_work(results: Path) -> set[int]:
     """The processes that have begun to compute and not ended."""
-    lines = [
-        json.loads(line) for path in results.glob("tiny/tokens/runs.*.jsonl") for line in path.read_text().splitlines() if line[-1] == "}"
-    ]
+    texts = (path.read_text() for path in results.glob("tiny/tokens/runs.*.jsonl"))
+    lines = [json.loads(line) for text in texts for line in text.splitlines() if line.endswith("}")]
     return {line["pid"] for line in lines} - {line["pid"] for line in lines if line["outcome"] != "running"}
 
 
@@ -99,10 +98,10 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
     seen: dict[str, list[bytes]] = {}
     begun = time.monotonic()
     with started([*LAUNCHERS[launcher], "shards=3", *words, f"results_dir={results}"], tmp_path) as process:
+        any_moment = False
         while kills < KILLS and process.poll() is None:
             alive = workers(process.pid)
             busy = [pid for pid in alive if pid in at_work(results)]
-            any_moment = draw.random() < 0.2
             victims = alive if any_moment else busy
             if not victims:
                 time.sleep(0.1)
@@ -113,6 +112,7 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
                 os.kill(victim, signal.SIGKILL)
                 kills += 1
                 while_computing += not any_moment
+            any_moment = draw.random() < 0.2
             for path, lines in whole_lines(results).items():
                 assert lines[: len(seen.get(path, []))] == seen.get(path, []), "an acknowledged record is gone or changed"
                 seen[path] = lines
