@@ -32,6 +32,7 @@ class RunLine:
         cells: names of the cells.
         examples: asked for, of all shards.
         prompts: of those, the ones this process had still to compute.
+        records_before: that its files held.
         device: what computes.
         width: rows that decode together at most.
         outcome: ``running`` until it ends.
@@ -53,6 +54,7 @@ class RunLine:
     cells: tuple[str, ...]
     examples: int
     prompts: int
+    records_before: int
     device: str
     width: int
     outcome: Literal["running", "done", "stopped", "failed"] = "running"
@@ -64,6 +66,11 @@ class RunLine:
     records: int = 0
     peak_bytes: int = 0
     peak_of: Literal["cuda", "process"] = "process"
+
+    @property
+    def start_seconds(self) -> float:
+        """When it began, in seconds since 1970."""
+        return datetime.fromisoformat(self.started).timestamp()
 
     @property
     def tokens_per_second(self) -> float:

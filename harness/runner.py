@@ -20,7 +20,7 @@ from harness.progress import Bar
 from harness.runlog import logged
 from harness.schema import Cell, CellResult, TaskResult
 from harness.signals import Stop
-from harness.store import CellWriter
+from harness.store import CellWriter, count_lines
 from harness.task import published_examples
 
 
@@ -156,6 +156,7 @@ def _compute(
         "cells": [cell.name for cell in prepared.manifests],
         "examples": len(prepared.prompts),
         "prompts": len(prepared.jobs),
+        "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": reader.provenance["device"],
         "width": evaluator.width,
     }

@@ -101,6 +101,22 @@ def is_whole(folder: Path) -> bool:
     return (folder / _SCORES).exists()
 
 
+def scores_lack(folder: Path) -> str:
+    """What is wrong with a cell's scores, in words; "" where they are there and no record was written after them."""
+    scores = folder / _SCORES
+    if not scores.exists():
+        return "no scores"
+    written = scores.stat().st_mtime_ns
+    older = any(file.stat().st_mtime_ns > written for file in folder.glob("records.*.jsonl"))
+    return "scores are older than records" if older else ""
+
+
+def count_lines(folder: Path, worker: Worker) -> int:
+    """Records that a worker wrote to a cell."""
+    path = folder / f"records.{worker.name}.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
     """The first setting that differs, with both values; None where none does."""
     if then == now:
