@@ -101,14 +101,22 @@ def is_whole(folder: Path) -> bool:
     return (folder / _SCORES).exists()
 
 
-def scores_lack(folder: Path) -> str:
-    """What is wrong with a cell's scores, in words; "" where they are there and no record was written after them."""
-    scores = folder / _SCORES
-    if not scores.exists():
+def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
+    """What is wrong with a cell's scores, in words; "" where they count what its records hold.
+
+    Args:
+        folder: the cell's.
+        records: what it holds.
+    """
+    errors = sum(record.error is not None for record in records.values())
+    try:
+        scores = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        counted = (scores["n"], scores["errors"])
+    except FileNotFoundError:
         return "no scores"
-    written = scores.stat().st_mtime_ns
-    older = any(file.stat().st_mtime_ns > written for file in folder.glob("records.*.jsonl"))
-    return "scores are older than records" if older else ""
+    except (OSError, ValueError, TypeError, KeyError):
+        return "scores cannot be read"
+    return "" if counted == (len(records) - errors, errors) else "scores are of other records"
 
 
 def count_lines(folder: Path, worker: Worker) -> int:

@@ -102,7 +102,7 @@ def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
         elif len(of) < expected:
             lacks = "partial"
         else:
-            lacks = scores_lack(path)
+            lacks = scores_lack(path, of)
         states.append(_CellState(manifest.cell, len(of), expected, sum(record.error is not None for record in of.values()), lacks))
     return states
 

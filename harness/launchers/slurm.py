@@ -65,6 +65,22 @@ class Settings:
         return {name: value for name, value in found.items() if value is not None}
 
 
+def queued(jobs: Sequence[Job], settings: Settings, logs: Path) -> list[Any]:
+    """Queue jobs as one array.
+
+    Raises:
+        ConfigError: there is no Slurm here, or it refuses.
+    """
+    try:
+        executor = SlurmExecutor(logs, max_num_timeout=settings.requeues)
+        executor.update_parameters(**settings.parameters(len(jobs)))
+        with executor.batch():
+            return [executor.submit(job) for job in jobs]
+    except (RuntimeError, ValueError, OSError, FailedJobError, FailedSubmissionError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"Slurm takes no jobs from here ({reason[0][:200]}): start it where sbatch works") from error
+
+
 def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
     """Queue jobs and wait for them.
 
@@ -76,16 +92,9 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
         tell: prints a line.
 
     Raises:
-        ConfigError: there is no Slurm here, or it refuses.
+        ConfigError: as ``queued``.
     """
-    try:
-        executor = SlurmExecutor(logs, max_num_timeout=settings.requeues)
-        executor.update_parameters(**settings.parameters(len(jobs)))
-        with executor.batch():
-            submitted = [executor.submit(job) for job in jobs]
-    except (RuntimeError, ValueError, OSError, FailedJobError, FailedSubmissionError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"Slurm takes no jobs from here ({reason[0][:200]}): start it where sbatch works") from error
+    submitted = queued(jobs, settings, logs)
     tell(f"{len(jobs)} jobs queued as {submitted[0].job_id} and on; logs in {logs}")
     while not all(job.done(force_check=False) for job in submitted):
         if relay.heard and relay.take():

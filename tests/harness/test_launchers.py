@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
+from harness.launchers.work import Job
 from tests.conftest import ROOT, Command
 from tests.harness.test_runner import outcome
 
@@ -122,3 +125,49 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
     assert code == 0, (tmp_path / "printed.txt").read_text()
     assert outcome(results) == outcome(tmp_path / "undisturbed")
     assert all(len(cell["records"]) == len(set(cell["records"])) == 9 + 6 * KILLS for cell in outcome(results).values())
+
+
+SBATCH = """#!/bin/sh
+cp "$1" {folder}/script.sh
+echo "Submitted batch job 4711"
+"""
+
+
+def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Slurm is here: an sbatch that keeps the script shows what a cluster would get."""
+    pytest.importorskip("submitit")
+    from harness.launchers.slurm import Settings, queued
+
+    (tmp_path / "bin").mkdir()
+    for name, text in (("sbatch", SBATCH.format(folder=tmp_path)), ("srun", "#!/bin/sh\n")):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    preset = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text())
+    settings = {name: value for name, value in preset.items() if name not in ("_target_", "backend")}
+    jobs = [Job((f"shard={k}",), f"shard {k} of 3", str(tmp_path)) for k in range(3)]
+    submitted = queued(jobs, Settings(**settings | {"at_once": 2, "partition": "gpu", "sbatch": {"account": "me"}}), tmp_path / "logs")
+    assert [job.job_id for job in submitted] == ["4711_0", "4711_1", "4711_2"]
+    script = (tmp_path / "script.sh").read_text()
+    for line in ("--array=0-2%2", "--requeue", "--signal=USR2@120", "--time=240", "--partition=gpu", "--gpus-per-node=1", "--account=me"):
+        assert f"#SBATCH {line}\n" in script, line
+    assert "submitit.core._submit" in script
+    with submitted[1].paths.submitted_pickle.open("rb") as file:
+        assert pickle.load(file).function == jobs[1]
+    assert jobs[1].checkpoint().function == jobs[1]
+
+
+def test_a_machine_without_slurm_is_one_line(kvgauge: Command, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    failed = kvgauge("hydra/launcher=slurm", "shards=2", f"results_dir={tmp_path}")
+    assert failed.code == 2 and failed.err.count("\n") == 1
+    assert 'Slurm takes no jobs from here (Could not detect "srun"' in failed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [(["dry_run=true"], "dry_run=true plans a run"), (["hydra.launcher.retries=x"], "retries=x")]
+)
+def test_a_launch_that_cannot_be_is_one_line(kvgauge: Command, tmp_path: Path, words: list[str], message: str) -> None:
+    pytest.importorskip("submitit")
+    failed = kvgauge("hydra/launcher=local", *words, f"results_dir={tmp_path}")
+    assert failed.code == 2 and failed.err.count("\n") == 1 and message in failed.err
