@@ -22,6 +22,7 @@ from harness.prepare import Prepared, Run, prepare, read_model
 from harness.preview import print_preview
 from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
+from harness.runlog import read_runs
 from harness.runner import Counts, execute, has_more, result
 from harness.schema import Selection, SuiteResult
 from harness.shards import Shard
@@ -101,7 +102,7 @@ def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, co
     files: list[Path] = []
     for prepared, grid in zip(tasks, grids, strict=True):
         written = write_report(grid, report / grid.task)
-        tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
+        tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"], read_runs(prepared.folder))
         files += written
     if suite is not None:
         by_name = {grid.task: grid for grid in grids}
