@@ -12,7 +12,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 
 RUN_GROUPS = ("model", "method", "task", "tracker")
-SETTINGS = ("budget", "selection", "limit", "seed", "results_dir", "dry_run", "engine", *RUN_GROUPS)
+SETTINGS = ("budget", "selection", "limit", "seed", "shards", "shard", "retry_errors", "results_dir", "dry_run", "engine", *RUN_GROUPS)
 
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS: Mapping[str, str] = {

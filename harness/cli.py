@@ -35,10 +35,13 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     refuse_environment()
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
+            if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
+                sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
             sys.argv[1:] = search_path_words(sys.argv[1:])
             _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt) as error:

@@ -6,10 +6,15 @@
     ├── DataError               exit code 3: a file that is missing, empty or malformed
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
-    └── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
+    ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory
+    ├── LaunchError             exit code of the first job that did not come to its end, 137 for one that was killed
+    └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
 
 A message is one line: fact, value, remedy.
 """
+
+from collections.abc import Sequence
+from signal import SIGINT, Signals
 
 
 class KvgaugeError(Exception):
@@ -50,3 +55,34 @@ class EngineError(KvgaugeError):
     """The engine cannot go on: one prompt alone does not fit into memory."""
 
     exit_code = 6
+
+
+class LaunchError(KvgaugeError):
+    """Jobs that a launcher started did not all come to their end."""
+
+    def __init__(self, jobs: int, codes: Sequence[int]) -> None:
+        """Say how many, and how to go on.
+
+        Args:
+            jobs: that were started.
+            codes: exit codes of those that failed.
+        """
+        super().__init__(
+            f"{len(codes)} of {jobs} jobs did not come to their end or have errors: what is finished is kept, and the same command goes on "
+            "from there"
+        )
+        self.exit_code = next((code for code in codes if code != 1), 1)
+
+
+class Stopped(KvgaugeError):
+    """A signal ended the run."""
+
+    def __init__(self, signal_number: int) -> None:
+        """Say what is kept.
+
+        Args:
+            signal_number: SIGTERM's or SIGINT's.
+        """
+        what = "interrupted" if signal_number == SIGINT else f"stopped by {Signals(signal_number).name}"
+        super().__init__(f"{what}: what is finished is kept, and the same command goes on from there")
+        self.exit_code = 128 + signal_number

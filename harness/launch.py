@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -21,8 +22,11 @@ from harness.prepare import Prepared, Run, prepare, read_model
 from harness.preview import print_preview
 from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
+from harness.runlog import read_runs
 from harness.runner import Counts, execute, has_more, result
 from harness.schema import Selection, SuiteResult
+from harness.shards import Shard
+from harness.signals import Stop
 from harness.suite_report import print_suite, write_suite_report
 from harness.task import Suite
 from harness.tracker import Tracker
@@ -47,11 +51,16 @@ def run(config: DictConfig) -> bool:
     """One run of a composed configuration.
 
     Returns:
-        Whether every example of every cell has a result.
+        Whether every example that this process was asked for has a result in every cell.
 
     Raises:
         KvgaugeError: it cannot be done; what was finished is kept.
     """
+    with Stop() as stop:
+        return _run(config, stop)
+
+
+def _run(config: DictConfig, stop: Stop) -> bool:
     console = Console(highlight=False)
     values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
@@ -63,31 +72,48 @@ def run(config: DictConfig) -> bool:
         for prepared in tasks:
             print_preview(prepared, console)
         return True
-    counts = execute(tasks, console)
-    grids = [result(prepared) for prepared in tasks]
-    report = Path(values["results_dir"]).expanduser() / "report" / grids[0].model
+    tasks, counts = execute(tasks, console, stop)
+    results = tasks[0].run.results
     files: list[Path] = []
-    try:
-        for prepared, grid in zip(tasks, grids, strict=True):
-            written = write_report(grid, report / grid.task)
-            tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"])
-            files += written
-        if suite is not None:
-            by_name = {grid.task: grid for grid in grids}
-            ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
-            whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
-            files = write_suite_report(whole, report / suite.name)
-            print_suite(whole, console)
-        else:
-            print_table(grids[0], console)
-        everything = read_grids(report.parents[1])
-        files += write_overview(everything, suites(everything), report.parent, grids[0].model)
-    except OSError as error:
-        raise StoreError(
-            f"{report} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
-        ) from error
+    if all(prepared.whole for prepared in tasks):
+        try:
+            (results / "report").mkdir(parents=True, exist_ok=True)
+            with FileLock(results / "report" / ".lock"):  # two shards may find the cells whole
+                files = _report(tasks, suite, tracker, console)
+        except OSError as error:
+            raise StoreError(
+                f"{results / 'report'} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+            ) from error
     _print_end(tasks, counts, files, console)
-    return all(len(cell.done) == cell.expected for grid in grids for cell in grid.cells)
+    return all(prepared.done for prepared in tasks)
+
+
+def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, console: Console) -> list[Path]:
+    """Print and write everything that is derived from records.
+
+    Returns:
+        The files that matter to a reader.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    grids = [result(prepared) for prepared in tasks]
+    report = tasks[0].run.results / "report" / grids[0].model
+    files: list[Path] = []
+    for prepared, grid in zip(tasks, grids, strict=True):
+        written = write_report(grid, report / grid.task)
+        tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"], read_runs(prepared.folder))
+        files += written
+    if suite is not None:
+        by_name = {grid.task: grid for grid in grids}
+        ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
+        whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
+        files = write_suite_report(whole, report / suite.name)
+        print_suite(whole, console)
+    else:
+        print_table(grids[0], console)
+    everything = read_grids(report.parents[1])
+    return files + write_overview(everything, suites(everything), report.parent, grids[0].model)
 
 
 def _check(values: Mapping[Any, Any]) -> None:
@@ -110,8 +136,9 @@ def _check(values: Mapping[Any, Any]) -> None:
     limit = values["limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
         raise ConfigError(f"limit={limit} is not a whole number of 1 or more: use limit=null for all examples")
-    if not isinstance(values["dry_run"], bool):
-        raise ConfigError(f"dry_run={values['dry_run']} is neither true nor false: use one of them")
+    for switch in ("dry_run", "retry_errors"):
+        if not isinstance(values[switch], bool):
+            raise ConfigError(f"{switch}={values[switch]} is neither true nor false: use one of them")
     if not isinstance(values["results_dir"], str) or not values["results_dir"].strip():
         raise ConfigError(f"results_dir={values['results_dir']!r} names no folder: use results_dir=results")
     for knob, choices in _CHOICES.items():
@@ -126,7 +153,7 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
     variants = make_grid(methods, parse_budgets(values["budget"]))
     tasks, suite = build_task(config.task)
     reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
-    engine = EngineSettings(**values["engine"])
+    engine, shard = EngineSettings(**values["engine"]), Shard(values["shard"], values["shards"])
     runs = [
         Run(
             reader=reader,
@@ -137,6 +164,8 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
             results=Path(values["results_dir"]).expanduser(),
             limit=values["limit"],
             engine=engine,
+            shard=shard,
+            retry_errors=values["retry_errors"],
         )
         for task in tasks
     ]
@@ -144,8 +173,8 @@ def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Sui
 
 
 def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], console: Console) -> None:
-    prompts, cells = sum(len(task.prompts) for task in tasks), sum(len(task.manifests) for task in tasks)
-    known = sum(len(records) for task in tasks for records in task.records.values())
+    prompts, cells = sum(len(task.own) for task in tasks), sum(len(task.manifests) for task in tasks)
+    known = sum(prompt.example.id in of for task in tasks for of in task.records.values() for prompt in task.own)
     console.print(
         f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
         f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
@@ -155,6 +184,15 @@ def _print_end(tasks: Sequence[Prepared], counts: Counts, files: list[Path], con
         console.print(f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared", soft_wrap=True)
     for path in files:
         console.print(str(path), markup=False, soft_wrap=True)
-    if any(has_more(task) for task in tasks):
-        results = tasks[0].run.results
-        console.print(f"these hold what this command asked for; {results} has more: kvgauge report {results}", markup=False, soft_wrap=True)
+    run = tasks[0].run
+    if waiting := [task for task in tasks if not task.whole]:
+        console.print(
+            f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards ({len(waiting)} of {len(tasks)} "
+            f"tasks wait): kvgauge status {run.results}",
+            markup=False,
+            soft_wrap=True,
+        )
+    elif any(has_more(task) for task in tasks):
+        console.print(
+            f"these hold what this command asked for; {run.results} has more: kvgauge report {run.results}", markup=False, soft_wrap=True
+        )

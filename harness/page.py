@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 
 from harness.aggregate import plain, table
+from harness.files import write_atomically
 from harness.notes import cell_notes, error_notes, published_notes
 from harness.page_charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
 from harness.page_examples import blocks, index, left_out, packed
@@ -24,7 +25,6 @@ from harness.page_tables import LEGEND, PageTable, origins, sheet_table, suite_s
 from harness.reader import Grid
 from harness.schema import SuiteResult, TaskResult
 from harness.sheet import Sheet
-from harness.store import write_atomically
 from harness.suite_report import curve_of, headline, suite_table
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -20,7 +20,8 @@ from harness.outside import source_of
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import fingerprint, provenance
 from harness.schema import Cell, Manifest, Record, Selection
-from harness.store import cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records
+from harness.shards import Shard, Worker
+from harness.store import cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records, stamp
 from harness.task import Task, published_examples
 
 
@@ -58,6 +59,8 @@ class Run:
         results: the results folder.
         limit: only the first so many examples; None for all.
         engine: how rows are computed.
+        shard: which of the examples are this process's.
+        retry_errors: compute examples again whose record is an error.
     """
 
     reader: Reader
@@ -68,6 +71,8 @@ class Run:
     results: Path
     limit: int | None
     engine: EngineSettings
+    shard: Shard
+    retry_errors: bool
 
     @property
     def model(self) -> str:
@@ -87,17 +92,44 @@ class Prepared:
         run: what was asked for.
         prompts: of all examples asked for, in order.
         manifests: of every cell, as it would be written now.
+        stamps: of what is on disk, by cell.
         records: what is on disk of the examples asked for, by cell and example.
         others: what is on disk of other examples, by cell.
-        jobs: what is missing, prompt by prompt.
+        jobs: what is missing of this process's shard, prompt by prompt.
     """
 
     run: Run
     prompts: Sequence[Prompt]
     manifests: Mapping[Cell, Manifest]
+    stamps: Mapping[Cell, tuple[tuple[str, int], ...]]
     records: Mapping[Cell, dict[str, Record]]
     others: Mapping[Cell, Sequence[Record]]
     jobs: Sequence[Job]
+
+    @property
+    def folder(self) -> Path:
+        """The task's."""
+        return self.run.folder(next(iter(self.manifests))).parent
+
+    @property
+    def own(self) -> list[Prompt]:
+        """The prompts of this process's shard, in order."""
+        return [prompt for place, prompt in enumerate(self.prompts) if self.run.shard.has(place)]
+
+    @property
+    def worker(self) -> Worker:
+        """Who this process is to the store."""
+        return self.run.shard.worker([prompt.example.id for prompt in self.prompts])
+
+    @property
+    def whole(self) -> bool:
+        """Whether every example of every cell has a record, whoever made it."""
+        return all(prompt.example.id in of for of in self.records.values() for prompt in self.prompts)
+
+    @property
+    def done(self) -> bool:
+        """Whether every example of this process's shard has a result in every cell."""
+        return all((record := of.get(p.example.id)) is not None and record.error is None for of in self.records.values() for p in self.own)
 
 
 def read_model(spec: ModelSpec, needs_tokenizer: bool) -> Reader:
@@ -140,19 +172,33 @@ def prepare(run: Run) -> Prepared:
     }
     note = _note(run.reader.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
-    names = {prompt.example.id for prompt in prompts}
-    found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in manifests.items()}
     _check_siblings(run, next(iter(manifests.values())))
+    return refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, jobs=()))
+
+
+def refreshed(prepared: Prepared) -> Prepared:
+    """The same with what is on disk by now.
+
+    Raises:
+        StoreError: something there is of other settings or prompts, or cannot be read.
+    """
+    run, prompts = prepared.run, prepared.prompts
+    stamps = {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
+    if stamps == prepared.stamps:
+        return prepared
+    names = {prompt.example.id for prompt in prompts}
+    found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
     records = {cell: {name: record for name, record in of.items() if name in names} for cell, of in found.items()}
     others = {cell: [record for name, record in of.items() if name not in names] for cell, of in found.items()}
     jobs = []
-    for prompt in prompts:
+    for prompt in prepared.own:
         name = prompt.example.id
-        missing = tuple(variant for variant in run.variants if name not in records[variant.cell])
+        done = {cell: of[name] for cell, of in records.items() if name in of and not (run.retry_errors and of[name].error is not None)}
+        missing = tuple(variant for variant in run.variants if variant.cell not in done)
         if missing:
-            jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}, shared=0))
+            jobs.append(Job(prompt, missing, done, shared=0))
     jobs = [replace(job, shared=shared) for job, shared in zip(jobs, shared_tokens([job.prompt.ids for job in jobs]), strict=True)]
-    return Prepared(run, prompts, manifests, records, others, jobs)
+    return replace(prepared, stamps=stamps, records=records, others=others, jobs=jobs)
 
 
 def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:

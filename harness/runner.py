@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
 from harness.aggregate import cell_summary
 from harness.evaluate import Evaluator
-from harness.prepare import Prepared
+from harness.prepare import Prepared, refreshed
 from harness.progress import Bar
+from harness.runlog import logged
 from harness.schema import Cell, CellResult, TaskResult
-from harness.store import CellWriter
+from harness.signals import Stop
+from harness.store import CellWriter, count_lines
 from harness.task import published_examples
 
 
@@ -26,15 +32,20 @@ class Counts:
     prompt_tokens: int = 0
     prefilled_tokens: int = 0
     decoded_rows: int = 0
+    generated_tokens: int = 0
     records: int = 0
 
 
-def execute(tasks: Sequence[Prepared], console: Console) -> Counts:
-    """Compute what is missing and write it, batch by batch; and the scores of every task's cells when they are whole.
+def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[list[Prepared], Counts]:
+    """Compute what is missing and write it, batch by batch; and the scores of every cell that is whole then.
 
     Args:
         tasks: runs of one model.
         console: for progress.
+        stop: what a signal says.
+
+    Returns:
+        The runs as they are now, and what they took.
 
     Raises:
         KvgaugeError: what was finished before is kept.
@@ -42,20 +53,22 @@ def execute(tasks: Sequence[Prepared], console: Console) -> Counts:
     for prepared in tasks:
         with _writers(prepared):
             pass  # a folder that cannot be written is found before the model is loaded
-    counts = Counts()
+    counts, finished = Counts(), []
     reader = tasks[0].run.reader
     missing = sum(len(prepared.jobs) for prepared in tasks)
     model = reader.spec.load(reader.config) if missing else None
     with Bar(console, "prompts", missing) as bar:
         for prepared in tasks:
             with _writers(prepared) as writers:
-                if model is not None and prepared.jobs:
-                    _compute(prepared, model, writers, counts, bar)
-                for of in result(prepared).cells:
-                    records = (*of.records, *prepared.others[of.cell])
-                    everything = CellResult(of.cell, of.expected + len(prepared.others[of.cell]), records)
-                    writers[of.cell].finish(cell_summary(everything, prepared.run.task.metrics))
-    return counts
+                current = refreshed(prepared)  # what others wrote until this process had the locks
+                bar.advance(len(prepared.jobs) - len(current.jobs))
+                if model is not None and current.jobs:
+                    counts = _compute(current, model, writers, counts, bar, stop)
+                if current.run.shard.count > 1:
+                    current = refreshed(current)  # what the other shards wrote
+                _finish(current, writers)
+                finished.append(current)
+    return finished, counts
 
 
 def result(prepared: Prepared) -> TaskResult:
@@ -79,22 +92,40 @@ def result(prepared: Prepared) -> TaskResult:
 
 def has_more(prepared: Prepared) -> bool:
     """Whether the folder of the task holds cells or examples that this run did not ask for."""
-    folder = prepared.run.folder(next(iter(prepared.manifests))).parent
-    return any(prepared.others.values()) or {path.parent.name for path in folder.glob("*/scores.json")} > {
+    return any(prepared.others.values()) or {path.parent.name for path in prepared.folder.glob("*/scores.json")} > {
         cell.name for cell in prepared.manifests
     }
 
 
 @contextmanager
 def _writers(prepared: Prepared) -> Iterator[Mapping[Cell, CellWriter]]:
+    worker = prepared.worker
     with ExitStack() as stack:
         yield {
-            cell: stack.enter_context(closing(CellWriter(prepared.run.folder(cell), manifest)))
+            cell: stack.enter_context(closing(CellWriter(prepared.run.folder(cell), manifest, worker)))
             for cell, manifest in prepared.manifests.items()
         }
 
 
-def _compute(prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, CellWriter], counts: Counts, bar: Bar) -> None:
+def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
+    """Write the scores of the cells that have every example: of all, but where other shards are still at work."""
+    shared = prepared.run.shard.count > 1
+    for of in result(prepared).cells:
+        if len(of.records) == of.expected:
+            records = (*of.records, *prepared.others[of.cell])
+            everything = CellResult(of.cell, len(records), records)
+            scores = cell_summary(everything, prepared.run.task.metrics)
+            writers[of.cell].finish(scores, prepared.stamps[of.cell] if shared else None)
+
+
+def _compute(
+    prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop
+) -> Counts:
+    """Every job of a task.
+
+    Returns:
+        What was done before and now.
+    """
     run, reader = prepared.run, prepared.run.reader
     evaluator = Evaluator(
         model,
@@ -107,16 +138,52 @@ def _compute(prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, 
         run.engine,
         bar.tell,
     )
-    jobs = prepared.jobs
-    while jobs:
-        batch = evaluator.batch(jobs)
-        for cell, records in evaluator.records(batch).items():
-            writers[cell].append(records)
-            prepared.records[cell].update({record.example_id: record for record in records})
-            counts.records += len(records)
-        bar.advance(len(batch))
-        jobs = jobs[len(batch) :]
-    counts.prefills += evaluator.prefills
-    counts.prompt_tokens += evaluator.prompt_tokens
-    counts.prefilled_tokens += evaluator.prefilled_tokens
-    counts.decoded_rows += evaluator.decoded
+    counts = Counts()
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+
+    def now() -> dict[str, Any]:
+        return {
+            "prefills": evaluator.prefills,
+            "prefilled_tokens": evaluator.prefilled_tokens,
+            "rows": evaluator.decoded,
+            "generated_tokens": counts.generated_tokens,
+            "records": counts.records,
+            **_peak(model.device),
+        }
+
+    known = {
+        "cells": [cell.name for cell in prepared.manifests],
+        "examples": len(prepared.prompts),
+        "prompts": len(prepared.jobs),
+        "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
+        "device": reader.provenance["device"],
+        "width": evaluator.width,
+    }
+    with logged(prepared.folder, prepared.worker, now, **known):
+        jobs = prepared.jobs
+        while jobs:
+            with stop.finishing():
+                batch = evaluator.batch(jobs)
+                for cell, records in evaluator.records(batch).items():
+                    writers[cell].append(records)
+                    prepared.records[cell].update({record.example_id: record for record in records})
+                    counts.records += len(records)
+                    counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
+                bar.advance(len(batch))
+                jobs = jobs[len(batch) :]
+    return Counts(
+        before.prefills + evaluator.prefills,
+        before.prompt_tokens + evaluator.prompt_tokens,
+        before.prefilled_tokens + evaluator.prefilled_tokens,
+        before.decoded_rows + evaluator.decoded,
+        before.generated_tokens + counts.generated_tokens,
+        before.records + counts.records,
+    )
+
+
+def _peak(device: torch.device) -> dict[str, Any]:
+    if device.type == "cuda":
+        return {"peak_bytes": sum(torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count())), "peak_of": "cuda"}
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"peak_bytes": kilobytes if sys.platform == "darwin" else 1024 * kilobytes, "peak_of": "process"}

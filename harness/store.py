@@ -6,6 +6,9 @@
 
 Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass over it and the
 next writer cuts it off. A torn line anywhere else is corruption, and is reported.
+
+Of several records of one example the last counts, and a result counts before any error: a retried example needs no order of files. A
+writer that works alone first makes one file of those that shards left, so that whatever it adds comes last.
 """
 
 from __future__ import annotations
@@ -21,14 +24,16 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from filelock import FileLock, Timeout
 
 from harness.budget import parse_budget
 from harness.errors import ConfigError, StoreError
+from harness.files import write_atomically
+from harness.locks import Claim
 from harness.names import check_name
 from harness.schema import Cell, Manifest, Record
+from harness.shards import ALONE, Worker
 
-_MANIFEST, _SCORES, _LOCK = "manifest.json", "scores.json", ".lock"
+_MANIFEST, _SCORES = "manifest.json", "scores.json"
 _OF_AN_EXAMPLE = ("example_id", "group", "references", "details", "prompt_sha256", "prompt_ends")
 _TEXT, _NUMBER = (str, type(None)), (float, int, type(None))
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -75,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
-    """A cell's records by example; of several for one example, the last.
+    """A cell's records by example; of several for one example the last, and a result before any error.
 
     Args:
         folder: the cell's.
@@ -97,7 +102,8 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
                 for number, line in enumerate(lines, 1):
                     if line.endswith(b"\n"):
                         record = _record(line, path, number, once, alike or {})
-                        records[record.example_id] = record
+                        if record.error is None or (old := records.get(record.example_id)) is None or old.error is not None:
+                            records[record.example_id] = record
                     elif len(line) > MAX_RECORD_BYTES:
                         raise StoreError(
                             f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
@@ -161,6 +167,11 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
         raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
 
 
+def stamp(folder: Path) -> tuple[tuple[str, int], ...]:
+    """The sizes of a cell's records files: another stamp says that records were added since."""
+    return tuple((file.name, file.stat().st_size) for file in sorted(folder.glob("records.*.jsonl")))
+
+
 def has_records(folder: Path) -> bool:
     """Whether anything was computed in a cell's folder; a manifest alone is a run that ended before its first record."""
     return any(file.stat().st_size for file in folder.glob("records.*.jsonl"))
@@ -169,6 +180,30 @@ def has_records(folder: Path) -> bool:
 def is_whole(folder: Path) -> bool:
     """Whether the last run that added records to a cell came to its end."""
     return (folder / _SCORES).exists()
+
+
+def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
+    """What is wrong with a cell's scores, in words; "" where they count what its records hold.
+
+    Args:
+        folder: the cell's.
+        records: what it holds.
+    """
+    errors = sum(record.error is not None for record in records.values())
+    try:
+        scores = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        counted = (scores["n"], scores["errors"])
+    except FileNotFoundError:
+        return "no scores"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "scores cannot be read"
+    return "" if counted == (len(records) - errors, errors) else "scores are of other records"
+
+
+def count_lines(folder: Path, worker: Worker) -> int:
+    """Records that a worker wrote to a cell."""
+    path = folder / f"records.{worker.name}.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -214,42 +249,52 @@ def check_sibling(folder: Path, found: Manifest, wanted: Manifest) -> None:
 class CellWriter:
     """The one process that adds records to a cell as ``worker``."""
 
-    def __init__(self, folder: Path, manifest: Manifest, worker: str = "0") -> None:
+    def __init__(self, folder: Path, manifest: Manifest, worker: Worker = ALONE) -> None:
         """Lock the cell, write or check its manifest, cut off a torn last line.
 
         Args:
             folder: the cell's; created if need be.
             manifest: what the cell is to be.
-            worker: names the records file.
+            worker: names the records file, and says who may write beside it.
 
         Raises:
             StoreError: the folder cannot be written, holds other settings, or another process is writing.
         """
         self._folder = folder
-        self._path = folder / f"records.{worker}.jsonl"
-        self._lock = FileLock(folder / f"{_LOCK}.{worker}")
+        self._path = folder / f"records.{worker.name}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-            self._open(manifest)
-        except Timeout as error:
-            raise StoreError(f"{folder} is being written by another run: wait for it, or use another results_dir") from error
+            self._claim = Claim(folder, worker)
         except OSError as error:
-            self._lock.release()
+            raise _failed(folder, "written", error) from error
+        try:
+            self._open(manifest, worker)
+        except OSError as error:
+            self._claim.release()
             raise _failed(folder, "written", error) from error
         except StoreError:
-            self._lock.release()
+            self._claim.release()
             raise
 
-    def _open(self, manifest: Manifest) -> None:
+    def _open(self, manifest: Manifest, worker: Worker) -> None:
         found = read_manifest(self._folder)
-        if found is None or not has_records(self._folder):
+        if found is None or not (self._claim.shared or has_records(self._folder)):
             _write_manifest(self._folder, manifest)
         else:
             check_manifest(self._folder, found, manifest)
+        if worker == ALONE:
+            self._fold()
         self._file = self._path.open("ab", buffering=0)
         written = self._path.read_bytes()
         self._file.truncate(written.rfind(b"\n") + 1)
+
+    def _fold(self) -> None:
+        """One file of all. Killed in between, some records are in two files, and the next writer that works alone folds them again."""
+        others = [file for file in self._folder.glob("records.*.jsonl") if file != self._path]
+        if others:
+            write_atomically(self._path, _lines(read_records(self._folder).values()))
+            for file in others:
+                file.unlink()
 
     def append(self, records: Iterable[Record]) -> None:
         """Add records; when this returns they survive the end of the process and of the machine.
@@ -257,9 +302,8 @@ class CellWriter:
         Raises:
             StoreError: they cannot be written; then none of them is in the file.
         """
-        lines = "".join(json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
         # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
-        data = lines.encode("utf-8", "backslashreplace")
+        data = _lines(records).encode("utf-8", "backslashreplace")
         size = os.fstat(self._file.fileno()).st_size
         try:
             (self._folder / _SCORES).unlink(missing_ok=True)
@@ -267,25 +311,34 @@ class CellWriter:
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
+            # Again, for another shard may have written scores meanwhile, of records without these.
+            (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
             self._file.truncate(size)
             raise _failed(self._path, "written", error) from error
 
-    def finish(self, scores: Mapping[str, Any]) -> None:
+    def finish(self, scores: Mapping[str, Any], of: tuple[tuple[str, int], ...] | None = None) -> None:
         """Write the scores of a whole cell.
+
+        Args:
+            scores: what its records say.
+            of: the stamp of those records, where other shards may add some; if they did, the scores do not stay.
 
         Raises:
             StoreError: they cannot be written.
         """
+        text = json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n"
         try:
-            write_atomically(self._folder / _SCORES, json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n")
+            write_atomically(self._folder / _SCORES, text)
+            if of is not None and stamp(self._folder) != of:
+                (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
             raise _failed(self._folder / _SCORES, "written", error) from error
 
     def close(self) -> None:
         """Let others write."""
         self._file.close()
-        self._lock.release()
+        self._claim.release()
 
 
 def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
@@ -302,9 +355,7 @@ def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
     with ExitStack() as stack:
         for folder in manifests:
             try:
-                stack.enter_context(FileLock(folder / f"{_LOCK}.0", timeout=0))
-            except Timeout as error:
-                raise StoreError(f"{folder} is being written by another run: wait for it, and give the same command again") from error
+                stack.callback(Claim(folder, ALONE).release)
             except OSError as error:
                 raise _failed(folder, "written", error) from error
         for folder, manifest in manifests.items():
@@ -315,14 +366,8 @@ def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
                 raise _failed(folder, "written", error) from error
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: whatever happens, it holds the old text or the new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+def _lines(records: Iterable[Record]) -> str:
+    return "".join(json.dumps(record.to_json(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

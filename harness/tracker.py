@@ -15,6 +15,7 @@ import pandas as pd
 from harness.aggregate import table
 from harness.errors import ConfigError
 from harness.plot import curves
+from harness.runlog import RunLine
 from harness.schema import Cell, CellResult, Manifest, Metric, TaskResult
 from harness.suite_report import curve_of
 
@@ -22,13 +23,14 @@ from harness.suite_report import curve_of
 class Tracker(Protocol):
     """Takes a finished grid somewhere. Records are the truth: what a tracker loses, ``kvgauge wandb`` sends again."""
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
         """Send a grid.
 
         Args:
             result: the grid.
             manifests: what each cell is.
             plots: images of the whole grid.
+            runs: what computed it.
         """
         ...
 
@@ -37,7 +39,7 @@ class Tracker(Protocol):
 class NoTracker:
     """``tracker=none``: nothing leaves the results folder."""
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
         pass
 
 
@@ -64,7 +66,7 @@ class Wandb:
         if self.mode not in ("online", "offline", "disabled"):
             raise ConfigError(f"tracker.mode={self.mode} is unknown: use online, offline or disabled")
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path]) -> None:
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
         import wandb
 
         raw = table(result)
@@ -74,7 +76,7 @@ class Wandb:
             with TemporaryDirectory() as folder:
                 images = [*plots, *_curves(result, raw, Path(folder))]
                 for cell, row in zip(result.cells, rows, strict=True):
-                    self._log_cell(cell, row, result, manifests[cell.cell], images)
+                    self._log_cell(cell, {**row, **_cost(cell.cell, runs)}, result, manifests[cell.cell], images)
         except wandb.Error as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
@@ -107,6 +109,17 @@ class Wandb:
             examples = wandb.Table(dataframe=_examples(cell, result.metrics))
             run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
             run.summary.update({str(name): value for name, value in row.items() if not pd.isna(value)})
+
+
+def _cost(cell: Cell, runs: Sequence[RunLine]) -> dict[Hashable, Any]:
+    """What the processes that wrote a cell took, for all cells that they wrote together."""
+    ended = [run for run in runs if cell.name in run.cells and run.seconds]
+    if not ended:
+        return {}
+    largest = max(ended, key=lambda run: run.peak_bytes)
+    tokens = sum(run.prefilled_tokens + run.generated_tokens for run in ended)
+    seconds = sum(run.seconds for run in ended)
+    return {"peak_bytes": largest.peak_bytes, "peak_of": largest.peak_of, "tokens_per_second": tokens / seconds}
 
 
 def _curves(result: TaskResult, raw: pd.DataFrame, folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ _CLONE = (
     "run.py",
     "kvgauge",
     "harness",
+    "hydra_plugins",
     "methods",
     "tasks",
     "conf",

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "doctor": "doctor",
     "new": "new",
+    "status": "status",
     "report": "report",
     "compare": "compare",
     "score": "score",

@@ -14,6 +14,7 @@ from harness.build import ROOT, build
 from harness.errors import StoreError
 from harness.reader import read_grids
 from harness.report import write_report
+from harness.runlog import read_runs
 from harness.tracker import Tracker
 
 HELP = "Build or repair the W&B runs of a results folder, from its records."
@@ -50,7 +51,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         try:
             with TemporaryDirectory() as folder:
                 plots = [path for path in write_report(result, Path(folder)) if path.suffix == ".png"]
-                tracker.log(result, grid.manifests, plots)
+                tracker.log(result, grid.manifests, plots, read_runs(next(iter(grid.folders.values())).parent))
         except OSError as error:
             raise StoreError(f"W&B's files cannot be written ({error.strerror}): choose another folder with --dir") from error
         console.print(f"{result.model}/{result.task}: {len(result.cells)} W&B runs", markup=False, soft_wrap=True)

@@ -116,9 +116,11 @@ def test_a_preset_leaves_methods_out_that_the_command_line_does_not_name(kvgauge
 
 
 def test_multirun_runs_every_job(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
-    done = kvgauge("-m", "method=snapkv", "budget=32,48", *tokens, f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    before = snapshot(tmp_path)
+    done = kvgauge("-m", "method=snapkv", "budget=32,48", *tokens)
     assert done.code == 0, done.err
-    assert sorted(path.name for path in (tmp_path / "results/tiny/tokens").iterdir()) == ["snapkv-32", "snapkv-48"]
+    assert sorted(path.parent.name for path in (tmp_path / "results/tiny/tokens").glob("*/scores.json")) == ["snapkv-32", "snapkv-48"]
+    assert {name for name in snapshot(tmp_path) if not name.startswith("results/")} == set(before)
 
 
 def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tells(kvgauge: Command, tokens: tuple[str, ...]) -> None:

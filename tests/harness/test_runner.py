@@ -31,7 +31,7 @@ def records(cell: Path) -> list[dict[str, Any]]:
 
 
 def cells(results: Path, task: str = "tokens", model: str = "tiny") -> dict[str, Path]:
-    return {path.name: path for path in sorted((results / model / task).iterdir())}
+    return {path.name: path for path in sorted((results / model / task).iterdir()) if path.is_dir()}
 
 
 def outcome(results: Path) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import StoreError
+from harness.files import write_atomically
 from harness.schema import Cell, Manifest, Record
-from harness.store import MAX_RECORD_BYTES, CellWriter, is_whole, read_manifest, read_records, write_atomically
+from harness.shards import Worker
+from harness.store import MAX_RECORD_BYTES, CellWriter, is_whole, read_manifest, read_records
 
 MANIFEST = Manifest(
     cell=Cell("snapkv", "128"),
@@ -177,7 +179,7 @@ def test_two_writers_exclude_each_other(tmp_path: Path) -> None:
 
 
 def test_several_workers_write_side_by_side_and_are_read_together(tmp_path: Path) -> None:
-    writers = [CellWriter(tmp_path, MANIFEST, str(i)) for i in range(3)]
+    writers = [CellWriter(tmp_path, MANIFEST, Worker(f"{i}of3", "of3-x")) for i in range(3)]
     for i, writer in enumerate(writers):
         writer.append([record(str(i))])
     assert sorted(read_records(tmp_path)) == ["0", "1", "2"]

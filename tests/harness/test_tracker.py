@@ -33,6 +33,7 @@ def newest(folder: Path) -> dict[str, str]:
 
 def check_whole(text: str, method: str) -> None:
     parts = ["score_low", "score_high", "difference_low", "mean_word_overlap", "retention_bytes"]  # numbers
+    parts += ["peak_bytes", "tokens_per_second"]  # what it took
     parts += ["heatmap", "summary", "by_budget", "by_retention", "image-file", "examples", "table-file"]  # what is looked at
     parts += ['"stop_ids"', '"provenance"', f'"method": "{method}"', f"methods.{method}."]  # configuration
     for part in parts:

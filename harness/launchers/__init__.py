@@ -1,0 +1,85 @@
+"""Runs that are started elsewhere: each shard is the same command line with its ``shard=``, in a process of its own.
+
+A backend is a module with ``Settings``, a dataclass made of its preset in ``conf/hydra/launcher``, and ``run``. What a process of it has
+done is on disk, so all that a backend adds is to start it, again where it was killed, and to pass on signals.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from harness.build import ROOT
+from harness.errors import ConfigError, LaunchError
+from harness.launchers.work import Job, Outcome
+from harness.shards import Shard
+from harness.signals import Relay
+
+_EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
+
+
+def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overrides: Sequence[Sequence[str]], folder: Path) -> None:
+    """Run jobs to their end, and tell how they ended.
+
+    Args:
+        backend: the name of its module.
+        settings: of that module.
+        config: of the multirun.
+        job_overrides: the words of each job.
+        folder: for logs and what a backend keeps; made if need be.
+
+    Raises:
+        ConfigError: the backend is not installed or cannot be used.
+        LaunchError: not all of it came to its end.
+        Stopped: a signal came.
+    """
+    if config.dry_run:
+        raise ConfigError("dry_run=true plans a run and starts none: leave hydra/launcher out")
+    console = Console(highlight=False)
+    jobs = [job for words in job_overrides for job in expand(words, config.shards)]
+    try:
+        module = import_module(f"{__name__}.{backend}")
+    except ImportError as error:
+        what = f"pip install 'kvgauge[{_EXTRAS[backend]}]'"
+        raise ConfigError(f"hydra/launcher={backend} needs what is not installed ({error.name}): {what}") from error
+    # Processes that are started from here find the project wherever they are started.
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    logs = folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
+    logs.mkdir(parents=True, exist_ok=True)
+
+    def tell(line: str) -> None:
+        console.print(line, markup=False, soft_wrap=True)
+
+    with Relay() as relay:
+        outcomes: list[Outcome] = module.run(jobs, module.Settings(**settings), logs, relay, tell)
+    for job, outcome in zip(jobs, outcomes, strict=True):
+        tell(f"{job.name}: {outcome.text}")
+    relay.raise_if_heard()
+    if failed := [outcome for outcome in outcomes if outcome.code]:
+        raise LaunchError(len(jobs), [outcome.code for outcome in failed])
+    tell(f"all is done: kvgauge status {config.results_dir}")
+
+
+def expand(words: Sequence[str], shards: int) -> list[Job]:
+    """The shards of a job; the job itself where it names one.
+
+    Args:
+        words: its settings.
+        shards: of the configuration, where the words do not say.
+
+    Raises:
+        ConfigError: a number of shards that cannot be.
+    """
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    if "shard" in given:
+        return [Job(tuple(words), f"shard {given['shard']} of {given.get('shards', shards)}", os.getcwd())]
+    text = given.get("shards", str(shards))
+    count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # which it refuses
+    return [Job((*words, f"shard={index}"), f"shard {index} of {count}", os.getcwd()) for index in range(count)]

@@ -1,0 +1,121 @@
+"""Processes of this machine, by submitit: at most as many at once as there are cards, each with a card of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from submitit import LocalExecutor
+from submitit.core.utils import UncompletedJobError
+
+from harness.errors import ConfigError
+from harness.launchers.work import Job, Outcome, killed
+from harness.signals import Relay
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``conf/hydra/launcher/local.yaml``.
+
+    Attributes:
+        at_once: processes at once; None for one per card, or one.
+        retries: how often a job whose process was killed starts again.
+        timeout_min: minutes a process may take.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+
+    at_once: int | None
+    retries: int
+    timeout_min: int
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("at_once", self.at_once or 1, 1), ("retries", self.retries, 0), ("timeout_min", self.timeout_min, 1)):
+            if not isinstance(value, int) or value < least:
+                raise ConfigError(f"hydra.launcher.{name}={value} is not a whole number of {least} or more: use one")
+
+
+@dataclass
+class _Running:
+    place: int
+    slot: int
+    submitted: Any
+
+
+def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
+    """Run jobs, as many at once as there are slots; one that was killed comes again, after those that wait.
+
+    Args:
+        jobs: what to run.
+        settings: how.
+        logs: folder of what the processes print.
+        relay: signals, passed on to the processes.
+        tell: prints a line.
+    """
+    cards = torch.cuda.device_count()
+    slots = list(range(settings.at_once or max(1, cards)))
+    executor = LocalExecutor(logs)
+    waiting, starts = list(range(len(jobs))), [0] * len(jobs)
+    running: list[_Running] = []
+    outcomes: dict[int, Outcome] = {}
+    tell(f"{len(jobs)} jobs, {len(slots)} at once; logs in {logs}")
+    while waiting or running:
+        while waiting and slots and not relay.heard:
+            place, slot = waiting.pop(0), slots.pop(0)
+            starts[place] += 1
+            # On a machine without cards submitit hides them all, which is as well.
+            executor.update_parameters(timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),))
+            running.append(_Running(place, slot, _submitted(executor, jobs[place])))
+        if relay.heard:
+            outcomes |= {place: Outcome(128 + signal.SIGTERM, "not started") for place in waiting}
+            waiting = []
+            for _ in range(relay.take()):
+                for of in running:
+                    with suppress(ProcessLookupError):
+                        os.kill(int(of.submitted.job_id), signal.SIGTERM)  # submitit's controller passes it on
+        for of in [of for of in running if of.submitted.done()]:
+            running.remove(of)
+            slots.append(of.slot)
+            outcome = _outcome(of.submitted)
+            if outcome is not None:
+                outcomes[of.place] = outcome
+            elif relay.heard or starts[of.place] > settings.retries:
+                outcomes[of.place] = killed(starts[of.place])
+            else:
+                tell(f"{jobs[of.place].name} was killed: start {starts[of.place] + 1}")
+                waiting.append(of.place)
+        time.sleep(_POLL_SECONDS)
+    return [outcomes[place] for place in range(len(jobs))]
+
+
+def _submitted(executor: LocalExecutor, job: Job) -> Any:
+    """A job that hears of Ctrl-C from here alone: what a terminal sends, it sends to every process at once."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return executor.submit(job)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _outcome(submitted: Any) -> Outcome | None:
+    """How a process ended; None where it did not say."""
+    try:
+        error = submitted.exception()
+    except UncompletedJobError:
+        return None
+    if error is None:
+        found: Outcome = submitted.result()
+        return found
+    if isinstance(error, UncompletedJobError):
+        return None
+    return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")

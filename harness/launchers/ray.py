@@ -1,0 +1,88 @@
+"""Tasks of a Ray cluster, or of a local one that is started for them; a task whose process was killed starts again, by Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
+
+from harness.errors import ConfigError
+from harness.launchers.work import Job, Outcome, killed
+from harness.signals import Relay
+
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """``conf/hydra/launcher/ray.yaml``.
+
+    Attributes:
+        num_gpus: cards of a task; Ray starts as many tasks at once as there are cards for.
+        num_cpus: cores of a task.
+        retries: how often a task whose process was killed starts again.
+        init: arguments of ``ray.init``.
+    """
+
+    num_gpus: float
+    num_cpus: float
+    retries: int
+    init: Mapping[str, Any]
+
+
+def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
+    """Run jobs as Ray tasks.
+
+    Args:
+        jobs: what to run.
+        settings: how.
+        logs: not used: Ray has its own, and prints what tasks print.
+        relay: signals; the tasks are then cancelled, which lets them finish their batch.
+        tell: prints a line.
+
+    Raises:
+        ConfigError: Ray does not start, or cannot be reached.
+    """
+    environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    try:
+        ray.init(**{"runtime_env": environment, **settings.init})
+    except (RayError, RuntimeError, ConnectionError, ValueError, TypeError, OSError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ConfigError(f"Ray does not start ({reason[0][:200]}): see hydra.launcher.init.address and Ray's own log") from error
+    relay.listen()  # Ray has handlers of its own
+    try:
+        # A process of its own for each: what one leaves on a card or in memory is gone.
+        task = ray.remote(num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1)(_run)
+        tasks = [task.options(name=job.name).remote(job) for job in jobs]
+        tell(f"{len(jobs)} Ray tasks; what they print stands below and in Ray's logs")
+        waiting = tasks
+        while waiting:
+            _, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=_POLL_SECONDS)
+            if relay.heard and relay.take():
+                for unfinished in waiting:
+                    ray.cancel(unfinished, force=False)
+        return [_outcome(of, settings.retries + 1) for of in tasks]
+    finally:
+        ray.shutdown()
+
+
+def _run(job: Job) -> Outcome:
+    return job()
+
+
+def _outcome(task: Any, starts: int) -> Outcome:
+    try:
+        found: Outcome = ray.get(task)
+        return found
+    except TaskCancelledError:
+        return Outcome(128 + signal.SIGTERM, "stopped")
+    except WorkerCrashedError:
+        return killed(starts)
+    except RayTaskError as error:
+        return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")

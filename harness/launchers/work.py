@@ -1,0 +1,85 @@
+"""What a launched process does: one command line, as if it had been typed."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+# Above all of ours: how submitit asks its controller for another start.
+_OTHERS_EXIT_CODE = 144
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        code: its exit code; 137 where it was killed too often.
+        text: in words.
+    """
+
+    code: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command line to be run somewhere. It goes on where it was killed, so that starting it again needs nothing but itself.
+
+    Attributes:
+        words: its settings.
+        name: for readers.
+        folder: to run it in.
+    """
+
+    words: tuple[str, ...]
+    name: str
+    folder: str
+
+    def __call__(self) -> Outcome:
+        """Run it in this process."""
+        from harness import cli
+
+        os.chdir(self.folder)
+        sys.argv = ["run.py", *self.words]
+        heard = io.StringIO()
+        code: Any = 0
+        with redirect_stderr(_Both(sys.stderr, heard)):
+            try:
+                cli.main()
+            except SystemExit as end:
+                code = end.code or 0
+                if not isinstance(code, int) or not 0 <= code < _OTHERS_EXIT_CODE:
+                    raise
+        lines = [line.removeprefix("kvgauge: ") for line in heard.getvalue().splitlines() if line.startswith("kvgauge: ")]
+        told = lines[-1] if lines else "some examples have errors"
+        return Outcome(code, "done" if code == 0 else told)
+
+    def checkpoint(self, *_: Any) -> Any:
+        """What submitit starts in this job's place when it is preempted: the same."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def killed(times: int) -> Outcome:
+    """Of a job whose process went without a word."""
+    return Outcome(137, f"its process was killed {times} times, and is not started again")
+
+
+class _Both(io.TextIOBase):
+    def __init__(self, first: TextIO, second: TextIO) -> None:
+        self._both = (first, second)
+
+    def write(self, text: str) -> int:
+        for stream in self._both:
+            stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        for stream in self._both:
+            stream.flush()
