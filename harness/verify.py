@@ -26,6 +26,7 @@ from harness.provenance import fingerprint
 from harness.reader import Grid
 from harness.rescoring import recorded_task, rescored
 from harness.schema import Cell, CellResult, Manifest, Metric, Record, Selection
+from harness.shards import Shard
 from harness.store import difference, read_scores
 
 _SELECTION = Selection("query_head", "mean", "stable", "float32")  # of a cell that keeps everything, and selects nothing
@@ -115,7 +116,7 @@ def prepared_again(grid: Grid, variants: Mapping[Cell, Variant], reader: Reader,
         manifest = grid.manifests[of[0].cell]
         with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
             task = recorded_task(manifest, grid.folders[of[0].cell])
-            yield prepare(Run(reader, tuple(of), task, manifest.task_config, selection, Path(empty), None, engine))
+            yield prepare(Run(reader, tuple(of), task, manifest.task_config, selection, Path(empty), None, engine, Shard(0, 1), False))
 
 
 def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) -> None:

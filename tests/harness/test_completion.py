@@ -41,7 +41,7 @@ def test_the_flags_of_a_command_are_those_that_it_takes(command: str) -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("kvgauge re", ["report", "results_dir="]),
+        ("kvgauge re", ["report", "results_dir=", "retry_errors="]),
         ("kvgauge method=pyr", ["method=pyramidkv"]),
         ("kvgauge method=[snapkv,pyr", ["method=[snapkv,pyramidkv"]),
         ("kvgauge budget=[64,12", ["budget=[64,12%", "budget=[64,128"]),
