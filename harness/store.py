@@ -130,7 +130,7 @@ def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: M
             values = json.loads(line)  # which knows lone surrogates, as a model can write them
         kinds = (*values, *map(type, values.values()))  # those of one run are all alike, and checked once
         if kinds not in once:
-            if wrong := [name for name, value in values.items() if type(value) not in _KINDS.get(name, ())]:
+            if wrong := [name for name, value in values.items() if name in _KINDS and type(value) not in _KINDS[name]]:
                 raise TypeError(f"{wrong[0]} is not what it is to be")
             once[kinds] = True
         if tokens := values.get("tokens"):

@@ -116,7 +116,19 @@ def prepared_again(grid: Grid, variants: Mapping[Cell, Variant], reader: Reader,
         manifest = grid.manifests[of[0].cell]
         with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
             task = recorded_task(manifest, grid.folders[of[0].cell])
-            yield prepare(Run(reader, tuple(of), task, manifest.task_config, selection, Path(empty), None, engine, Shard(0, 1), False))
+            run = Run(
+                reader=reader,
+                variants=tuple(of),
+                task=task,
+                task_config=manifest.task_config,
+                selection=selection,
+                results=Path(empty),
+                limit=None,
+                engine=engine,
+                shard=Shard(0, 1),
+                retry_errors=False,
+            )
+            yield prepare(run)
 
 
 def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) -> None:
