@@ -19,7 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from harness.build import ROOT
 from harness.catalog import SETTINGS
 from harness.commands import command_line
-from harness.errors import ConfigError, KvgaugeError
+from harness.errors import ConfigError, KvgaugeError, Stopped
 
 _INTERRUPTED = 130
 
@@ -54,7 +54,7 @@ def _hydra_main(config: DictConfig) -> None:
     try:
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
             raise  # the other jobs go on
         _report(error)  # inside, as Hydra would print more than the message
     if not whole:
