@@ -20,7 +20,7 @@ from yaml import YAMLError
 from harness.build import ROOT
 from harness.catalog import SETTINGS
 from harness.commands import command_line
-from harness.errors import ConfigError, KvgaugeError
+from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.guard import refuse_environment
 from harness.outside import import_from, search_path_words
 
@@ -60,7 +60,7 @@ def _hydra_main(config: DictConfig) -> None:
         import_from(HydraConfig.get().searchpath)
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
             raise  # the other jobs go on
         _report(error)  # inside, as Hydra would print more than the message
     if not whole:

@@ -172,8 +172,9 @@ def prepare(run: Run) -> Prepared:
     }
     note = _note(run.reader.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
+    prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, jobs=()))
     _check_siblings(run, next(iter(manifests.values())))
-    return refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, jobs=()))
+    return prepared
 
 
 def refreshed(prepared: Prepared) -> Prepared:

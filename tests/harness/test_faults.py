@@ -103,6 +103,14 @@ def test_a_signal_lets_the_batch_finish_and_the_same_command_goes_on(
     goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
 
 
+def test_a_signal_ends_a_multirun_and_not_one_of_its_jobs(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_batch(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    assert kvgauge("-m", *words, "budget=32,48").code == 143
+    assert list(cells(tmp_path / "results")) == ["fullkv-full", "snapkv-32"]
+
+
 def test_a_second_signal_ends_at_once(
     kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
