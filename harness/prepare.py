@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from harness.engine import EngineSettings, shared_tokens
+from harness.engine import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
-from harness.evaluate import Job
 from harness.grid import Variant
+from harness.jobs import Job, by_prefix
 from harness.model import ModelSpec, choose_device
 from harness.names import check_model_name, check_name
 from harness.prompt import Prompt, encode_prompts
@@ -149,9 +149,8 @@ def prepare(run: Run) -> Prepared:
         name = prompt.example.id
         missing = tuple(variant for variant in run.variants if name not in records[variant.cell])
         if missing:
-            jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}, shared=0))
-    jobs = [replace(job, shared=shared) for job, shared in zip(jobs, shared_tokens([job.prompt.ids for job in jobs]), strict=True)]
-    return Prepared(run, prompts, manifests, records, others, jobs)
+            jobs.append(Job(prompt, missing, {cell: of[name] for cell, of in records.items() if name in of}))
+    return Prepared(run, prompts, manifests, records, others, by_prefix(jobs) if run.engine.reuse_prefix else jobs)
 
 
 def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:
