@@ -1,4 +1,4 @@
-"""Commands that compute nothing with a model: ``kvgauge report results`` and its like. Everything else on the command line is a run.
+"""Commands beside a run: ``kvgauge report results`` and its like. Everything else on the command line is a run.
 
 Each module has one command: ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
 """
@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "doctor": "doctor",
     "new": "new",
+    "bench": "bench",
     "report": "report",
     "compare": "compare",
     "score": "score",
