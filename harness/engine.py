@@ -17,7 +17,7 @@ class EngineSettings:
     """The ``engine`` group of the configuration.
 
     Attributes:
-        width: rows that decode together at most, 1 or more.
+        width: rows that decode together at most, 1 or more; ``auto`` for what fits into half of the free memory.
         exact: decode every row alone, whatever ``width`` says.
         prefill_chunk: None, ``auto``, or the tokens of a piece in which longer prompts are prefilled.
         reuse_prefix: prefill what prompts begin with once.
@@ -28,7 +28,7 @@ class EngineSettings:
         ConfigError: a setting that cannot be used.
     """
 
-    width: int
+    width: int | Literal["auto"]
     exact: bool
     prefill_chunk: int | Literal["auto"] | None
     reuse_prefix: bool
@@ -36,8 +36,8 @@ class EngineSettings:
     audit: float
 
     def __post_init__(self) -> None:
-        if not _is_whole(self.width):
-            raise ConfigError(f"engine.width={self.width} is not a whole number of 1 or more: use engine.width=64")
+        if self.width != "auto" and not _is_whole(self.width):
+            raise ConfigError(f"engine.width={self.width} is not a whole number of 1 or more: use engine.width=64, or auto")
         if self.prefill_chunk not in (None, "auto") and not _is_whole(self.prefill_chunk):
             raise ConfigError(
                 f"engine.prefill_chunk={self.prefill_chunk} is no number of tokens: use null, auto or engine.prefill_chunk=8192"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +14,7 @@ from harness.engine import EngineSettings, pauses
 from harness.errors import BudgetError, EngineError
 from harness.grid import Variant
 from harness.jobs import Job
-from harness.memory import PrefillMemoryError, is_out_of_memory, reason_of, release
+from harness.memory import PrefillMemoryError, free_bytes, is_out_of_memory, reason_of, release, row_bytes, rows_that_fit
 from harness.prefill import Kept, Past, Plan, Prefilled, extend, prefill
 from harness.prompt import Prompt
 from harness.schema import Cell, Json, Record, Selection
@@ -81,7 +82,7 @@ class Evaluator:
         self.prompt_tokens = 0
         self.prefilled_tokens = 0
         self.decoded = 0
-        self.width = 1 if engine.exact else engine.width
+        self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when the first batch is made
         self._engine = engine
         self._chunk = engine.chunk_tokens
         self._pasts: list[Past] = []
@@ -96,12 +97,27 @@ class Evaluator:
 
     def batch(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """As many of the first jobs as have at most ``width`` rows together, one at least."""
+        if not self.width:
+            self.width = self._fitting(jobs)
         rows = 0
         for place, job in enumerate(jobs):
             rows += len(job.missing)
             if place and rows > self.width:
                 return jobs[:place]
         return jobs
+
+    def _fitting(self, jobs: Sequence[Job]) -> int:
+        """Rows that fit into the memory that is free now, were all prompts as long as the longest."""
+        longest = max(jobs, key=lambda job: len(job.prompt.ids))
+        tokens = len(longest.prompt.ids)
+        plans = []
+        for variant in longest.missing:
+            with suppress(BudgetError):  # an error record, no row
+                plans.append(variant.plan(tokens, self._model.config.num_hidden_layers))
+        each = row_bytes(self._model, plans, tokens, self._task.max_new_tokens, self._selection) if plans else 1
+        width = rows_that_fit(free_bytes(self._model.device), each)
+        self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
+        return width
 
     def records(self, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
         """The missing records of some jobs, by cell.

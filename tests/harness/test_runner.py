@@ -21,7 +21,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import cli, evaluate
+from harness import cli, evaluate, memory
 from harness.decode import Generated, decode
 from harness.errors import ConfigError
 from harness.method import LayerState
@@ -142,6 +142,29 @@ def test_width_changes_no_record(kvgauge: Command, grid: tuple[str, ...], tmp_pa
     for width in (1, 3, 64):
         assert kvgauge(*grid, f"engine.width={width}", f"results_dir={tmp_path / str(width)}").code == 0
     assert outcome(tmp_path / "1") == outcome(tmp_path / "3") == outcome(tmp_path / "64")
+
+
+def test_automatic_width_is_what_half_of_the_free_memory_holds(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*grid, "method=[fullkv,snapkv]", "budget=32")
+    kvgauge(*words, f"results_dir={tmp_path / 'one'}")
+    # 8 layers, keys and values of 32 dimensions in float32: 100 + 12 entries of 2 kv heads, and 32 + 12 of 4 query heads.
+    each = 8 * 2 * 32 * 4 * (2 * (100 + 12) + 4 * (32 + 12)) // 2
+    monkeypatch.setattr(evaluate, "free_bytes", lambda _: 2 * 3 * each + 5)
+    widths: list[int] = []
+    monkeypatch.setattr(
+        evaluate, "decode", lambda model, name, rows, *rest: (widths.append(len(rows)), decode(model, name, rows, *rest))[1]
+    )
+    done = kvgauge(*words, "engine.width=auto", f"results_dir={tmp_path / 'auto'}")
+    assert done.code == 0, done.err
+    assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in done.out
+    assert max(widths) == 2, "two rows of a prompt, and no third without its second"
+    assert outcome(tmp_path / "auto") == outcome(tmp_path / "one")
+    monkeypatch.undo()
+    assert memory.free_bytes(torch.device("cpu")) > 2**20
+    assert [memory.rows_that_fit(free, 100) for free in (10, 650, 10**9)] == [1, 3, 256]
+    assert kvgauge(*words, "engine.width=all").code == 2
 
 
 def test_out_of_memory_halves_the_width_and_changes_no_record(
