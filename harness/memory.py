@@ -57,7 +57,8 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     compressed = config.num_attention_heads if selection.granularity == "query_head" else kv_heads
     entries = sum((kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep)
-    return 2 * entries * dim * model.dtype.itemsize // len(plans)
+    size: int = model.dtype.itemsize
+    return int(2 * entries * dim * size // len(plans))
 
 
 def rows_that_fit(free: int, each: int) -> int:

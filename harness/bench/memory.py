@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -61,6 +63,13 @@ def _peak(model: PreTrainedModel) -> int:
     """Bytes held at most on a CUDA device, elsewhere by the process."""
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated()
+    try:
+        # ru_maxrss would begin at what the parent held, which may be more than a point needs.
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        peak = None
+    if peak:
+        return int(peak[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
