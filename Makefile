@@ -13,7 +13,7 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny bench docs check test
+.PHONY: setup run longbench needle train-tiny bench bench-gpu docs check test
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -52,6 +52,13 @@ train-tiny: setup
 bench: setup
 	$(BIN)/python benchmarks/grid.py $(ARGS)
 	$(BIN)/python benchmarks/memory.py $(ARGS)
+	$(BIN)/python benchmarks/prefix.py $(ARGS)
+	$(BIN)/python benchmarks/grid_profile.py $(ARGS)
+	$(BIN)/python benchmarks/methods.py $(ARGS)
+
+# What nobody has measured yet: Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` runs on a CPU.
+bench-gpu: setup
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
 docs: setup

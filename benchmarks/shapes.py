@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -29,6 +30,18 @@ WIDTH_512 = LlamaConfig(
     eos_token_id=None,
     dtype="float32",
 )
+LLAMA_3_8B = LlamaConfig(
+    vocab_size=128256,
+    hidden_size=4096,
+    intermediate_size=14336,
+    num_hidden_layers=32,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+    max_position_embeddings=40960,
+    bos_token_id=None,
+    eos_token_id=None,
+    dtype="bfloat16",
+)
 # Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer some tokens.
 _SHARPER = 4.0
 
@@ -40,7 +53,7 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
     torch.set_default_dtype(config.dtype)
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(config)
+            model = LlamaForCausalLM(deepcopy(config))  # a subject's stays as it is, for other processes
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():

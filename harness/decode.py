@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers
+from harness.finite import all_finite, first_broken, not_finite
 from harness.pool import KVPool, LayerKV
 
 Observer = Callable[[int, Sequence[int], Tensor], None]
@@ -23,11 +25,13 @@ class Row:
         prompt_tokens: length of its prompt; the first new token stands at this position whatever was dropped.
         logits: of its first new token, [vocabulary], float32.
         layers: its kept entries; taken over by decoding.
+        broken: where the prefill's numbers stopped being finite, if they did and that is known.
     """
 
     prompt_tokens: int
     logits: Tensor
     layers: list[LayerKV]
+    broken: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,19 +93,20 @@ def decode(
     pool: KVPool | None = None
     positions = torch.tensor([rows[row].prompt_tokens for row in batch], device=model.device)
     logits = torch.stack([rows[row].logits.to(model.device) for row in batch])
+    finite = all_finite(logits)
+    broken: Sequence[str | None] = [rows[row].broken for row in batch]
     finished: set[int] = set()
     for step in range(max_new_tokens):
         if observe is not None:
             observe(step, batch, logits)
-        finite = torch.isfinite(logits).all(-1)
         if step < min_new_tokens:
             logits = logits.index_fill(1, stops, -torch.inf)
         chosen = logits.argmax(-1)
-        for row, token, good in zip(batch, chosen.tolist(), finite.tolist(), strict=True):
+        for row, token, good, where in zip(batch, chosen.tolist(), finite, broken, strict=True):
             if row in finished:
                 continue
             if not good:
-                errors[row] = f"logits of new token {step + 1} are not finite: check the weights or use another dtype than {model.dtype}"
+                errors[row] = not_finite(step + 1, where, model.dtype)
                 finished.add(row)
                 continue
             tokens[row].append(token)
@@ -117,7 +122,8 @@ def decode(
             batch = [batch[place] for place in alive]
             chosen, positions = chosen[alive], positions[alive]
         engine = _StepEngine(pool)
-        output = model(
+        forward = partial(
+            model,
             chosen[:, None],
             position_ids=(positions + step)[:, None],
             use_cache=False,
@@ -125,7 +131,10 @@ def decode(
             logits_to_keep=1,
             **{ENGINE: engine},
         )
+        logits = forward().logits[:, -1].float()
         check_layers(engine.seen, layers, name, f"decoding step {step + 1}")
+        finite, broken = all_finite(logits), [None for _ in batch]
+        if not all(good or row in finished for row, good in zip(batch, finite, strict=True)):
+            broken = first_broken(model, forward, len(batch))
         pool.step += 1
-        logits = output.logits[:, -1].float()
     return [Generated(tuple(new), error) for new, error in zip(tokens, errors, strict=True)]

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness.audit import audit, is_audited
 from harness.decode import Generated, Row, decode
-from harness.engine import EngineSettings
+from harness.engine import EngineSettings, pauses
 from harness.errors import BudgetError, EngineError
 from harness.grid import Variant
+from harness.jobs import Job
+from harness.memory import PrefillMemoryError, free_bytes, is_out_of_memory, reason_of, release, row_bytes, rows_that_fit
 from harness.prefill import Kept, Past, Plan, Prefilled, extend, prefill
 from harness.prompt import Prompt
-from harness.schema import Cell, Record, Selection
+from harness.schema import Cell, Json, Record, Selection
 from harness.task import Task
+from harness.timelimit import TimeLimit, check_time_limit, time_limit
 
-
-@dataclass(frozen=True)
-class Job:
-    """What is still to do for one prompt.
-
-    Attributes:
-        prompt: the prompt.
-        missing: variants without a record, in the order of the grid.
-        done: records that other cells of the grid have of this prompt, by cell.
-        shared: tokens that the next job's prompt begins with, too.
-    """
-
-    prompt: Prompt
-    missing: tuple[Variant, ...]
-    done: Mapping[Cell, Record]
-    shared: int
+# Smaller pieces of a prompt save next to nothing.
+_LEAST_CHUNK_TOKENS = 64
 
 
 @dataclass
@@ -43,6 +33,7 @@ class _Group:
         leader: the first cell of the grid that kept these entries; the others are its aliases.
         full_bytes: bytes of the stock full cache.
         outcome: None until it is decoded.
+        audit: what decoding it again alone gave, if it was.
     """
 
     prompt: Prompt
@@ -51,6 +42,7 @@ class _Group:
     full_bytes: int
     row: Row
     outcome: Generated | None
+    audit: Json | None = None
 
 
 class Evaluator:
@@ -79,15 +71,21 @@ class Evaluator:
             order: all cells of the grid; among cells that kept the same entries the first one is decoded.
             selection: how entries are picked.
             engine: how rows are computed.
-            tell: called with a line when the width is reduced.
+            tell: called with a line when memory makes the width or the pieces of a prompt smaller.
+
+        Raises:
+            ConfigError: a time limit where there can be none.
         """
+        if engine.time_limit_seconds is not None:
+            check_time_limit()
         self.prefills = 0
         self.prompt_tokens = 0
         self.prefilled_tokens = 0
         self.decoded = 0
-        self.width = 1 if engine.exact else engine.width
+        self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when the first batch is made
         self._engine = engine
-        self._past: Past | None = None
+        self._chunk = engine.chunk_tokens
+        self._pasts: list[Past] = []
         self._model = model
         self._name = name
         self._tokenizer = tokenizer
@@ -99,6 +97,8 @@ class Evaluator:
 
     def batch(self, jobs: Sequence[Job]) -> Sequence[Job]:
         """As many of the first jobs as have at most ``width`` rows together, one at least."""
+        if not self.width:
+            self.width = self._fitting(jobs)
         rows = 0
         for place, job in enumerate(jobs):
             rows += len(job.missing)
@@ -106,10 +106,24 @@ class Evaluator:
                 return jobs[:place]
         return jobs
 
+    def _fitting(self, jobs: Sequence[Job]) -> int:
+        """Rows that fit into the memory that is free now, were all prompts as long as the longest."""
+        longest = max(jobs, key=lambda job: len(job.prompt.ids))
+        tokens = len(longest.prompt.ids)
+        plans = []
+        for variant in longest.missing:
+            with suppress(BudgetError):  # an error record, no row
+                plans.append(variant.plan(tokens, self._model.config.num_hidden_layers))
+        each = row_bytes(self._model, plans, tokens, self._task.max_new_tokens, self._selection) if plans else 1
+        width = rows_that_fit(free_bytes(self._model.device), each)
+        self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
+        return width
+
     def records(self, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
         """The missing records of some jobs, by cell.
 
-        When memory runs out the jobs are done in halves, and from then on with half the rows; what is kept and generated stays the same.
+        When memory runs out the jobs are done in halves, and from then on with half the rows; where one prompt alone is too much for its
+        prefill, in pieces, each half as long as before. What is kept and generated stays the same.
 
         Raises:
             EngineError: one variant of one prompt does not fit into memory.
@@ -117,13 +131,14 @@ class Evaluator:
         try:
             return self._records(jobs)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
         # Outside the handler, so that the failed attempt's tensors are gone.
-        self._past = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._pasts = []
+        release()
+        if len(jobs) == 1 and prefilling and self._shorten_pieces(len(jobs[0].prompt.ids)):
+            return self.records(jobs)
         if len(jobs) == 1 and len(jobs[0].missing) == 1:
             tokens, cell = len(jobs[0].prompt.ids), jobs[0].missing[0].cell.name
             raise EngineError(
@@ -142,6 +157,15 @@ class Evaluator:
         done = {**job.done, **{cell: records[0] for cell, records in first.items()}}
         return _merged(first, self.records([replace(job, missing=job.missing[middle:], done=done)]))
 
+    def _shorten_pieces(self, tokens: int) -> bool:
+        """Halve the pieces in which prompts are prefilled; False where that is no use any more."""
+        chunk = min(self._chunk or tokens, tokens)
+        if chunk <= _LEAST_CHUNK_TOKENS:
+            return False
+        self._chunk = max(_LEAST_CHUNK_TOKENS, -(-chunk // 2))
+        self._tell(f"out of memory: going on with engine.prefill_chunk={self._chunk}; budgets and prompts stay as they are")
+        return True
+
     def _records(self, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
         records: dict[Cell, list[Record]] = {}
         groups: list[_Group] = []
@@ -152,8 +176,18 @@ class Evaluator:
                     plans[variant] = variant.plan(len(job.prompt.ids), self._model.config.num_hidden_layers)
                 except BudgetError as error:
                     records.setdefault(variant.cell, []).append(replace(_blank(job.prompt), error=str(error)))
-            if plans:
-                groups += self._prefill(job, plans)
+            while plans:
+                try:
+                    with time_limit(self._engine.time_limit_seconds):
+                        groups += self._prefill(job, plans)
+                    break
+                except TimeLimit as over:
+                    self._pasts = []
+                    slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
+                    why = self._too_long("the prefill" if over.at is None else f"the prefill, at {over.at}")
+                    for variant in slow:
+                        records.setdefault(variant.cell, []).append(replace(_blank(job.prompt), error=why))
+                        del plans[variant]
         waiting = [group for group in groups if group.outcome is None]
         for start in range(0, len(waiting), self.width):
             self._decode(waiting[start : start + self.width])
@@ -164,7 +198,12 @@ class Evaluator:
 
     def _prefill(self, job: Job, plans: Mapping[Variant, Plan]) -> list[_Group]:
         """One prefill; what kept equal entries is one group, decoded already where another cell's record has it."""
-        prefilled = self._forward(job, list(plans.values()))
+        try:
+            prefilled = self._forward(job, list(plans.values()))
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise PrefillMemoryError(reason_of(error)) from error
+            raise
         by_hash: dict[str, list[tuple[Cell, Kept]]] = {}
         for variant, kept in zip(plans, prefilled.kept, strict=True):
             by_hash.setdefault(kept.sha256, []).append((variant.cell, kept))
@@ -178,41 +217,42 @@ class Evaluator:
                     members=members,
                     leader=min([*twins, *(cell for cell, _ in members)], key=self._order.__getitem__),
                     full_bytes=prefilled.full_bytes,
-                    row=Row(len(job.prompt.ids), prefilled.logits, members[0][1].layers),
+                    row=Row(len(job.prompt.ids), prefilled.logits, members[0][1].layers, prefilled.broken),
                     outcome=None if twin is None else Generated(tuple(twin.tokens), twin.error),
                 )
             )
         return groups
 
     def _forward(self, job: Job, plans: Sequence[Plan]) -> Prefilled:
-        """The prompt in one pass or in pieces; what the next one begins with, too, is kept for it."""
+        """The prompt in one pass or in pieces, from the longest beginning that is held; what later ones begin with is held for them."""
         ids: list[int] = job.prompt.ids.tolist()
-        past = self._past if self._past is not None and self._past.begins(ids) else None
-        self._past = None
+        known = [past for past in self._pasts if past.begins(ids)]
+        past = max(known, key=lambda past: len(past.ids), default=None)
+        self._pasts = [past for past in known if len(past.ids) in job.held]
         done = len(past.ids) if past is not None else 0
         self.prefills += 1
         self.prompt_tokens += len(ids)
         self.prefilled_tokens += len(ids) - done
-        for stop in self._engine.stops(done, len(ids), job.shared):
-            if self._engine.reuse_prefix and past is not None and len(past.ids) <= job.shared:
-                self._past = past
+        for stop in pauses(done, len(ids), self._chunk, job.held):
             past = extend(self._model, self._name, ids[:stop], plans, self._selection, past)
-        if self._engine.reuse_prefix and past is not None and len(past.ids) <= job.shared:
-            self._past = past
+            if stop in job.held:
+                self._pasts.append(past)
         return prefill(self._model, self._name, ids, plans, self._selection, past)
 
     def _decode(self, groups: Sequence[_Group]) -> None:
-        outcomes = decode(
-            self._model,
-            self._name,
-            [group.row for group in groups],
-            self._stops,
-            self._task.max_new_tokens,
-            self._task.min_new_tokens,
-        )
+        limits = (self._stops, self._task.max_new_tokens, self._task.min_new_tokens)
+        audited = [
+            (group, replace(group.row, layers=list(group.row.layers)))
+            for group in groups
+            if is_audited(group.prompt.example.id, group.members[0][0], self._engine.audit)
+        ]
+        outcomes = decode(self._model, self._name, [group.row for group in groups], *limits)
         self.decoded += len(groups)
         for group, outcome in zip(groups, outcomes, strict=True):
             group.outcome = outcome
+        for group, row in audited:
+            assert group.outcome is not None
+            group.audit = audit(self._model, self._name, row, group.outcome, *limits)
 
     def _record(self, group: _Group, cell: Cell, kept: Kept) -> Record:
         assert group.outcome is not None
@@ -222,11 +262,18 @@ class Evaluator:
             decoded = self._tokenizer.decode(list(tokens), skip_special_tokens=True)
             assert isinstance(decoded, str)
             text = decoded
+        scores: Mapping[str, float] = {}
+        if error is None:
+            try:
+                with time_limit(self._engine.time_limit_seconds):
+                    scores = self._task.score(prompt.example, text)
+            except TimeLimit:
+                text, error = None, self._too_long("scoring the text")
         return replace(
             _blank(prompt),
             tokens=tokens,
             text=text,
-            scores=self._task.score(prompt.example, text) if error is None else {},
+            scores=scores,
             kept=kept.entries,
             retention=sum(kept.entries) / len(kept.entries) / len(prompt.ids),
             kept_bytes=kept.bytes,
@@ -235,7 +282,12 @@ class Evaluator:
             tied_heads=kept.tied_heads,
             alias_of=None if group.leader == cell else group.leader.name,
             error=error,
+            # A row is counted once, in the first of the cells that share it.
+            audit=group.audit if cell == group.members[0][0] else None,
         )
+
+    def _too_long(self, what: str) -> str:
+        return f"{what} took longer than engine.time_limit_seconds={self._engine.time_limit_seconds}: raise it, or look at the example"
 
 
 def _blank(prompt: Prompt) -> Record:
@@ -254,7 +306,3 @@ def _blank(prompt: Prompt) -> Record:
 
 def _merged(first: dict[Cell, list[Record]], second: dict[Cell, list[Record]]) -> dict[Cell, list[Record]]:
     return {cell: first.get(cell, []) + second.get(cell, []) for cell in {**first, **second}}
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

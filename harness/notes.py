@@ -6,16 +6,25 @@ from collections.abc import Iterable, Mapping
 
 from harness.aggregate import plain
 from harness.intervals import FEWEST
-from harness.schema import CellResult, TaskResult
+from harness.schema import CellResult, Json, TaskResult
 
 
 def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     """What the records of cells tell of their numbers."""
     cells = list(cells)
-    notes = []
+    notes = audit_notes(record.audit for cell in cells for record in cell.records)
     if any(len(cell.done) < cell.expected for cell in cells):
         notes.append("n of N: the numbers cover only the n examples that have a result.")
     return notes + few_notes(len(cell.done) for cell in cells) + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
+
+
+def audit_notes(audits: Iterable[Json | None]) -> list[str]:
+    """How many rows were decoded again alone, and how many of them differ, if any was."""
+    audited = [audit for audit in audits if audit is not None]
+    other = [audit for audit in audited if not audit["same"]]
+    margins = [audit["margin"] for audit in other if audit["margin"] is not None]
+    led = f", where the best logit led by {max(margins):.2g} at most" if margins else ""
+    return [f"audit: {len(audited)} rows were decoded again alone; {len(other)} generated other tokens{led}."] if audited else []
 
 
 def few_notes(counts: Iterable[int]) -> list[str]:
@@ -49,8 +58,9 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
         title: what it is called beside others, or "".
     """
     where = f" in {title}" if title else ""
-    return [
-        plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first: {next(r.error for r in cell.records if r.error is not None)}")
-        for cell in task.cells
-        if cell.errors
-    ]
+    notes = []
+    for cell in task.cells:
+        if cell.errors:
+            first = next(record for record in cell.records if record.error is not None)
+            notes.append(plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"))
+    return notes

@@ -14,11 +14,13 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers
+from harness.finite import all_finite, first_broken
 from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
 from harness.pool import LayerKV
 from harness.ranking import Order, kept_indices, order_of
 from harness.rows import causal_attention
 from harness.schema import Selection
+from harness.timelimit import TimeLimit
 
 # The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
 _PUBLISHED_BLOCK_BYTES = 64 * 2**20
@@ -64,11 +66,13 @@ class Prefilled:
         logits: float32 logits of the first new token, [vocabulary].
         kept: what each plan kept, in the order of the plans. Plans that kept the same indices share one object.
         full_bytes: bytes of the stock full cache.
+        broken: where its numbers stopped being finite, if they did.
     """
 
     logits: Tensor
     kept: tuple[Kept, ...]
     full_bytes: int
+    broken: str | None
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,12 @@ class Past:
     Attributes:
         ids: its tokens, 1 or more.
         layers: one entry per layer.
+        broken: where its numbers stopped being finite, if they did.
     """
 
     ids: tuple[int, ...]
     layers: tuple[_LayerPast, ...]
+    broken: str | None
 
     def begins(self, prompt: Sequence[int]) -> bool:
         """Whether it is the beginning of a longer prompt."""
@@ -128,6 +134,10 @@ class _PrefillEngine:
         self._selection = selection
         self._past = past
         self._whole = whole
+
+    def idle(self) -> _PrefillEngine:
+        """One that computes the same attention and keeps nothing."""
+        return _PrefillEngine((), self._layers, self._selection, self._past, whole=True)
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
@@ -196,7 +206,11 @@ class _PrefillEngine:
         if keep > ranking.window:
             order = orders.get(ranking)
             if order is None:
-                order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
+                try:
+                    order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
+                except TimeLimit as over:
+                    over.at = ranking
+                    raise
         copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
         heads = kv_heads * copies
         indices = kept_indices(order, keep, ranking.window, tokens, heads, state.keys.device)
@@ -223,8 +237,8 @@ def extend(
         ModelError: a layer did not come through the engine.
     """
     engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=False)
-    _forward(model, name, beginning, engine, past)
-    return Past(tuple(beginning), tuple(engine.held))
+    _, broken = _forward(model, name, beginning, engine, past)
+    return Past(tuple(beginning), tuple(engine.held), broken)
 
 
 @torch.inference_mode()
@@ -245,7 +259,7 @@ def prefill(
         ModelError: a layer did not come through the engine.
     """
     engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=True)
-    output = _forward(model, name, prompt, engine, past)
+    logits, broken = _forward(model, name, prompt, engine, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
     for plan, growing in engine.growing.items():
@@ -259,15 +273,26 @@ def prefill(
                 tied_heads=int(sum(int(ties) for ties in growing.ties)),
             )
         kept[plan] = by_digest[sha256]
-    return Prefilled(output.logits[0, -1].float(), tuple(kept[plan] for plan in plans), engine.full_bytes)
+    return Prefilled(logits, tuple(kept[plan] for plan in plans), engine.full_bytes, broken)
 
 
-def _forward(model: PreTrainedModel, name: str, prompt: Sequence[int], engine: _PrefillEngine, past: Past | None) -> Any:
-    """The tokens after the past, at their positions."""
+def _forward(
+    model: PreTrainedModel, name: str, prompt: Sequence[int], engine: _PrefillEngine, past: Past | None
+) -> tuple[Tensor, str | None]:
+    """The tokens after the past, at their positions: float32 logits of the last, and where numbers stopped being finite."""
     assert past is None or past.begins(prompt)
     first = len(past.ids) if past is not None else 0
     ids = torch.tensor([list(prompt[first:])], device=model.device)
     positions = torch.arange(first, len(prompt), device=model.device)[None]
-    output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: engine})
+
+    def run(engine: _PrefillEngine) -> Tensor:
+        output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: engine})
+        last: Tensor = output.logits[0, -1].float()
+        return last
+
+    logits = run(engine)
     check_layers(engine.seen, model.config.num_hidden_layers, name, "prefill")
-    return output
+    broken = past.broken if past is not None else None
+    if broken is None and not all(all_finite(logits[None])):
+        (broken,) = first_broken(model, lambda: run(engine.idle()), 1)
+    return logits, broken

@@ -10,10 +10,10 @@ from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from harness.engine import EngineSettings, shared_tokens
+from harness.engine import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
-from harness.evaluate import Job
 from harness.grid import Variant
+from harness.jobs import Job, by_prefix
 from harness.model import ModelSpec, choose_device
 from harness.names import check_model_name, check_name
 from harness.outside import source_of
@@ -197,8 +197,8 @@ def refreshed(prepared: Prepared) -> Prepared:
         done = {cell: of[name] for cell, of in records.items() if name in of and not (run.retry_errors and of[name].error is not None)}
         missing = tuple(variant for variant in run.variants if variant.cell not in done)
         if missing:
-            jobs.append(Job(prompt, missing, done, shared=0))
-    jobs = [replace(job, shared=shared) for job, shared in zip(jobs, shared_tokens([job.prompt.ids for job in jobs]), strict=True)]
+            jobs.append(Job(prompt, missing, done))
+    jobs = by_prefix(jobs) if run.engine.reuse_prefix else jobs
     return replace(prepared, stamps=stamps, records=records, others=others, jobs=jobs)
 
 

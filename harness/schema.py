@@ -89,6 +89,7 @@ class Record:
         tied_heads: how many (layer, head) cuts fell between equal scores.
         alias_of: the cell whose row kept exactly the same entries and was decoded in this one's place.
         error: why there is no result.
+        audit: what decoding the row again alone gave (``audit.audit``); None where it was not.
     """
 
     example_id: str
@@ -110,6 +111,7 @@ class Record:
     tied_heads: int | None = None
     alias_of: str | None = None
     error: str | None = None
+    audit: Json | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""

@@ -40,7 +40,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "example_id": (str,), "group": (dict,), "references": (list,), "details": (dict,), "prompt_tokens": _NUMBER, "prompt_sha256": _TEXT,
     "tokens_before_truncation": _NUMBER, "prompt_ends": (list,), "tokens": (list,), "text": _TEXT, "scores": (dict,), "kept": (list,),
     "retention": _NUMBER, "kept_bytes": _NUMBER, "retention_bytes": _NUMBER, "kept_sha256": _TEXT, "tied_heads": _NUMBER,
-    "alias_of": _TEXT, "error": _TEXT,
+    "alias_of": _TEXT, "audit": (dict, type(None)), "error": _TEXT,
 }  # fmt: skip
 MAX_RECORD_BYTES = 16 * 2**20
 """Of a line; a thousand times what a record of LongBench has."""

@@ -19,8 +19,9 @@ from harness.build import build
 from harness.catalog import Choice
 from harness.engine import EngineSettings
 from harness.errors import BudgetError, ConfigError, StoreError
-from harness.evaluate import Evaluator, Job
+from harness.evaluate import Evaluator
 from harness.grid import Variant
+from harness.jobs import Job
 from harness.prepare import Prepared, Reader, Run, prepare
 from harness.provenance import fingerprint
 from harness.reader import Grid
@@ -167,7 +168,7 @@ def with_model(grid: Grid, prepared: Prepared, evaluator: Evaluator, sample: int
     names = sorted(prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values()))
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
     jobs: Sequence[Job] = [
-        Job(job.prompt, tuple(v for v in job.missing if job.prompt.example.id in done[v.cell]), {}, shared=0)
+        Job(job.prompt, tuple(v for v in job.missing if job.prompt.example.id in done[v.cell]), {})
         for job in prepared.jobs
         if job.prompt.example.id in chosen
     ]

@@ -14,17 +14,28 @@ import transformers
 
 
 def seconds() -> float:
-    """CPU time of this process, to subtract from each other: with one thread, waiting for others on a shared machine does not count."""
+    """To subtract from each other: CPU time of this process, or of a process that computes on a CUDA device, wall time.
+
+    With one thread, waiting for others on a shared machine is no CPU time. A CUDA device is waited for, so that its work counts.
+    """
+    if _on_cuda():
+        torch.cuda.synchronize()
+        return time.perf_counter()
     return time.process_time()
+
+
+def _on_cuda() -> bool:
+    """Whether this process computes on a CUDA device."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def machine() -> Mapping[str, Any]:
     """What a reader must know of where numbers were measured; no names of hosts or users."""
     return {
-        "device": _processor(),
+        "device": torch.cuda.get_device_name() if _on_cuda() else _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "clock": "CPU time of the process",
+        "clock": "wall time, device synchronised" if _on_cuda() else "CPU time of the process",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -23,7 +25,8 @@ _UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
     """Bytes beyond the model that a prompt takes at most.
 
-    How much the resident set of a new process grew, which can start no lower than loading the model had driven it.
+    How much the resident set of a new process grew, which can start no lower than loading the model had driven it; on a CUDA device how
+    much its allocator held at most beyond the model.
 
     Args:
         subject: a model that can be loaded in another process.
@@ -49,9 +52,25 @@ def child() -> None:
     torch.set_num_threads(threads)
     model = subject.load()
     _work(subject, variants, _WARM_UP_TOKENS, model)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # to what is held now
+    before = _peak(model)
     _work(subject, variants, tokens, model)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * _UNIT)
+    print(_peak(model) - before)
+
+
+def _peak(model: PreTrainedModel) -> int:
+    """Bytes held at most on a CUDA device, elsewhere by the process."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    try:
+        # ru_maxrss would begin at what the parent held, which may be more than a point needs.
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        peak = None
+    if peak:
+        return int(peak[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
+from functools import partial
 
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from transformers import PretrainedConfig, PreTrainedModel
 
+from harness.bench.subject import Subject
 from harness.budget import parse_budgets
 from harness.build import ROOT, build
 from harness.grid import Variant, make_grid
+from harness.model import ModelSpec
 from harness.schema import Selection
+
+
+def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
+    """The model and the grid that a run with these overrides would have, prompts at random.
+
+    Raises:
+        KvgaugeError: a model, a method or a budget that cannot be used.
+    """
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        spec: ModelSpec = build(compose("config", overrides=list(overrides)).model)
+    config = spec.config()
+    return Subject(spec.label, partial(_load, spec, config), config, *grid_of(overrides), new_tokens)
+
+
+def _load(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
+    return spec.load(deepcopy(config))  # a subject's stays as it is, for other processes
 
 
 def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:

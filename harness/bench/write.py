@@ -13,8 +13,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def command() -> str:
-    """The command line of this process, without folders above the program."""
-    return shlex.join([f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}".lstrip("./"), *sys.argv[1:]])
+    """The command line of this process, without folders above the program and without where the files go."""
+    words = sys.argv[1:]
+    if "--out" in words:
+        place = words.index("--out")
+        words = [*words[:place], *words[place + 2 :]]
+    return shlex.join([f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}".lstrip("./"), *words])
 
 
 def write(folder: Path, name: str, title: str, machine: Mapping[str, Any], rows: Rows, raw: Any, notes: Sequence[str] = ()) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Commands that compute nothing with a model: ``kvgauge report results`` and its like. Everything else on the command line is a run.
+"""Commands beside a run: ``kvgauge report results`` and its like. Everything else on the command line is a run.
 
 Each module has one command: ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
 """
@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, str] = {
     "show": "show",
     "doctor": "doctor",
     "new": "new",
+    "bench": "bench",
     "status": "status",
     "report": "report",
     "compare": "compare",

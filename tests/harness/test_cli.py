@@ -126,7 +126,7 @@ def test_multirun_runs_every_job(kvgauge: Command, tokens: tuple[str, ...], tmp_
 def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tells(kvgauge: Command, tokens: tuple[str, ...]) -> None:
     done = kvgauge("method=snapkv", "budget=12%", *tokens)
     assert done.code == 1
-    assert "errors of snapkv-12%: 3, the first: 12% of a prompt of 40 tokens: budget=5 is not above window=8" in done.out
+    assert "errors of snapkv-12%: 3, the first in example p40: 12% of a prompt of 40 tokens: budget=5 is not above window=8" in done.out
 
 
 # --- what is refused

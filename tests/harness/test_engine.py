@@ -16,7 +16,7 @@ from harness.attention import ENGINE
 from harness.decode import Row, decode
 from harness.errors import ModelError
 from harness.pool import KVPool, LayerKV
-from harness.prefill import Kept, Plan, prefill
+from harness.prefill import Kept, Plan, extend, prefill
 from harness.schema import Selection
 from tests.harness.tiny import HEADS, NAME, STABLE, VOCABULARY, Cell, cells, decode_together, edges, methods, prompt_of, selections, tiny
 
@@ -414,3 +414,55 @@ def test_edges_are_the_ones_that_matter() -> None:
     assert edges(50, 4) == {
         **{"window+1": 5, "prompt-1": 49, "prompt": 50, "prompt+1": 51, "slope-1": 28, "slope": 29, "slope+1": 30, "12%": 6, "full": 50}
     }
+
+
+# --- where numbers stop being finite
+
+
+def broken(weight: str, seed: int = 11) -> PreTrainedModel:
+    """A model of its own with a weight that is no number."""
+    model = tiny(layers=4, seed=seed)
+    with torch.no_grad():
+        model.get_parameter(weight)[0, 0] = torch.nan
+    return model
+
+
+@pytest.mark.parametrize(
+    ("weight", "where"),
+    [
+        ("model.layers.2.mlp.down_proj.weight", "in the output of layer 2 (of 0 to 3)"),
+        ("model.layers.0.self_attn.q_proj.weight", "in the output of layer 0 (of 0 to 3)"),
+        ("lm_head.weight", "behind the last layer"),
+    ],
+)
+@pytest.mark.parametrize("pieces", [False, True])
+def test_first_layer_whose_output_is_not_finite_is_named(weight: str, where: str, pieces: bool) -> None:
+    seed = 20 + sum(map(ord, weight))  # a cached model is not shared with another test
+    model, prompt = broken(weight, seed), prompt_of(30)
+    plan = Cell(prompt, METHODS["snapkv"], 10).plan(4)
+    past = extend(model, NAME, prompt[:20], [plan], STABLE) if pieces else None
+    done = prefill(model, NAME, prompt, [plan], STABLE, past)
+    assert done.broken == where
+    (ill,) = decode(model, NAME, [Row(30, done.logits, done.kept[0].layers, done.broken)], frozenset(), 3)
+    assert ill.error is not None
+    assert ill.error.startswith(f"logits of new token 1 are not finite, first {where}: check the weights")
+    with torch.no_grad():
+        model.get_parameter(weight)[0, 0] = 0.0
+    assert prefill(model, NAME, prompt, [plan], STABLE).broken is None
+
+
+def test_row_that_breaks_while_decoding_names_its_layer_and_the_others_go_on() -> None:
+    model = tiny(seed=7)
+    mine, other = Cell(prompt_of(30), METHODS["snapkv"], 10), Cell(prompt_of(25), METHODS["fullkv"], 1)
+    (healthy, _), _ = decode_together(model, [mine, other])
+    rows = []
+    for cell in (mine, other):
+        done = prefill(model, NAME, cell.prompt, [cell.plan(3)], STABLE)
+        rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
+    with torch.inference_mode():
+        rows[1].layers[1].values[0, 0] = torch.nan
+    well, ill = decode(model, NAME, rows, frozenset(), 6)
+    assert well == healthy
+    assert len(ill.tokens) == 1
+    assert ill.error is not None
+    assert ill.error.startswith("logits of new token 2 are not finite, first in the output of layer 1 (of 0 to 2)")

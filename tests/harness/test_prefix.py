@@ -12,8 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness import prefix
 from harness.decode import Row, decode
-from harness.engine import EngineSettings, shared_tokens
+from harness.engine import pauses
 from harness.prefill import Prefilled, extend, prefill
 from harness.schema import Selection
 from tests.conftest import Command
@@ -75,29 +76,67 @@ def test_plan_that_the_beginning_was_not_made_for_is_served_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings_", "done", "tokens", "shared", "stops"),
+    ("done", "tokens", "chunk", "held", "stops"),
     [
-        ({}, 0, 20_000, 500, ()),
-        ({"prefill_chunk": "auto"}, 0, 20_000, 500, (8192, 16384)),
-        ({"prefill_chunk": 100}, 150, 400, 0, (250, 350)),
-        ({"prefill_chunk": 100}, 0, 100, 0, ()),
-        ({"reuse_prefix": True}, 0, 400, 300, (300,)),
-        ({"reuse_prefix": True}, 250, 400, 300, ()),
-        ({"reuse_prefix": True}, 0, 300, 300, ()),
-        ({"reuse_prefix": True, "prefill_chunk": 128}, 0, 400, 300, (128, 256, 300, 384)),
+        (0, 20_000, None, (), ()),
+        (0, 20_000, 8192, (), (8192, 16384)),
+        (150, 400, 100, (), (250, 350)),
+        (0, 100, 100, (), ()),
+        (0, 400, None, (100, 300), (100, 300)),
+        (100, 400, None, (100, 300), (300,)),
+        (0, 300, None, (300,), ()),
+        (0, 400, 128, (300,), (128, 256, 300, 384)),
     ],
 )
-def test_prefill_pauses_where_a_piece_or_a_shared_beginning_ends(
-    settings_: dict[str, object], done: int, tokens: int, shared: int, stops: tuple[int, ...]
+def test_prefill_pauses_where_a_piece_or_a_held_beginning_ends(
+    done: int, tokens: int, chunk: int | None, held: tuple[int, ...], stops: tuple[int, ...]
 ) -> None:
-    engine = EngineSettings(**{"width": 1, "exact": False, "prefill_chunk": None, "reuse_prefix": False, **settings_})  # type: ignore[arg-type]
-    assert engine.stops(done, tokens, shared) == stops
+    assert pauses(done, tokens, chunk, held) == stops
 
 
-def test_shared_tokens_are_the_common_beginnings_of_neighbours() -> None:
-    prompts = [np.array(ids, dtype="<i4") for ids in ([1, 2, 3], [1, 2, 4, 5], [1, 2, 4], [9])]
-    assert shared_tokens(prompts) == [2, 3, 0, 0]
-    assert shared_tokens([]) == []
+@given(draws=st.data())
+@EXACT
+def test_no_token_of_a_common_beginning_is_prefilled_twice(draws: st.DataObject) -> None:
+    prompts: list[list[int]] = []
+    for place in range(draws.draw(st.integers(1, 10))):
+        base = draws.draw(st.sampled_from(prompts)) if prompts else []
+        beginning = base[: draws.draw(st.integers(0, max(0, len(base) - 1)))]
+        prompts.append([*beginning, *draws.draw(st.lists(st.integers(0, 2), max_size=6)), 100 + place])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "_LEAST_TOKENS", 1)
+        order = prefix.prefix_order([np.array(prompt, dtype="<i4") for prompt in prompts])
+    assert sorted(place for place, _ in order) == list(range(len(prompts)))
+    held: list[list[int]] = []
+    prefilled = 0
+    for place, lengths in order:
+        ids = prompts[place]
+        held = [beginning for beginning in held if beginning == ids[: len(beginning)]]
+        start = max(map(len, held), default=0)
+        prefilled += len(ids) - start
+        held = [ids[:length] for length in lengths]
+    assert prefilled == len({tuple(prompt[:length]) for prompt in prompts for length in range(1, len(prompt) + 1)})
+
+
+def test_needle_grid_is_walked_from_its_front_to_its_back_whatever_its_lengths() -> None:
+    hay, needle = np.arange(1000, 3000), np.arange(100)
+    grid = [(length, depth) for length in (500, 1000, 2000) for depth in (0, 50, 100)]
+    prompts = []
+    for length, depth in grid:
+        point = length * depth // 100
+        prompts.append(np.concatenate([hay[:point], needle, hay[point:length], [7]]).astype("<i4"))
+    order = prefix.prefix_order(prompts)
+    assert [(grid[place], held) for place, held in order] == [
+        # At depth 0 a longer context begins with a shorter one, and so where the needle stands after as many tokens.
+        ((500, 0), (600,)),
+        ((1000, 0), (1100,)),
+        ((2000, 0), ()),
+        ((500, 50), (250,)),
+        ((500, 100), (500, 600)),
+        ((1000, 50), (500,)),
+        ((2000, 100), (1000,)),
+        ((1000, 100), (1100,)),
+        ((2000, 50), ()),
+    ]
 
 
 def records(folder: Path) -> dict[str, list[tuple[object, ...]]]:

@@ -66,7 +66,7 @@ def test_what_is_missing_is_a_dash_and_never_a_number() -> None:
 def test_labels_and_errors_are_text_and_never_markup(tmp_path: Path) -> None:
     write_report(result(), tmp_path)
     assert "snap|kv[red]" in printed(result())
-    assert "errors of snap|kv[red]-10: 1, the first: logits are not finite" in printed(result())
+    assert "errors of snap|kv[red]-10: 1, the first in example 1: logits are not finite" in printed(result())
     markdown = (tmp_path / "table.md").read_text()
     assert r"snap\|kv\[red\]" in markdown and r"a \<b\>note\</b\>" in markdown
 

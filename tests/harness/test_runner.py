@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +21,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import cli, evaluate
-from harness.decode import decode
+from harness import cli, evaluate, memory
+from harness.decode import Generated, decode
+from harness.errors import ConfigError
+from harness.method import LayerState
+from harness.prefill import extend, prefill
+from harness.ranking import WindowAttention
+from harness.timelimit import TimeLimit, check_time_limit, time_limit
+from tasks.needle import Needle
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
@@ -135,6 +144,29 @@ def test_width_changes_no_record(kvgauge: Command, grid: tuple[str, ...], tmp_pa
     assert outcome(tmp_path / "1") == outcome(tmp_path / "3") == outcome(tmp_path / "64")
 
 
+def test_automatic_width_is_what_half_of_the_free_memory_holds(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (*grid, "method=[fullkv,snapkv]", "budget=32")
+    kvgauge(*words, f"results_dir={tmp_path / 'one'}")
+    # 8 layers, keys and values of 32 dimensions in float32: 100 + 12 entries of 2 kv heads, and 32 + 12 of 4 query heads.
+    each = 8 * 2 * 32 * 4 * (2 * (100 + 12) + 4 * (32 + 12)) // 2
+    monkeypatch.setattr(evaluate, "free_bytes", lambda _: 2 * 3 * each + 5)
+    widths: list[int] = []
+    monkeypatch.setattr(
+        evaluate, "decode", lambda model, name, rows, *rest: (widths.append(len(rows)), decode(model, name, rows, *rest))[1]
+    )
+    done = kvgauge(*words, "engine.width=auto", f"results_dir={tmp_path / 'auto'}")
+    assert done.code == 0, done.err
+    assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in done.out
+    assert max(widths) == 2, "two rows of a prompt, and no third without its second"
+    assert outcome(tmp_path / "auto") == outcome(tmp_path / "one")
+    monkeypatch.undo()
+    assert memory.free_bytes(torch.device("cpu")) > 2**20
+    assert [memory.rows_that_fit(free, 100) for free in (10, 650, 10**9)] == [1, 3, 256]
+    assert kvgauge(*words, "engine.width=all").code == 2
+
+
 def test_out_of_memory_halves_the_width_and_changes_no_record(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,6 +185,46 @@ def test_out_of_memory_halves_the_width_and_changes_no_record(
     assert "out of memory: going on with engine.width=26; budgets and prompts stay as they are" in done.out
     assert max(widths) > 5 and widths[-1] <= 5
     assert outcome(tmp_path / "tight") == outcome(tmp_path / "calm")
+
+
+def test_out_of_memory_at_prefill_halves_the_width_then_the_pieces_and_changes_no_record(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kvgauge(*grid, f"results_dir={tmp_path / 'calm'}")
+    prefilled: list[int] = []
+
+    def tight(work: Any) -> Any:
+        def run(model: Any, name: str, prompt: Any, plans: Any, selection: Any, past: Any) -> Any:
+            prefilled.append(len(prompt) - (len(past.ids) if past is not None else 0))
+            if prefilled[-1] > 64:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return work(model, name, prompt, plans, selection, past)
+
+        return run
+
+    monkeypatch.setattr(evaluate, "prefill", tight(prefill))
+    monkeypatch.setattr(evaluate, "extend", tight(extend))
+    done = kvgauge(*grid, "engine.width=64", f"results_dir={tmp_path / 'tight'}")
+    assert done.code == 0, done.err
+    told = [line for line in done.out.splitlines() if "out of memory" in line]
+    assert [line.split()[6].rstrip(";") for line in told] == [
+        "engine.width=26", "engine.width=13", "engine.prefill_chunk=64",
+    ], told  # fmt: skip
+    assert max(prefilled) == 65 and prefilled[-2:] == [64, 36]
+    assert outcome(tmp_path / "tight") == outcome(tmp_path / "calm")
+
+
+def test_prompt_that_no_piece_is_small_enough_for_is_one_line(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(evaluate, "prefill", full)
+    monkeypatch.setattr(evaluate, "extend", full)
+    failed = kvgauge(*grid, f"results_dir={tmp_path}")
+    assert failed.code == 6
+    assert "one prompt of 40 tokens does not fit into memory with fullkv-full alone (CUDA out of memory.)" in failed.err
 
 
 def test_one_row_that_does_not_fit_is_one_line_and_keeps_what_is_finished(
@@ -191,7 +263,8 @@ def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(kvgauge:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     done = kvgauge(*grid, "model=hf", f"model.path={folder}", f"results_dir={tmp_path / 'results'}")
     assert done.code == 1
-    assert "errors of snapkv-32: 4, the first: logits of new token 1 are not finite" in done.out
+    told = "logits of new token 1 are not finite, first in the output of layer 3 (of 0 to 7): check the weights or use another dtype"
+    assert f"errors of snapkv-32: 4, the first in example p40: {told}" in done.out
     for cell in cells(tmp_path / "results", model="broken").values():
         assert all(r["error"] and not r["scores"] and not r["tokens"] for r in records(cell))
         summary = json.loads((cell / "scores.json").read_text())
@@ -219,3 +292,112 @@ def test_settings_hold_what_changes_numbers_and_nothing_else(kvgauge: Command, g
     other = kvgauge(*words, "method=snapkv", "budget=32", f"results_dir={tmp_path}", "model.dtype=bfloat16")
     assert other.code == 5
     assert "model.dtype=float32, now it is bfloat16" in other.err
+
+
+# --- a time limit
+
+
+def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kvgauge(*grid, f"results_dir={tmp_path / 'calm'}")
+    raw = WindowAttention.raw
+
+    def hanging(ranking: WindowAttention, layer: LayerState) -> Any:
+        if layer.keys.shape[1] == 65 and layer.index == 3:
+            with contextlib.suppress(Exception):
+                time.sleep(60)
+        return raw(ranking, layer)
+
+    monkeypatch.setattr(WindowAttention, "raw", hanging)
+    begun = time.monotonic()
+    done = kvgauge(*grid, "engine.width=64", "engine.time_limit_seconds=3", f"results_dir={tmp_path / 'hung'}")
+    assert time.monotonic() - begun < 50
+    assert done.code == 1
+    assert "errors of snapkv-64: 1, the first in example p65: the prefill, at WindowAttention(window=8" in done.out
+    assert "took longer than engine.time_limit_seconds=3" in done.out
+    calm, hung = (
+        {name: {r["example_id"]: r for r in records(cell)} for name, cell in cells(tmp_path / run).items()} for run in ("calm", "hung")
+    )
+    for name, of in hung.items():
+        for example, record in of.items():
+            if example == "p65" and name.startswith(("snapkv", "pyramidkv")):
+                assert record["error"] and not record["tokens"]
+            else:
+                assert record == calm[name][example]
+
+
+def test_text_whose_scoring_hangs_is_an_error_record(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    score = Needle.score
+
+    def hanging(task: Needle, example: Any, text: Any) -> Any:
+        while example.id == "300-50":
+            pass
+        return score(task, example, text)
+
+    monkeypatch.setattr(Needle, "score", hanging)
+    words = ("method=fullkv", "task.lengths=[300]", "task.depths=[0,50,100]", "engine.time_limit_seconds=5")
+    done = kvgauge(*words, f"results_dir={tmp_path}")
+    assert done.code == 1
+    by_id = {r["example_id"]: r for r in records(cells(tmp_path, "needle")["fullkv-full"])}
+    assert by_id["300-50"]["error"].startswith("scoring the text took longer than engine.time_limit_seconds=5")
+    assert by_id["300-50"]["tokens"] and by_id["300-50"]["text"] is None and by_id["300-50"]["scores"] == {}
+    assert by_id["300-0"]["error"] is None and by_id["300-100"]["scores"]
+
+
+def test_time_limit_leaves_the_alarm_as_it_was_and_is_refused_outside_the_main_thread() -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(TimeLimit), time_limit(0.05):
+        time.sleep(5)
+    with time_limit(0.05):
+        pass
+    time.sleep(0.1)
+    assert signal.getsignal(signal.SIGALRM) == before
+    refused: list[Exception] = []
+
+    def elsewhere() -> None:
+        try:
+            check_time_limit()
+        except ConfigError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert "main thread" in str(refused[0])
+
+
+# --- rows decoded again alone
+
+
+def test_audited_rows_are_the_same_in_every_run_and_are_told_of(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+    kvgauge(*grid, f"results_dir={tmp_path / 'plain'}")
+    found = []
+    for name in ("one", "two"):
+        done = kvgauge(*grid, "engine.width=64", "engine.audit=0.4", f"results_dir={tmp_path / name}")
+        assert done.code == 0, done.err
+        found.append({(name, r["example_id"]): r["audit"] for name, cell in cells(tmp_path / name).items() for r in records(cell)})
+    assert found[0] == found[1]
+    audited = {place: audit for place, audit in found[0].items() if audit is not None}
+    assert 3 <= len(audited) <= 25
+    assert all(audit == {"same": True, "first_divergence": None, "margin": None} for audit in audited.values())
+    assert f"audit: {len(audited)} rows were decoded again alone; 0 generated other tokens." in done.out
+    assert f"{len(audited)} rows were decoded again alone" in (tmp_path / "two/report/index.html").read_text()
+    for cell in cells(tmp_path / "plain").values():
+        assert [{**r, "audit": None} for r in records(tmp_path / "one/tiny/tokens" / cell.name)] == records(cell)
+
+
+def test_row_that_differs_when_alone_is_told_with_its_margin(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(model: Any, name: str, rows: Any, *rest: Any) -> Any:
+        done = decode(model, name, rows, *rest)
+        return [Generated((*outcome.tokens[:3], outcome.tokens[3] ^ 1, *outcome.tokens[4:])) for outcome in done]
+
+    monkeypatch.setattr(evaluate, "decode", other)
+    done = kvgauge(*grid, "method=[fullkv,snapkv]", "engine.audit=1", f"results_dir={tmp_path}")
+    audits = [r["audit"] for cell in cells(tmp_path).values() for r in records(cell) if r["audit"] is not None]
+    rows = int(re.findall(r"decoded as (\d+) rows", done.out)[0])
+    assert len(audits) == rows
+    assert all(audit["same"] is False and audit["first_divergence"] == 3 and audit["margin"] >= 0 for audit in audits)
+    assert f"audit: {rows} rows were decoded again alone; {rows} generated other tokens, where the best logit led by " in done.out

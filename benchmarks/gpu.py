@@ -1,0 +1,43 @@
+"""Everything that ``docs/performance.md`` says is unmeasured on a GPU, with one command: ``make bench-gpu``.
+
+    python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a CUDA device
+    python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
+
+The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention against exact rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from shapes import LLAMA_3_8B, WIDTH_512, subject
+
+from harness.bench.parts import PARTS, measure
+
+BUDGETS = [64, 96, 128, 256, 512, 1024, 2048]
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a small shape on the CPU")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768], help="lengths (default: 8192 32768)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/gpu", help="where the files go")
+    options = parser.parse_args()
+    if options.quick:
+        torch.set_num_threads(1)
+        of = subject("width-512", WIDTH_512, "cpu", "kv_head", BUDGETS[:1], 3)
+        two = tuple(variant for variant in of.variants if variant.cell.label in ("fullkv", "h2o"))
+        measure(replace(of, variants=two), PARTS, [80], 2, 1, options.out, print)
+    elif torch.cuda.is_available():
+        of = subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
+        measure(of, PARTS, options.tokens, 2, 3, options.out, print)
+    else:
+        raise SystemExit("no CUDA device is here: --quick shows on the CPU that it works")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Where the time of the grid goes, before and after, and the floor: ``python benchmarks/grid_profile.py [--quick]``.
+
+The model and the 21 cells of ``grid.py``, one prompt. Before: our own code with sharing and wide decoding off, every cell with its own
+prefill and at batch 1, of which one budget per method is measured and counted as often as the grid has budgets. CPU time of one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+import torch
+from shapes import WIDTH_512, subject
+
+from harness.bench.clock import machine
+from harness.bench.profile import decode_floor, grid_profile, sdpa_seconds
+from harness.bench.subject import prefilled
+from harness.bench.write import table, write
+
+BUDGETS = [64, 128, 256, 512, 1024]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096], help="lengths (default: 1024 4096)")
+    parser.add_argument("--heads", default="kv_head", help="granularity (default: kv_head)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    of = subject("width-512", WIDTH_512, "cpu", options.heads, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
+    model = of.load()
+    lengths = [160] if options.quick else options.tokens
+    grid_profile(of, model, 64, of.variants[:1])  # first calls are slower
+    columns: dict[str, dict[str, float]] = {}
+    notes, plain = [], {}
+    for tokens in lengths:
+        columns[f"{tokens} after s"] = grid_profile(of, model, tokens, of.variants)
+        before: Counter[str] = Counter()
+        for label in dict.fromkeys(variant.cell.label for variant in of.variants):
+            cells = [variant for variant in of.variants if variant.cell.label == label]
+            for part, seconds in grid_profile(of, model, tokens, [cells[len(cells) // 2]]).items():
+                before[part] += len(cells) * seconds
+        columns[f"{tokens} before s"] = dict(before)
+        rows = list({id(row): row for row in prefilled(of, model, of.prompt(tokens), of.variants).values()}.values())
+        floor = decode_floor(of, model, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
+        stock = plain[str(tokens)] = sdpa_seconds(of, model, tokens)
+        whole = sum(columns[f"{tokens} after s"].values())
+        bound = stock + max(floor.values())
+        notes.append(
+            f"{tokens} tokens: floor {bound:.3g} s, of which {stock:.3g} s is a plain SDPA prefill and decoding {len(rows)} rows takes "
+            f"{floor['products']:.3g} s for products or {floor['reading']:.3g} s for reading; the grid takes {whole:.3g} s, "
+            f"{whole / bound:.2f} times the floor."
+        )
+        print(notes[-1], flush=True)
+    parts = sorted({part for column in columns.values() for part in column}, reverse=True)
+    table_rows = [{"part": part, **{name: column.get(part, 0.0) for name, column in columns.items()}} for part in parts]
+    table_rows.append({"part": "all", **{name: sum(column.values()) for name, column in columns.items()}})
+    print("\n".join(table(table_rows)))
+    title = "Where the time of a grid of 21 cells goes: 8 layers of width 512, float32"
+    for path in write(options.out, "profile", title, machine(), table_rows, {**columns, "sdpa": plain}, notes):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

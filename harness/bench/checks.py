@@ -1,0 +1,72 @@
+"""What a device computes against what it should: attention against exact rows, rows in another order, rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from harness.audit import audit
+from harness.bench.subject import Subject, decoded, prefilled
+from harness.decode import Row
+from harness.method import LayerState
+from harness.prefill import Plan, _PrefillEngine
+from harness.rows import causal_attention
+from harness.schema import Selection
+
+_STABLE = Selection("kv_head", "mean", "stable", "float32")
+
+
+def attention_error(subject: Subject, model: PreTrainedModel, tokens: int) -> float:
+    """Largest difference of the prefill's attention, in the model's dtype on its device, from exact float32 rows on a CPU, over the
+    largest output; one layer of the model's shape, random states."""
+    config = subject.config
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    generator = torch.Generator().manual_seed(0)
+
+    def states(heads: int) -> Tensor:
+        return torch.randn(heads, tokens, dim, generator=generator).to(model.dtype)
+
+    queries, keys, values = states(config.num_attention_heads), states(config.num_key_value_heads), states(config.num_key_value_heads)
+    scaling = dim**-0.5
+    exact = causal_attention(queries.float(), keys.float(), values.float(), scaling)
+    engine = _PrefillEngine((Plan((tokens,), None),), 1, _STABLE, None, whole=True)
+    queries, keys, values = queries.to(model.device), keys.to(model.device), values.to(model.device)
+    state = LayerState(queries, keys, values, 0, 1, scaling, torch.float32)
+    found = engine._attention(state.queries, state, ()).float().cpu()
+    return float((found - exact).abs().max() / exact.abs().max())
+
+
+def row_checks(subject: Subject, model: PreTrainedModel, tokens: int, prompts: int) -> Mapping[str, Any]:
+    """All cells of some prompts, decoded together, together in reverse order, and each alone.
+
+    Returns:
+        Distinct rows; how many of them gave other tokens in reverse order, and alone; the largest lead of the best logit at a token that
+        is another one alone, None where all are the same.
+    """
+    rows: list[Row] = []
+    for place in range(prompts):
+        found = prefilled(subject, model, subject.prompt(tokens, place), subject.variants)
+        rows += {id(row): row for row in found.values()}.values()
+
+    def copies() -> list[Row]:
+        return [replace(row, layers=list(row.layers)) for row in rows]
+
+    wide = decoded(subject, model, copies())
+    reverse = decoded(subject, model, copies()[::-1])[::-1]
+    audits = [
+        audit(model, subject.name, row, outcome, frozenset(), subject.new_tokens, 0) for row, outcome in zip(copies(), wide, strict=True)
+    ]
+    margins = [each["margin"] for each in audits if each["margin"] is not None]
+    return {
+        "tokens": tokens,
+        "rows": len(rows),
+        "other in reverse order": sum(one.tokens != other.tokens for one, other in zip(wide, reverse, strict=True)),
+        "other alone": sum(not each["same"] for each in audits),
+        "largest margin": max(margins, default=None),
+        "attention error": attention_error(subject, model, tokens),
+    }

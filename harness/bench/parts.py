@@ -1,0 +1,87 @@
+"""A model's benchmarks, part by part, each written to a pair of files as soon as it is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from harness.bench.checks import row_checks
+from harness.bench.clock import machine
+from harness.bench.grid import grid_cost
+from harness.bench.memory import peak_bytes
+from harness.bench.methods import method_costs, one_by_one
+from harness.bench.subject import Subject
+from harness.bench.write import write
+
+PARTS = ("grid", "methods", "memory", "checks")
+
+
+def measure(
+    subject: Subject, parts: Sequence[str], lengths: Sequence[int], prompts: int, rounds: int, out: Path, tell: Callable[[Path], None]
+) -> None:
+    """Measure and write.
+
+    Args:
+        subject: the model and its grid, the full cache among its methods.
+        parts: of ``PARTS``.
+        lengths: tokens of the prompts.
+        prompts: decoded together in ``grid`` and ``checks``.
+        rounds: medians are over them.
+        out: the folder.
+        tell: called with every file.
+
+    Raises:
+        KvgaugeError: a length that the model or the machine cannot take.
+    """
+    model = subject.load()
+    for part in PARTS:
+        if part in parts:
+            rows, raw = _MEASURES[part](subject, model, lengths, prompts, rounds)
+            title = f"{_TITLES[part]}: {subject.name}, {str(model.dtype).removeprefix('torch.')}"
+            for path in write(out, part, title, machine(), rows, raw):
+                tell(path)
+
+
+_Measured = tuple[list[Any], list[Any]]
+
+
+def _grid(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, rounds: int) -> _Measured:
+    costs = [grid_cost(subject, model, tokens, prompts, rounds, alone=False) for tokens in lengths]
+    return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+
+
+def _methods(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
+    costs = [cost for tokens in lengths for cost in method_costs(subject, model, tokens, rounds)]
+    return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+
+
+def _memory(subject: Subject, _: PreTrainedModel, lengths: Sequence[int], __: int, ___: int) -> _Measured:
+    rows = []
+    for tokens in lengths:
+        full = peak_bytes(subject, one_by_one(subject.variants)[:1], tokens)
+        grid = peak_bytes(subject, subject.variants, tokens)
+        rows.append({"tokens": tokens, "FullKV MB": full / 1e6, "grid MB": grid / 1e6, "grid / FullKV": grid / full if full else None})
+    return rows, rows
+
+
+def _checks(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, _: int) -> _Measured:
+    rows = [row_checks(subject, model, tokens, prompts) for tokens in lengths]
+    return rows, rows
+
+
+_MEASURES: dict[str, Callable[[Subject, PreTrainedModel, Sequence[int], int, int], _Measured]] = {
+    "grid": _grid,
+    "methods": _methods,
+    "memory": _memory,
+    "checks": _checks,
+}
+_TITLES = {
+    "grid": "All cells of a grid against one stock generate",
+    "methods": "Each method by itself, batch 1",
+    "memory": "Peak memory beyond the model, FullKV alone and all cells together",
+    "checks": "Rows together, in reverse order and alone; attention against exact rows",
+}

@@ -1,0 +1,72 @@
+"""Memory: what is free, how many rows fit into it, and that it ran out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from harness.prefill import Plan
+from harness.schema import Selection
+
+# Wider batches gain next to nothing, and a crash loses no more than one batch.
+_MOST_ROWS = 256
+
+
+class PrefillMemoryError(MemoryError):
+    """It ran out during a prefill."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of any device says that memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def reason_of(error: BaseException) -> str:
+    """Its first line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def free_bytes(device: torch.device) -> int:
+    """What a device could still hold; of a CPU, what the system has available."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        available = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        available = None
+    return int(available[1]) * 1024 if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_tokens: int, selection: Selection) -> int:
+    """Bytes of keys and values that the rows of a prompt need while they decode, on average.
+
+    Args:
+        model: the model.
+        plans: what its rows keep of the prompt, one or more.
+        tokens: of the prompt.
+        new_tokens: decoded at most.
+        selection: how entries are picked.
+    """
+    config = model.config
+    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    compressed = config.num_attention_heads if selection.granularity == "query_head" else kv_heads
+    entries = sum((kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep)
+    size: int = model.dtype.itemsize
+    return int(2 * entries * dim * size // len(plans))
+
+
+def rows_that_fit(free: int, each: int) -> int:
+    """How many rows of so many bytes fit into half of what is free, 1 at least: the other half is for prefills."""
+    return max(1, min(_MOST_ROWS, free // 2 // each))
+
+
+def release() -> None:
+    """Give back what a device's allocator holds unused."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

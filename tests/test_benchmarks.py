@@ -1,0 +1,89 @@
+"""What benchmarks measure with: the scripts run, checks can fail, timers count nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from harness.bench import checks, profile
+from harness.bench.profile import Stopwatch, grid_profile
+from harness.bench.setup import grid_of
+from harness.bench.subject import Subject
+from harness.decode import Generated
+from tests.conftest import ROOT, Command
+from tests.harness.tiny import NAME, config, tiny
+
+
+@pytest.fixture
+def subject() -> Subject:
+    """Six cells of a tiny model."""
+    return Subject(NAME, partial(tiny), config(), *grid_of(["method=[fullkv,h2o,snapkv]", "budget=[16,32]"]), 6)
+
+
+def program(script: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--out", str(out), *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
+    done = program("gpu.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    read = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+    assert set(read) == {"grid", "methods", "memory", "checks"}
+    (row,) = read["checks"]["table"]
+    assert row["rows"] == 4 and row["other in reverse order"] == row["other alone"] == 0 and row["largest margin"] is None
+    assert 0 <= row["attention error"] < 1e-5
+    assert read["methods"]["table"][0]["cell"] == "fullkv-full"
+    assert all(each["peak MB"] >= 0 and each["decode ms per token"] > 0 for each in read["methods"]["table"])
+    assert "--out" not in read["grid"]["command"] and str(tmp_path) not in json.dumps(read["grid"]["command"])
+
+
+def test_projection_is_made_of_what_was_measured(tmp_path: Path) -> None:
+    done = program("projection.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    shared, alone = json.loads((tmp_path / "projection.json").read_text())["table"]
+    assert 5 < alone["hours"] / shared["hours"] < 500
+
+
+def test_row_that_gives_other_tokens_among_others_is_counted(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    assert checks.row_checks(subject, model, 60, 2)["other alone"] == 0
+    real = checks.decoded
+
+    def spoiled(subject: Subject, model: object, rows: list[object]) -> list[Generated]:
+        first, *others = real(subject, model, rows)  # type: ignore[arg-type]
+        return [Generated((*first.tokens[:2], first.tokens[2] ^ 1, *first.tokens[3:])), *others]
+
+    monkeypatch.setattr(checks, "decoded", spoiled)
+    found = checks.row_checks(subject, model, 60, 2)
+    assert found["other alone"] == 1 and found["other in reverse order"] == 2 and found["largest margin"] > 0
+
+
+def test_timers_count_nothing_twice_and_leave_functions_as_they_were(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = [getattr(owner, name) for owner, name, _ in profile._PARTS]
+    found = grid_profile(subject, tiny(), 60, subject.variants)
+    assert [getattr(owner, name) for owner, name, _ in profile._PARTS] == before
+    assert set(found) == {profile.PREFILL, profile.DECODE, *(part for _, _, part in profile._PARTS)}
+    clock = iter(range(100))
+    monkeypatch.setattr(profile, "seconds", lambda: next(clock))
+    watch = Stopwatch()
+    watch.around("outer", lambda: watch.around("inner", lambda: None)())()
+    assert watch.found == {"outer": 2, "inner": 1}
+
+
+def test_bench_needs_a_full_cache_to_hold_methods_against(kvgauge: Command, tmp_path: Path) -> None:
+    done = kvgauge("bench", "method=snapkv", "--tokens", "100", "--to", str(tmp_path))
+    assert done.code == 2 and "let method= name fullkv" in done.err
+    done = kvgauge("bench", "--rounds", "0")
+    assert done.code == 2 and "--rounds 0 is not 1 or more" in done.err
