@@ -7,6 +7,16 @@ import numpy as np
 from tasks.haystack import SEED, generated_text
 
 # Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is always drawn.
+OPENERS = (
+    " </book>.\n Based on the content of the book, Question: ",
+    "\nQuestion: ",
+    "\n\nQuestion: ",
+    "\nWhat does the text say?\n",
+    "\n",
+    "\n\n",
+    " ",
+)
+JOINERS = (": \nAnswer:", "\nAnswer:", " \nAnswer:", ":", " Answer:", "?\nAnswer:", "\n")
 FACTS = (  # before the key, between key and value, behind the value; then the same of a question, which ends before the value
     (
         " One of the special magic numbers for ",
@@ -30,6 +40,7 @@ PHRASES = (  # the same of sentences
 )
 LABELS = (  # before a question, between question and label, behind the label
     ("Question: ", "\nType:", "\n"),
+    ("", " ->", "\n"),
     ("Q: ", "\nA:", "\n\n"),
 )
 

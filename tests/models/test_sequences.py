@@ -55,7 +55,7 @@ def test_asked_pieces_stand_before_they_are_asked_for(kind: str) -> None:
             end = next((place for place in range(begin, 400) if not asked[place]), 400)
             piece = ids[begin:end]
             earlier = [ids[place : place + len(piece)] for place in range(begin)]
-            assert piece in earlier
+            assert piece in earlier or (kind == "span" and piece[:-1] in earlier), "a framed span ends with a line break of the question's"
             start = end
 
 

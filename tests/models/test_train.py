@@ -15,8 +15,8 @@ from models.recipe.train import COLUMNS, Stage, State, make_model, train
 
 SIZE = SimpleNamespace(width=32, mlp=64, layers=2, heads=2, kv_heads=1, positions=256, rope_theta=1e4)
 OPTIMIZER = SimpleNamespace(learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, clip=1.0, warmup_steps=5)
-MIXTURE = {"echo": 0.5, "fact": 0.3, "sibling": 0.2}
-STAGES = [Stage(32, 256, 60, 1.0, 1.0, False, 3.0, 1.0, False, MIXTURE), Stage(64, 256, 55, 1.0, 0.5, True, 3.0, 0.5, True, MIXTURE)]
+MIXTURE = {"echo": 0.5, "fact": 0.3, "label": 0.2}
+STAGES = [Stage(32, 256, 60, 1.0, 1.0, False, 3.0, MIXTURE), Stage(64, 256, 55, 1.0, 0.5, True, 3.0, MIXTURE)]
 
 
 class Stopped(Exception):
