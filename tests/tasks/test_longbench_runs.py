@@ -40,7 +40,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Every file but locks, and the log of when runs took place."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".lock", "runs.")))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def records(cell: Path) -> list[dict[str, object]]:
