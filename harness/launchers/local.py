@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from submitit import LocalExecutor
-from submitit.core.utils import UncompletedJobError
 
 from harness.errors import ConfigError
 from harness.launchers.work import Job, Outcome, killed
@@ -109,13 +108,11 @@ def _submitted(executor: LocalExecutor, job: Job) -> Any:
 
 def _outcome(submitted: Any) -> Outcome | None:
     """How a process ended; None where it did not say."""
-    try:
-        error = submitted.exception()
-    except UncompletedJobError:
+    # Of a process that was killed submitit would wait 15 s for it, as for a slow file system; nothing else runs meanwhile.
+    if not submitted.paths.result_pickle.exists():
         return None
+    error = submitted.exception()
     if error is None:
         found: Outcome = submitted.result()
         return found
-    if isinstance(error, UncompletedJobError):
-        return None
     return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")

@@ -95,7 +95,7 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
         if not THOROUGH:
             pytest.skip("a Ray cluster takes half a minute to start; KVGAUGE_TEST_KILLS=2 does it")
     pytest.importorskip("submitit")
-    words, results = grid(tmp_path, 9 + 6 * KILLS), tmp_path / "disturbed"
+    words, results = grid(tmp_path, 9 + 9 * KILLS), tmp_path / "disturbed"
     assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
     draw, while_computing = random.Random(7), 0
     killed: set[int] = set()  # on a busy machine a killed process takes a while to go
@@ -125,7 +125,7 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
     assert len(killed) == KILLS, "the grid is too small for so many kills"
     assert code == 0, (tmp_path / "printed.txt").read_text()
     assert outcome(results) == outcome(tmp_path / "undisturbed")
-    assert all(len(cell["records"]) == len(set(cell["records"])) == 9 + 6 * KILLS for cell in outcome(results).values())
+    assert all(len(cell["records"]) == len(set(cell["records"])) == 9 + 9 * KILLS for cell in outcome(results).values())
 
 
 SBATCH = """#!/bin/sh
