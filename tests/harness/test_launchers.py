@@ -22,6 +22,9 @@ from harness.launchers.work import Job
 from tests.conftest import ROOT, Command
 from tests.harness.test_runner import outcome
 
+# Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of one test.
+pytest.importorskip("submitit")
+
 KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "2"))
 THOROUGH = "KVGAUGE_TEST_KILLS" in os.environ
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
@@ -94,7 +97,6 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
         pytest.importorskip("ray")
         if not THOROUGH:
             pytest.skip("a Ray cluster takes half a minute to start; KVGAUGE_TEST_KILLS=2 does it")
-    pytest.importorskip("submitit")
     words, results = grid(tmp_path, 9 + 9 * KILLS), tmp_path / "disturbed"
     assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
     draw, while_computing = random.Random(7), 0
@@ -136,7 +138,6 @@ echo "Submitted batch job 4711"
 
 def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No Slurm is here: an sbatch that keeps the script shows what a cluster would get."""
-    pytest.importorskip("submitit")
     from harness.launchers.slurm import Settings, queued
 
     (tmp_path / "bin").mkdir()
@@ -159,7 +160,6 @@ def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(tmp_p
 
 
 def test_a_machine_without_slurm_is_one_line(kvgauge: Command, tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
     failed = kvgauge("hydra/launcher=slurm", "shards=2", f"results_dir={tmp_path}")
     assert failed.code == 2 and failed.err.count("\n") == 1
     assert 'Slurm takes no jobs from here (Could not detect "srun"' in failed.err
@@ -169,6 +169,5 @@ def test_a_machine_without_slurm_is_one_line(kvgauge: Command, tmp_path: Path) -
     ("words", "message"), [(["dry_run=true"], "dry_run=true plans a run"), (["hydra.launcher.retries=x"], "retries=x")]
 )
 def test_a_launch_that_cannot_be_is_one_line(kvgauge: Command, tmp_path: Path, words: list[str], message: str) -> None:
-    pytest.importorskip("submitit")
     failed = kvgauge("hydra/launcher=local", *words, f"results_dir={tmp_path}")
     assert failed.code == 2 and failed.err.count("\n") == 1 and message in failed.err
