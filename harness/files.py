@@ -1,10 +1,12 @@
-"""Files that are whole at any moment."""
+"""Files that are whole at any moment, and what is said of those that cannot be read or written."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from pathlib import Path
+
+from harness.errors import StoreError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -25,3 +27,11 @@ def write_atomically(path: Path, text: str) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
+
+
+def failed(path: Path, done: str, error: OSError) -> StoreError:
+    """What is said of a path that cannot be ``read`` or ``written``."""
+    return StoreError(
+        f"{path} cannot be {done} ({error.strerror or type(error).__name__}): make room or choose another results_dir; "
+        "what is finished is kept, and the same command goes on from there"
+    )

@@ -19,9 +19,10 @@ from harness.names import check_model_name, check_name
 from harness.outside import source_of
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import fingerprint, provenance
+from harness.records import has_records, read_records, stamp
 from harness.schema import Cell, Manifest, Record, Selection
 from harness.shards import Shard, Worker
-from harness.store import cell_folder, check_manifest, check_sibling, has_records, read_manifest, read_records, stamp
+from harness.store import cell_folder, check_manifest, check_sibling, read_manifest
 from harness.task import Task, published_examples
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from harness.budget import parse_budget
 from harness.build import recorded_tasks
 from harness.errors import StoreError
+from harness.records import read_records
 from harness.rescoring import other_scoring
 from harness.schema import Cell, CellResult, Manifest, Metric, Record, SuiteResult, TaskResult
-from harness.store import check_sibling, is_whole, read_manifest, read_records
+from harness.store import check_sibling, is_whole, read_manifest
 
 
 @dataclass(frozen=True)

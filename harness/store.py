@@ -13,37 +13,24 @@ writer that works alone first makes one file of those that shards left, so that 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from harness.budget import parse_budget
 from harness.errors import ConfigError, StoreError
-from harness.files import write_atomically
+from harness.files import failed, write_atomically
 from harness.locks import Claim
 from harness.names import check_name
+from harness.records import has_records, read_records, stamp
 from harness.schema import Cell, Manifest, Record
 from harness.shards import ALONE, Worker
 
 _MANIFEST, _SCORES = "manifest.json", "scores.json"
-_OF_AN_EXAMPLE = ("example_id", "group", "references", "details", "prompt_sha256", "prompt_ends")
-_TEXT, _NUMBER = (str, type(None)), (float, int, type(None))
-_KINDS: Mapping[str, tuple[type, ...]] = {
-    "example_id": (str,), "group": (dict,), "references": (list,), "details": (dict,), "prompt_tokens": _NUMBER, "prompt_sha256": _TEXT,
-    "tokens_before_truncation": _NUMBER, "prompt_ends": (list,), "tokens": (list,), "text": _TEXT, "scores": (dict,), "kept": (list,),
-    "retention": _NUMBER, "kept_bytes": _NUMBER, "retention_bytes": _NUMBER, "kept_sha256": _TEXT, "tied_heads": _NUMBER,
-    "alias_of": _TEXT, "audit": (dict, type(None)), "error": _TEXT,
-}  # fmt: skip
-MAX_RECORD_BYTES = 16 * 2**20
-"""Of a line; a thousand times what a record of LongBench has."""
 
 
 def cell_folder(results: Path, model: str, task: str, cell: Cell) -> Path:
@@ -72,79 +59,10 @@ def read_manifest(folder: Path) -> Manifest | None:
             ) from None
         return None
     except OSError as error:
-        raise _failed(path, "read", error) from error
+        raise failed(path, "read", error) from error
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
-        ) from error
-
-
-def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
-    """A cell's records by example; of several for one example the last, and a result before any error.
-
-    Args:
-        folder: the cell's.
-        alike: records of another cell, by example. What a record has in common with the one of its example there is held once, so that the
-            prompts of a large grid are in memory once and not once per cell.
-
-    Raises:
-        StoreError: a file cannot be read, or a line other than a torn last one is not a record.
-    """
-    records: dict[str, Record] = {}
-    once: dict[Any, Any] = {}
-    collects = gc.isenabled()
-    gc.disable()  # it would look at a million living objects again and again
-    try:
-        for path in sorted(folder.glob("records.*.jsonl")):
-            with path.open("rb") as file:
-                # What follows the last line break is torn, or nothing.
-                lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
-                for number, line in enumerate(lines, 1):
-                    if line.endswith(b"\n"):
-                        record = _record(line, path, number, once, alike or {})
-                        if record.error is None or (old := records.get(record.example_id)) is None or old.error is not None:
-                            records[record.example_id] = record
-                    elif len(line) > MAX_RECORD_BYTES:
-                        raise StoreError(
-                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
-                            "example is computed again"
-                        )
-    except OSError as error:
-        raise _failed(folder, "read", error) from error
-    finally:
-        if collects:
-            gc.enable()
-    return records
-
-
-def _record(line: bytes, path: Path, number: int, once: dict[Any, Any], alike: Mapping[str, Record]) -> Record:
-    """One line; equal parts of records are one object.
-
-    Raises:
-        StoreError: it is no record.
-    """
-    try:
-        try:
-            values = orjson.loads(line)
-        except orjson.JSONDecodeError:
-            values = json.loads(line)  # which knows lone surrogates, as a model can write them
-        kinds = (*values, *map(type, values.values()))  # those of one run are all alike, and checked once
-        if kinds not in once:
-            if wrong := [name for name, value in values.items() if name in _KINDS and type(value) not in _KINDS[name]]:
-                raise TypeError(f"{wrong[0]} is not what it is to be")
-            once[kinds] = True
-        if tokens := values.get("tokens"):
-            values["tokens"] = list(map(once.setdefault, tokens, tokens))
-        if kept := values.get("kept"):
-            values["kept"] = once.setdefault(tuple(kept), kept)
-        if (twin := alike.get(values.get("example_id"))) is not None:
-            for name in _OF_AN_EXAMPLE:
-                if values.get(name) == (its := getattr(twin, name)):
-                    values[name] = its
-        return Record.from_json(values)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StoreError(
-            f"line {number} of {path} is not a record ({type(error).__name__}): delete that line, and its example is computed again"
         ) from error
 
 
@@ -162,19 +80,9 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _failed(folder / _SCORES, "read", error) from error
+        raise failed(folder / _SCORES, "read", error) from error
     except (ValueError, TypeError) as error:
         raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
-
-
-def stamp(folder: Path) -> tuple[tuple[str, int], ...]:
-    """The sizes of a cell's records files: another stamp says that records were added since."""
-    return tuple((file.name, file.stat().st_size) for file in sorted(folder.glob("records.*.jsonl")))
-
-
-def has_records(folder: Path) -> bool:
-    """Whether anything was computed in a cell's folder; a manifest alone is a run that ended before its first record."""
-    return any(file.stat().st_size for file in folder.glob("records.*.jsonl"))
 
 
 def is_whole(folder: Path) -> bool:
@@ -266,12 +174,12 @@ class CellWriter:
             folder.mkdir(parents=True, exist_ok=True)
             self._claim = Claim(folder, worker)
         except OSError as error:
-            raise _failed(folder, "written", error) from error
+            raise failed(folder, "written", error) from error
         try:
             self._open(manifest, worker)
         except OSError as error:
             self._claim.release()
-            raise _failed(folder, "written", error) from error
+            raise failed(folder, "written", error) from error
         except StoreError:
             self._claim.release()
             raise
@@ -315,7 +223,7 @@ class CellWriter:
             (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
             self._file.truncate(size)
-            raise _failed(self._path, "written", error) from error
+            raise failed(self._path, "written", error) from error
 
     def finish(self, scores: Mapping[str, Any], of: tuple[tuple[str, int], ...] | None = None) -> None:
         """Write the scores of a whole cell.
@@ -333,7 +241,7 @@ class CellWriter:
             if of is not None and stamp(self._folder) != of:
                 (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
-            raise _failed(self._folder / _SCORES, "written", error) from error
+            raise failed(self._folder / _SCORES, "written", error) from error
 
     def close(self) -> None:
         """Let others write."""
@@ -357,13 +265,13 @@ def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
             try:
                 stack.callback(Claim(folder, ALONE).release)
             except OSError as error:
-                raise _failed(folder, "written", error) from error
+                raise failed(folder, "written", error) from error
         for folder, manifest in manifests.items():
             try:
                 (folder / _SCORES).unlink(missing_ok=True)
                 _write_manifest(folder, manifest)
             except OSError as error:
-                raise _failed(folder, "written", error) from error
+                raise failed(folder, "written", error) from error
 
 
 def _lines(records: Iterable[Record]) -> str:
@@ -372,13 +280,6 @@ def _lines(records: Iterable[Record]) -> str:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
-
-
-def _failed(path: Path, done: str, error: OSError) -> StoreError:
-    return StoreError(
-        f"{path} cannot be {done} ({error.strerror or type(error).__name__}): make room or choose another results_dir; "
-        "what is finished is kept, and the same command goes on from there"
-    )
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

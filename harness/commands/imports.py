@@ -19,8 +19,9 @@ from harness.commands.report import rebuild
 from harness.errors import ConfigError
 from harness.names import check_model_name, check_name
 from harness.provenance import fingerprint, provenance
+from harness.records import read_records
 from harness.schema import Cell, CellResult, Manifest, Predictions, Record
-from harness.store import CellWriter, cell_folder, read_records
+from harness.store import CellWriter, cell_folder
 from harness.task import Importer, Task, published_examples
 
 HELP = "Read predictions of other programs into results, scored as ours are."

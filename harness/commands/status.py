@@ -14,9 +14,10 @@ from rich.text import Text
 
 from harness.errors import StoreError
 from harness.locks import at_work
+from harness.records import read_records
 from harness.runlog import RunLine, read_runs
 from harness.schema import Cell
-from harness.store import read_manifest, read_records, scores_lack
+from harness.store import read_manifest, scores_lack
 
 HELP = "Tell which cells of a results folder are whole, who is at work on them, and what lies still."
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError
 from harness.files import write_atomically
+from harness.records import MAX_RECORD_BYTES, read_records
 from harness.schema import Cell, Manifest, Record
 from harness.shards import Worker
-from harness.store import MAX_RECORD_BYTES, CellWriter, is_whole, read_manifest, read_records
+from harness.store import CellWriter, is_whole, read_manifest
 
 MANIFEST = Manifest(
     cell=Cell("snapkv", "128"),

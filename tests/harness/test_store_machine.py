@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from harness import store
 from harness.errors import StoreError
+from harness.records import read_records
 from harness.schema import Record
 from harness.shards import ALONE, Worker
-from harness.store import CellWriter, is_whole, read_records
+from harness.store import CellWriter, is_whole
 from tests.harness.test_store import MANIFEST, record
 
 EXAMPLES = [str(place) for place in range(6)]
