@@ -64,4 +64,6 @@ def test_the_table_of_axes_is_what_there_is() -> None:
     for group in ("method", "task", "model", "experiment", "tracker"):
         (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", text, re.MULTILINE)
         names = set(re.findall(r"`(\w+)`", row))
-        assert {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")} <= names, group
+        there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        # A clone may have methods of its user's.
+        assert names <= there if group == "method" else there <= names, group

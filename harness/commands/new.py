@@ -44,12 +44,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     root = (arguments.method_path if outside else arguments.to).expanduser()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
         raise ConfigError(f"{name!r} cannot name a method: use a small letter, then small letters, digits and _, at most 40")
+    if not outside and not (root / "conf/method").is_dir():
+        raise ConfigError(f"{root} is no clone of kvgauge (it has no conf/method): go there, or give it with --to")
     if name in {found.name for found in choices("method")}:
         raise ConfigError(f"method {name} is there already: kvgauge show method {name} prints it; use another name")
     if outside and importlib.util.find_spec(name) is not None and not (root / f"{name}.py").exists():
         raise ConfigError(f"{name} is the name of a module that Python has already: use another name")
-    if not outside and not (root / "conf/method").is_dir():
-        raise ConfigError(f"{root} is no clone of kvgauge (it has no conf/method): go there, or give it with --to")
     files = {root / path.format(name=name): template for path, template in (_OUTSIDE if outside else _FILES).items()}
     for path in files:
         if path.exists():
