@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 import hydra
@@ -84,9 +85,13 @@ def _report(error: BaseException) -> NoReturn:
 def _configuration_error(error: BaseException) -> str:
     """Hydra's and OmegaConf's messages in one line: fact, value, remedy."""
     text = str(error).strip()
-    if isinstance(error, MissingConfigException) and (found := re.search(r"'(\w+)/([^']*)'", text)):
+    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not \w+ '([\w/]+)/([^'/]*)'", text)):
         group, value = found.groups()
-        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        # Hydra names the options, or, for one of a list, where it has looked.
+        places = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
+            path.stem for place in places for path in Path(place, group).glob("*.yaml")
+        )
         near = difflib.get_close_matches(value, options, 1)
         return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
     if found := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):

@@ -99,13 +99,12 @@ def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
     """
     errors = sum(record.error is not None for record in records.values())
     try:
-        scores = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
-        counted = (scores["n"], scores["errors"])
-    except FileNotFoundError:
-        return "no scores"
-    except (OSError, ValueError, TypeError, KeyError):
+        scores = read_scores(folder)
+    except StoreError:
         return "scores cannot be read"
-    return "" if counted == (len(records) - errors, errors) else "scores are of other records"
+    if scores is None:
+        return "no scores"
+    return "" if (scores.get("n"), scores.get("errors")) == (len(records) - errors, errors) else "scores are of other records"
 
 
 def count_lines(folder: Path, worker: Worker) -> int:

@@ -43,7 +43,9 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     if config.dry_run:
         raise ConfigError("dry_run=true plans a run and starts none: leave hydra/launcher out")
     console = Console(highlight=False)
-    jobs = [job for words in job_overrides for job in expand(words, config.shards)]
+    # Of Hydra's own words a job needs the one that says where methods lie; the others are of the multirun.
+    places = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    jobs = [job for words in job_overrides for job in expand([*places, *words], config.shards)]
     try:
         module = import_module(f"{__name__}.{backend}")
     except ImportError as error:

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,9 @@ def in_child(prepare: Batch, words: Sequence[str]) -> tuple[int, str]:
         code = 99
         try:
             os.dup2(writer, 2)
-            os.sys.stderr = os.fdopen(2, "w", buffering=1)  # type: ignore[attr-defined]
-            os.sys.stdout = open(os.devnull, "w")  # type: ignore[attr-defined]  # noqa: SIM115
-            os.sys.argv = ["run.py", *words]  # type: ignore[attr-defined]
+            sys.stderr = os.fdopen(2, "w", buffering=1)
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+            sys.argv = ["run.py", *words]
             prepare()
             cli.main()
             code = 0
@@ -237,7 +238,10 @@ def test_a_worker_that_was_killed_for_good_is_seen_in_status_and_its_shard_is_ta
     kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = tmp_path / "results"
-    killed = lambda: at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)  # noqa: E731
+
+    def killed() -> None:
+        at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+
     assert in_child(killed, [*words, "shards=2", "shard=1"])[0] == -signal.SIGKILL
     assert kvgauge(*words, "shards=2", "shard=0").code == 0
     told = kvgauge("status", str(results))

@@ -111,3 +111,10 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
     failed = kvgauge(*words)
     assert failed.code == 2
     assert message in failed.err and failed.err.count("\n") == 1
+
+
+def test_a_launchers_processes_find_methods_outside(kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path) -> None:
+    words = [f"method_path={outer}", "method=outer", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=2"]
+    done = kvgauge(*words, "hydra/launcher=local", f"results_dir={tmp_path / 'results'}")
+    assert done.code == 0, done.out + done.err
+    assert (tmp_path / "results/tiny/tokens/outer-32/scores.json").exists()
