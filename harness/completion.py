@@ -24,6 +24,8 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "selection.dtype": ("float32", "model"),
     "engine.exact": ("true", "false"),
     "engine.reuse_prefix": ("true", "false"),
+    "retry_errors": ("true", "false"),
+    "hydra/launcher": ("local", "slurm", "ray"),
     "model.dtype": ("float32", "bfloat16", "float16"),
     "tracker.mode": ("online", "offline", "disabled"),
 }
@@ -75,12 +77,17 @@ def _split(line: str) -> list[str]:
         words = shlex.split(line)
     except ValueError:
         words = line.replace('"', "").replace("'", "").split()
-    return words + [""] * (not line or line[-1].isspace() or len(words) < 2)
+    words += [""] * (not line or line[-1].isspace() or len(words) < 2)
+    # A shell may give what stands before the command, too: NAME=value, or another command.
+    starts = [place for place, word in enumerate(words[:-1]) if Path(word).name == "kvgauge"]
+    return words[starts[-1] :] if starts else words
 
 
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:
     if word.startswith("-"):
         return [*_flags(command), "--help"]
+    if command == "bench":
+        return [found for found in _of_run(["bench", *before], word) if found not in COMMANDS]
     given = [each for flag, each in pairwise(["", *before]) if not each.startswith("-") and not flag.startswith("--")]
     if command == "list" and not given:
         return GROUPS.values()
@@ -119,7 +126,7 @@ def _settings(before: Sequence[str], begun: str) -> list[str]:
     names = [name for name in re.findall(r"^(\w+):", config, re.MULTILINE) if name not in ("defaults", "hydra")]
     group, below, _ = begun.partition(".")
     if not below:
-        return [*names, *GROUPS, "method_path"]
+        return [*names, *GROUPS, "method_path", "hydra/launcher"]
     if group == "method":
         return [f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)]
     if group in GROUPS:

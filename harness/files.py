@@ -24,14 +24,14 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError:
+    except BaseException:  # a signal's, too
         partial.unlink(missing_ok=True)
         raise
 
 
 def failed(path: Path, done: str, error: OSError) -> StoreError:
     """What is said of a path that cannot be ``read`` or ``written``."""
-    return StoreError(
-        f"{path} cannot be {done} ({error.strerror or type(error).__name__}): make room or choose another results_dir; "
-        "what is finished is kept, and the same command goes on from there"
-    )
+    remedy = "make it readable, or choose another folder"
+    if done == "written":
+        remedy = "make room or choose another results_dir; what is finished is kept, and the same command goes on from there"
+    return StoreError(f"{path} cannot be {done} ({error.strerror or type(error).__name__}): {remedy}")

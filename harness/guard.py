@@ -32,10 +32,13 @@ class OwnFolders(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Of a run."""
+        _check("hydra.output_subdir", str(config.hydra.output_subdir))
         _check("hydra.run.dir", str(config.hydra.run.dir))
+        _make("hydra.run.dir", str(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Of several; what each has for itself is known later, and must be made of its number."""
+        _check("hydra.output_subdir", str(config.hydra.output_subdir))
         _check("hydra.sweep.dir", str(config.hydra.sweep.dir))
         sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
         assert isinstance(sweep, dict)
@@ -43,11 +46,20 @@ class OwnFolders(Callback):
         _check("hydra.sweep.subdir", subdir)
         if "${" in subdir or Path(subdir).is_absolute():
             _refuse(f"hydra.sweep.subdir={subdir} could lead anywhere: make it of ${{hydra.job.num}}")
+        _make("hydra.sweep.dir", str(config.hydra.sweep.dir))
 
 
 def _check(setting: str, folder: str) -> None:
     if ".." in Path(folder).parts:
         _refuse(f"{setting}={folder} leads out of its folder by '..': write the folder without it")
+
+
+def _make(setting: str, folder: str) -> None:
+    """Make it here, where one line can say that it cannot be."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _refuse(f"{setting}={folder} cannot be written ({error.strerror}): choose another folder")
 
 
 def _refuse(message: str) -> None:

@@ -6,7 +6,7 @@ ends, however it ends. ``.lock`` is held for a moment only, by whoever looks at 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,19 +21,20 @@ _DOOR, _DOOR_SECONDS = ".lock", 60.0
 class Claim:
     """The right to write a cell as one worker."""
 
-    def __init__(self, folder: Path, worker: Worker) -> None:
+    def __init__(self, folder: Path, worker: Worker, begin: Callable[[bool], None] = lambda shared: None) -> None:
         """Take it.
 
         Args:
             folder: the cell's, which exists.
             worker: whose right it is to be.
+            begin: called with whether others write the cell, too, before any more can come.
 
         Raises:
             StoreError: another process writes the cell, and not as another shard of the same split.
             OSError: the folder cannot be written.
         """
         self._lock = FileLock(folder / _name(worker))
-        self.shared = False
+        shared = False
         with _door(folder):
             for path in sorted(folder.glob(f"{_DOOR}.*")):
                 if path.name == _name(worker):
@@ -41,26 +42,31 @@ class Claim:
                 if _is_held(path):
                     if not worker.split or not path.name.endswith(worker.split):
                         raise _busy(folder, path.name)
-                    self.shared = True
+                    shared = True
                 else:
                     path.unlink(missing_ok=True)
             try:
                 self._lock.acquire(timeout=0)
             except Timeout as error:
                 raise _busy(folder, _name(worker)) from error
+            try:
+                begin(shared)
+            except BaseException:
+                self.release()
+                raise
 
     def release(self) -> None:
         """Let others write."""
         self._lock.release()
 
 
-def at_work(folder: Path) -> set[str]:
-    """The workers that write a cell at this moment; none where the folder cannot be written, as then nobody can be."""
+def at_work(folder: Path) -> set[str] | None:
+    """The workers that write a cell at this moment; None where this user may not look, as the locks are another's."""
     try:
         with _door(folder):
             return {_worker(path.name) for path in folder.glob(f"{_DOOR}.*") if _is_held(path)}
     except OSError:
-        return set()
+        return None
 
 
 @contextmanager

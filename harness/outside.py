@@ -77,17 +77,20 @@ def source_of(method: type) -> dict[str, str]:
     Nothing of the project's own methods, which a manifest knows by their commit.
     """
     name, _, _ = method.__module__.partition(".")
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or Path(file).resolve().is_relative_to(ROOT / "methods"):
+    module = sys.modules.get(name)
+    # A package has folders, several perhaps where it has no __init__.py; any other module has a file.
+    folders, file = [Path(folder) for folder in getattr(module, "__path__", ())], getattr(module, "__file__", None)
+    if any(place.resolve().is_relative_to(ROOT / "methods") for place in folders or ([Path(file)] if file else [])):
         return {}
-    path = Path(file)
-    return {"source_sha256": files_sha256(path.parent, path.parent.rglob("*.py") if path.name == "__init__.py" else [path])}
+    if folders:
+        return {"source_sha256": files_sha256((folder, path) for folder in folders for path in folder.rglob("*.py"))}
+    return {"source_sha256": files_sha256([(Path(file).parent, Path(file))])} if file else {}
 
 
-def files_sha256(root: Path, files: Iterable[Path]) -> str:
-    """Hash of files by their path below ``root`` and their bytes."""
+def files_sha256(files: Iterable[tuple[Path, Path]]) -> str:
+    """Hash of (root, file) by the files' paths below their roots and their bytes."""
     digest = hashlib.sha256()
-    for path in sorted(files):
+    for name, path in sorted((path.relative_to(root), path) for root, path in files):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(root).as_posix()}\0{len(content)}\0".encode() + content)
+        digest.update(f"{name.as_posix()}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()

@@ -49,7 +49,7 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
 @cache
 def _source_sha256() -> str:
     """Hash of the code that is running; a commit says little where ``dirty`` is true, and nothing in a wheel."""
-    return files_sha256(ROOT, (path for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py")))
+    return files_sha256((ROOT, path) for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py"))
 
 
 def _version(package: str) -> str | None:

@@ -18,7 +18,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """Listens for signals as a context manager, in the main thread of a process; elsewhere it hears nothing.
 
-    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of the batch, too; then its own handler has it.
+    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of the batch, too; then its own handler has it. Slurm
+    sends SIGTERM beside it, before or after: neither is a second signal.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,10 @@ class Stop:
 
     def _heard(self, number: int, _: FrameType | None) -> None:
         # Not print: it may be what the signal has interrupted.
-        if self._number is not None:
+        if signal.SIGUSR2 in (number, self._number):
+            if number == self._number or number == signal.SIGTERM:
+                return
+        elif self._number is not None:
             if number in _ENDING:
                 os.write(2, b"kvgauge: stopped at once: what is written is kept\n")
                 os._exit(128 + number)

@@ -171,11 +171,11 @@ class CellWriter:
         self._path = folder / f"records.{worker.name}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(folder, worker)
+            self._claim = Claim(folder, worker, lambda shared: self._begin(manifest, shared))
         except OSError as error:
             raise failed(folder, "written", error) from error
         try:
-            self._open(manifest, worker)
+            self._open(worker)
         except OSError as error:
             self._claim.release()
             raise failed(folder, "written", error) from error
@@ -183,12 +183,14 @@ class CellWriter:
             self._claim.release()
             raise
 
-    def _open(self, manifest: Manifest, worker: Worker) -> None:
+    def _begin(self, manifest: Manifest, shared: bool) -> None:
         found = read_manifest(self._folder)
-        if found is None or not (self._claim.shared or has_records(self._folder)):
+        if found is None or not (shared or has_records(self._folder)):
             _write_manifest(self._folder, manifest)
         else:
             check_manifest(self._folder, found, manifest)
+
+    def _open(self, worker: Worker) -> None:
         if worker == ALONE:
             self._fold()
         self._file = self._path.open("ab", buffering=0)

@@ -6,19 +6,25 @@ import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+_PLACES = ("--out", "--to")
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def command() -> str:
     """The command line of this process, without folders above the program and without where the files go."""
-    words = sys.argv[1:]
-    if "--out" in words:
-        place = words.index("--out")
-        words = [*words[:place], *words[place + 2 :]]
-    return shlex.join([f"{Path(sys.argv[0]).parent.name}/{Path(sys.argv[0]).name}".lstrip("./"), *words])
+    program = Path(sys.argv[0])
+    name = "kvgauge" if program.name in ("kvgauge", "__main__.py") else f"{program.parent.name}/{program.name}".lstrip("./")
+    words = [
+        word
+        for before, word in pairwise(["", *sys.argv[1:]])
+        if before not in _PLACES and word not in _PLACES and not word.startswith(tuple(f"{flag}=" for flag in _PLACES))
+    ]
+    return shlex.join([name, *words])
 
 
 def write(folder: Path, name: str, title: str, machine: Mapping[str, Any], rows: Rows, raw: Any, notes: Sequence[str] = ()) -> list[Path]:

@@ -10,6 +10,7 @@ from rich.console import Console
 from harness.bench.parts import PARTS, measure
 from harness.bench.setup import subject_of
 from harness.errors import ConfigError
+from harness.files import failed
 
 HELP = "Measure what a grid, each method by itself and memory cost, with your model on this machine; prompts are random."
 _DEFAULTS = ("budget=[64,128,256,512,1024]",)
@@ -42,9 +43,15 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if all(variant.method.ranking is not None for variant in subject.variants):
         raise ConfigError("nothing to hold methods against: let method= name fullkv, too")
 
+    folder = arguments.to.expanduser() / subject.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before hours are spent on what it is to hold
+    except OSError as error:
+        raise failed(folder, "written", error) from error
+
     def tell(path: Path) -> None:
         console.print(str(path), markup=False, soft_wrap=True)
         if path.suffix == ".md":
             console.print(path.read_text(encoding="utf-8"), markup=False, soft_wrap=True)
 
-    measure(subject, arguments.parts, arguments.tokens, arguments.prompts, arguments.rounds, arguments.to.expanduser() / subject.name, tell)
+    measure(subject, arguments.parts, arguments.tokens, arguments.prompts, arguments.rounds, folder, tell)

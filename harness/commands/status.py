@@ -110,7 +110,8 @@ def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
 
 def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
     paths = sorted(file.parent for file in folder.glob("*/manifest.json"))
-    active = {worker for path in paths for worker in at_work(path)}
+    seen = [at_work(path) for path in paths]
+    active = {worker for workers in seen if workers is not None for worker in workers}
     found = []
     for run in {run.worker: run for run in runs}.values():
         files = [file for path in paths if (file := path / f"records.{run.worker}.jsonl").is_file()]
@@ -118,7 +119,7 @@ def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
         written = max((file.stat().st_mtime for file in files), default=0.0)
         state: str = run.outcome
         if state == "running" and run.worker not in active:
-            state = "gone"
+            state = "unknown" if None in seen else "gone"
         seconds, examples = run.seconds, run.records / max(1, len(run.cells))
         if run.outcome == "running":
             seconds, examples = written - run.start_seconds, (records - run.records_before) / max(1, len(run.cells))
@@ -143,10 +144,10 @@ def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Se
     """One line for each thing that needs a hand: fact, remedy."""
     lines = []
     for of in workers:
-        if of.state in ("gone", "stopped", "failed") and (of.state == "gone" or any(state.lacks == "partial" for state in states)):
+        if of.state in ("gone", "stopped", "failed") and any(state.lacks in ("partial", "no records") for state in states):
             what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[of.state]
             lines.append(f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on from there")
-    running = [of for of in workers if of.state == "running"]
+    running = [of for of in workers if of.state in ("running", "unknown")]
     partial = [state.cell.name for state in states if state.lacks in ("partial", "no records")]
     if partial and not running and not lines:
         lines.append(f"{name}: nobody is at work on {_some(partial)}: the same command again goes on")

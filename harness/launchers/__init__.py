@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -45,12 +46,23 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     console = Console(highlight=False)
     # Of Hydra's own words a job needs the one that says where methods lie; the others are of the multirun.
     places = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
-    jobs = [job for words in job_overrides for job in expand([*places, *words], config.shards)]
+    common = set(job_overrides[0]).intersection(*job_overrides)
+    jobs = [
+        job
+        for words in job_overrides
+        for job in expand([*places, *words], config.shards, " ".join(word for word in words if word not in common))
+    ]
+    if backend not in _EXTRAS:
+        raise ConfigError(f"hydra.launcher.backend={backend} is unknown: use hydra/launcher={', '.join(_EXTRAS)}")
     try:
         module = import_module(f"{__name__}.{backend}")
     except ImportError as error:
         what = f"pip install 'kvgauge[{_EXTRAS[backend]}]'"
         raise ConfigError(f"hydra/launcher={backend} needs what is not installed ({error.name}): {what}") from error
+    known = [field.name for field in fields(module.Settings)]
+    if others := [name for name in settings if name not in known]:
+        raise ConfigError(f"hydra.launcher.{others[0]} is not a setting: use {', '.join(known)}")
+    chosen = module.Settings(**settings)
     # Processes that are started from here find the project wherever they are started.
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     logs = folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
@@ -60,7 +72,7 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
         console.print(line, markup=False, soft_wrap=True)
 
     with Relay() as relay:
-        outcomes: list[Outcome] = module.run(jobs, module.Settings(**settings), logs, relay, tell)
+        outcomes: list[Outcome] = module.run(jobs, chosen, logs, relay, tell)
     for job, outcome in zip(jobs, outcomes, strict=True):
         tell(f"{job.name}: {outcome.text}")
     relay.raise_if_heard()
@@ -69,19 +81,24 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     tell(f"all is done: kvgauge status {config.results_dir}")
 
 
-def expand(words: Sequence[str], shards: int) -> list[Job]:
+def expand(words: Sequence[str], shards: int, of: str = "") -> list[Job]:
     """The shards of a job; the job itself where it names one.
 
     Args:
         words: its settings.
         shards: of the configuration, where the words do not say.
+        of: what tells this job from the others of a sweep.
 
     Raises:
         ConfigError: a number of shards that cannot be.
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "shard" in given:
-        return [Job(tuple(words), f"shard {given['shard']} of {given.get('shards', shards)}", os.getcwd())]
+        return [Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", of), os.getcwd())]
     text = given.get("shards", str(shards))
     count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # which it refuses
-    return [Job((*words, f"shard={index}"), f"shard {index} of {count}", os.getcwd()) for index in range(count)]
+    return [Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", of), os.getcwd()) for index in range(count)]
+
+
+def _named(shard: str, of: str) -> str:
+    return f"{shard} ({of})" if of else shard

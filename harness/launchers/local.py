@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from submitit import LocalExecutor
 
-from harness.errors import ConfigError
-from harness.launchers.work import Job, Outcome, killed
+from harness.launchers.work import Job, Outcome, killed, require_whole
 from harness.signals import Relay
 
 _POLL_SECONDS = 0.2
@@ -39,9 +38,7 @@ class Settings:
     timeout_min: int
 
     def __post_init__(self) -> None:
-        for name, value, least in (("at_once", self.at_once or 1, 1), ("retries", self.retries, 0), ("timeout_min", self.timeout_min, 1)):
-            if not isinstance(value, int) or value < least:
-                raise ConfigError(f"hydra.launcher.{name}={value} is not a whole number of {least} or more: use one")
+        require_whole(self, at_once=1, retries=0, timeout_min=1)
 
 
 @dataclass

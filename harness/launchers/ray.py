@@ -13,7 +13,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from harness.errors import ConfigError
-from harness.launchers.work import Job, Outcome, killed
+from harness.launchers.work import Job, Outcome, killed, require_whole
 from harness.signals import Relay
 
 _POLL_SECONDS = 0.5
@@ -28,12 +28,18 @@ class Settings:
         num_cpus: cores of a task.
         retries: how often a task whose process was killed starts again.
         init: arguments of ``ray.init``.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
     """
 
     num_gpus: float
     num_cpus: float
     retries: int
     init: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        require_whole(self, retries=-1)
 
 
 def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
@@ -86,3 +92,5 @@ def _outcome(task: Any, starts: int) -> Outcome:
         return killed(starts)
     except RayTaskError as error:
         return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")
+    except RayError as error:  # a node that is gone, memory that Ray's own guard found too full, …
+        return Outcome(1, f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's log")

@@ -13,7 +13,7 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
 from harness.errors import ConfigError
-from harness.launchers.work import Job, Outcome
+from harness.launchers.work import Job, Outcome, require_whole
 from harness.signals import Relay
 
 
@@ -33,6 +33,9 @@ class Settings:
         setup: lines of shell before the job, as to load a module.
         sbatch: what else ``sbatch`` takes, by its long options without dashes.
         poll_seconds: between looks at the queue.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
     """
 
     at_once: int | None
@@ -46,6 +49,9 @@ class Settings:
     setup: Sequence[str]
     sbatch: Mapping[str, Any]
     poll_seconds: float
+
+    def __post_init__(self) -> None:
+        require_whole(self, at_once=1, requeues=0, timeout_min=1, signal_seconds=1, gpus_per_node=0, cpus_per_task=1, mem_gb=1)
 
     def parameters(self, jobs: int) -> dict[str, Any]:
         """What submitit takes."""

@@ -59,6 +59,12 @@ def test_the_flags_of_a_command_are_those_that_it_takes(command: str) -> None:
         ("kvgauge 'method=[h", ["method=[h2o"]),
         ("kvgauge report resu", []),
         ("kvgauge nothing=", []),
+        ("OMP_NUM_THREADS=1 kvgauge method=pyr", ["method=pyramidkv"]),
+        ("cd kvgauge && kvgauge show me", ["method"]),
+        ("kvgauge hydra/launcher=s", ["hydra/launcher=slurm"]),
+        ("kvgauge retry_errors=", ["retry_errors=false", "retry_errors=true"]),
+        ("kvgauge bench method=pyr", ["method=pyramidkv"]),
+        ("kvgauge bench re", ["results_dir=", "retry_errors="]),
     ],
 )  # fmt: skip
 def test_a_line_is_ended_with_what_there_is(line: str, words: list[str]) -> None:

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from harness import cli
+from harness.commands import status
 from harness.evaluate import Evaluator, Job
+from harness.locks import at_work
 from harness.runlog import read_runs
 from harness.schema import Cell, Record
 from tests.conftest import Command, Finished
@@ -129,10 +131,16 @@ def test_a_second_signal_ends_at_once(
     goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
 
 
+@pytest.mark.parametrize("sent", [("SIGUSR2",), ("SIGTERM", "SIGUSR2"), ("SIGUSR2", "SIGTERM"), ("SIGTERM", "SIGUSR2", "SIGUSR2")])
 def test_a_preempted_worker_finishes_its_batch_before_its_scheduler_queues_it_again(
-    kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kvgauge: Command,
+    words: tuple[str, ...],
+    undisturbed: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sent: tuple[str, ...],
 ) -> None:
-    """submitit hears of preemption by SIGUSR2; its handler asks for another start and exits."""
+    """submitit hears of preemption by SIGUSR2; its handler asks for another start and exits. Slurm sends SIGTERM, too."""
     results = tmp_path / "results"
 
     def queue_again(*_: object) -> None:
@@ -142,7 +150,7 @@ def test_a_preempted_worker_finishes_its_batch_before_its_scheduler_queues_it_ag
     before = signal.signal(signal.SIGUSR2, queue_again)
     try:
         with monkeypatch.context() as patch:
-            at_batch(2, lambda: os.kill(os.getpid(), signal.SIGUSR2), patch)
+            at_batch(2, lambda: [os.kill(os.getpid(), signal.Signals[name]) for name in sent], patch)
             assert kvgauge(*words).code == 144
         assert signal.getsignal(signal.SIGUSR2) is queue_again
     finally:
@@ -166,6 +174,8 @@ def test_a_full_disk_stops_before_a_torn_record(
     code, said = in_child(lambda: limited(max(manifest, size * 5 // 8)), words)
     assert code == 5, said
     assert said.count("\n") == 1 and "cannot be written (File too large): make room" in said
+    kept = [of["example_id"] for of in records(cells(tmp_path / "results")["snapkv-32"])]
+    assert kept[:2] == ["p40", "p64"] and len(kept) < 4, "all batches before"
     for cell in cells(tmp_path / "results").values():
         assert all(path.read_bytes()[-1:] in (b"", b"\n") for path in cell.glob("records.*"))
         assert not list(cell.glob("*.partial")) and not (cell / "scores.json").exists()
@@ -270,6 +280,41 @@ def test_status_names_what_lies_still_and_what_to_do(kvgauge: Command, words: tu
     found = [json.loads(line) for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(of | {"error": "x", "scores": {}}) + "\n" for of in found))
     assert "- tiny/tokens: errors in fullkv-full: retry_errors=true" in kvgauge("status", str(results)).out
+
+
+def test_status_forgets_a_killed_worker_once_another_has_made_all_of_it_whole(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+
+    assert in_child(killed, [*words, "shards=2", "shard=0"])[0] == -signal.SIGKILL
+    assert kvgauge(*words).code == 0
+    assert kvgauge("status", str(tmp_path / "results")).out.rstrip().endswith("everything is whole")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs another user to be")
+def test_status_by_one_who_may_only_read_calls_nobody_killed(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def look() -> None:
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.setuid(65534)
+            os.write(writer, repr(at_work(tmp_path / "results/tiny/tokens/snapkv-32")).encode())
+            os._exit(0)
+        os.close(writer)
+        told.append(os.read(reader, 100))
+        os.close(reader)
+        monkeypatch.setattr(status, "at_work", lambda folder: None)
+        told.append(kvgauge("status", str(tmp_path / "results")).out)
+
+    at_batch(2, look, monkeypatch)
+    assert kvgauge(*words).code == 0
+    assert told[0] == b"None"
+    assert "unknown" in told[1] and "killed" not in told[1]
 
 
 def test_status_of_a_folder_without_results_is_one_line(kvgauge: Command, tmp_path: Path) -> None:

@@ -129,6 +129,7 @@ def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
         ["-m", "budget=32,48", "hydra.sweep.subdir=${model.name}", "model.name=../../escaped"],
         ["-m", "budget=32,48", "hydra.sweep.subdir=../../escaped"],
         ["-m", "budget=32,48", "hydra.sweep.subdir=/escaped"],
+        ["hydra.output_subdir=../escaped"],
     ],
 )  # fmt: skip
 def test_hydras_folders_do_not_leave_theirs(kvgauge: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

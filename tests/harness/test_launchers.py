@@ -166,7 +166,15 @@ def test_a_machine_without_slurm_is_one_line(kvgauge: Command, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [(["dry_run=true"], "dry_run=true plans a run"), (["hydra.launcher.retries=x"], "retries=x")]
+    ("words", "message"),
+    [
+        (["dry_run=true"], "dry_run=true plans a run"),
+        (["hydra.launcher.retries=x"], "retries=x"),
+        (["hydra.launcher.at_once=0"], "hydra.launcher.at_once=0 is not a whole number of 1 or more"),
+        (["+hydra.launcher.foo=1"], "hydra.launcher.foo is not a setting: use at_once"),
+        (["hydra.launcher.backend=work"], "hydra.launcher.backend=work is unknown: use hydra/launcher=local"),
+        (["hydra.sweep.dir=/dev/null/x"], "hydra.sweep.dir=/dev/null/x cannot be written"),
+    ],
 )
 def test_a_launch_that_cannot_be_is_one_line(kvgauge: Command, tmp_path: Path, words: list[str], message: str) -> None:
     failed = kvgauge("hydra/launcher=local", *words, f"results_dir={tmp_path}")

@@ -82,6 +82,17 @@ def test_all_files_of_a_package_count(tmp_path: Path, monkeypatch: pytest.Monkey
     assert before and source_of(several_files.One) != before
 
 
+def test_a_package_without_an_init_file_is_known_by_its_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "no_init").mkdir()
+    (tmp_path / "no_init/part.py").write_text("class One: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    from no_init import part  # type: ignore[import-not-found]
+
+    before = source_of(part.One)
+    (tmp_path / "no_init/part.py").write_text("class One: x = 1\n")
+    assert before and source_of(part.One) != before
+
+
 def test_a_folder_of_several_is_a_word_for_hydra_whatever_its_name(tmp_path: Path) -> None:
     for name in ("a b", "it's"):
         (tmp_path / name / "method").mkdir(parents=True)

@@ -345,6 +345,21 @@ def test_text_whose_scoring_hangs_is_an_error_record(kvgauge: Command, tmp_path:
     assert by_id["300-0"]["error"] is None and by_id["300-100"]["scores"]
 
 
+def test_an_alarm_that_rings_while_it_is_turned_off_does_not_ring_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, calls = signal.setitimer, []
+
+    def late(which: int, seconds: float, interval: float = 0.0) -> object:
+        calls.append(seconds)
+        if calls.count(0) == 1 and seconds == 0:
+            raise TimeLimit
+        return turn(which, seconds, interval)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    with pytest.raises(TimeLimit), time_limit(60):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
 def test_time_limit_leaves_the_alarm_as_it_was_and_is_refused_outside_the_main_thread() -> None:
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(TimeLimit), time_limit(0.05):

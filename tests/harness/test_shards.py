@@ -160,6 +160,7 @@ def test_a_shard_that_cannot_be_is_one_line(run: Callable[..., Finished], words:
 def test_a_launcher_makes_one_job_of_each_shard_unless_the_words_name_one() -> None:
     assert [job.words for job in expand(["budget=32", "shards=2"], 1)] == [("budget=32", "shards=2", f"shard={k}") for k in (0, 1)]
     assert [job.name for job in expand([], 3)] == ["shard 0 of 3", "shard 1 of 3", "shard 2 of 3"]
+    assert [job.name for job in expand(["budget=32"], 2, "budget=32")] == ["shard 0 of 2 (budget=32)", "shard 1 of 2 (budget=32)"]
     assert [job.words for job in expand(["shards=2", "shard=1"], 1)] == [("shards=2", "shard=1")]
     with pytest.raises(ConfigError, match="shards=none is not a whole number"):
         expand(["shards=none"], 1)

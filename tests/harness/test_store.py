@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import resource
+import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 
 from harness.errors import StoreError
 from harness.files import write_atomically
+from harness.locks import Claim
 from harness.records import MAX_RECORD_BYTES, read_records
 from harness.schema import Cell, Manifest, Record
 from harness.shards import Worker
@@ -176,6 +179,28 @@ def test_two_writers_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is being written by another run"):
         CellWriter(tmp_path, MANIFEST)
     first.close()
+    CellWriter(tmp_path, MANIFEST).close()
+
+
+def test_a_second_shard_comes_when_the_first_ones_manifest_is_there(tmp_path: Path) -> None:
+    came: list[str] = []
+
+    def slowly(shared: bool) -> None:
+        second.start()
+        time.sleep(0.3)
+        came.append("first")
+
+    second = Thread(target=lambda: Claim(tmp_path, Worker("1of2", "of2-x"), lambda shared: came.append(f"second, shared={shared}")))
+    first = Claim(tmp_path, Worker("0of2", "of2-x"), slowly)
+    second.join()
+    assert came == ["first", "second, shared=True"]
+    first.release()
+
+
+def test_a_claim_is_let_go_of_where_its_manifest_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, record("0"))
+    with pytest.raises(StoreError):
+        CellWriter(tmp_path, replace(MANIFEST, settings={"other": 1}))
     CellWriter(tmp_path, MANIFEST).close()
 
 
