@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
 
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.bench.subject import Subject
 from harness.budget import parse_budgets
-from harness.build import ROOT, build
+from harness.build import build, composed
 from harness.grid import Variant, make_grid
 from harness.model import ModelSpec
 from harness.schema import Selection
@@ -24,8 +23,7 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     Raises:
         KvgaugeError: a model, a method or a budget that cannot be used.
     """
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        spec: ModelSpec = build(compose("config", overrides=list(overrides)).model)
+    spec: ModelSpec = build(composed(*overrides).model)
     config = spec.config()
     return Subject(spec.label, partial(_load, spec, config), config, *grid_of(overrides), new_tokens)
 
@@ -40,8 +38,7 @@ def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
     Raises:
         KvgaugeError: a method or a budget that cannot be used.
     """
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+    config = composed(*overrides)
     methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
     values = OmegaConf.to_container(config)
     assert isinstance(values, dict)
