@@ -70,7 +70,9 @@ class EngineSettings:
         if self.column_sums == "torch":
             return
         if device.type != "cuda":
-            raise ConfigError(f"engine.column_sums={self.column_sums} is for CUDA devices, and the model's is {device}: use engine.column_sums=torch")
+            raise ConfigError(
+                f"engine.column_sums={self.column_sums} is for CUDA devices, and the model's is {device}: use engine.column_sums=torch"
+            )
         if find_spec("triton") is None:
             raise ConfigError(
                 f"engine.column_sums={self.column_sums} needs triton, which is not installed: pip install 'kvgauge[triton]', or use "

@@ -14,13 +14,14 @@ from harness.method import LayerState
 from harness.ranking import column_sums
 
 _WINDOW, _KEPT = 8, 128
+LEAST_TOKENS = _WINDOW + _KEPT
 
 
 def column_sums_cost(layer: LayerState, rounds: int) -> Mapping[str, Any]:
     """H2O's scores of one layer by torch and by the kernel in Triton, in turn.
 
     Args:
-        layer: on a device that the kernel runs on, of a few hundred tokens or more.
+        layer: on a device that the kernel runs on, of ``LEAST_TOKENS`` or more.
         rounds: 1 or more; medians are over them.
 
     Returns:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from harness.bench.checks import row_checks
 from harness.bench.clock import machine
 from harness.bench.grid import grid_cost
-from harness.bench.kernels import column_sums_cost
+from harness.bench.kernels import LEAST_TOKENS, column_sums_cost
 from harness.bench.memory import peak_bytes
 from harness.bench.methods import method_costs, one_by_one
 from harness.bench.subject import Subject, random_layer
@@ -80,7 +80,7 @@ def _checks(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], pr
 def _kernels(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
     if model.device.type != "cuda" or find_spec("triton") is None:
         return [], []
-    rows = [column_sums_cost(random_layer(subject, model, tokens), rounds) for tokens in lengths]
+    rows = [column_sums_cost(random_layer(subject, model, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS]
     return rows, rows
 
 
