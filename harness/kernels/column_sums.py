@@ -44,7 +44,7 @@ def causal_column_sums(queries: Tensor, keys: Tensor, scaling: float, window: in
     sums = torch.empty(heads, candidates, dtype=torch.float32, device=queries.device)
     strides = (*queries.stride(), *keys.stride())
     constants = (heads // keys.shape[0], dim, padded, tile, precision)
-    with torch.cuda.device_of(queries):  # layers may lie on different cards
+    with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
         _log_sums[triton.cdiv(tokens, tile), heads](queries, keys, log_sums, tokens, scaling, *strides, *constants)
         _sums[triton.cdiv(candidates, tile), heads](queries, keys, log_sums, sums, tokens, candidates, scaling, *strides, *constants)
     return sums
