@@ -3,7 +3,8 @@
     python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a CUDA device
     python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
 
-The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention against exact rows.
+The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention against exact rows;
+H2O's column sums by torch and by the kernel in Triton (not on a CPU).
 """
 
 from __future__ import annotations

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import Literal, get_args
+
+import torch
 
 from harness.errors import ConfigError
+
+# What computes the column sums of causal attention on a CUDA device.
+ColumnSumsBy = Literal["torch", "triton"]
 
 # ``prefill_chunk=auto``: a piece of this many tokens fills any card, and its activations are small beside the weights.
 _CHUNK_TOKENS = 8192
@@ -23,6 +29,7 @@ class EngineSettings:
         reuse_prefix: prefill what prompts begin with once.
         time_limit_seconds: of one prompt's prefill and of scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
+        column_sums: what computes H2O's scores on a CUDA device where they are float32: ``torch``, or the kernel in ``triton``.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -34,6 +41,7 @@ class EngineSettings:
     reuse_prefix: bool
     time_limit_seconds: float | None
     audit: float
+    column_sums: ColumnSumsBy
 
     def __post_init__(self) -> None:
         if self.width != "auto" and not _is_whole(self.width):
@@ -50,6 +58,26 @@ class EngineSettings:
             raise ConfigError(f"engine.time_limit_seconds={limit} is no number of seconds above 0: use null for no limit")
         if not _is_number(self.audit) or not 0 <= self.audit <= 1:
             raise ConfigError(f"engine.audit={self.audit} is no share of 0 to 1: use engine.audit=0.02 for one row in fifty")
+        if self.column_sums not in get_args(ColumnSumsBy):
+            raise ConfigError(f"engine.column_sums={self.column_sums} is unknown: use {' or '.join(get_args(ColumnSumsBy))}")
+
+    def check_device(self, device: torch.device) -> None:
+        """Refuse what a device cannot do.
+
+        Raises:
+            ConfigError: a kernel where there is no CUDA device, or no triton.
+        """
+        if self.column_sums == "torch":
+            return
+        if device.type != "cuda":
+            raise ConfigError(
+                f"engine.column_sums={self.column_sums} is for CUDA devices, and the model's is {device}: use engine.column_sums=torch"
+            )
+        if find_spec("triton") is None:
+            raise ConfigError(
+                f"engine.column_sums={self.column_sums} needs triton, which is not installed: pip install 'kvgauge[triton]', or use "
+                "engine.column_sums=torch"
+            )
 
     @property
     def chunk_tokens(self) -> int | None:

@@ -237,7 +237,7 @@ class Evaluator:
             past = extend(self._model, self._name, ids[:stop], plans, self._selection, past)
             if stop in job.held:
                 self._pasts.append(past)
-        return prefill(self._model, self._name, ids, plans, self._selection, past)
+        return prefill(self._model, self._name, ids, plans, self._selection, past, self._engine.column_sums)
 
     def _decode(self, groups: Sequence[_Group]) -> None:
         limits = (self._stops, self._task.max_new_tokens, self._task.min_new_tokens)

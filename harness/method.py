@@ -9,6 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from harness.engine import ColumnSumsBy
 from harness.errors import BudgetError
 from harness.rows import WeightReader
 
@@ -25,6 +26,7 @@ class LayerState:
         count: number of layers.
         scaling: what the model multiplies query-key products by.
         score_dtype: dtype in which scores are computed (softmax itself is always float32).
+        column_sums: what computes ``ranking.column_sums``, where there is a choice; of no other concern to a method.
     """
 
     queries: Tensor
@@ -34,6 +36,7 @@ class LayerState:
     count: int
     scaling: float
     score_dtype: torch.dtype
+    column_sums: ColumnSumsBy = "torch"
 
 
 class Ranking(Protocol):

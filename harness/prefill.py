@@ -14,6 +14,7 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE, check_layers
+from harness.engine import ColumnSumsBy
 from harness.finite import all_finite, first_broken
 from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
 from harness.pool import LayerKV
@@ -116,7 +117,15 @@ class _Growing:
 class _PrefillEngine:
     """Computes full causal attention and lets every plan take its entries while the layer is at hand."""
 
-    def __init__(self, plans: Sequence[Plan], layers: int, selection: Selection, past: Past | None, whole: bool) -> None:
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        layers: int,
+        selection: Selection,
+        past: Past | None,
+        whole: bool,
+        column_sums: ColumnSumsBy = "torch",
+    ) -> None:
         """Take what all layers share.
 
         Args:
@@ -125,6 +134,7 @@ class _PrefillEngine:
             selection: how entries are picked.
             past: what was prefilled before.
             whole: False where more of the prompt is to come: then everything is kept, and nothing is picked.
+            column_sums: see ``EngineSettings``.
         """
         self.seen: list[int] = []
         self.full_bytes = 0
@@ -134,6 +144,7 @@ class _PrefillEngine:
         self._selection = selection
         self._past = past
         self._whole = whole
+        self._column_sums = column_sums
 
     def idle(self) -> _PrefillEngine:
         """One that computes the same attention and keeps nothing."""
@@ -147,7 +158,7 @@ class _PrefillEngine:
         if past is not None:
             every_query = torch.cat([past.queries, every_query], dim=1)
             every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
-        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype)
+        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._column_sums)
         self.full_bytes += state.keys.nbytes + state.values.nbytes
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
@@ -243,7 +254,13 @@ def extend(
 
 @torch.inference_mode()
 def prefill(
-    model: PreTrainedModel, name: str, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+    model: PreTrainedModel,
+    name: str,
+    prompt: Sequence[int],
+    plans: Sequence[Plan],
+    selection: Selection,
+    past: Past | None = None,
+    column_sums: ColumnSumsBy = "torch",
 ) -> Prefilled:
     """Run the prompt once and keep every plan's entries.
 
@@ -254,11 +271,12 @@ def prefill(
         plans: what to keep; equal plans are computed once.
         selection: how entries are picked.
         past: its beginning, if that is prefilled already. What is kept is the same; logits are within rounding.
+        column_sums: see ``EngineSettings``.
 
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=True)
+    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, True, column_sums)
     logits, broken = _forward(model, name, prompt, engine, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}

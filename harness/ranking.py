@@ -47,6 +47,10 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
+    if layer.column_sums == "triton" and causal and layer.score_dtype == torch.float32:
+        from harness.kernels.column_sums import causal_column_sums  # triton comes with torch for CUDA, and with no other
+
+        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnReader(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window

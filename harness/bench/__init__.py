@@ -8,6 +8,7 @@ methods.py     each method by itself: prefill, decoding, peak memory
 memory.py      peak memory against the prompt's length
 profile.py     where the time of a grid goes, and its floor
 checks.py      a device's kernels against references, rows in another order, rows alone
+kernels.py     a kernel of ours against the torch operations that it stands for
 parts.py       all of it for one model, written to files
 write.py       JSON and Markdown
 """

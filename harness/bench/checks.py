@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.audit import audit
-from harness.bench.subject import Subject, decoded, prefilled
+from harness.bench.subject import Subject, decoded, prefilled, random_layer
 from harness.decode import Row
-from harness.method import LayerState
 from harness.prefill import Plan, _PrefillEngine
 from harness.rows import causal_attention
 from harness.schema import Selection
@@ -24,19 +21,10 @@ _STABLE = Selection("kv_head", "mean", "stable", "float32")
 def attention_error(subject: Subject, model: PreTrainedModel, tokens: int) -> float:
     """Largest difference of the prefill's attention, in the model's dtype on its device, from exact float32 rows on a CPU, over the
     largest output; one layer of the model's shape, random states."""
-    config = subject.config
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    generator = torch.Generator().manual_seed(0)
-
-    def states(heads: int) -> Tensor:
-        return torch.randn(heads, tokens, dim, generator=generator).to(model.dtype)
-
-    queries, keys, values = states(config.num_attention_heads), states(config.num_key_value_heads), states(config.num_key_value_heads)
-    scaling = dim**-0.5
-    exact = causal_attention(queries.float(), keys.float(), values.float(), scaling)
+    state = random_layer(subject, model, tokens)
+    queries, keys, values = (states.cpu().float() for states in (state.queries, state.keys, state.values))
+    exact = causal_attention(queries, keys, values, state.scaling)
     engine = _PrefillEngine((Plan((tokens,), None),), 1, _STABLE, None, whole=True)
-    queries, keys, values = queries.to(model.device), keys.to(model.device), values.to(model.device)
-    state = LayerState(queries, keys, values, 0, 1, scaling, torch.float32)
     found = engine._attention(state.queries, state, ()).float().cpu()
     return float((found - exact).abs().max() / exact.abs().max())
 

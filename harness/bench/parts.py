@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ from transformers import PreTrainedModel
 from harness.bench.checks import row_checks
 from harness.bench.clock import machine
 from harness.bench.grid import grid_cost
+from harness.bench.kernels import LEAST_TOKENS, column_sums_cost
 from harness.bench.memory import peak_bytes
 from harness.bench.methods import method_costs, one_by_one
-from harness.bench.subject import Subject
+from harness.bench.subject import Subject, random_layer
 from harness.bench.write import write
 
-PARTS = ("grid", "methods", "memory", "checks")
+PARTS = ("grid", "methods", "memory", "checks", "kernels")
 
 
 def measure(
     subject: Subject, parts: Sequence[str], lengths: Sequence[int], prompts: int, rounds: int, out: Path, tell: Callable[[Path], None]
 ) -> None:
-    """Measure and write.
+    """Measure and write; a part that this machine has nothing for is left out.
 
     Args:
         subject: the model and its grid, the full cache among its methods.
@@ -41,6 +43,8 @@ def measure(
     for part in PARTS:
         if part in parts:
             rows, raw = _MEASURES[part](subject, model, lengths, prompts, rounds)
+            if not rows:
+                continue
             title = f"{_TITLES[part]}: {subject.name}, {str(model.dtype).removeprefix('torch.')}"
             for path in write(out, part, title, machine(), rows, raw):
                 tell(path)
@@ -73,15 +77,24 @@ def _checks(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], pr
     return rows, rows
 
 
+def _kernels(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
+    if model.device.type != "cuda" or find_spec("triton") is None:
+        return [], []
+    rows = [column_sums_cost(random_layer(subject, model, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS]
+    return rows, rows
+
+
 _MEASURES: dict[str, Callable[[Subject, PreTrainedModel, Sequence[int], int, int], _Measured]] = {
     "grid": _grid,
     "methods": _methods,
     "memory": _memory,
     "checks": _checks,
+    "kernels": _kernels,
 }
 _TITLES = {
     "grid": "All cells of a grid against one stock generate",
     "methods": "Each method by itself, batch 1",
     "memory": "Peak memory beyond the model, FullKV alone and all cells together",
     "checks": "Rows together, in reverse order and alone; attention against exact rows",
+    "kernels": "H2O's column sums of one layer with random states, by torch and by the kernel in Triton",
 }

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.decode import Generated, Row, decode
 from harness.errors import ConfigError
 from harness.grid import Variant
+from harness.method import LayerState
 from harness.prefill import prefill
 from harness.schema import Cell, Selection
 
@@ -50,6 +52,19 @@ class Subject:
             )
         generator = torch.Generator().manual_seed(_SEED + place)
         return torch.randint(self.config.vocab_size, (tokens,), generator=generator).tolist()
+
+
+def random_layer(subject: Subject, model: PreTrainedModel, tokens: int) -> LayerState:
+    """One layer of the model's shape, in its dtype and on its device, with random states."""
+    config = subject.config
+    heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    generator = torch.Generator().manual_seed(_SEED)
+
+    def states(heads: int) -> Tensor:
+        return torch.randn(heads, tokens, dim, generator=generator).to(model.dtype).to(model.device)
+
+    return LayerState(states(heads), states(kv_heads), states(kv_heads), 0, 1, dim**-0.5, torch.float32)
 
 
 def prefilled(subject: Subject, model: PreTrainedModel, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,19 @@ def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, p
         there = tmp_path / "cuda/tiny/tokens" / cell.name
         cpu, cuda = ([json.loads(line) for line in (folder / "records.0.jsonl").read_text().splitlines()] for folder in (cell, there))
         assert [(r["tokens"], r["kept_sha256"]) for r in cpu] == [(r["tokens"], r["kept_sha256"]) for r in cuda], cell.name
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_the_kernel_keeps_and_generates_the_same_as_torch(kvgauge: Command, prompts_file: Path, tmp_path: Path) -> None:
+    words = ("method=h2o", "budget=[32,48]", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=12", "model.device=cuda")
+    found = []
+    for way in ("torch", "triton"):
+        done = kvgauge(*words, f"engine.column_sums={way}", f"results_dir={tmp_path / way}")
+        assert done.code == 0, done.err
+        files = sorted((tmp_path / way).glob("tiny/tokens/*/records.0.jsonl"))
+        records = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        found.append([(record["tokens"], record["kept_sha256"]) for record in records])
+    assert found[0] and found[0] == found[1]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
