@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
+from harness import ranks
 from harness.attention import ENGINE, check_layers
 from harness.finite import all_finite, first_broken
 from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
@@ -41,7 +42,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kept:
-    """The entries that a plan kept.
+    """The entries that a plan kept; of a model whose heads several processes share, ``layers`` are of this process's, all else of all.
 
     Attributes:
         layers: one ``LayerKV`` per layer; emptied when decoding takes them over.
@@ -148,7 +149,7 @@ class _PrefillEngine:
             every_query = torch.cat([past.queries, every_query], dim=1)
             every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
         state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype)
-        self.full_bytes += state.keys.nbytes + state.values.nbytes
+        self.full_bytes += ranks.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
         if self._whole:
@@ -218,7 +219,7 @@ class _PrefillEngine:
             growing.ties.append(order.tied_heads(indices[:, : keep - ranking.window]))
         source = torch.arange(heads, device=indices.device)[:, None] // copies
         growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
-        growing.digest.update(indices.to(torch.int32).cpu().numpy().tobytes())
+        growing.digest.update(ranks.all_heads(indices.to(torch.int32)).cpu().numpy().tobytes())
 
 
 @torch.inference_mode()
@@ -268,9 +269,9 @@ def prefill(
             by_digest[sha256] = Kept(
                 layers=growing.layers,
                 entries=tuple(layer.keys.shape[1] for layer in growing.layers),
-                bytes=sum(layer.bytes for layer in growing.layers),
+                bytes=ranks.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
-                tied_heads=int(sum(int(ties) for ties in growing.ties)),
+                tied_heads=ranks.total(sum(int(ties) for ties in growing.ties)),
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), engine.full_bytes, broken)
