@@ -60,7 +60,7 @@ def _hydra_main(config: DictConfig) -> None:
     try:
         import_from(HydraConfig.get().searchpath)
         if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
-            raise ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out")
+            _report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
@@ -80,9 +80,10 @@ def _report(error: BaseException) -> NoReturn:
         message, code = f"a YAML file cannot be read ({error}): write plain values, without tags", ConfigError.exit_code
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
-    # torchrun gives every process the same words: the first one speaks for all, but for what only one can know.
+    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The others must not
+    # fail before it has spoken, as torchrun would end it.
     if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
-        raise SystemExit(code)
+        raise SystemExit(0)
     print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 

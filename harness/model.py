@@ -91,7 +91,9 @@ class ModelSpec:
         if self.tp_plan == "auto" and self.device_map is not None:
             raise ConfigError("model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them")
         if self.tp_plan == "auto" and self.device != "auto":
-            raise ConfigError(f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto")
+            raise ConfigError(
+                f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto"
+            )
         check_name(self.label, "model.name")
 
     @property
@@ -253,11 +255,11 @@ def check_against_stock(model: PreTrainedModel, name: str) -> None:
     layers = model.config.num_hidden_layers
     selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
     done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
-    heads = ranks.count() * done.kept[0].layers[0].keys.shape[0]
-    if ranks.count() > 1 and heads != kv_heads(model.config):
+    here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
+    if ranks.count() > 1 and ranks.count() * here != all_heads:
         raise ModelError(
-            f"model={name} ({model.config.model_type}): the plan of transformers leaves {heads} kv heads of {kv_heads(model.config)} in "
-            f"{ranks.count()} processes, so it does not share them: use model.tp_plan=null"
+            f"model={name} ({model.config.model_type}) has a tensor-parallel plan in transformers that gives each of {ranks.count()} processes "
+            f"{here} of its {all_heads} kv heads: use model.device_map=auto"
         )
     ours = [done.logits]
     forced = torch.full_like(done.logits, 0.0)

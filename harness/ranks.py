@@ -52,7 +52,8 @@ def joined(tp_plan: str | None) -> Iterator[None]:
     except KvgaugeError as error:
         if os.environ.get("RANK", "0") == "0":
             raise
-        raise SystemExit(error.exit_code) from error  # the first process has it, too, and tells of it
+        # The first process has it, too, and tells of it. It would be ended before if this one failed.
+        raise SystemExit(0) from error
     except RuntimeError as error:
         if not _LOST.search(str(error)):
             raise
@@ -72,13 +73,17 @@ def _join() -> None:
             f"model.tp_plan=auto needs the processes of torchrun ({missing[0]} is not set): torchrun --nproc-per-node 2 run.py "
             "model.tp_plan=auto …"
         )
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    _words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    together(_take_card)
+
+
+def _take_card() -> None:
     cards, here = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
     if torch.cuda.is_available():
         if here > cards:
             raise ConfigError(f"torchrun has started {here} processes for {cards} cards: use --nproc-per-node {cards} or fewer")
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    _words = dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def count() -> int:
