@@ -42,10 +42,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kept:
-    """The entries that a plan kept; of a model whose heads several processes share, ``layers`` are of this process's, all else of all.
+    """The entries that a plan kept.
 
     Attributes:
-        layers: one ``LayerKV`` per layer; emptied when decoding takes them over.
+        layers: one ``LayerKV`` per layer, of this process's heads; all else is of all heads. Emptied when decoding takes them over.
         entries: kept entries per layer.
         bytes: of all kept keys and values.
         sha256: hash of the kept indices of all layers and heads; "everything" is one hash whatever the heads.
