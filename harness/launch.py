@@ -71,8 +71,8 @@ def run(config: DictConfig) -> bool:
 
 def _run(config: DictConfig, stop: Stop) -> bool:
     console = Console(highlight=False)
-    tracker: Tracker = build(config.tracker)
     runs, suite = ranks.together(lambda: _runs(config))
+    tracker: Tracker = build(config.tracker)
     tasks = [prepare(run) for run in runs]
     if config.dry_run:
         for prepared in tasks:

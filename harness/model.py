@@ -110,9 +110,10 @@ class ModelSpec:
         return {"revision": self.revision, "trust_remote_code": False}
 
     def config(self) -> PretrainedConfig:
-        """The model's configuration, refused if its attention cannot be reproduced.
+        """The model's configuration, refused if its attention cannot be reproduced or its heads not be shared.
 
         Raises:
+            ConfigError: the processes of this run do not divide its kv heads.
             ModelError: it cannot be found or read, or is refused.
         """
         if self.is_local and not (Path(self.path) / "config.json").is_file():
@@ -193,6 +194,7 @@ class ModelSpec:
         """The model on its device, with the engine's attention installed and checked.
 
         Raises:
+            ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
             ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
                 does not come out as the stock attention does.
         """
@@ -221,9 +223,8 @@ class ModelSpec:
             )
         except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
-                raise ModelError(
-                    f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto"
-                ) from error
+                more = "more processes" if ranks.count() > 1 else "model.device_map=auto"
+                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
             raise ModelError(
                 f"model.path={self.path} cannot be loaded ({first_line(error)}): "
                 "kvgauge reads safetensors weights only and runs no code from a checkpoint"

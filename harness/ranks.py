@@ -88,22 +88,22 @@ def _take_card() -> None:
 
 def count() -> int:
     """Processes that share the model; 1 where none are joined."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    return dist.get_world_size() if are_joined() else 1
 
 
 def are_joined() -> bool:
-    """Whether torchrun's processes do this together."""
-    return dist.is_initialized()
+    """Whether this is done by the processes of torchrun together."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def is_first() -> bool:
     """Whether this process leads."""
-    return not dist.is_initialized() or dist.get_rank() == 0
+    return not are_joined() or dist.get_rank() == 0
 
 
 def name() -> str:
     """This process, in words."""
-    return f"process {dist.get_rank() if dist.is_initialized() else 0} of {count()}"
+    return f"process {dist.get_rank() if are_joined() else 0} of {count()}"
 
 
 def say(order: object) -> None:
