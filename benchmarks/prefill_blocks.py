@@ -38,7 +38,7 @@ def main() -> None:
     """Measure and print."""
     tokens, rounds = (int(word) for word in [*sys.argv[1:], *("4000", "5")[len(sys.argv) - 1 :]][:2])
     torch.set_num_threads(1)
-    spec = ModelSpec(str(ROOT / "models/tiny"), None, None, "float32", "cpu", None, "", None, None, {})
+    spec = ModelSpec(str(ROOT / "models/tiny"), None, None, "float32", "cpu", None, None, "", None, None, {})
     config = spec.config()
     model = spec.load(config)
     ids = torch.randint(2, config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from harness.build import ROOT
 from harness.catalog import SETTINGS
 from harness.commands import command_line
-from harness.errors import ConfigError, KvgaugeError, Stopped
+from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 from harness.guard import refuse_environment
 from harness.outside import import_from, search_path_words
 
@@ -59,6 +59,8 @@ def _hydra_main(config: DictConfig) -> None:
 
     try:
         import_from(HydraConfig.get().searchpath)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
+            _report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
@@ -78,6 +80,10 @@ def _report(error: BaseException) -> NoReturn:
         message, code = f"a YAML file cannot be read ({error}): write plain values, without tags", ConfigError.exit_code
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
+    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The others must not
+    # fail before it has spoken, as torchrun would end it.
+    if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
+        raise SystemExit(0)
     print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
     raise SystemExit(code)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness import ranks
 from harness.attention import ENGINE, check_layers
 from harness.finite import all_finite, first_broken, not_finite
 from harness.pool import KVPool, LayerKV
@@ -101,7 +102,7 @@ def decode(
             observe(step, batch, logits)
         if step < min_new_tokens:
             logits = logits.index_fill(1, stops, -torch.inf)
-        chosen = logits.argmax(-1)
+        chosen = ranks.from_first(logits.argmax(-1))
         for row, token, good, where in zip(batch, chosen.tolist(), finite, broken, strict=True):
             if row in finished:
                 continue

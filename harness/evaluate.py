@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from harness import ranks
 from harness.audit import audit, is_audited
 from harness.decode import Generated, Row, decode
 from harness.engine import EngineSettings, pauses
@@ -83,6 +84,7 @@ class Evaluator:
         self.prefilled_tokens = 0
         self.decoded = 0
         self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when the first batch is made
+        self._free = ranks.least(free_bytes(model.device)) if engine.width == "auto" else 0
         self._engine = engine
         self._chunk = engine.chunk_tokens
         self._pasts: list[Past] = []
@@ -115,7 +117,7 @@ class Evaluator:
             with suppress(BudgetError):  # an error record, no row
                 plans.append(variant.plan(tokens, self._model.config.num_hidden_layers))
         each = row_bytes(self._model, plans, tokens, self._task.max_new_tokens, self._selection) if plans else 1
-        width = rows_that_fit(free_bytes(self._model.device), each)
+        width = rows_that_fit(self._free, each)
         self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
         return width
 
@@ -126,7 +128,7 @@ class Evaluator:
         prefill, in pieces, each half as long as before. What is kept and generated stays the same.
 
         Raises:
-            EngineError: one variant of one prompt does not fit into memory.
+            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
         """
         try:
             return self._records(jobs)
@@ -134,6 +136,11 @@ class Evaluator:
             if not is_out_of_memory(error):
                 raise
             reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
+            if ranks.count() > 1:
+                raise EngineError(
+                    f"{ranks.name()} ran out of memory ({reason}), and the others cannot go back to do the batch in parts: use a smaller "
+                    "engine.width or engine.prefill_chunk"
+                ) from error
         # Outside the handler, so that the failed attempt's tensors are gone.
         self._pasts = []
         release()

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from harness import ranks
+
 
 def first_broken(model: PreTrainedModel, again: Callable[[], object], rows: int) -> list[str]:
     """Do a forward again whose logits were not finite, and watch the layers.
@@ -54,5 +56,5 @@ def not_finite(new_token: int, where: str | None, dtype: torch.dtype) -> str:
 
 def all_finite(rows: Tensor) -> Sequence[bool]:
     """Of [rows, numbers], which rows are."""
-    good: list[bool] = torch.isfinite(rows).all(-1).tolist()
+    good: list[bool] = ranks.from_first(torch.isfinite(rows).all(-1)).tolist()
     return good

@@ -11,6 +11,7 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from harness import ranks
 from harness.budget import parse_budgets
 from harness.build import build, build_task
 from harness.catalog import RUN_GROUPS, SETTINGS
@@ -23,10 +24,10 @@ from harness.preview import print_preview
 from harness.reader import read_grids, suites
 from harness.report import print_table, write_report
 from harness.runlog import read_runs
-from harness.runner import Counts, execute, has_more, result
+from harness.runner import Counts, execute, follow, has_more, result
 from harness.schema import Selection, SuiteResult
 from harness.shards import Shard
-from harness.signals import Stop
+from harness.signals import Relay, Stop
 from harness.suite_report import print_suite, write_suite_report
 from harness.task import Suite
 from harness.tracker import Tracker
@@ -56,19 +57,24 @@ def run(config: DictConfig) -> bool:
     Raises:
         KvgaugeError: it cannot be done; what was finished is kept.
     """
-    with Stop() as stop:
-        return _run(config, stop)
+    with ranks.joined(OmegaConf.select(config, "model.tp_plan")):
+        if ranks.is_first():
+            with Stop() as stop:
+                whole = _run(config, stop)
+            ranks.say(None)
+            return whole
+        with Relay() as relay:
+            runs, _ = ranks.together(lambda: _runs(config))
+            follow(runs, relay)
+    return True
 
 
 def _run(config: DictConfig, stop: Stop) -> bool:
     console = Console(highlight=False)
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    _check(values)
+    runs, suite = ranks.together(lambda: _runs(config))
     tracker: Tracker = build(config.tracker)
-    runs, suite = _runs(config, values)
     tasks = [prepare(run) for run in runs]
-    if values["dry_run"]:
+    if config.dry_run:
         for prepared in tasks:
             print_preview(prepared, console)
         return True
@@ -146,14 +152,19 @@ def _check(values: Mapping[Any, Any]) -> None:
             raise ConfigError(f"selection.{knob}={values['selection'][knob]} is unknown: use {' or '.join(choices)}")
 
 
-def _runs(config: DictConfig, values: Mapping[Any, Any]) -> tuple[list[Run], Suite | None]:
+def _runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
     """One run per task, and the suite that they belong to, if any."""
+    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    _check(values)
     # A preset may set knobs of a method that method= does not name; such a node has no target.
     methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
     variants = make_grid(methods, parse_budgets(values["budget"]))
     tasks, suite = build_task(config.task)
     reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
     engine, shard = EngineSettings(**values["engine"]), Shard(values["shard"], values["shards"])
+    if engine.time_limit_seconds is not None and ranks.count() > 1:
+        raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
     runs = [
         Run(
             reader=reader,

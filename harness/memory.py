@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from harness import ranks
 from harness.prefill import Plan
 from harness.schema import Selection
 
@@ -43,7 +44,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_tokens: int, selection: Selection) -> int:
-    """Bytes of keys and values that the rows of a prompt need while they decode, on average.
+    """Bytes of keys and values that the rows of a prompt need in one process while they decode, on average.
 
     Args:
         model: the model.
@@ -58,7 +59,7 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
     compressed = config.num_attention_heads if selection.granularity == "query_head" else kv_heads
     entries = sum((kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep)
     size: int = model.dtype.itemsize
-    return int(2 * entries * dim * size // len(plans))
+    return int(2 * entries * dim * size // len(plans) // ranks.count())
 
 
 def rows_that_fit(free: int, each: int) -> int:

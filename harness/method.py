@@ -18,6 +18,8 @@ from harness.rows import WeightReader
 class LayerState:
     """One prompt in one layer, as attention sees it: after the rotary embedding, keys not repeated.
 
+    With ``model.tp_plan=auto`` the heads are those of one process: some of the kv heads, and all query heads of each.
+
     Attributes:
         queries: [heads, tokens, head_dim].
         keys: [kv_heads, tokens, head_dim].

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from harness import ranks
 from harness.attention import install, refuse_config
 from harness.decode import Row, decode
 from harness.errors import ConfigError, ModelError
@@ -48,6 +49,7 @@ class ModelSpec:
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
+        tp_plan: null, or ``auto`` to share a model's heads among the processes of torchrun (needs a plan of transformers for the family).
         note: what a reader of the numbers must know.
         max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
             here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
@@ -64,6 +66,7 @@ class ModelSpec:
     dtype: str
     device: str
     device_map: str | None
+    tp_plan: str | None
     note: str
     max_prompt_tokens: int | Mapping[str, int] | None
     chat: bool | None
@@ -83,6 +86,14 @@ class ModelSpec:
                 raise ConfigError(f"model.{knob}={getattr(self, knob)} is not a text: give it one")
         if self.device_map not in (None, "auto"):
             raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
+        if self.tp_plan not in (None, "auto"):
+            raise ConfigError(f"model.tp_plan={self.tp_plan} is unknown: use null or auto")
+        if self.tp_plan == "auto" and self.device_map is not None:
+            raise ConfigError("model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them")
+        if self.tp_plan == "auto" and self.device != "auto":
+            raise ConfigError(
+                f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto"
+            )
         check_name(self.label, "model.name")
 
     @property
@@ -99,9 +110,10 @@ class ModelSpec:
         return {"revision": self.revision, "trust_remote_code": False}
 
     def config(self) -> PretrainedConfig:
-        """The model's configuration, refused if its attention cannot be reproduced.
+        """The model's configuration, refused if its attention cannot be reproduced or its heads not be shared.
 
         Raises:
+            ConfigError: the processes of this run do not divide its kv heads.
             ModelError: it cannot be found or read, or is refused.
         """
         if self.is_local and not (Path(self.path) / "config.json").is_file():
@@ -115,6 +127,8 @@ class ModelSpec:
                 f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE"
             ) from error
         refuse_config(config, self.label)
+        if ranks.count() > 1:
+            _refuse_shares(config, self.label)
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -180,12 +194,22 @@ class ModelSpec:
         """The model on its device, with the engine's attention installed and checked.
 
         Raises:
+            ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
             ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
                 does not come out as the stock attention does.
         """
         disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
+        if self.tp_plan is not None and not ranks.are_joined():
+            raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
+        model = ranks.together(lambda: self._loaded(config))
+        check_against_stock(model, self.label)
+        return model
+
+    def _loaded(self, config: PretrainedConfig) -> PreTrainedModel:
         device, dtype = choose_device(self.device), self.torch_dtype(config)
-        placement = {"device_map": "auto"} if self.device_map == "auto" else {}
+        placement: dict[str, Any] = {"device_map": "auto"} if self.device_map == "auto" else {}
+        if ranks.count() > 1:
+            placement = {"distributed_config": {"tp_plan": "auto"}}
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.path,
@@ -199,9 +223,8 @@ class ModelSpec:
             )
         except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
             if isinstance(error, torch.OutOfMemoryError):
-                raise ModelError(
-                    f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or model.device_map=auto"
-                ) from error
+                more = "more processes" if ranks.count() > 1 else "model.device_map=auto"
+                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
             raise ModelError(
                 f"model.path={self.path} cannot be loaded ({first_line(error)}): "
                 "kvgauge reads safetensors weights only and runs no code from a checkpoint"
@@ -214,7 +237,6 @@ class ModelSpec:
         if not placement:
             model.to(device)  # type: ignore[arg-type]
         model.train(False)
-        check_against_stock(model, self.label)
         return model
 
 
@@ -234,6 +256,12 @@ def check_against_stock(model: PreTrainedModel, name: str) -> None:
     layers = model.config.num_hidden_layers
     selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
     done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
+    if ranks.count() > 1 and ranks.count() * here != all_heads:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}) has a tensor-parallel plan in transformers that gives each of {ranks.count()} processes "
+            f"{here} of its {all_heads} kv heads: use model.device_map=auto"
+        )
     ours = [done.logits]
     forced = torch.full_like(done.logits, 0.0)
     forced[ids[-1]] = 1.0
@@ -259,7 +287,23 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
     """Bytes of one KV entry (a key and a value) of one head and layer, number of query heads, number of kv heads."""
     heads = config.num_attention_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * dim * dtype.itemsize, heads, getattr(config, "num_key_value_heads", None) or heads
+    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+
+
+def kv_heads(config: PretrainedConfig) -> int:
+    """Number of kv heads."""
+    return getattr(config, "num_key_value_heads", None) or int(config.num_attention_heads)
+
+
+def _refuse_shares(config: PretrainedConfig, name: str) -> None:
+    """Refuse a model whose heads the processes cannot share."""
+    if not getattr(config, "base_model_tp_plan", None):
+        raise ModelError(f"model={name} ({config.model_type}) has no tensor-parallel plan in transformers: use model.device_map=auto")
+    if kv_heads(config) % ranks.count():
+        raise ConfigError(
+            f"model={name} has {kv_heads(config)} kv heads, which {ranks.count()} processes cannot share evenly: use a --nproc-per-node that "
+            "divides them"
+        )
 
 
 def choose_device(device: str) -> torch.device:

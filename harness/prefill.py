@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
+from harness import ranks
 from harness.attention import ENGINE, check_layers
 from harness.engine import ColumnSumsBy
 from harness.finite import all_finite, first_broken
@@ -45,7 +46,7 @@ class Kept:
     """The entries that a plan kept.
 
     Attributes:
-        layers: one ``LayerKV`` per layer; emptied when decoding takes them over.
+        layers: one ``LayerKV`` per layer, of this process's heads; all else is of all heads. Emptied when decoding takes them over.
         entries: kept entries per layer.
         bytes: of all kept keys and values.
         sha256: hash of the kept indices of all layers and heads; "everything" is one hash whatever the heads.
@@ -159,7 +160,7 @@ class _PrefillEngine:
             every_query = torch.cat([past.queries, every_query], dim=1)
             every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
         state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._column_sums)
-        self.full_bytes += state.keys.nbytes + state.values.nbytes
+        self.full_bytes += ranks.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
         if self._whole:
@@ -229,7 +230,7 @@ class _PrefillEngine:
             growing.ties.append(order.tied_heads(indices[:, : keep - ranking.window]))
         source = torch.arange(heads, device=indices.device)[:, None] // copies
         growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
-        growing.digest.update(indices.to(torch.int32).cpu().numpy().tobytes())
+        growing.digest.update(ranks.all_heads(indices.to(torch.int32)).cpu().numpy().tobytes())
 
 
 @torch.inference_mode()
@@ -286,9 +287,9 @@ def prefill(
             by_digest[sha256] = Kept(
                 layers=growing.layers,
                 entries=tuple(layer.keys.shape[1] for layer in growing.layers),
-                bytes=sum(layer.bytes for layer in growing.layers),
+                bytes=ranks.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
-                tied_heads=int(sum(int(ties) for ties in growing.ties)),
+                tied_heads=ranks.total(sum(int(ties) for ties in growing.ties)),
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), engine.full_bytes, broken)

@@ -28,6 +28,8 @@ def provenance(device: str) -> dict[str, Any]:
     """
     import torch  # here, as reading results needs the fingerprint alone
 
+    from harness import ranks
+
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(sys.argv),
@@ -37,6 +39,7 @@ def provenance(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine() + " " + device,
+        "processes": ranks.count(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,14 @@ import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
+from harness import ranks
 from harness.aggregate import cell_summary
 from harness.evaluate import Evaluator
-from harness.prepare import Prepared, refreshed
+from harness.prepare import Prepared, Run, refreshed
 from harness.progress import Bar
 from harness.runlog import logged
 from harness.schema import Cell, CellResult, TaskResult
-from harness.signals import Stop
+from harness.signals import Relay, Stop
 from harness.store import CellWriter, count_lines
 from harness.task import published_examples
 
@@ -54,21 +55,46 @@ def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[li
         with _writers(prepared):
             pass  # a folder that cannot be written is found before the model is loaded
     counts, finished = Counts(), []
-    reader = tasks[0].run.reader
     missing = sum(len(prepared.jobs) for prepared in tasks)
-    model = reader.spec.load(reader.config) if missing else None
+    model = None
+    if missing:
+        ranks.say(("load",))
+        model = _load(tasks[0].run)
     with Bar(console, "prompts", missing) as bar:
-        for prepared in tasks:
+        for place, prepared in enumerate(tasks):
             with _writers(prepared) as writers:
                 current = refreshed(prepared)  # what others wrote until this process had the locks
                 bar.advance(len(prepared.jobs) - len(current.jobs))
                 if model is not None and current.jobs:
+                    ranks.say(("task", place))
                     counts = _compute(current, model, writers, counts, bar, stop)
                 if current.run.shard.count > 1:
                     current = refreshed(current)  # what the other shards wrote
                 _finish(current, writers)
                 finished.append(current)
     return finished, counts
+
+
+def follow(runs: Sequence[Run], relay: Relay) -> None:
+    """What ``execute`` is to a process that is not the first: compute, on its heads, what the first one says, and keep nothing of it.
+
+    Args:
+        runs: of one model, in the order of the first process's.
+        relay: signals, of which the first process hears after each batch.
+
+    Raises:
+        KvgaugeError: as in the first process, or memory ran out in this one.
+    """
+    while (order := ranks.hear()) is not None:
+        match order:
+            case ("load",):
+                model = _load(runs[0])
+            case ("task", place):
+                evaluator = _evaluator(runs[place], model, lambda _: None)
+            case ("batch", jobs, width):
+                evaluator.width = width
+                evaluator.records(jobs)
+                ranks.most(relay.heard[0] if relay.heard else 0)
 
 
 def result(prepared: Prepared) -> TaskResult:
@@ -127,17 +153,7 @@ def _compute(
         What was done before and now.
     """
     run, reader = prepared.run, prepared.run.reader
-    evaluator = Evaluator(
-        model,
-        run.model,
-        reader.tokenizer,
-        reader.end_ids,
-        run.task,
-        list(prepared.manifests),
-        run.selection,
-        run.engine,
-        bar.tell,
-    )
+    evaluator = _evaluator(run, model, bar.tell)
     counts = Counts()
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -165,6 +181,7 @@ def _compute(
         while jobs:
             with stop.finishing():
                 batch = evaluator.batch(jobs)
+                ranks.say(("batch", batch, evaluator.width))
                 for cell, records in evaluator.records(batch).items():
                     writers[cell].append(records)
                     prepared.records[cell].update({record.example_id: record for record in records})
@@ -172,6 +189,7 @@ def _compute(
                     counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
                 bar.advance(len(batch))
                 jobs = jobs[len(batch) :]
+                stop.learn(ranks.most(stop.heard))
     return Counts(
         before.prefills + evaluator.prefills,
         before.prompt_tokens + evaluator.prompt_tokens,
@@ -180,6 +198,15 @@ def _compute(
         before.generated_tokens + counts.generated_tokens,
         before.records + counts.records,
     )
+
+
+def _load(run: Run) -> PreTrainedModel:
+    return run.reader.spec.load(run.reader.config)
+
+
+def _evaluator(run: Run, model: PreTrainedModel, tell: Callable[[str], None]) -> Evaluator:
+    order, reader = [variant.cell for variant in run.variants], run.reader
+    return Evaluator(model, run.model, reader.tokenizer, reader.end_ids, run.task, order, run.selection, run.engine, tell)
 
 
 def _peak(device: torch.device) -> dict[str, Any]:

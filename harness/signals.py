@@ -57,6 +57,16 @@ class Stop:
         if self._number is not None:
             self._end(self._number)
 
+    @property
+    def heard(self) -> int:
+        """The number of the signal that came; 0 where none did."""
+        return self._number or 0
+
+    def learn(self, number: int) -> None:
+        """Hear what another process of the run has heard, while something is being finished."""
+        if self._number is None and number:
+            self._number = number
+
     def _heard(self, number: int, _: FrameType | None) -> None:
         # Not print: it may be what the signal has interrupted.
         if signal.SIGUSR2 in (number, self._number):
@@ -79,7 +89,7 @@ class Stop:
 
 
 class Relay:
-    """Collects signals as a context manager, for a process whose children do the work."""
+    """Collects signals as a context manager, for a process that passes them on."""
 
     def __init__(self) -> None:
         """Hear nothing yet."""

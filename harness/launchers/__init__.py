@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from harness.build import ROOT
@@ -43,6 +43,8 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     """
     if config.dry_run:
         raise ConfigError("dry_run=true plans a run and starts none: leave hydra/launcher out")
+    if OmegaConf.select(config, "model.tp_plan") is not None:
+        raise ConfigError("model.tp_plan=auto needs torchrun, which no launcher starts: start each shard with torchrun instead")
     console = Console(highlight=False)
     # Of Hydra's own words a job needs the one that says where methods lie; the others are of the multirun.
     places = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]

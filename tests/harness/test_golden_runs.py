@@ -172,7 +172,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Run, st
         if which == "part":
             folder = folders[name]
             drawn(name).save_pretrained(folder)
-        spec = ModelSpec(str(folder), name, None, "float32", "cpu", None, "", None, None, {})
+        spec = ModelSpec(str(folder), name, None, "float32", "cpu", None, None, "", None, None, {})
         return spec.load(spec.config())
 
     @lru_cache

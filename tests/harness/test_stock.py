@@ -42,7 +42,7 @@ def save(config: PretrainedConfig, folder: Path) -> None:
 
 
 def spec_of(folder: Path, dtype: str = "float32") -> ModelSpec:
-    return ModelSpec(str(folder), NAME, None, dtype, "cpu", None, "", None, None, {})
+    return ModelSpec(str(folder), NAME, None, dtype, "cpu", None, None, "", None, None, {})
 
 
 def load(folder: Path) -> PreTrainedModel:

@@ -1,0 +1,184 @@
+"""Tensor parallelism: the processes of one run, each with some of the model's heads. In a process alone, all here is what it is given.
+
+The first process, rank 0, leads: it alone reads and writes results, and says to the others what to compute. What spans heads is made of
+all of them, so that every process has the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
+
+T = TypeVar("T")
+
+# Of torchrun, to each of its processes.
+_FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# The others wait as long as the first one reads, scores and writes; that it is gone they hear from the system.
+_PATIENCE = timedelta(days=7)
+_LOST = re.compile(r"closed by peer|connection reset|broken pipe|connection refused|remote process exited", re.IGNORECASE)
+
+_words: Any = None  # the group for orders and numbers: gloo, whatever the model's is
+
+
+@contextmanager
+def joined(tp_plan: str | None) -> Iterator[None]:
+    """What is done within is done by all processes that torchrun started; by this one alone where there is no plan.
+
+    Args:
+        tp_plan: ``model.tp_plan``.
+
+    Raises:
+        ConfigError: torchrun has not started this process, or there are fewer cards than processes.
+        EngineError: another process ended before its time.
+    """
+    if tp_plan != "auto":
+        yield
+        return
+    try:
+        _join()
+        yield
+    except EngineError:
+        raise
+    except KvgaugeError as error:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        # The first process has it, too, and tells of it. It would be ended before if this one failed.
+        raise SystemExit(0) from error
+    except RuntimeError as error:
+        if not _LOST.search(str(error)):
+            raise
+        if not is_first():
+            raise SystemExit(EngineError.exit_code) from error  # whoever ended has said why
+        raise EngineError(
+            f"one of the {count()} processes of this run has ended: its own line says why; what is finished is kept, and the same command "
+            "goes on from there"
+        ) from error
+    dist.destroy_process_group()
+
+
+def _join() -> None:
+    global _words
+    if missing := [name for name in _FROM_TORCHRUN if name not in os.environ]:
+        raise ConfigError(
+            f"model.tp_plan=auto needs the processes of torchrun ({missing[0]} is not set): torchrun --nproc-per-node 2 run.py "
+            "model.tp_plan=auto …"
+        )
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
+    _words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    together(_take_card)
+
+
+def _take_card() -> None:
+    cards, here = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
+    if torch.cuda.is_available():
+        if here > cards:
+            raise ConfigError(f"torchrun has started {here} processes for {cards} cards: use --nproc-per-node {cards} or fewer")
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def count() -> int:
+    """Processes that share the model; 1 where none are joined."""
+    return dist.get_world_size() if are_joined() else 1
+
+
+def are_joined() -> bool:
+    """Whether this is done by the processes of torchrun together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def is_first() -> bool:
+    """Whether this process leads."""
+    return not are_joined() or dist.get_rank() == 0
+
+
+def name() -> str:
+    """This process, in words."""
+    return f"process {dist.get_rank() if are_joined() else 0} of {count()}"
+
+
+def say(order: object) -> None:
+    """Give the others an order; it is pickled."""
+    if count() > 1:
+        dist.broadcast_object_list([order], src=0, group=_words, device=torch.device("cpu"))
+
+
+def hear() -> Any:
+    """The next order."""
+    orders: list[Any] = [None]
+    dist.broadcast_object_list(orders, src=0, group=_words, device=torch.device("cpu"))
+    return orders[0]
+
+
+def together(work: Callable[[], T]) -> T:
+    """Do in every process what may fail in one of them: then it has failed in all, and the first one tells of it.
+
+    Args:
+        work: in which no process waits for another.
+
+    Raises:
+        KvgaugeError: of the first process that has one.
+    """
+    if count() == 1:
+        return work()
+    result: list[T] = []
+    failure = None
+    try:
+        result.append(work())
+    except Stopped:
+        raise
+    except KvgaugeError as error:
+        failure = error
+    failures: list[KvgaugeError | None] = [None] * count()
+    dist.all_gather_object(failures, failure, group=_words)
+    if first := next((error for error in failures if error is not None), None):
+        raise first
+    return result[0]
+
+
+def from_first(tensor: Tensor) -> Tensor:
+    """The first process's, which rounding cannot make another one elsewhere."""
+    if count() > 1:
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
+def all_heads(tensor: Tensor) -> Tensor:
+    """[heads, …] of this process to [all heads, …], in the order of the heads."""
+    if count() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(count())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def total(number: int) -> int:
+    """The sum over all processes."""
+    return _reduced(number, dist.ReduceOp.SUM)
+
+
+def least(number: int) -> int:
+    """The smallest of all processes."""
+    return _reduced(number, dist.ReduceOp.MIN)
+
+
+def most(number: int) -> int:
+    """The largest of all processes."""
+    return _reduced(number, dist.ReduceOp.MAX)
+
+
+def _reduced(number: int, by: Any) -> int:
+    if count() == 1:
+        return number
+    tensor = torch.tensor(number)
+    dist.all_reduce(tensor, by, group=_words)
+    return int(tensor)
