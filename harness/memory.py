@@ -1,9 +1,11 @@
-"""Memory: what is free, how many rows fit into it, and that it ran out."""
+"""Memory: what is free, what was held at most, how many rows fit, and that it ran out."""
 
 from __future__ import annotations
 
 import os
 import re
+import resource
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from harness import ranks
+from harness.model import entry_bytes
 from harness.prefill import Plan
 from harness.schema import Selection
 
@@ -43,6 +46,27 @@ def free_bytes(device: torch.device) -> int:
     return int(available[1]) * 1024 if available else os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let ``held_at_most`` begin at what is held now; of a process it cannot."""
+    if device.type == "cuda":
+        for card in range(torch.cuda.device_count()):
+            torch.cuda.reset_peak_memory_stats(card)
+
+
+def held_at_most(device: torch.device) -> int:
+    """Bytes held at most: of all CUDA devices together, or of the process on any other."""
+    if device.type == "cuda":
+        return sum(torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count()))
+    try:
+        # ru_maxrss would begin at what the parent held.
+        peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
+    except OSError:
+        peak = None
+    if peak:
+        return int(peak[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_tokens: int, selection: Selection) -> int:
     """Bytes of keys and values that the rows of a prompt need in one process while they decode, on average.
 
@@ -53,13 +77,10 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
         new_tokens: decoded at most.
         selection: how entries are picked.
     """
-    config = model.config
-    kv_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    compressed = config.num_attention_heads if selection.granularity == "query_head" else kv_heads
+    each, heads, kv_heads = entry_bytes(model.config, model.dtype)
+    compressed = heads if selection.granularity == "query_head" else kv_heads
     entries = sum((kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep)
-    size: int = model.dtype.itemsize
-    return int(2 * entries * dim * size // len(plans) // ranks.count())
+    return each * entries // len(plans) // ranks.count()
 
 
 def rows_that_fit(free: int, each: int) -> int:

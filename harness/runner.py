@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from transformers import PreTrainedModel
 
 from harness import ranks
 from harness.aggregate import cell_summary
 from harness.evaluate import Evaluator
+from harness.memory import held_at_most, reset_peak
 from harness.prepare import Prepared, Run, refreshed
 from harness.progress import Bar
 from harness.runlog import logged
@@ -155,8 +153,7 @@ def _compute(
     run, reader = prepared.run, prepared.run.reader
     evaluator = _evaluator(run, model, bar.tell)
     counts = Counts()
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    reset_peak(model.device)
 
     def now() -> dict[str, Any]:
         return {
@@ -165,7 +162,8 @@ def _compute(
             "rows": evaluator.decoded,
             "generated_tokens": counts.generated_tokens,
             "records": counts.records,
-            **_peak(model.device),
+            "peak_bytes": held_at_most(model.device),
+            "peak_of": "cuda" if model.device.type == "cuda" else "process",
         }
 
     known = {
@@ -207,10 +205,3 @@ def _load(run: Run) -> PreTrainedModel:
 def _evaluator(run: Run, model: PreTrainedModel, tell: Callable[[str], None]) -> Evaluator:
     order, reader = [variant.cell for variant in run.variants], run.reader
     return Evaluator(model, run.model, reader.tokenizer, reader.end_ids, run.task, order, run.selection, run.engine, tell)
-
-
-def _peak(device: torch.device) -> dict[str, Any]:
-    if device.type == "cuda":
-        return {"peak_bytes": sum(torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count())), "peak_of": "cuda"}
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"peak_bytes": kilobytes if sys.platform == "darwin" else 1024 * kilobytes, "peak_of": "process"}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import re
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -17,9 +14,9 @@ from transformers import PreTrainedModel
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.errors import EngineError
 from harness.grid import Variant
+from harness.memory import held_at_most, reset_peak
 
 _WARM_UP_TOKENS = 64
-_UNIT = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
 
 
 def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
@@ -52,25 +49,10 @@ def child() -> None:
     torch.set_num_threads(threads)
     model = subject.load()
     _work(subject, variants, _WARM_UP_TOKENS, model)
-    if model.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()  # to what is held now
-    before = _peak(model)
+    reset_peak(model.device)
+    before = held_at_most(model.device)
     _work(subject, variants, tokens, model)
-    print(_peak(model) - before)
-
-
-def _peak(model: PreTrainedModel) -> int:
-    """Bytes held at most on a CUDA device, elsewhere by the process."""
-    if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    try:
-        # ru_maxrss would begin at what the parent held, which may be more than a point needs.
-        peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
-    except OSError:
-        peak = None
-    if peak:
-        return int(peak[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _UNIT
+    print(held_at_most(model.device) - before)
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:
