@@ -24,6 +24,7 @@ from harness.commands import command_line
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.guard import refuse_environment
 from harness.outside import import_from, search_path_words
+from harness.text import plain
 
 _INTERRUPTED = 130
 
@@ -78,7 +79,7 @@ def _report(error: BaseException) -> NoReturn:
         message, code = f"a YAML file cannot be read ({error}): write plain values, without tags", ConfigError.exit_code
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
-    print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kvgauge: {plain(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 
