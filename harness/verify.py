@@ -91,15 +91,15 @@ def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Ver
     for result in grid.result.cells:
         cell, manifest, folder = result.cell, grid.manifests[result.cell], grid.folders[result.cell]
         verdict = verdicts[cell] = Verdict(cell, len(result.records))
+        task = recorded_task(manifest, folder)
         _check_fingerprint(manifest, verdict)
+        _check_metrics(manifest, task, verdict)
         variant = _variant(manifest, methods, verdict)
         if variant is not None:
             variants[cell] = variant
             verdict.compare("kept entries", ((r, _is_planned(r, variant)) for r in result.done))
             aliases = [r for r in result.done if r.alias_of in by_name]
             verdict.compare("aliases", ((r, _is_alias(r, by_name[str(r.alias_of)].get(r.example_id))) for r in aliases))
-        task = recorded_task(manifest, folder)
-        _check_metrics(manifest, task, verdict)
         verdict.compare("scores", ((r, _same(rescored(r, task).scores, r.scores)) for r in result.done))
         _check_summary(result, grid.result.metrics, read_scores(folder), verdict)
         if result.errors:
@@ -207,10 +207,9 @@ def with_model(grid: Grid, prepared: Prepared, evaluator: Evaluator, sample: int
     for cell, records in again.items():
         pairs = [(record, done[cell][record.example_id]) for record in records]
         of = f"of {len(pairs)} computed again"
-        for what, names in _COMPUTED.items():
-            verdicts[cell].compare(
-                what, ((old, all(_alike(getattr(new, name), getattr(old, name)) for name in names)) for new, old in pairs), of
-            )
+        for what, fields in _COMPUTED.items():
+            alike = ((old, all(_alike(getattr(new, name), getattr(old, name)) for name in fields)) for new, old in pairs)
+            verdicts[cell].compare(what, alike, of)
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
 
