@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
+from harness import build
+from harness.errors import ConfigError, DataError
 from tasks import longbench_files
 from tests.conftest import ROOT, Command
 
@@ -120,6 +121,24 @@ def test_nothing_below_the_top_of_a_manifests_task_is_called(
         refused = kvgauge(command, str(tmp_path / "results"))
         assert refused.code == 2 and refused.err.count("\n") == 1 and message in refused.err, (command, refused.err)
     assert not marker.exists()
+
+
+def test_what_the_yaml_of_a_task_calls_is_called_there_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf/task").mkdir(parents=True)
+    (tmp_path / "conf/task/own.yaml").write_text(
+        "_target_: types.SimpleNamespace\nname: own\npart: {_target_: types.SimpleNamespace, x: 1}\n"
+    )
+    (tmp_path / "conf/task/heir.yaml").write_text("defaults: [own]\nname: heir\n")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    part = {"_target_": "types.SimpleNamespace", "x": 2}
+    node = {"_target_": "types.SimpleNamespace", "name": "own", "part": part}
+    (made,), _ = build.recorded_tasks(node)
+    assert made.part.x == 2  # type: ignore[attr-defined]
+    for bad in ({"part": part | {"_target_": "builtins.dict"}}, {"other": part}, {"part": {"x": part}}):
+        with pytest.raises(ConfigError, match="would call what no YAML of conf calls there"):
+            build.recorded_tasks(node | bad)
+    with pytest.raises(ConfigError, match="no _target_"):
+        build.recorded_tasks({"name": "heir"})
 
 
 @pytest.mark.parametrize(
