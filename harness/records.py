@@ -24,6 +24,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "retention": _SHARE, "kept_bytes": _COUNT, "retention_bytes": _SHARE, "kept_sha256": _TEXT, "tied_heads": _COUNT,
     "alias_of": _TEXT, "audit": (dict, type(None)), "error": _TEXT,
 }  # fmt: skip
+_AUDIT: Mapping[str, tuple[type, ...]] = {"same": (bool,), "first_divergence": _COUNT, "margin": _SHARE}
 _LARGEST = 2**53
 """Of a number: what JSON's readers agree on."""
 _DEEPEST = 32
@@ -168,8 +169,8 @@ def _check(record: Record, twin: Record | None) -> None:
     if record.details and (twin is None or record.details is not twin.details) and not is_plain(record.details):
         raise Unfit("its details")
     if record.audit is not None:
-        same, place, margin = map(record.audit.get, ("same", "first_divergence", "margin"))
-        if type(same) is not bool or type(place) not in _COUNT or type(margin) not in _SHARE or not is_plain(record.audit):
+        fits = record.audit.keys() == _AUDIT.keys() and all(type(value) in _AUDIT[name] for name, value in record.audit.items())
+        if not fits or not is_plain(record.audit):
             raise Unfit("its audit")
 
 

@@ -39,7 +39,7 @@ def rescored(record: Record, task: Task) -> Record:
     example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
     try:
         return replace(record, scores=dict(task.score(example, record.text)))
-    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoreError(
             f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "
             "task's have: delete its line, and it is computed again"

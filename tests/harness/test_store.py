@@ -101,7 +101,7 @@ def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path,
         {"scores": {"s": 10**30}}, {"scores": {"s": True}}, {"group": {"length": [1]}}, {"group": {"length": "NAN"}}, {"references": [1]},
         {"prompt_ends": [1]}, {"tokens": ["a"]}, {"tokens": [-1]}, {"tokens": [1.5]}, {"tokens": [[1]]}, {"prompt_tokens": 1.5},
         {"prompt_tokens": 10**30}, {"kept_bytes": -1}, {"tied_heads": True}, {"details": {"x": "DEEP"}}, {"details": {"x": "DEEPER"}},
-        {"details": {"x": "NAN"}}, {"audit": {}}, {"audit": {"same": False, "margin": "x"}},
+        {"details": {"x": "NAN"}}, {"audit": {"same": False}}, {"audit": {}}, {"audit": {"same": False, "margin": "x"}},
     ],
 )  # fmt: skip
 def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(tmp_path: Path, changes: dict[str, object]) -> None:

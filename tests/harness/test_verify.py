@@ -12,9 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.errors import StoreError
-from harness.rescoring import rescored
-from harness.schema import Example, Record
 from harness.store import write_atomically
 from tests.conftest import ROOT, Command
 
@@ -196,17 +193,12 @@ def test_a_record_in_no_place_of_the_heatmap_is_named(kvgauge: Command, results:
         assert f"in {CELL} has no group 'depth', an axis of its task's heatmap" in refused.err
 
 
-@pytest.mark.parametrize("details", [{}, {"all_classes": 3}])
-def test_a_record_that_its_task_cannot_score_is_named(details: dict[str, object]) -> None:
-    class Classes:
-        name = "classes"
-
-        def score(self, example: Example, text: str | None) -> dict[str, float]:
-            return {"hits": float(text in example.details["all_classes"])}
-
-    record = Record("7", {}, ["a"], details, 3, "00", text="a")
-    with pytest.raises(StoreError, match="example '7' of task classes cannot be scored"):
-        rescored(record, Classes())  # type: ignore[arg-type]
+def test_a_record_that_its_task_cannot_score_is_named(kvgauge: Command, results: Path) -> None:
+    change(results, lambda record: record.update(references=[]))
+    for command in ("verify", "score"):
+        refused = kvgauge(command, str(results))
+        assert refused.code == 5 and refused.err.count("\n") == 1, refused.err
+        assert "of task needle cannot be scored (ZeroDivisionError)" in refused.err
 
 
 @pytest.mark.parametrize(
