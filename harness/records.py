@@ -25,7 +25,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "alias_of": _TEXT, "audit": (dict, type(None)), "error": _TEXT,
 }  # fmt: skip
 _AUDIT: Mapping[str, tuple[type, ...]] = {"same": (bool,), "first_divergence": _COUNT, "margin": _SHARE}
-_LARGEST = 2**53
+_NUMBERS = (float, int)
+_LEAST, _LARGEST = 2**-53, 2**53
 """Of a number: what JSON's readers agree on."""
 _DEEPEST = 32
 """Lists and objects within each other."""
@@ -151,33 +152,40 @@ def _check(record: Record, twin: Record | None) -> None:
     Raises:
         Unfit: with the first field.
     """
-    for name, least, largest in _RANGES:
-        if (value := getattr(record, name)) is not None and not least <= value <= largest:
-            raise Unfit(f"its {name}")
+    prompt, cut, share = record.prompt_tokens, record.tokens_before_truncation, record.retention
+    size, of_full, tied = record.kept_bytes, record.retention_bytes, record.tied_heads
+    # Written out: a loop over fields takes a tenth of all reading.
+    if not (
+        (prompt is None or 1 <= prompt <= _LARGEST)
+        and (cut is None or 1 <= cut <= _LARGEST)
+        and (share is None or _LEAST <= share <= 1)
+        and (size is None or 0 <= size <= _LARGEST)
+        and (of_full is None or 0 <= of_full <= _LARGEST)
+        and (tied is None or 0 <= tied <= _LARGEST)
+    ):
+        raise Unfit("one of its numbers")
     number: Any
     for number in record.scores.values():
-        if type(number) not in (float, int) or not -_LARGEST <= number <= _LARGEST:
+        if type(number) not in _NUMBERS or not -_LARGEST <= number <= _LARGEST:
             raise Unfit("its scores")
     if twin is None or record.group is not twin.group:
         for number in record.group.values():
-            if type(number) is not str and (type(number) not in (float, int) or not -_LARGEST <= number <= _LARGEST):
+            if type(number) is not str and (type(number) not in _NUMBERS or not -_LARGEST <= number <= _LARGEST):
                 raise Unfit("its group")
-    for name in ("references", "prompt_ends"):
-        texts = getattr(record, name)
-        if (twin is None or texts is not getattr(twin, name)) and any(type(text) is not str for text in texts):
-            raise Unfit(f"its {name}")
+    if twin is None or record.references is not twin.references:
+        for text in record.references:
+            if type(text) is not str:
+                raise Unfit("its references")
+    if twin is None or record.prompt_ends is not twin.prompt_ends:
+        for text in record.prompt_ends:
+            if type(text) is not str:
+                raise Unfit("its prompt_ends")
     if record.details and (twin is None or record.details is not twin.details) and not is_plain(record.details):
         raise Unfit("its details")
     if record.audit is not None:
         fits = record.audit.keys() == _AUDIT.keys() and all(type(value) in _AUDIT[name] for name, value in record.audit.items())
         if not fits or not is_plain(record.audit):
             raise Unfit("its audit")
-
-
-_RANGES = (
-    ("prompt_tokens", 1, _LARGEST), ("tokens_before_truncation", 1, _LARGEST), ("retention", 1 / _LARGEST, 1),
-    ("kept_bytes", 0, _LARGEST), ("retention_bytes", 0, _LARGEST), ("tied_heads", 0, _LARGEST),
-)  # fmt: skip
 
 
 def is_plain(values: object) -> bool:
