@@ -25,12 +25,6 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def plain(text: str) -> str:
-    """``text`` on one line, without characters that move a cursor, change colours or reverse the reading direction."""
-    line = " ".join(text.split())
-    return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
-
-
 def score(cell: CellResult, metric: Metric) -> float:
     """Mean of a metric on the scale 0-100; NaN without results."""
     return score_mean((r.scores.get(metric.name) for r in cell.done), metric.maximum)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from harness.errors import ConfigError, KvgaugeError
+from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
+if TYPE_CHECKING:
+    from harness.method import Method
+
 ROOT = Path(__file__).resolve().parents[1]
+_HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
+"""Keys by which ``instantiate`` makes something other than the value that stands there."""
 
 
 def build(node: Mapping[str, Any], whose: str = "") -> Any:
@@ -31,6 +36,8 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
         return instantiate(node, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
+        if isinstance(cause, Stopped):  # a signal that came meanwhile
+            raise cause from None
         if isinstance(cause, KvgaugeError):
             raise type(cause)(f"{whose}{cause}") from error
         reason = str(cause or error).strip().splitlines() or [""]
@@ -54,14 +61,68 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     """``build_task`` of a configuration that a results folder brings, which may come from anyone.
 
     Raises:
-        KvgaugeError: as ``build``, or the target is no task of ``conf/task``.
+        KvgaugeError: as ``build``, or it would call something that no file of ``conf/task`` calls at that place.
     """
-    known = {OmegaConf.to_container(OmegaConf.load(path)).get("_target_") for path in (ROOT / "conf/task").glob("*.yaml")}  # type: ignore[union-attr]
-    if node.get("_target_") not in known:
-        raise ConfigError(
-            f"the results name {str(node.get('_target_'))[:80]!r} as their task, which is none of conf/task: add its YAML there"
-        )
+    target = node.get("_target_")
+    if target is None:
+        raise ConfigError("the results do not say which task they are of (task_config has no _target_): restore their manifests")
+    files = [_called(OmegaConf.to_container(OmegaConf.load(path))) for path in (ROOT / "conf/task").glob("*.yaml")]
+    same = [called for called in files if called.get(("_target_",)) == target]
+    if not same:
+        raise ConfigError(f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: add its YAML there")
+    _check_recorded("task_config", node, same)
     return build_task(node)
+
+
+def recorded_method(target: str, label: str, knobs: Mapping[str, Any]) -> Method:
+    """The method that a results folder names.
+
+    Args:
+        target: its class, one that is known here.
+        label: its label.
+        knobs: its other fields, as the manifest has them, which may come from anyone.
+
+    Raises:
+        ConfigError: they do not make one, or would call something else.
+    """
+    _check_recorded("settings.method", knobs, [{}])  # they were fields of a dataclass, which are values
+    return cast("Method", build({"_target_": target, "label": label, **knobs}))
+
+
+_Place = tuple[str | int, ...]
+
+
+def _check_recorded(where: str, node: Mapping[str, Any], allowed: Sequence[Mapping[_Place, Any]]) -> None:
+    """Refuse what Hydra would do beyond making one object: calls below the top, and ``${...}``, by which a text can become a call.
+
+    Raises:
+        ConfigError: with the first such place.
+    """
+    called = _called(node)
+    if called not in allowed:
+        wrong = next((place for place in called if called[place] != allowed[0].get(place)), ("_target_",))
+        raise ConfigError(f"{_words(where, wrong)} of the results would call what no YAML of conf calls there: restore their manifests")
+    if texts := [place for place, value in _entries(node) if isinstance(value, str) and "${" in value]:
+        raise ConfigError(f"{_words(where, texts[0])} of the results is no value but asks for one by ${{...}}: restore their manifests")
+
+
+def _words(where: str, place: _Place) -> str:
+    return ".".join([where, *(str(part)[:40] for part in place[:4])])
+
+
+def _called(node: Any) -> dict[_Place, Any]:
+    """What of a configuration lets Hydra call something, by its place."""
+    return {place: value for place, value in _entries(node) if place[-1] in _HYDRA}
+
+
+def _entries(node: Any) -> Iterator[tuple[_Place, Any]]:
+    """Every value of every depth with its place, containers included."""
+    waiting: list[tuple[_Place, Any]] = [((), node)]
+    while waiting:
+        place, of = waiting.pop()
+        for key, value in of.items() if isinstance(of, Mapping) else enumerate(of) if isinstance(of, list | tuple) else ():
+            yield (*place, key), value
+            waiting.append(((*place, key), value))
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.aggregate import plain
 from harness.budget import parse_budget
 from harness.compare import Comparison, Row
 from harness.means import mean
@@ -16,6 +15,7 @@ from harness.published import Claim, claims
 from harness.report import DASH, number, percent
 from harness.schema import Record
 from harness.sheet import Section, Sheet
+from harness.text import plain
 
 _SAYS = "papers say"
 

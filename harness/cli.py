@@ -24,6 +24,7 @@ from harness.commands import command_line
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 from harness.guard import refuse_environment
 from harness.outside import import_from, search_path_words
+from harness.text import plain
 
 _INTERRUPTED = 130
 
@@ -84,7 +85,7 @@ def _report(error: BaseException) -> NoReturn:
     # fail before it has spoken, as torchrun would end it.
     if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
         raise SystemExit(0)
-    print(f"kvgauge: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kvgauge: {plain(message)}", file=sys.stderr)
     raise SystemExit(code)
 
 

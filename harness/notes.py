@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from harness.aggregate import plain
 from harness.intervals import FEWEST
 from harness.schema import CellResult, Json, TaskResult
+from harness.text import plain
 
 
 def cell_notes(cells: Iterable[CellResult]) -> list[str]:

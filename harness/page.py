@@ -16,7 +16,7 @@ from pathlib import Path
 import jinja2
 import pandas as pd
 
-from harness.aggregate import plain, table
+from harness.aggregate import table
 from harness.files import write_atomically
 from harness.notes import cell_notes, error_notes, published_notes
 from harness.page_charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
@@ -26,6 +26,7 @@ from harness.reader import Grid
 from harness.schema import SuiteResult, TaskResult
 from harness.sheet import Sheet
 from harness.suite_report import curve_of, headline, suite_table
+from harness.text import plain
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _ALL = 100.0

@@ -16,11 +16,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
-from harness.aggregate import plain
 from harness.colours import colour_of
 from harness.plot import Curve, apart, axis_title, mean_title, ordered, panel_rows, pivot
 from harness.report import interval, number
 from harness.schema import CellResult, TaskResult
+from harness.text import plain
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 44

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from harness.aggregate import full_cache, plain
+from harness.aggregate import full_cache
 from harness.schema import Record, TaskResult
+from harness.text import plain
 
 BLOCK = 20
 """Examples whose texts are unpacked together."""

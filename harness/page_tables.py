@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.aggregate import plain
 from harness.budget import parse_budget
 from harness.intervals import LEVEL
 from harness.report import DASH, interval, number, percent
 from harness.schema import Manifest, TaskResult
 from harness.sheet import Section
+from harness.text import plain
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.aggregate import plain
 from harness.build import build_task
 from harness.compare_report import of, signed
 from harness.errors import ConfigError, StoreError
@@ -19,6 +18,7 @@ from harness.reader import Grid
 from harness.report import DASH, interval, number
 from harness.schema import Cell, CellResult, Record
 from harness.sheet import Section, Sheet
+from harness.text import plain
 
 _OTHER = " (other prompt)"
 

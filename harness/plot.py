@@ -21,10 +21,11 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from harness.aggregate import full_cache, plain, score, table
+from harness.aggregate import full_cache, score, table
 from harness.colours import colour_of
 from harness.means import MISSING
 from harness.schema import CellResult, Metric, TaskResult
+from harness.text import plain
 
 DPI = 150
 _AXIS_TITLES = {"length": "prompt tokens requested", "depth": "depth %"}

@@ -78,6 +78,7 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
     _check_alike(cells)
     examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
     first = cells[0][0]
+    _check_axes(first, records)
     result = TaskResult(
         model=first.model,
         task=first.task,
@@ -89,6 +90,22 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
         published=first.published,
     )
     return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
+
+
+def _check_axes(first: Manifest, records: Mapping[Cell, Mapping[str, Record]]) -> None:
+    """Refuse records that stand nowhere in the heatmap of their task.
+
+    Raises:
+        StoreError: with the first of them.
+    """
+    axes = set(first.heatmap_axes or ())
+    for cell, of in records.items():
+        if lacking := next((record for record in of.values() if not axes <= record.group.keys()), None):
+            raise StoreError(
+                f"example {lacking.example_id!r} in {first.model}/{first.task}/{cell.name} has no group "
+                f"{min(axes - lacking.group.keys())!r}, an axis of its task's heatmap: restore the manifest, or delete the record's line, "
+                "and the example is computed again"
+            )
 
 
 def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:

@@ -19,11 +19,12 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.aggregate import breakdown, full_cache, plain, table
+from harness.aggregate import breakdown, full_cache, table
 from harness.intervals import LEVEL
 from harness.notes import cell_notes, error_notes, published_notes
 from harness.plot import heatmap, summary
 from harness.schema import TaskResult
+from harness.text import plain
 
 DASH = "–"
 SAME_AS = "same as: kept exactly the entries of that cell in every example, so it was decoded once for both."

@@ -29,11 +29,21 @@ def recorded_task(manifest: Manifest, folder: Path) -> Task:
 
 
 def rescored(record: Record, task: Task) -> Record:
-    """A record with the scores that the task gives its text now; an error record as it is."""
+    """A record with the scores that the task gives its text now; an error record as it is.
+
+    Raises:
+        StoreError: the task cannot score it.
+    """
     if record.error is not None:
         return record
     example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
-    return replace(record, scores=dict(task.score(example, record.text)))
+    try:
+        return replace(record, scores=dict(task.score(example, record.text)))
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "
+            "task's have: delete its line, and it is computed again"
+        ) from error
 
 
 def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) -> Manifest:

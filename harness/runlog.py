@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import shlex
 import socket
 import sys
@@ -12,11 +14,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import Stopped, StoreError
+from harness.records import MAX_RECORD_BYTES
 from harness.shards import Worker
+
+_OUTCOMES = ("running", "done", "stopped", "failed")
+_KINDS: Mapping[str, type | tuple[type, ...]] = {"str": str, "Literal": str, "int": int, "float": (int, float), "tuple": tuple}
 
 
 @dataclass(frozen=True)
@@ -122,16 +129,34 @@ def read_runs(folder: Path) -> list[RunLine]:
     Args:
         folder: the task's.
     """
-    known = {field.name for field in fields(RunLine)}
     runs: dict[tuple[str, str, int, str], RunLine] = {}
     for path in sorted(folder.glob("runs.*.jsonl")):
-        with suppress(OSError):
-            for line in path.read_text("utf-8", "replace").splitlines():
-                with suppress(ValueError, TypeError, AttributeError):
-                    values = {name: value for name, value in json.loads(line).items() if name in known}
-                    run = RunLine(**values | {"cells": tuple(values["cells"])})
+        with suppress(OSError), path.open("rb") as file:
+            for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
+                with suppress(ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
+                    run = _run(json.loads(line.decode("utf-8", "replace")))
                     runs[run.worker, run.host, run.pid, run.started] = run
     return sorted(runs.values(), key=lambda run: run.started)
+
+
+def _run(values: Mapping[str, Any]) -> RunLine:
+    """A line's run.
+
+    Raises:
+        Exception: the line is none.
+    """
+    known = {field.name: str(field.type).partition("[")[0] for field in fields(RunLine)}
+    run = RunLine(**{name: value for name, value in values.items() if name in known} | {"cells": tuple(values["cells"])})
+    for name, kind in known.items():
+        value = getattr(run, name)
+        if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
+            raise TypeError
+        if isinstance(value, int | float) and not 0 <= value < 2**63:
+            raise ValueError
+    whole = all(isinstance(cell, str) for cell in run.cells) and re.fullmatch(r"\d+(of\d+)?", run.worker, re.ASCII)
+    if not whole or run.outcome not in _OUTCOMES or not math.isfinite(run.start_seconds):
+        raise ValueError
+    return run
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from harness.aggregate import plain
 from harness.report import escape_markdown, markdown_table, rich_table
+from harness.text import plain
 
 
 @dataclass(frozen=True)

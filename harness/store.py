@@ -26,7 +26,7 @@ from harness.errors import ConfigError, StoreError
 from harness.files import failed, write_atomically
 from harness.locks import Claim
 from harness.names import check_name
-from harness.records import has_records, read_records, stamp
+from harness.records import MAX_RECORD_BYTES, Unfit, has_records, is_plain, read_records, stamp
 from harness.schema import Cell, Manifest, Record
 from harness.shards import ALONE, Worker
 
@@ -46,12 +46,15 @@ def read_manifest(folder: Path) -> Manifest | None:
     """
     path = folder / _MANIFEST
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        for name in (values["model"], values["task"], values["cell"]["label"]):
+        values = _read_json(path)
+        manifest = Manifest(**values | {"cell": Cell(**values["cell"])})
+        _check_fields(manifest)
+        suite = manifest.task_config["name"]  # or the task itself
+        for name in (manifest.model, manifest.task, manifest.cell.label, suite):
             check_name(name, f"a name in {path}")
-        check_name(values["task_config"].get("name", "task"), f"a name in {path}")  # a suite's, which is a folder of the report
-        parse_budget(values["cell"]["budget"])
-        return Manifest(**values | {"cell": Cell(**values["cell"])})
+        if parse_budget(manifest.cell.budget).text != manifest.cell.budget:
+            raise Unfit("its cell.budget")
+        return manifest
     except FileNotFoundError:
         if has_records(folder):
             raise StoreError(
@@ -60,10 +63,69 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise failed(path, "read", error) from error
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+    except Unfit as error:
+        raise StoreError(f"{path} cannot be read ({error}): restore it, or delete the folder to compute the cell again") from error
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError, RecursionError) as error:
         raise StoreError(
             f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
         ) from error
+
+
+def _check_fields(manifest: Manifest) -> None:
+    """Whether a manifest's fields are of the kinds that ``Manifest`` says.
+
+    Raises:
+        Unfit: with the first that is not.
+    """
+    axes, published = manifest.heatmap_axes, manifest.published
+    fits = {
+        "cell": isinstance(manifest.cell.label, str) and isinstance(manifest.cell.budget, str),
+        "place": _is_count(manifest.place),
+        "settings": isinstance(manifest.settings, dict),
+        "metrics": isinstance(manifest.metrics, list) and all(map(_is_metric, manifest.metrics)),
+        "heatmap_axes": axes is None or (isinstance(axes, list) and len(axes) == 2 and all(isinstance(axis, str) for axis in axes)),
+        "note": isinstance(manifest.note, str),
+        "task_config": isinstance(manifest.task_config, dict),
+        "provenance": isinstance(manifest.provenance, dict),
+        "breakdown": manifest.breakdown is None or isinstance(manifest.breakdown, str),
+        "published": published is None or _is_count(published),
+    }
+    if wrong := [name for name, fit in fits.items() if not fit]:
+        raise Unfit(f"its {wrong[0]}")
+    parts = {f"settings.{name}": manifest.settings.get(name, {}) for name in ("model", "task", "method", "selection")}
+    parts["provenance.packages"] = manifest.provenance.get("packages", {})
+    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
+        raise Unfit(f"its {wrong[0]}")
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
+
+
+def _is_metric(metric: object) -> bool:
+    if not isinstance(metric, dict) or metric.keys() != {"name", "title", "maximum"}:
+        return False
+    texts = isinstance(metric["name"], str) and isinstance(metric["title"], str)
+    return texts and type(metric["maximum"]) in (int, float) and 0 < metric["maximum"] < 2**53
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file that holds one object; never more of it than a record may have.
+
+    Raises:
+        OSError, RecursionError: it cannot be read.
+        TypeError, ValueError: it holds something else, or too much.
+    """
+    with path.open("rb") as file:
+        text = file.read(MAX_RECORD_BYTES + 1)
+    if len(text) > MAX_RECORD_BYTES:
+        raise Unfit(f"more than {MAX_RECORD_BYTES} bytes")
+    values = json.loads(text.decode("utf-8"))
+    if not isinstance(values, dict):
+        raise TypeError
+    if not is_plain(values):
+        raise Unfit("a number that is none, or lists in lists without end")
+    return values
 
 
 def read_scores(folder: Path) -> dict[str, Any] | None:
@@ -73,15 +135,12 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
         StoreError: they cannot be read.
     """
     try:
-        values = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise TypeError
-        return values
+        return _read_json(folder / _SCORES)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise failed(folder / _SCORES, "read", error) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from harness.aggregate import alias_of, breakdown, full_cache, plain
+from harness.aggregate import alias_of, breakdown, full_cache
 from harness.intervals import LEVEL, TaskDraws, average, columns
 from harness.means import mean
 from harness.notes import cell_notes, error_notes, published_notes
@@ -37,6 +37,7 @@ from harness.report import (
     rich_table,
 )
 from harness.schema import Cell, CellResult, Record, SuiteResult, TaskResult
+from harness.text import plain
 
 _KEYS = ["method", "budget"]
 _DIFFERENCE, _ITS_INTERVAL, _INTERVAL = "difference to the full cache", f"its {LEVEL} % interval", f"{LEVEL} % interval"

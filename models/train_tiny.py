@@ -21,7 +21,7 @@ from models.recipe.tokenizer import train_tokenizer
 from models.recipe.train import Stage, State, make_model, train
 
 ROOT = Path(__file__).resolve().parents[1]
-OmegaConf.register_new_resolver("root", lambda path: str(ROOT / path.lstrip("/")), replace=True)
+OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
 
 @hydra.main(version_base=None, config_path="../conf/train", config_name="tiny")

@@ -18,6 +18,7 @@ from harness.records import read_records
 from harness.runlog import RunLine, read_runs
 from harness.schema import Cell
 from harness.store import read_manifest, scores_lack
+from harness.text import plain
 
 HELP = "Tell which cells of a results folder are whole, who is at work on them, and what lies still."
 
@@ -73,11 +74,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         states = _cells(folder, runs)
         found = _workers(folder, runs)
         for row in _cell_rows(states):
-            cells.add_row(Text(name), *map(Text, row))
+            cells.add_row(*map(_shown, (name, *row)))
         for of in found:
             rate = f"{of.examples_per_minute:.1f}" if of.examples_per_minute else "–"
             last = f"{_ago(time.time() - of.written)} ago" if of.written else "–"
-            workers.add_row(*map(Text, (name, _who(of.run), of.state, str(of.records), rate, last)))
+            workers.add_row(*map(_shown, (name, _who(of.run), of.state, str(of.records), rate, last)))
         findings += _findings(name, folder, states, found)
     console.print(cells)
     if workers.row_count:
@@ -85,7 +86,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.print(workers)
     console.print()
     for line in findings or ["everything is whole"]:
-        console.print(f"- {line}" if findings else line, markup=False, soft_wrap=True)
+        console.print(plain(f"- {line}" if findings else line), markup=False, soft_wrap=True)
 
 
 def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
@@ -156,6 +157,10 @@ def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Se
     if failed := [state.cell.name for state in states if state.errors]:
         lines.append(f"{name}: errors in {_some(failed)}: retry_errors=true with the same command computes them again")
     return lines
+
+
+def _shown(value: str) -> Text:
+    return Text(plain(value))
 
 
 def _who(run: RunLine) -> str:

@@ -6,13 +6,15 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from harness.build import build, composed
 from harness.catalog import choices
+from harness.commands.score import parse_settings
 from harness.engine import EngineSettings
-from harness.errors import ConfigError, DataError, KvgaugeError, ModelError
+from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.evaluate import Evaluator
 from harness.grid import Variant
 from harness.outside import import_from, method_folders
@@ -20,6 +22,7 @@ from harness.prepare import Reader, read_model
 from harness.reader import Grid, read_grids
 from harness.rescoring import recorded_task
 from harness.schema import Cell
+from harness.text import plain
 from harness.verify import Verdict, prepared_again, with_data, with_model, without_model
 
 HELP = (
@@ -39,7 +42,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KNOB=VALUE",
-        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name)",
+        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name); "
+        "task.KNOB=VALUE where later runs asked for more examples",
     )
     parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
 
@@ -52,7 +56,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     """
     if arguments.sample < 0:
         raise ConfigError(f"--sample {arguments.sample} is below 0: give a number of examples")
-    if wrong := [word for word in arguments.set if not word.startswith(("model=", "model.", "engine."))]:
+    asked = parse_settings([word for word in arguments.set if word.startswith("task.")])
+    words = [word for word in arguments.set if not word.startswith("task.")]
+    if wrong := [word for word in words if not word.startswith(("model=", "model.", "engine."))]:
         raise ConfigError(f"--set {wrong[0]} is no setting of the model or the engine: give, for example, --set model.path=<folder>")
     elsewhere = method_folders(arguments.method_path)
     import_from(elsewhere)
@@ -62,14 +68,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         verdicts, variants = without_model(grid, methods)
         if variants:
             try:
-                _with_model(grid, variants, verdicts, arguments.set, arguments.sample)
+                _with_model(grid, variants, verdicts, words, asked, arguments.sample)
             except (ModelError, DataError, ConfigError) as error:
                 if arguments.sample or arguments.set:
                     raise
                 for cell in variants:
                     verdicts[cell].open.append(f"settings and prompts: {error}")
         for verdict in verdicts.values():
-            console.print(_line(grid, verdict), markup=False, soft_wrap=True)
+            console.print(plain(_line(grid, verdict)), markup=False, soft_wrap=True)
         count += len(verdicts)
         wrong_cells += sum(bool(verdict.wrong) for verdict in verdicts.values())
         open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
@@ -80,7 +86,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     console.print(f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else ""))
 
 
-def _with_model(grid: Grid, variants: Mapping[Cell, Variant], verdicts: Mapping[Cell, Verdict], words: Sequence[str], sample: int) -> None:
+def _with_model(
+    grid: Grid,
+    variants: Mapping[Cell, Variant],
+    verdicts: Mapping[Cell, Verdict],
+    words: Sequence[str],
+    asked: Mapping[str, Any],
+    sample: int,
+) -> None:
     """What needs the model's files and, for a sample, its weights.
 
     Raises:
@@ -88,7 +101,7 @@ def _with_model(grid: Grid, variants: Mapping[Cell, Variant], verdicts: Mapping[
     """
     reader, engine = _reader(grid, words)
     model = reader.spec.load(reader.config) if sample else None
-    for prepared in prepared_again(grid, variants, reader, engine):
+    for prepared in prepared_again(grid, variants, reader, engine, asked):
         with_data(grid, prepared, verdicts)
         if model is not None:
             run = prepared.run
@@ -109,6 +122,8 @@ def _reader(grid: Grid, words: Sequence[str]) -> tuple[Reader, EngineSettings]:
         words = [f"model={presets[0]}", *words]
     manifest, folder = next((grid.manifests[cell], grid.folders[cell]) for cell in grid.manifests)
     dtype = manifest.settings.get("model", {}).get("dtype")
+    if dtype is not None and not re.fullmatch(r"\w+", str(dtype)):  # it becomes a word of a command line
+        raise StoreError(f"model.dtype in the manifest of {folder} is not one: restore the manifest")
     config = composed(*words, *([f"model.dtype={dtype}"] if dtype else []), f"model.name={name}")
     engine = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
     return read_model(build(config.model), recorded_task(manifest, folder).needs_tokenizer), engine
@@ -122,4 +137,5 @@ def _line(grid: Grid, verdict: Verdict) -> str:
             *([f"not told: {', '.join(verdict.open)}"] if verdict.open else []),
         ]
     )
-    return f"{grid.result.model}/{grid.result.task}/{verdict.cell.name}: {verdict.records} records; {told}"
+    of = "" if verdict.examples is None else f" of {verdict.examples} examples of the task"
+    return f"{grid.result.model}/{grid.result.task}/{verdict.cell.name}: {verdict.records} records{of}; {told}"

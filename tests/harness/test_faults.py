@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from harness import cli
+from harness.build import build
 from harness.commands import status
+from harness.errors import Stopped
 from harness.evaluate import Evaluator, Job
 from harness.locks import at_work
 from harness.runlog import read_runs
@@ -104,6 +106,15 @@ def test_a_signal_lets_the_batch_finish_and_the_same_command_goes_on(
     assert [run.outcome for run in read_runs(tmp_path / "results/tiny/tokens")] == ["stopped"]
     assert signal.getsignal(number) is before
     goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
+
+
+def stopped() -> None:
+    raise Stopped(signal.SIGTERM)
+
+
+def test_a_signal_while_objects_are_made_stays_one() -> None:
+    with pytest.raises(Stopped, match="SIGTERM"):
+        build({"_target_": f"{__name__}.stopped"})
 
 
 def test_a_signal_ends_a_multirun_and_not_one_of_its_jobs(
@@ -331,3 +342,32 @@ def test_the_run_log_survives_a_torn_line_and_says_what_a_run_took(kvgauge: Comm
     assert (run.outcome, run.prompts, run.prefills, run.rows, run.records, run.width) == ("done", 4, 4, 8, 8, 1)
     assert run.peak_bytes > 2**20 and run.peak_of == "process" and run.tokens_per_second > 0
     assert run.prefilled_tokens == 40 + 64 + 65 + 100
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"worker": 1}, {"worker": "../0"}, {"worker": "x\0y"}, {"started": 5}, {"started": "garbage"}, {"seconds": "x"}, {"seconds": -1},
+        {"records": "x"}, {"records": True}, {"cells": 5}, {"cells": [1]}, {"outcome": 3}, {"outcome": "zz"}, {"examples": "x"},
+        {"pid": "1"}, {"host": 1}, {"device": 1}, {"peak_of": 1},
+    ],
+)  # fmt: skip
+def test_a_line_of_the_run_log_that_is_none_is_left_out(tmp_path: Path, changes: dict[str, object]) -> None:
+    good = {
+        "worker": "0", "command": "x", "host": "h", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "cells": ["snapkv-32"], "examples": 1,
+        "prompts": 1, "records_before": 0, "device": "cpu", "width": 1, "outcome": "done", "seconds": 1.5,
+    }  # fmt: skip
+    bad = ["[" * 100_000, "[]", "3", '{"cells": "x"}', json.dumps(good | {"pid": 2} | changes)]
+    (tmp_path / "runs.0.jsonl").write_text("\n".join([*bad, json.dumps(good)]) + "\n")
+    assert [(run.pid, run.seconds) for run in read_runs(tmp_path)] == [(1, 1.5)]
+
+
+def test_a_bad_line_of_the_run_log_stops_neither_status_nor_a_run(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+    assert kvgauge(*words).code == 0
+    log = tmp_path / "results/tiny/tokens/runs.9.jsonl"
+    first = json.loads(log.with_name("runs.0.jsonl").read_text().splitlines()[0])
+    log.write_text(
+        "\n".join(["[" * 100_000, *(json.dumps(first | {"pid": 1} | bad) for bad in ({"started": 5}, {"records": "x"}, {"outcome": 3}))])
+    )
+    assert kvgauge("status", str(tmp_path / "results")).out.rstrip().endswith("everything is whole")
+    assert kvgauge(*words).code == 0

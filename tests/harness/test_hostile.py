@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import DataError
+from harness import build
+from harness.errors import ConfigError, DataError
 from tasks import longbench_files
 from tests.conftest import ROOT, Command
 
@@ -91,10 +92,90 @@ def test_a_target_in_a_manifest_is_not_called(kvgauge: Command, words: tuple[str
     assert not marker.exists()
 
 
+CALLS = {"_target_": "os.mkdir", "path": "MARKER"}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"stop": CALLS}, "task_config.stop._target_ of the results would call"),
+        ({"x": [{"y": CALLS}]}, "task_config.x.0.y._target_ of the results would call"),
+        ({"x": {"_recursive_": False}}, "task_config.x._recursive_ of the results would call"),
+        ({"_args_": [CALLS]}, "of the results would call"),
+        ({"_partial_": True}, "task_config._partial_ of the results would call"),
+        ({"stop": "${oc.create:{_target_:os.mkdir,path:MARKER}}"}, "task_config.stop of the results is no value"),
+        ({"_target_": None, "stop": CALLS}, "task_config has no _target_"),
+    ],
+)
+def test_nothing_below_the_top_of_a_manifests_task_is_called(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    assert kvgauge(*words).code == 0
+    path, marker = tmp_path / "results/tiny/tokens/snapkv-32/manifest.json", tmp_path / "ran"
+    manifest = json.loads(path.read_text())
+    config = json.loads(json.dumps(config).replace("MARKER", str(marker)))
+    # Another name than the task's makes the report look for its suite.
+    manifest["task_config"] |= {"name": "suite", **config}
+    path.write_text(json.dumps(manifest))
+    for command in ("report", "score", "verify"):
+        refused = kvgauge(command, str(tmp_path / "results"))
+        assert refused.code == 2 and refused.err.count("\n") == 1 and message in refused.err, (command, refused.err)
+    assert not marker.exists()
+
+
+def test_what_the_yaml_of_a_task_calls_is_called_there_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "conf/task").mkdir(parents=True)
+    (tmp_path / "conf/task/own.yaml").write_text(
+        "_target_: types.SimpleNamespace\nname: own\npart: {_target_: types.SimpleNamespace, x: 1}\n"
+    )
+    (tmp_path / "conf/task/heir.yaml").write_text("defaults: [own]\nname: heir\n")
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    part = {"_target_": "types.SimpleNamespace", "x": 2}
+    node = {"_target_": "types.SimpleNamespace", "name": "own", "part": part}
+    (made,), _ = build.recorded_tasks(node)
+    assert made.part.x == 2  # type: ignore[attr-defined]
+    for bad in ({"part": part | {"_target_": "builtins.dict"}}, {"other": part}, {"part": {"x": part}}):
+        with pytest.raises(ConfigError, match="would call what no YAML of conf calls there"):
+            build.recorded_tasks(node | bad)
+    with pytest.raises(ConfigError, match="no _target_"):
+        build.recorded_tasks({"name": "heir"})
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"window": CALLS}, CALLS, {"x": [CALLS]}, {"x": {"_recursive_": False}}, {"window": "${oc.create:{_target_:os.mkdir,path:MARKER}}"}],
+)
+def test_nothing_in_a_manifests_method_is_called(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, knobs: dict[str, object]
+) -> None:
+    assert kvgauge(*words).code == 0
+    path, marker = tmp_path / "results/tiny/tokens/snapkv-32/manifest.json", tmp_path / "ran"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["method"] |= json.loads(json.dumps(knobs).replace("MARKER", str(marker)))
+    path.write_text(json.dumps(manifest))
+    found = kvgauge("verify", str(tmp_path / "results"))
+    assert found.code == 1 and "its settings make no method (settings.method." in found.out, found
+    for command in ("report", "score"):
+        assert kvgauge(command, str(tmp_path / "results")).code == 0
+    assert not marker.exists()
+
+
+def test_a_dtype_in_a_manifest_is_not_called(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+    assert kvgauge(*words).code == 0
+    path, marker = tmp_path / "results/tiny/tokens/snapkv-32/manifest.json", tmp_path / "ran"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["model"]["dtype"] = f"{{_target_:os.mkdir,path:{marker}}}"
+    path.write_text(json.dumps(manifest))
+    refused = kvgauge("verify", str(tmp_path / "results"))
+    assert refused.code == 5 and "model.dtype in the manifest of" in refused.err
+    assert not marker.exists()
+
+
 def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
     """No eval, exec, pickle or shell, no torch.load of more than weights, and remote code refused wherever transformers could run it."""
     found = []
-    for path in (path for folder in ("harness", "methods", "tasks", "models", "kvgauge") for path in (ROOT / folder).rglob("*.py")):
+    folders = ("harness", "hydra_plugins", "methods", "tasks", "models", "kvgauge", "benchmarks")
+    for path in (ROOT / "run.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import | ast.ImportFrom):
@@ -236,6 +317,19 @@ def test_a_zip_of_many_large_members_is_refused(bomb: Path, monkeypatch: pytest.
         longbench_files.read(bomb, "trec.jsonl")
 
 
+@pytest.mark.parametrize(("file", "code"), [("manifest.json", 5), ("scores.json", 5)])
+def test_a_file_of_a_cell_that_is_too_large_or_too_deep_is_refused(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, file: str, code: int
+) -> None:
+    assert kvgauge(*words).code == 0
+    path = tmp_path / "results/tiny/tokens/snapkv-32" / file
+    values = json.loads(path.read_text())
+    for x in ('"' + "x" * 17_000_000 + '"', "[" * 100_000 + "]" * 100_000, "[" * 500 + "]" * 500, "NaN"):
+        path.write_text(json.dumps(values | {"x": "X"}).replace('"X"', x))
+        refused = kvgauge("verify", str(tmp_path / "results"))
+        assert refused.code == code and refused.err.count("\n") == 1 and str(path) in refused.err, refused.err[:300]
+
+
 # --- what is shown and kept
 
 
@@ -248,14 +342,62 @@ def test_escapes_reach_no_terminal_and_no_file(kvgauge: Command, words: tuple[st
     path.write_text("".join(json.dumps(record) + "\n" for record in [first, *rest]))
     shown = kvgauge("report", str(tmp_path / "results"))
     assert shown.code == 0, shown.err
-    assert shown.out.isascii() or not any(ord(c) < 32 and c != "\n" for c in shown.out)
-    assert "\u202e" not in shown.out
+    assert not controls(shown.out)
     for file in (tmp_path / "results/report").rglob("*.*"):
         if file.suffix in (".md", ".csv", ".tex", ".html"):
             text = file.read_text(encoding="utf-8")
-            assert not [c for c in text if (ord(c) < 32 and c not in "\n\t") or c == "\u202e"], file.name
+            assert not controls(text), file.name
     rows = list(csv.reader((tmp_path / "results/report/tiny/tokens/table.csv").read_text().splitlines()))
     assert len({len(row) for row in rows}) == 1
+
+
+def controls(text: str) -> set[str]:
+    """Characters that a terminal obeys."""
+    return {c for c in text if (not c.isprintable() and c not in "\n\t") or c == "\u202e"}
+
+
+@pytest.mark.parametrize(
+    ("place", "commands"),
+    [
+        (("settings", "task", "x"), ("verify", "report", "score", "compare", "status")),
+        (("settings", "method", "class"), ("verify", "report")),
+        (("settings", "model", "dtype"), ("verify",)),
+        (("provenance", "command"), ("verify", "report", "status")),
+        (("task_config", "_target_"), ("verify", "score", "compare")),
+        (("task_config", ESCAPES), ("verify", "score")),
+        (("model",), ("verify", "report", "score", "compare", "status")),
+        ((ESCAPES,), ("verify", "report", "status")),
+    ],
+)
+def test_escapes_of_a_manifest_reach_no_terminal(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path, place: tuple[str, ...], commands: tuple[str, ...]
+) -> None:
+    assert kvgauge("method=[fullkv,snapkv]", *words[1:]).code == 0
+    path = tmp_path / "results/tiny/tokens/snapkv-32/manifest.json"
+    manifest = json.loads(path.read_text())
+    *above, last = place
+    of = manifest
+    for part in above:
+        of = of[part]
+    of[last] = ESCAPES
+    path.write_text(json.dumps(manifest))
+    for command in commands:
+        done = kvgauge(command, str(tmp_path / "results"))
+        assert not controls(done.out + done.err), (command, done)
+
+
+def test_escapes_of_scores_and_of_the_run_log_reach_no_terminal(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+    assert kvgauge(*words).code == 0
+    task = tmp_path / "results/tiny/tokens"
+    scores = json.loads((task / "snapkv-32/scores.json").read_text())
+    for change in ({"alias_of": ESCAPES}, {ESCAPES: 1}, {"expected": ESCAPES}):
+        (task / "snapkv-32/scores.json").write_text(json.dumps(scores | change))
+        done = kvgauge("verify", str(tmp_path / "results"))
+        assert done.code == 1 and "scores.json says" in done.out and not controls(done.out + done.err), done
+    line = json.loads((task / "runs.0.jsonl").read_text().splitlines()[0])
+    (task / "runs.0.jsonl").write_text(json.dumps(line | {"host": ESCAPES}) + "\n")
+    told = kvgauge("status", str(tmp_path / "results"))
+    assert "was killed" in told.out and not controls(told.out + told.err), told.out
 
 
 @pytest.mark.parametrize("setting", ["task.name", "method.snapkv.label", "model.note", "results_dir"])

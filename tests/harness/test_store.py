@@ -96,6 +96,30 @@ def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path,
         read_records(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kept": [0]}, {"kept": [10**30]}, {"kept": ["x"]}, {"kept": [3, 3]}, {"retention": -1}, {"retention": 0}, {"retention": 1.5},
+        {"retention": "INFINITE"}, {"scores": {"s": "NAN"}}, {"scores": {"s": "INFINITE"}}, {"scores": {"s": "x"}}, {"scores": {"s": 1e30}},
+        {"scores": {"s": 10**30}}, {"scores": {"s": True}}, {"group": {"length": [1]}}, {"group": {"length": "NAN"}}, {"references": [1]},
+        {"prompt_ends": [1]}, {"tokens": ["a"]}, {"tokens": [-1]}, {"tokens": [1.5]}, {"tokens": [[1]]}, {"prompt_tokens": 1.5},
+        {"prompt_tokens": 10**30}, {"kept_bytes": -1}, {"tied_heads": True}, {"details": {"x": "DEEP"}}, {"details": {"x": "DEEPER"}},
+        {"details": {"x": "NAN"}}, {"audit": {"same": False}}, {"audit": {}}, {"audit": {"same": False, "margin": "x"}},
+    ],
+)  # fmt: skip
+def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(tmp_path: Path, changes: dict[str, object]) -> None:
+    write(tmp_path, record("0"))
+    (name,) = changes
+    line = json.dumps(record("1").to_json() | changes)
+    for word, value in {"NAN": "NaN", "INFINITE": "1e999", "DEEPER": "[" * 100_000 + "]" * 100_000, "DEEP": "[" * 500 + "]" * 500}.items():
+        line = line.replace(f'"{word}"', value)
+    with (tmp_path / "records.0.jsonl").open("a") as file:
+        file.write(line + "\n")
+    reason = rf"\((its {name}|one of its numbers|RecursionError|TypeError)\)"
+    with pytest.raises(StoreError, match=rf"line 2 of .*records\.0\.jsonl is not a record {reason}: delete that line"):
+        read_records(tmp_path)
+
+
 def test_what_records_of_an_example_have_in_common_is_held_once(tmp_path: Path) -> None:
     write(tmp_path / "a", record("0", prompt_ends=("b", "e")), record("1"))
     write(tmp_path / "b", record("0", prompt_ends=("b", "e"), text="y"), record("1", references=["other"]), record("2"))
@@ -129,6 +153,27 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
     write(tmp_path, record("0"))
     (tmp_path / "manifest.json").write_text('{"cell": ')
     with pytest.raises(StoreError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("place", "x"), ("place", True), ("settings", []), ("settings.model", "x"), ("settings.method", None), ("settings.selection", "x"),
+        ("metrics", None), ("metrics", [{"x": 1}]), ("metrics", [{"name": "s", "title": "S", "maximum": "1"}]), ("heatmap_axes", ["a"]),
+        ("heatmap_axes", [1, 2]), ("note", 3), ("provenance", None), ("provenance.packages", None), ("breakdown", 1), ("published", "zz"),
+        ("cell.budget", 128), ("cell.budget", "0128"), ("task_config", {}),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_manifest_that_is_not_what_it_is_to_be_is_named(tmp_path: Path, part: str, value: object) -> None:
+    write(tmp_path, record("0"))
+    path = tmp_path / "manifest.json"
+    values = json.loads(path.read_text())
+    above, _, last = part.rpartition(".")
+    (values[above] if above else values)[last] = value
+    path.write_text(json.dumps(values))
+    word = {"cell.budget": "cell", "task_config": "KeyError"}.get(part, part)
+    with pytest.raises(StoreError, match=rf"manifest\.json cannot be read \(.*{word}.*\): restore it"):
         read_manifest(tmp_path)
 
 

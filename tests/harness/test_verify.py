@@ -51,8 +51,11 @@ def line_of(out: str) -> str:
 def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
     done = kvgauge("verify", str(results), "--sample", "1")
     assert (done.code, done.err) == (0, "")
-    words = "fingerprint, kept entries, aliases, scores, scores.json, settings, prompts, texts, kept indices, tokens agree"
-    assert done.out.splitlines() == [f"tiny/needle/{cell}: 2 records; {words}" for cell in ("fullkv-full", "snapkv-32")] + ["2 cells hold"]
+    words = (
+        "2 records of 2 examples of the task; fingerprint, metrics, kept entries, scores, scores.json, settings, prompts, references, "
+        "groups, details, layers, texts, kept indices, ties, bytes, tokens agree"
+    )
+    assert done.out.splitlines() == [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")] + ["2 cells hold"]
 
 
 def text(record: dict[str, Any]) -> None:
@@ -75,8 +78,22 @@ def token(record: dict[str, Any]) -> None:
         (lambda record: record.update(prompt_sha256="00"), "records.0.jsonl", "prompts of 1 records differs"),
         (lambda scores: scores.update(score=99.0), "scores.json", "scores.json says score=99.0, its records give"),
         (lambda manifest: manifest["settings"]["method"].update(window=4), "manifest.json", "not those of its fingerprint"),
-        (lambda manifest: manifest["settings"].update(method=3), "manifest.json", "its settings name no method"),
+        (lambda manifest: manifest["settings"].update(method={}), "manifest.json", "its settings name no method"),
         (lambda manifest: manifest["settings"]["method"].update(window="x"), "manifest.json", "its settings make no method"),
+        (lambda record: record["group"].update(depth=100), "records.0.jsonl", "groups of 1 records differs"),
+        (lambda record: record.update(group={**record["group"], "x": 1}), "records.0.jsonl", "groups of 1 records differs"),
+        (lambda record: record.update(details={"x": 1}), "records.0.jsonl", "details of 1 records differs"),
+        (lambda record: record.update(references=[record["text"]]), "records.0.jsonl", "references of 1 records differs"),
+        (
+            lambda record: record.update(prompt_tokens=100 * record["prompt_tokens"], retention=record["retention"] / 100),
+            "records.0.jsonl", "prompts of 1 records differs",
+        ),
+        (lambda record: record.update(example_id="invented"), "records.0.jsonl", "1 records are of examples that the manifest's task does"),
+        (lambda scores: scores.update(expected=1), "scores.json", "scores.json says expected=1, but there are 2 records"),
+        (lambda scores: scores.update(expected="x"), "scores.json", "scores.json says expected=x, but there are 2 records"),
+        (lambda manifest: manifest["metrics"][0].update(maximum=2), "manifest.json", "the manifest's metrics are not those of its task"),
+        (lambda manifest: manifest.update(metrics=[]), "manifest.json", "the manifest's metrics are not those of its task"),
+        (lambda manifest: manifest.update(heatmap_axes=["depth", "length"]), "manifest.json", "the manifest's heatmap_axes are not"),
     ],
 )  # fmt: skip
 def test_what_was_changed_is_found_without_a_model(
@@ -97,6 +114,41 @@ def test_a_text_that_was_changed_with_its_tokens_and_scores_is_found_by_the_mode
     done = kvgauge("verify", str(results), "--sample", "2")
     assert done.code == 1
     assert f"tokens of 1 of 2 computed again differs (the first: {other['example_id']!r})" in line_of(done.out)
+
+
+def test_one_layer_in_place_of_all_is_found(kvgauge: Command, results: Path) -> None:
+    path = results / CELL / "records.0.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_atomically(path, "".join(json.dumps(record | {"kept": record["kept"][:1]}) + "\n" for record in records))
+    assert "layers of 2 records differ" in line_of(kvgauge("verify", str(results)).out)
+
+
+@pytest.mark.parametrize(
+    ("what", "changes"), [("bytes", {"kept_bytes": 1}), ("bytes", {"retention_bytes": 0.001}), ("ties", {"tied_heads": 99})]
+)
+def test_what_only_the_model_gives_is_found_with_it(kvgauge: Command, results: Path, what: str, changes: dict[str, float]) -> None:
+    change(results, lambda record: record.update(changes))
+    assert f"{what} of 1 of 2 computed again differs" in line_of(kvgauge("verify", str(results), "--sample", "2").out)
+
+
+def test_results_that_became_errors_are_said_to_be_open_and_nothing_agrees_of_none(kvgauge: Command, results: Path) -> None:
+    path = results / CELL / "records.0.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    write_atomically(path, "".join(json.dumps(record | {"error": "x", "scores": {}, "text": None}) + "\n" for record in records))
+    assert kvgauge("score", str(results)).code == 0
+    line = line_of(kvgauge("verify", str(results), "--sample", "2").out)
+    agree, _, told = line.partition(" agree")
+    assert "2 error records: not computed again" in told
+    assert not {"kept entries", "scores", "layers", "texts", "kept indices", "tokens"} & set(agree.replace(";", ",").split(", "))
+
+
+def test_examples_that_a_later_run_asked_for_hold_when_it_is_said_how(kvgauge: Command, results: Path) -> None:
+    assert kvgauge(*RUN[:3], "task.depths=[0,50,100]", f"results_dir={results}").code == 0
+    refused = kvgauge("verify", str(results))
+    assert refused.code == 1
+    assert "3 records of 2 examples of the task; WRONG: 1 records are of examples that the manifest's task does not have" in refused.out
+    done = kvgauge("verify", str(results), "--set", "task.depths=[0,50,100]")
+    assert done.code == 0 and "3 records of 3 examples of the task; fingerprint" in line_of(done.out), done.out
 
 
 def test_indices_that_were_not_kept_are_found(kvgauge: Command, results: Path) -> None:
@@ -123,13 +175,30 @@ def test_without_the_model_the_rest_is_told(kvgauge: Command, results: Path) -> 
         write_atomically(path, json.dumps(json.loads(path.read_text()) | {"model": "unknown"}))
     done = kvgauge("verify", str(results))
     assert done.code == 0, done.err
-    assert "fingerprint, kept entries, aliases, scores, scores.json agree; not told: settings and prompts: no preset" in done.out
+    assert "fingerprint, metrics, kept entries, scores, scores.json agree; not told: settings and prompts: no preset" in done.out
     assert kvgauge("verify", str(results), "--sample", "1").code == 2
 
 
 def test_a_method_that_is_not_here_is_not_imported(kvgauge: Command, results: Path) -> None:
     change(results, lambda manifest: manifest["settings"]["method"].update({"class": "os.system"}), "manifest.json")
     assert "its method os.system is not here" in line_of(kvgauge("verify", str(results)).out)
+
+
+@pytest.mark.parametrize("group", [{}, {"length": 300}])
+def test_a_record_in_no_place_of_the_heatmap_is_named(kvgauge: Command, results: Path, group: dict[str, int]) -> None:
+    change(results, lambda record: record.update(group=group))
+    for command in ("verify", "report"):
+        refused = kvgauge(command, str(results))
+        assert refused.code == 5 and refused.err.count("\n") == 1, refused.err
+        assert f"in {CELL} has no group 'depth', an axis of its task's heatmap" in refused.err
+
+
+def test_a_record_that_its_task_cannot_score_is_named(kvgauge: Command, results: Path) -> None:
+    change(results, lambda record: record.update(references=[]))
+    for command in ("verify", "score"):
+        refused = kvgauge(command, str(results))
+        assert refused.code == 5 and refused.err.count("\n") == 1, refused.err
+        assert "of task needle cannot be scored (ZeroDivisionError)" in refused.err
 
 
 @pytest.mark.parametrize(
