@@ -396,6 +396,7 @@ def test_escapes_of_scores_and_of_the_run_log_reach_no_terminal(kvgauge: Command
         assert done.code == 1 and "scores.json says" in done.out and not controls(done.out + done.err), done
     line = json.loads((task / "runs.0.jsonl").read_text().splitlines()[0])
     (task / "runs.0.jsonl").write_text(json.dumps(line | {"host": ESCAPES}) + "\n")
+    (task / "snapkv-32/records.0.jsonl").write_text("")
     told = kvgauge("status", str(tmp_path / "results"))
     assert "was killed" in told.out and not controls(told.out + told.err), told.out
 

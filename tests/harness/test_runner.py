@@ -32,7 +32,7 @@ from tasks.needle import Needle
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "5"))
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "3"))
 
 
 def records(cell: Path) -> list[dict[str, Any]]:
@@ -194,11 +194,11 @@ def test_out_of_memory_at_prefill_halves_the_width_then_the_pieces_and_changes_n
     prefilled: list[int] = []
 
     def tight(work: Any) -> Any:
-        def run(model: Any, name: str, prompt: Any, plans: Any, selection: Any, past: Any) -> Any:
+        def run(model: Any, name: str, prompt: Any, plans: Any, selection: Any, past: Any, *more: Any) -> Any:
             prefilled.append(len(prompt) - (len(past.ids) if past is not None else 0))
             if prefilled[-1] > 64:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return work(model, name, prompt, plans, selection, past)
+            return work(model, name, prompt, plans, selection, past, *more)
 
         return run
 

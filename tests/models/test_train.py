@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from models import train_tiny
 from models.recipe.sequences import KINDS, make_pools
 from models.recipe.tokenizer import train_tokenizer
 from models.recipe.train import COLUMNS, Stage, State, make_model, train
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE = SimpleNamespace(width=32, mlp=64, layers=2, heads=2, kv_heads=1, positions=256, rope_theta=1e4)
 OPTIMIZER = SimpleNamespace(learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, clip=1.0, warmup_steps=5)
 MIXTURE = {"echo": 0.5, "fact": 0.3, "label": 0.2}
@@ -65,10 +64,10 @@ def test_loss_falls(tmp_path: Path) -> None:
 
 
 def test_the_settings_of_the_command_are_whole() -> None:
-    words = [sys.executable, "models/train_tiny.py", "--cfg", "job", "--resolve"]
-    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    settings = yaml.safe_load(shown)
-    assert settings["out"] == f"{ROOT}/models/tiny"
+    with initialize_config_dir(str(train_tiny.ROOT / "conf/train"), version_base=None):
+        settings = OmegaConf.to_container(compose("tiny"), resolve=True)
+    assert isinstance(settings, dict)
+    assert settings["out"] == f"{train_tiny.ROOT}/models/tiny"
     for stage in settings["stages"]:
         assert set(Stage(**stage).mixture) <= set(KINDS)
         assert sum(stage["mixture"].values()) == pytest.approx(1.0)
