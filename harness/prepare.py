@@ -19,6 +19,7 @@ from harness.names import check_model_name, check_name
 from harness.outside import source_of
 from harness.prompt import Prompt, encode_prompts
 from harness.provenance import fingerprint, provenance
+from harness.reader import check_axes
 from harness.records import has_records, read_records, stamp
 from harness.schema import Cell, Manifest, Record, Selection
 from harness.shards import Shard, Worker
@@ -245,6 +246,7 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
         return {}
     check_manifest(folder, found, manifest)
     records = read_records(folder)
+    check_axes(f"{run.model}/{run.task.name}/{manifest.cell.name}", run.task.heatmap_axes, records.values())
     names = {metric.name for metric in run.task.metrics}
     if any(record.error is None and not names <= record.scores.keys() for record in records.values()):
         raise StoreError(f"{folder} has records without the scores it is to have: score them with kvgauge score {folder.parent}")

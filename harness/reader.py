@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,8 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
     _check_alike(cells)
     examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
     first = cells[0][0]
-    _check_axes(first, records)
+    for cell, of in records.items():
+        check_axes(f"{first.model}/{first.task}/{cell.name}", first.heatmap_axes, of.values())
     result = TaskResult(
         model=first.model,
         task=first.task,
@@ -92,20 +93,23 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
     return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
 
 
-def _check_axes(first: Manifest, records: Mapping[Cell, Mapping[str, Record]]) -> None:
+def check_axes(cell: str, axes: Sequence[str] | None, records: Iterable[Record]) -> None:
     """Refuse records that stand nowhere in the heatmap of their task.
+
+    Args:
+        cell: where they are, for the message.
+        axes: of the heatmap; None where there is none.
+        records: of the cell.
 
     Raises:
         StoreError: with the first of them.
     """
-    axes = set(first.heatmap_axes or ())
-    for cell, of in records.items():
-        if lacking := next((record for record in of.values() if not axes <= record.group.keys()), None):
-            raise StoreError(
-                f"example {lacking.example_id!r} in {first.model}/{first.task}/{cell.name} has no group "
-                f"{min(axes - lacking.group.keys())!r}, an axis of its task's heatmap: restore the manifest, or delete the record's line, "
-                "and the example is computed again"
-            )
+    wanted = set(axes or ())
+    if lacking := next((record for record in records if not wanted <= record.group.keys()), None):
+        raise StoreError(
+            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis of its task's heatmap: "
+            "restore the manifest, or delete the record's line, and the example is computed again"
+        )
 
 
 def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:

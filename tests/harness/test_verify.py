@@ -187,8 +187,8 @@ def test_a_method_that_is_not_here_is_not_imported(kvgauge: Command, results: Pa
 @pytest.mark.parametrize("group", [{}, {"length": 300}])
 def test_a_record_in_no_place_of_the_heatmap_is_named(kvgauge: Command, results: Path, group: dict[str, int]) -> None:
     change(results, lambda record: record.update(group=group))
-    for command in ("verify", "report"):
-        refused = kvgauge(command, str(results))
+    for words in (("verify", str(results)), ("report", str(results)), (*RUN, f"results_dir={results}")):
+        refused = kvgauge(*words)
         assert refused.code == 5 and refused.err.count("\n") == 1, refused.err
         assert f"in {CELL} has no group 'depth', an axis of its task's heatmap" in refused.err
 
