@@ -36,6 +36,7 @@ def program(script: str, out: Path, *words: str) -> subprocess.CompletedProcess[
     )
 
 
+@pytest.mark.long
 def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     done = program("gpu.py", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -90,6 +90,7 @@ def whole_lines(results: Path) -> dict[str, list[bytes]]:
     return {str(path): path.read_bytes().split(b"\n")[:-1] for path in sorted(results.glob("tiny/tokens/*/records.*.jsonl"))}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str, kvgauge: Command, tmp_path: Path) -> None:
     """Three shards; most kills come when the worker computes, some at any moment of its life."""

@@ -96,6 +96,7 @@ def heard_of(finished: Finished, results: Path, code: int, message: str, kept: S
 # --- the same results
 
 
+@pytest.mark.long
 def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     grid = (*grid, "selection.granularity=query_head")
     assert kvgauge(*grid, f"results_dir={tmp_path / 'alone'}").code == 0

@@ -67,6 +67,7 @@ def grid(prompts_file: Path) -> tuple[str, ...]:
     return ("method=all", "budget=[32,48,64]", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=12", "engine.width=1")
 
 
+@pytest.mark.long
 def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(grid: tuple[str, ...], tmp_path: Path) -> None:
     """Each start is killed at a random moment of what an undisturbed run takes, then one goes to the end."""
     context = multiprocessing.get_context("forkserver")
