@@ -1,8 +1,8 @@
 """Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
 
 The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
-a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *siblings*, a phrase among others
-that are built like it; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
+a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
+question decide; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_W
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "phrase", "sibling", "question")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -36,6 +36,7 @@ class Pools:
     joiners: tuple[Ids, ...]
     facts: tuple[tuple[Ids, ...], ...]
     phrases: tuple[tuple[Ids, ...], ...]
+    labels: tuple[tuple[Ids, ...], ...]
     vocabulary: int
     begin: int
     encode: Callable[[str], Ids]
@@ -55,6 +56,7 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         tuple(map(encode, JOINERS)),
         tuple(tuple(map(encode, wording)) for wording in FACTS),
         tuple(tuple(map(encode, wording)) for wording in PHRASES),
+        tuple(tuple(map(encode, wording)) for wording in LABELS),
         len(tokenizer),
         int(tokenizer.bos_token_id),
         encode,
@@ -74,8 +76,8 @@ class Writer:
             "echo": self._echo,
             "span": self._span,
             "fact": self._fact,
+            "label": self._label,
             "phrase": self._phrase,
-            "sibling": self._sibling,
             "question": self._question,
         }
         ids, asked = kinds[kind](self.tokens - 1)
@@ -91,10 +93,7 @@ class Writer:
         return min(high, int(low * (high / low + 1 / low) ** self.rng.random())) if high > low else low
 
     def _source(self) -> Callable[[int], Ids]:
-        """Where a filler comes from: random tokens, a small random language, prose of the town or of invented words.
-
-        Some prose has other tokens strewn in, as text of other words and languages has.
-        """
+        """Where a filler comes from: random tokens, a small random language, prose of the town or of invented words."""
         rng, pools = self.rng, self.pools
         kind = rng.random()
         if kind < 0.15:
@@ -102,12 +101,10 @@ class Writer:
         if kind < 0.4:
             return self._language()
         pool = pools.town if kind < 0.6 else pools.invented
-        foreign = 0.25 * rng.random() if rng.random() < 0.4 else 0.0
 
         def prose(count: int) -> Ids:
             start = self._below(len(pool) - count)
-            piece = pool[start : start + count]
-            return _ids(np.where(rng.random(count) < foreign, rng.integers(_SPECIAL, pools.vocabulary, count), piece))
+            return _ids(pool[start : start + count])
 
         return prose
 
@@ -175,32 +172,8 @@ class Writer:
 
     def _phrase(self, room: int) -> tuple[Ids, list[bool]]:
         """Sentences of which the first part is asked for again, as the needle of the standard test is."""
-        most = min(9, room // 14)
-        return self._ask(room, self._phrase_wording(), lambda: self._words(2, most), self._ending(room), 100, with_end=True)
-
-    def _sibling(self, room: int) -> tuple[Ids, list[bool]]:
-        """One phrase among sentences that are built alike, whose first parts begin or end with the same words as its own or share none."""
-        wording = self._phrase_wording()
-        pre, mid, post, ask, lead = wording
-        ending = self._ending(room)
-        begin, middle, end = self._words(1, 3), self._words(1, min(3, room // 40)), self._words(1, 3)
-        key, answer = [*begin, *middle, *end], ending() + post
-        plants = [[*pre, *key, *mid, *answer]]
-        tail = [*ask, *key, *lead, *answer]
-        used = len(plants[0]) + len(tail)
-        if used > room:
-            return self._assemble(room, [], [], [])
-        for _ in range(self._between(1, max(1, room // 50))):
-            pre, mid, post = wording[:3] if self.rng.random() < 0.6 else self._phrase_wording()[:3]
-            draw = self.rng.random()
-            other = [*(begin if draw < 0.4 else self._words(1, 3)), *self._words(1, 3), *(end if 0.3 < draw < 0.7 else self._words(1, 3))]
-            plant = [*pre, *other, *mid, *ending(), *post]
-            used += len(plant)
-            if used > room:
-                break
-            if other != key:
-                plants.append(plant)
-        return self._assemble(room, plants, tail, [False] * (len(tail) - len(answer)) + [True] * len(answer))
+        wording = self.pools.phrases[self._below(len(self.pools.phrases))]
+        return self._ask(room, wording, lambda: self._words(2, 9), lambda: self._words(2, 12), 100, with_end=True)
 
     def _ask(
         self, room: int, wording: tuple[Ids, ...], make_key: Callable[[], Ids], make_value: Callable[[], Ids], each: int, with_end: bool
@@ -229,9 +202,31 @@ class Writer:
             asked += [False] * len(question) + [True] * len(expected)
         return self._assemble(room, plants, tail, asked)
 
+    def _label(self, room: int) -> tuple[Ids, list[bool]]:
+        """Questions with labels: the same first words have the same label; asked for once a class was seen."""
+        before, between, behind = self.pools.labels[self._below(len(self.pools.labels))]
+        if self.rng.random() < 0.4:
+            before, between = self._random(0, 3), self._random(1, 3)
+        text = self.rng.random() < 0.6
+        firsts = [word(self.rng).capitalize() for _ in range(4)]
+        classes = [(self._mark(firsts, text), self._label_of(text)) for _ in range(self._between(2, 14))]
+        body = self._source() if self.rng.random() < 0.5 else self.source
+        ids: Ids = []
+        asked: list[bool] = []
+        seen: set[int] = set()
+        filler = self.source(self._below(room // 2)) if self.rng.random() < 0.3 else []
+        while len(filler) + len(ids) < room:
+            pick = self._below(len(classes))
+            mark, label = classes[pick]
+            question = [*before, *mark, *body(self._between(2, 16)), *between]
+            ids += question + label + behind
+            asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(behind)
+            seen.add(pick)
+        return (filler + ids)[:room], ([False] * len(filler) + asked)[:room]
+
     def _question(self, room: int) -> tuple[Ids, list[bool]]:
         """Labels in words: the last word of a question, or the last two, tell its type."""
-        before, between, behind = LABELS[0] if self.rng.random() < 0.7 else LABELS[1]
+        before, between, behind = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
         lasts = [word(self.rng) for _ in range(2)]
         classes = [
             (f"{word(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else word(self.rng), word(self.rng).capitalize())
@@ -250,6 +245,16 @@ class Writer:
             asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(end)
             seen.add(pick)
         return ids[:room], asked[:room]
+
+    def _mark(self, firsts: list[str], text: bool) -> Ids:
+        """What a question of a class begins with: one word, or two of which another class may share the first."""
+        if not text:
+            return self._random(1, 3)
+        draw = self.rng.random()
+        return self.pools.encode(word(self.rng).capitalize() if draw < 0.6 else f"{firsts[self._below(4)]} {word(self.rng)}")
+
+    def _label_of(self, text: bool) -> Ids:
+        return self.pools.encode(" " + word(self.rng).capitalize()) if text else self._random(1, 3)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -281,13 +286,6 @@ class Writer:
         firsts, seconds = ([word(self.rng) for _ in range(self._between(2, 30))] for _ in range(2))
         dash = "-" if self.rng.random() < 0.7 else " "
         return lambda: self.pools.encode(f"{firsts[self._below(len(firsts))]}{dash}{seconds[self._below(len(seconds))]}")
-
-    def _phrase_wording(self) -> tuple[Ids, ...]:
-        return self.pools.phrases[self._below(len(self.pools.phrases))]
-
-    def _ending(self, room: int) -> Callable[[], Ids]:
-        most = min(12, room // 12)
-        return lambda: self._words(2, most)
 
     def _words(self, least: int, most: int) -> Ids:
         """Common small words and invented ones, a space before each."""

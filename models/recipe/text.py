@@ -40,6 +40,7 @@ PHRASES = (  # the same of sentences
 )
 LABELS = (  # before a question, between question and label, behind the label
     ("Question: ", "\nType:", "\n"),
+    ("", " ->", "\n"),
     ("Q: ", "\nA:", "\n\n"),
 )
 

@@ -35,7 +35,6 @@ class Stage:
     rate: float
     decay: bool
     first_token_weight: float
-    evenness: float
     mixture: Mapping[str, float]
 
 
@@ -110,7 +109,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         ids, asked = batch(pools, [seed, state.step], stage.tokens, stage.batch_tokens // stage.tokens, stage.mixture)
-        loss, accuracy = _step(model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), stage)
+        loss, accuracy = _step(model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), stage.first_token_weight)
         torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer_config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -133,22 +132,19 @@ def train(
     return state
 
 
-def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, stage: Stage) -> tuple[float, float]:
+def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, first_token_weight: float) -> tuple[float, float]:
     """Gradients of one batch; loss and the share of asked tokens that are right.
 
-    A sequence that asks for n tokens weighs n ** (1 - ``evenness``): a long echo would drown a lone answer. The first token of an answer
-    weighs more than the others: it must be searched for, they follow from it.
+    The first token of an answer weighs more than the others: it must be searched for, they follow from it.
     """
-    wanted = asked[:, 1:]
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    wanted = asked[:, 1:]
     logits = model.lm_head(hidden[wanted])
     targets = ids[:, 1:][wanted]
-    weights = torch.where(asked[:, :-1], 1.0, stage.first_token_weight) * wanted
-    weights = (weights / weights.sum(1, keepdim=True).clamp_min(1.0) ** stage.evenness)[wanted]
-    losses = functional.cross_entropy(logits, targets, reduction="none")
-    loss = (losses * weights).sum() / weights.sum().clamp_min(1e-9)
+    weights = torch.where(asked[:, :-1], 1.0, first_token_weight)[wanted]
+    loss = (functional.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
     loss.backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach()), float((logits.detach().argmax(-1) == targets).float().mean()) if len(targets) else 1.0
+    return float(loss.detach()), float((logits.detach().argmax(-1) == targets).float().mean())
 
 
 def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, state: State) -> None:
