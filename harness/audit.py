@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.decode import Generated, Row, decode
-from harness.schema import Cell
+from harness.schema import Audit, Cell
 
 
 def is_audited(example_id: str, cell: Cell, share: float) -> bool:
@@ -22,17 +21,13 @@ def is_audited(example_id: str, cell: Cell, share: float) -> bool:
 
 def audit(
     model: PreTrainedModel, name: str, row: Row, wide: Generated, stop_ids: frozenset[int], max_new_tokens: int, min_new_tokens: int
-) -> dict[str, Any]:
+) -> Audit:
     """Decode a row alone and hold it against what it gave among others.
 
     Args:
         model, name, stop_ids, max_new_tokens, min_new_tokens: as in ``decode``.
         row: the row; its entries are taken over.
         wide: its outcome in the batch.
-
-    Returns:
-        ``same``, whether all tokens are; if not, ``first_divergence``, the place of the first other one (0 first), and ``margin``, by how
-        much the row's best logit led its second there when it was alone.
     """
     margins: list[float] = []
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=model.device)
@@ -44,7 +39,7 @@ def audit(
 
     (alone,) = decode(model, name, [row], stop_ids, max_new_tokens, min_new_tokens, observe)
     if alone.tokens == wide.tokens:
-        return {"same": True, "first_divergence": None, "margin": None}
+        return Audit(True, None, None)
     pairs = zip(alone.tokens, wide.tokens, strict=False)
     place = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(alone.tokens), len(wide.tokens)))
-    return {"same": False, "first_divergence": place, "margin": margins[place] if place < len(margins) else None}
+    return Audit(False, place, margins[place] if place < len(margins) else None)

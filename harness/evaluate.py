@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from msgspec import structs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import ranks
@@ -18,7 +19,7 @@ from harness.jobs import Job
 from harness.memory import PrefillMemoryError, free_bytes, is_out_of_memory, reason_of, release, row_bytes, rows_that_fit
 from harness.prefill import Kept, Past, Plan, Prefilled, extend, prefill
 from harness.prompt import Prompt
-from harness.schema import Cell, Json, Record, Selection
+from harness.schema import Audit, Cell, Record, Selection
 from harness.task import Task
 from harness.timelimit import TimeLimit, check_time_limit, time_limit
 
@@ -43,7 +44,7 @@ class _Group:
     full_bytes: int
     row: Row
     outcome: Generated | None
-    audit: Json | None = None
+    audit: Audit | None = None
 
 
 class Evaluator:
@@ -182,7 +183,7 @@ class Evaluator:
                 try:
                     plans[variant] = variant.plan(len(job.prompt.ids), self._model.config.num_hidden_layers)
                 except BudgetError as error:
-                    records.setdefault(variant.cell, []).append(replace(_blank(job.prompt), error=str(error)))
+                    records.setdefault(variant.cell, []).append(structs.replace(_blank(job.prompt), error=str(error)))
             while plans:
                 try:
                     with time_limit(self._engine.time_limit_seconds):
@@ -193,7 +194,7 @@ class Evaluator:
                     slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
                     why = self._too_long("the prefill" if over.at is None else f"the prefill, at {over.at}")
                     for variant in slow:
-                        records.setdefault(variant.cell, []).append(replace(_blank(job.prompt), error=why))
+                        records.setdefault(variant.cell, []).append(structs.replace(_blank(job.prompt), error=why))
                         del plans[variant]
         waiting = [group for group in groups if group.outcome is None]
         for start in range(0, len(waiting), self.width):
@@ -276,7 +277,7 @@ class Evaluator:
                     scores = self._task.score(prompt.example, text)
             except TimeLimit:
                 text, error = None, self._too_long("scoring the text")
-        return replace(
+        return structs.replace(
             _blank(prompt),
             tokens=tokens,
             text=text,

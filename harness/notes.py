@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.intervals import FEWEST
-from harness.schema import CellResult, Json, TaskResult
+from harness.schema import Audit, CellResult, TaskResult
 from harness.text import plain
 
 
@@ -18,11 +18,11 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     return notes + few_notes(len(cell.done) for cell in cells) + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
 
 
-def audit_notes(audits: Iterable[Json | None]) -> list[str]:
+def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
     """How many rows were decoded again alone, and how many of them differ, if any was."""
     audited = [audit for audit in audits if audit is not None]
-    other = [audit for audit in audited if not audit["same"]]
-    margins = [audit["margin"] for audit in other if audit["margin"] is not None]
+    other = [audit for audit in audited if not audit.same]
+    margins = [audit.margin for audit in other if audit.margin is not None]
     led = f", where the best logit led by {max(margins):.2g} at most" if margins else ""
     return [f"audit: {len(audited)} rows were decoded again alone; {len(other)} generated other tokens{led}."] if audited else []
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+from msgspec import structs
 
 from harness.build import build_task
 from harness.compare_report import of, signed
@@ -133,7 +134,7 @@ def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
 
     def named(record: Record) -> Record:
         here, there = record.prompt_sha256, prompts.get(record.example_id)
-        return record if None in (here, there) or here == there else replace(record, example_id=record.example_id + _OTHER)
+        return record if None in (here, there) or here == there else structs.replace(record, example_id=record.example_id + _OTHER)
 
     return replace(ours, records=tuple(map(named, ours.records)))
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from harness.build import recorded_tasks
 from harness.errors import ConfigError, StoreError
 from harness.provenance import fingerprint
@@ -38,7 +40,7 @@ def rescored(record: Record, task: Task) -> Record:
         return record
     example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
     try:
-        return replace(record, scores=dict(task.score(example, record.text)))
+        return structs.replace(record, scores=dict(task.score(example, record.text)))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoreError(
             f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "

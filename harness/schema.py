@@ -1,14 +1,25 @@
-"""What flows through the harness: frozen dataclasses of plain values, standard library only."""
+"""What flows through the harness: frozen values without behaviour. What is read a million times from disk is a ``msgspec.Struct``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct, to_builtins
 
 Json = Mapping[str, Any]
+
+_LARGEST = 2**53
+"""Of a number in a file: what JSON's readers agree on."""
+Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
+Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
+Whole = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]
+Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+Share = Annotated[float, Meta(ge=2**-53, le=1)]
+TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,24 @@ class Selection:
     dtype: Literal["float32", "model"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What decoding a row again alone gave, held against what it gave among others.
+
+    Attributes:
+        same: whether all tokens are.
+        first_divergence: the place of the first other one, 0 first; None where they are the same.
+        margin: by how much the row's best logit led its second there when it was alone; None where they are the same or it had ended.
+    """
+
+    same: bool
+    first_divergence: Count | None
+    margin: Finite | None
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The outcome of one example under one (method, budget): one line of a cell's records file.
+
+    Reading checks a line against the types and ranges of these fields.
 
     Attributes:
         example_id: the example's id.
@@ -89,42 +115,34 @@ class Record:
         tied_heads: how many (layer, head) cuts fell between equal scores.
         alias_of: the cell whose row kept exactly the same entries and was decoded in this one's place.
         error: why there is no result.
-        audit: what decoding the row again alone gave (``audit.audit``); None where it was not.
+        audit: what decoding the row again alone gave; None where it was not.
     """
 
     example_id: str
-    group: Mapping[str, float | int | str]
+    group: Mapping[str, Finite | Whole | str]
     references: Sequence[str]
     details: Json
-    prompt_tokens: int | None
+    prompt_tokens: Size | None
     prompt_sha256: str | None
-    tokens_before_truncation: int | None = None
+    tokens_before_truncation: Size | None = None
     prompt_ends: Sequence[str] = ()
-    tokens: Sequence[int] = ()
+    tokens: Sequence[TokenId] = ()
     text: str | None = None
-    scores: Mapping[str, float] = field(default_factory=dict)
-    kept: Sequence[int] = ()
-    retention: float | None = None
-    kept_bytes: int | None = None
-    retention_bytes: float | None = None
+    scores: Mapping[str, Finite | Whole] = {}
+    kept: Sequence[Size] = ()
+    retention: Share | None = None
+    kept_bytes: Count | None = None
+    retention_bytes: Annotated[float, Meta(ge=0, le=_LARGEST)] | None = None
     kept_sha256: str | None = None
-    tied_heads: int | None = None
+    tied_heads: Count | None = None
     alias_of: str | None = None
     error: str | None = None
-    audit: Json | None = None
+    audit: Audit | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: Json) -> Record:
-        """The record that ``to_json`` wrote.
-
-        Raises:
-            TypeError: a field is missing or unknown.
-        """
-        return cls(**values)
+        values: dict[str, Any] = to_builtins(self)
+        return values
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Protocol
@@ -139,5 +139,5 @@ def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
     """What each example is, what the cell made of it, and what that scored."""
     groups = dict.fromkeys(key for record in cell.records for key in record.group)
     columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
-    rows = [{**asdict(record), "references": list(record.references), **record.group, **record.scores} for record in cell.records]
+    rows = [{**record.to_json(), **record.group, **record.scores} for record in cell.records]
     return pd.DataFrame(rows).reindex(columns=columns)

@@ -49,12 +49,12 @@ def row_checks(subject: Subject, model: PreTrainedModel, tokens: int, prompts: i
     audits = [
         audit(model, subject.name, row, outcome, frozenset(), subject.new_tokens, 0) for row, outcome in zip(copies(), wide, strict=True)
     ]
-    margins = [each["margin"] for each in audits if each["margin"] is not None]
+    margins = [each.margin for each in audits if each.margin is not None]
     return {
         "tokens": tokens,
         "rows": len(rows),
         "other in reverse order": sum(one.tokens != other.tokens for one, other in zip(wide, reverse, strict=True)),
-        "other alone": sum(not each["same"] for each in audits),
+        "other alone": sum(not each.same for each in audits),
         "largest margin": max(margins, default=None),
         "attention error": attention_error(subject, model, tokens),
     }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 
 from harness.aggregate import cell_summary
@@ -149,7 +149,7 @@ def _write(one: _Import) -> int:
 
 
 def _as_read(record: Record) -> Record:
-    return Record.from_json(json.loads(json.dumps(record.to_json())))
+    return msgspec.convert(record.to_json(), Record)
 
 
 def _label(file: Predictions, arguments: argparse.Namespace) -> str:

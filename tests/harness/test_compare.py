@@ -7,11 +7,11 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from harness.intervals import TaskDraws, summarize
 from harness.published import columns, tables
@@ -286,7 +286,7 @@ def test_unknown_prompt_lengths_are_dashes(kvgauge: Command, tmp_path: Path) -> 
     (grid,) = read_grids(tmp_path)
     imported = Record("0", {}, ["a"], {}, None, None, text="x", scores={"m": 1.0})
     with closing(CellWriter(grid.folders[cell], grid.manifests[cell])) as writer:
-        writer.append([imported, replace(imported, example_id="1")])
+        writer.append([imported, structs.replace(imported, example_id="1")])
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 0, done.err
     shown = lines_of((tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "claims.md").read_text(), "Shares")
