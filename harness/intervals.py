@@ -22,8 +22,8 @@ LEVEL = 95
 FEWEST = 5
 """Examples that an interval needs at least: resamples of fewer hardly differ, and would look more certain than they are."""
 
-_BLOCK = 2**25
-"""Weights that are floating-point numbers at a time: 256 MiB."""
+_BLOCK = 2**17
+"""Weights that are floating-point numbers at a time: 1 MiB, which stays in the cache while all cells are multiplied with it."""
 
 Floats = NDArray[np.float64]
 

@@ -7,10 +7,10 @@ matplotlib decides well is taken from it: ticks, and colours that colour-blind r
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from statistics import fmean
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -212,8 +212,12 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
 
 def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
     """Per layer, the mean, the least and the most entries over results."""
-    kept = [record.kept for record in cell.done if record.kept]
-    return [(fmean(layer), min(layer), max(layer)) for layer in zip(*kept, strict=True)]
+    kept = Counter(tuple(record.kept) for record in cell.done if record.kept)  # most records of a cell kept the same
+    records = sum(kept.values())
+    return [
+        (sum(entries * times for entries, times in zip(layer, kept.values(), strict=True)) / records, min(layer), max(layer))
+        for layer in zip(*kept, strict=True)
+    ]
 
 
 def _shade(share: float) -> str:
