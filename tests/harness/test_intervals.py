@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from harness import intervals
 from harness.intervals import TaskDraws, average, summarize
@@ -24,7 +24,7 @@ def grid(**scores: Sequence[float | None]) -> TaskResult:
         records = []
         for place, value in enumerate(values):
             record = Record(str(place), {}, (), {}, 10, "00", kept=(10,), retention=1.0)
-            records.append(replace(record, error="no") if value is None else replace(record, scores={"m": value}))
+            records.append(structs.replace(record, error="no") if value is None else structs.replace(record, scores={"m": value}))
         cells.append(CellResult(cell, len(values), tuple(records)))
     return TaskResult("model", "task", (Metric("m", "m", 1.0),), None, "", tuple(cells), None)
 

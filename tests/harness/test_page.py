@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import convert, structs
 from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 
 from harness import page_examples
@@ -45,7 +46,7 @@ def record(place: int, label: str, budget: int) -> Record:
 def grid(task: str = "needle", **changes: Any) -> Grid:
     cells = [(Cell("fullkv", "full"), 400), (Cell("snapkv", "9"), 9), (Cell("snapkv", "64"), 64), (Cell("<b>bold</b>", "12%"), 48)]
     results = [CellResult(cell, EXAMPLES, tuple(record(i, cell.label, budget) for i in range(EXAMPLES))) for cell, budget in cells]
-    failed = replace(results[1].records[3], text=None, scores={}, error="logits are\nnot finite <i>")
+    failed = structs.replace(results[1].records[3], text=None, scores={}, error="logits are\nnot finite <i>")
     results[1] = replace(results[1], records=(*results[1].records[:3], failed, *results[1].records[4:]))
     of = TaskResult("model", task, (METRIC,), ("length", "depth"), "a <u>note</u>", tuple(results), None)
     of = replace(of, **changes)
@@ -295,7 +296,7 @@ def test_every_report_has_the_page_with_published_numbers_beside_ours(kvgauge: C
 def test_records_without_the_ends_of_prompts_are_read_and_shown(tmp_path: Path) -> None:
     old = grid().result.cells[0].records[0].to_json()
     del old["prompt_ends"]
-    read = Record.from_json(old)
+    read = convert(old, Record)
     of = grid().result
     shown = next(blocks(replace(of, cells=(replace(of.cells[0], records=(read,)),))))
     assert shown[0]["ends"] == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.image import imread
+from msgspec import structs
 from rich.console import Console
 
 from harness.aggregate import full_cache, percent_of, table
@@ -20,11 +21,11 @@ METRIC = Metric("m", "match", 10.0)
 
 def record(name: str, score: float | None, kept: int, length: int = 100, depth: int = 0) -> Record:
     whole = Record(name, {"length": length, "depth": depth}, ("a",), {}, 100, "00", kept=(kept, kept + 2), retention=(kept + 1) / 100)
-    return replace(whole, error="logits are\nnot finite") if score is None else replace(whole, scores={"m": score})
+    return structs.replace(whole, error="logits are\nnot finite") if score is None else structs.replace(whole, scores={"m": score})
 
 
 def result(**changes: object) -> TaskResult:
-    full = tuple(replace(record(str(i), 8.0, 100, depth=50 * i), kept=(100, 100), retention=1.0) for i in range(3))
+    full = tuple(structs.replace(record(str(i), 8.0, 100, depth=50 * i), kept=(100, 100), retention=1.0) for i in range(3))
     half = (record("0", 4.0, 10), record("1", None, 10, depth=50))
     cells = (
         CellResult(Cell("fullkv", "full"), 3, full),
@@ -87,7 +88,7 @@ def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_heatmap_colours_scores_on_the_fixed_scale_and_hatches_what_is_missing(tmp_path: Path) -> None:
     write_report(result(), tmp_path / "some")
     everything = result()
-    best = replace(everything.cells[0], records=tuple(replace(r, scores={"m": 10.0}) for r in everything.cells[0].records))
+    best = replace(everything.cells[0], records=tuple(structs.replace(r, scores={"m": 10.0}) for r in everything.cells[0].records))
     write_report(replace(everything, cells=(best, *everything.cells[1:])), tmp_path / "best")
     some, top = (imread(tmp_path / name / "heatmap.png")[..., :3] for name in ("some", "best"))
     yellow = abs(top - [0.993, 0.906, 0.144]).max(-1) < 0.02  # the colour of 1 in viridis
@@ -116,7 +117,7 @@ def test_small_shares_keep_two_digits(share: float, text: str) -> None:
 def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
     note = "bytes % above 100: a cache of query heads can take more room"
     assert note not in printed(result())
-    cells = tuple(replace(cell, records=tuple(replace(r, retention_bytes=2.0) for r in cell.records)) for cell in result().cells)
+    cells = tuple(replace(cell, records=tuple(structs.replace(r, retention_bytes=2.0) for r in cell.records)) for cell in result().cells)
     assert note in printed(result(cells=cells))
 
 
