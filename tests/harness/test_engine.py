@@ -217,7 +217,8 @@ def test_pool_keeps_rows_apart_whatever_leaves_it(shapes: list[tuple[int, int]],
     kept = [LayerKV(random(heads, entries, dim), random(heads, entries, dim)) for heads, entries in shapes]
     keys = [layer.keys.repeat_interleave(4 // len(layer.keys), 0) for layer in kept]
     values = [layer.values.repeat_interleave(4 // len(layer.values), 0) for layer in kept]
-    pool, alive = KVPool([[layer] for layer in kept], spare=len(drops) + 1), list(range(count))
+    pool, alive = KVPool(1), list(range(count))
+    pool.add([[layer] for layer in kept], spare=len(drops) + 1)
     for drop in [None, *drops]:
         if drop is not None:
             staying = [place for place, row in enumerate(alive) if not drop >> row & 1]

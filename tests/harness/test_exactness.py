@@ -52,7 +52,7 @@ def logits_of(model: PreTrainedModel, cells: list[Cell], selection: Selection, s
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     uncast.steps.clear()
     batches: list[list[int]] = []
-    decode(cast("PreTrainedModel", uncast), NAME, rows, frozenset(), steps, observe=lambda _, batch, __: batches.append(list(batch)))
+    decode(cast("PreTrainedModel", uncast), NAME, rows, frozenset(), steps, observe=lambda batch, _: batches.append(list(batch)))
     found: list[list[Tensor]] = [[] for _ in cells]
     for batch, logits in zip(batches[1:], uncast.steps, strict=True):
         assert logits.dtype == torch.float64
