@@ -265,7 +265,7 @@ def check_against_stock(model: PreTrainedModel, name: str) -> None:
     forced = torch.full_like(done.logits, 0.0)
     forced[ids[-1]] = 1.0
     rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
-    seen: list[Tensor] = []
+    seen: list[torch.Tensor] = []
     decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]))
     if not torch.isfinite(stock).all():
         return
