@@ -1,6 +1,6 @@
 """What prompts that are taken while others still decode save, against one batch of prompts after the other.
 
-    python benchmarks/refill.py            the embedded model, 96 prompts whose answers have 1 to 48 tokens, six cells
+    python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, six cells
     python benchmarks/refill.py --quick    a few prompts, to see that it works
 
 Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds in one process, CPU
@@ -37,7 +37,7 @@ from harness.schema import Cell, Example, Record  # noqa: E402
 from tasks.tokens import Tokens  # noqa: E402
 
 Prompts = list[dict[Cell, Record]]
-GRID = ("method=[fullkv,h2o,snapkv]", "budget=[32,64]")
+GRID = ("method=[fullkv,h2o,snapkv]", "budget=[32,64]", f"model.path={ROOT}/models/tiny")
 NEW_TOKENS, STOPS = 48, tuple(range(5, 1000, 16))
 
 
@@ -59,9 +59,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     subject = subject_of(GRID, NEW_TOKENS)
-    model, jobs = subject.load(), jobs_of(subject, 12 if options.quick else 96)
+    model, jobs = subject.load(), jobs_of(subject, 12 if options.quick else 48)
     rows, raw = [], []
-    for width in (16,) if options.quick else (16, 64):
+    for width in (16,) if options.quick else (64, 16):
         rounds = [paired(subject, model, jobs, width) for _ in range(1 if options.quick else options.rounds)]
         rows.append(row(width, len(jobs), rounds))
         raw.append({"width": width, "rounds": [[vars(steps) for steps in pair] for pair in rounds]})
