@@ -1,6 +1,6 @@
 """What prompts that are taken while others still decode save, against one batch of prompts after the other.
 
-    python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, six cells
+    python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, five cells
     python benchmarks/refill.py --quick    a few prompts, to see that it works
 
 Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds in one process, CPU
