@@ -53,6 +53,7 @@ bench: setup
 	$(BIN)/python benchmarks/grid.py $(ARGS)
 	$(BIN)/python benchmarks/memory.py $(ARGS)
 	$(BIN)/python benchmarks/prefix.py $(ARGS)
+	$(BIN)/python benchmarks/refill.py $(ARGS)
 	$(BIN)/python benchmarks/grid_profile.py $(ARGS)
 	$(BIN)/python benchmarks/methods.py $(ARGS)
 

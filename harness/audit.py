@@ -32,8 +32,8 @@ def audit(
     margins: list[float] = []
     stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=model.device)
 
-    def observe(step: int, _: Sequence[int], logits: Tensor) -> None:
-        allowed = logits[0].index_fill(0, stops, -torch.inf) if step < min_new_tokens else logits[0]
+    def observe(_: Sequence[int], logits: Tensor) -> None:
+        allowed = logits[0].index_fill(0, stops, -torch.inf) if len(margins) < min_new_tokens else logits[0]
         first, second = allowed.topk(2).values.tolist()
         margins.append(first - second)
 

@@ -2,49 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from msgspec import structs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness import ranks
 from harness.audit import audit, is_audited
-from harness.decode import Generated, Row, decode
+from harness.decode import Decoding, Generated, Row
 from harness.engine import EngineSettings, pauses
 from harness.errors import BudgetError, EngineError
+from harness.flight import Flight, Flying, Group, Part
 from harness.grid import Variant
 from harness.jobs import Job
 from harness.memory import PrefillMemoryError, free_bytes, is_out_of_memory, reason_of, release, row_bytes, rows_that_fit
 from harness.prefill import Kept, Past, Plan, Prefilled, extend, prefill
 from harness.prompt import Prompt
-from harness.schema import Audit, Cell, Record, Selection
+from harness.schema import Cell, Record, Selection
 from harness.task import Task
 from harness.timelimit import TimeLimit, check_time_limit, time_limit
 
 # Smaller pieces of a prompt save next to nothing.
 _LEAST_CHUNK_TOKENS = 64
-
-
-@dataclass
-class _Group:
-    """Variants of one prompt that kept the same entries: one row.
-
-    Attributes:
-        leader: the first cell of the grid that kept these entries; the others are its aliases.
-        full_bytes: bytes of the stock full cache.
-        outcome: None until it is decoded.
-        audit: what decoding it again alone gave, if it was.
-    """
-
-    prompt: Prompt
-    members: Sequence[tuple[Cell, Kept]]
-    leader: Cell
-    full_bytes: int
-    row: Row
-    outcome: Generated | None
-    audit: Audit | None = None
 
 
 class Evaluator:
@@ -84,7 +66,7 @@ class Evaluator:
         self.prompt_tokens = 0
         self.prefilled_tokens = 0
         self.decoded = 0
-        self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when the first batch is made
+        self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when jobs are there
         self._free = ranks.least(free_bytes(model.device)) if engine.width == "auto" else 0
         self._engine = engine
         self._chunk = engine.chunk_tokens
@@ -93,21 +75,98 @@ class Evaluator:
         self._name = name
         self._tokenizer = tokenizer
         self._task = task
-        self._stops = task.stop_ids(tokenizer, end_ids)
+        self._limits = (task.stop_ids(tokenizer, end_ids), task.max_new_tokens, task.min_new_tokens)
         self._order = {cell: place for place, cell in enumerate(order)}
         self._selection = selection
         self._tell = tell
 
-    def batch(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """As many of the first jobs as have at most ``width`` rows together, one at least."""
-        if not self.width:
+    def run(self, jobs: Sequence[Job], more: Callable[[], bool]) -> Iterator[list[dict[Cell, Record]]]:
+        """The missing records of each prompt, as soon as all its rows have ended; of several prompts where these end together.
+
+        Prompts are taken, in their order, as long as their rows and those that decode are at most ``width``, one prompt at least; and
+        again when at most half of the width is still decoding. So what is computed when depends on the jobs, the width and the tokens.
+
+        When memory runs out, all that was taken and is not finished is done again with half the width; where one prompt alone is too much,
+        its variants in halves, or, for its prefill, in pieces, each half as long as before. What is kept and generated stays the same.
+
+        Args:
+            jobs: what to compute.
+            more: is asked before a prompt is taken. Once it says False none is, and what was taken is computed to its end.
+
+        Raises:
+            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
+        """
+        if jobs and not self.width:
             self.width = self._fitting(jobs)
-        rows = 0
-        for place, job in enumerate(jobs):
-            rows += len(job.missing)
-            if place and rows > self.width:
-                return jobs[:place]
-        return jobs
+        queue, flight = deque(map(Part, jobs)), self._flight()
+        while queue or flight.flying:
+            try:
+                if not self._take(queue, flight, more):
+                    self._advance(flight)
+                done = self._land(queue, flight)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
+                if ranks.count() > 1:
+                    raise EngineError(
+                        f"{ranks.name()} ran out of memory ({reason}), and the others cannot go back to do what was begun in parts: use a "
+                        "smaller engine.width or engine.prefill_chunk"
+                    ) from error
+            else:
+                if done:
+                    yield done
+                continue
+            # Outside the handler, so that the failed attempt's tensors are gone.
+            parts = [flying.part for flying in flight.flying]
+            flight = self._flight()
+            self._pasts = []
+            release()
+            queue.extendleft(reversed(self._smaller(parts, reason, prefilling)))
+
+    def _flight(self) -> Flight:
+        return Flight(Decoding(self._model, self._name, *self._limits))
+
+    def _take(self, queue: deque[Part], flight: Flight, more: Callable[[], bool]) -> bool:
+        """Prefill the prompts that there is room for; False where none was taken."""
+        if flight.rows > self.width // 2:
+            return False
+        while queue and flight.has_room(len(queue[0].job.missing), self.width):
+            if not (queue[0].begun or more()):
+                queue.clear()  # what was begun stands before all else
+                break
+            flight.take(queue.popleft())
+        taken = [flying for flying in flight.flying if flying.groups is None]
+        for flying in taken:
+            flying.groups = self._groups(flying)
+            flight.wait(flying.groups)
+        return bool(taken)
+
+    def _advance(self, flight: Flight) -> None:
+        for group in flight.advance(self.width):
+            if group.alone is not None:
+                assert group.outcome is not None
+                row, group.alone = group.alone, None
+                group.audit = audit(self._model, self._name, row, group.outcome, *self._limits)
+
+    def _land(self, queue: deque[Part], flight: Flight) -> list[dict[Cell, Record]]:
+        """Records of the prompts that are finished; of the others whose part has ended, the next part is put in the queue."""
+        landed = flight.landed()
+        records = [self._records(flying) for flying in landed]
+        flight.remove(landed)
+        done = []
+        for flying, found in zip(landed, records, strict=True):
+            self.decoded += sum(not group.known for group in flying.groups or ())
+            if flying.part.later:
+                queue.appendleft(flying.part.rest(found))
+            else:
+                done.append({**flying.part.found, **found})
+        return done
+
+    def _records(self, flying: Flying) -> dict[Cell, Record]:
+        """Of all variants of a part."""
+        decoded = {cell: self._record(group, cell, kept) for group in flying.groups or () for cell, kept in group.members}
+        return {**flying.failed, **decoded}
 
     def _fitting(self, jobs: Sequence[Job]) -> int:
         """Rows that fit into the memory that is free now, were all prompts as long as the longest."""
@@ -122,48 +181,25 @@ class Evaluator:
         self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
         return width
 
-    def records(self, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
-        """The missing records of some jobs, by cell.
-
-        When memory runs out the jobs are done in halves, and from then on with half the rows; where one prompt alone is too much for its
-        prefill, in pieces, each half as long as before. What is kept and generated stays the same.
+    def _smaller(self, parts: Sequence[Part], reason: str, prefilling: bool) -> Sequence[Part]:
+        """What did not fit into memory together, in another way.
 
         Raises:
-            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
+            EngineError: there is none.
         """
-        try:
-            return self._records(jobs)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
-            if ranks.count() > 1:
-                raise EngineError(
-                    f"{ranks.name()} ran out of memory ({reason}), and the others cannot go back to do the batch in parts: use a smaller "
-                    "engine.width or engine.prefill_chunk"
-                ) from error
-        # Outside the handler, so that the failed attempt's tensors are gone.
-        self._pasts = []
-        release()
-        if len(jobs) == 1 and prefilling and self._shorten_pieces(len(jobs[0].prompt.ids)):
-            return self.records(jobs)
-        if len(jobs) == 1 and len(jobs[0].missing) == 1:
-            tokens, cell = len(jobs[0].prompt.ids), jobs[0].missing[0].cell.name
+        job = parts[0].job
+        if len(parts) == 1 and prefilling and self._shorten_pieces(len(job.prompt.ids)):
+            return parts
+        if len(parts) == 1 and len(job.missing) == 1:
+            tokens, cell = len(job.prompt.ids), job.missing[0].cell.name
             raise EngineError(
                 f"one prompt of {tokens} tokens does not fit into memory with {cell} alone ({reason}): use a smaller model.dtype, "
                 "model.device_map=auto or shorter prompts"
             )
         if self.width > 1:
-            self.width = max(1, min(self.width, sum(len(job.missing) for job in jobs)) // 2)
+            self.width = max(1, min(self.width, sum(len(part.job.missing) for part in parts)) // 2)
             self._tell(f"out of memory: going on with engine.width={self.width}; budgets and prompts stay as they are")
-        if len(jobs) > 1:
-            middle = len(jobs) // 2
-            return _merged(self.records(jobs[:middle]), self.records(jobs[middle:]))
-        (job,) = jobs
-        middle = len(job.missing) // 2
-        first = self.records([replace(job, missing=job.missing[:middle])])
-        done = {**job.done, **{cell: records[0] for cell, records in first.items()}}
-        return _merged(first, self.records([replace(job, missing=job.missing[middle:], done=done)]))
+        return parts if len(parts) > 1 else [parts[0].halved()]
 
     def _shorten_pieces(self, tokens: int) -> bool:
         """Halve the pieces in which prompts are prefilled; False where that is no use any more."""
@@ -174,37 +210,28 @@ class Evaluator:
         self._tell(f"out of memory: going on with engine.prefill_chunk={self._chunk}; budgets and prompts stay as they are")
         return True
 
-    def _records(self, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
-        records: dict[Cell, list[Record]] = {}
-        groups: list[_Group] = []
-        for job in jobs:
-            plans: dict[Variant, Plan] = {}
-            for variant in job.missing:
-                try:
-                    plans[variant] = variant.plan(len(job.prompt.ids), self._model.config.num_hidden_layers)
-                except BudgetError as error:
-                    records.setdefault(variant.cell, []).append(structs.replace(_blank(job.prompt), error=str(error)))
-            while plans:
-                try:
-                    with time_limit(self._engine.time_limit_seconds):
-                        groups += self._prefill(job, plans)
-                    break
-                except TimeLimit as over:
-                    self._pasts = []
-                    slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
-                    why = self._too_long("the prefill" if over.at is None else f"the prefill, at {over.at}")
-                    for variant in slow:
-                        records.setdefault(variant.cell, []).append(structs.replace(_blank(job.prompt), error=why))
-                        del plans[variant]
-        waiting = [group for group in groups if group.outcome is None]
-        for start in range(0, len(waiting), self.width):
-            self._decode(waiting[start : start + self.width])
-        for group in groups:
-            for cell, kept in group.members:
-                records.setdefault(cell, []).append(self._record(group, cell, kept))
-        return records
+    def _groups(self, flying: Flying) -> list[Group]:
+        """The rows of a part, prefilled; of variants that have none, why."""
+        job, plans = flying.part.job, dict[Variant, Plan]()
+        for variant in job.missing:
+            try:
+                plans[variant] = variant.plan(len(job.prompt.ids), self._model.config.num_hidden_layers)
+            except BudgetError as error:
+                flying.failed[variant.cell] = structs.replace(_blank(job.prompt), error=str(error))
+        while plans:
+            try:
+                with time_limit(self._engine.time_limit_seconds):
+                    return self._prefill(job, plans)
+            except TimeLimit as over:
+                self._pasts = []
+                slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
+                why = self._too_long("the prefill" if over.at is None else f"the prefill, at {over.at}")
+                for variant in slow:
+                    flying.failed[variant.cell] = structs.replace(_blank(job.prompt), error=why)
+                    del plans[variant]
+        return []
 
-    def _prefill(self, job: Job, plans: Mapping[Variant, Plan]) -> list[_Group]:
+    def _prefill(self, job: Job, plans: Mapping[Variant, Plan]) -> list[Group]:
         """One prefill; what kept equal entries is one group, decoded already where another cell's record has it."""
         try:
             prefilled = self._forward(job, list(plans.values()))
@@ -219,14 +246,18 @@ class Evaluator:
         for sha256, members in by_hash.items():
             twins = {cell: record for cell, record in job.done.items() if record.kept_sha256 == sha256}
             twin = next(iter(twins.values()), None)
+            row = Row(len(job.prompt.ids), prefilled.logits, members[0][1].layers, prefilled.broken)
+            audited = twin is None and is_audited(job.prompt.example.id, members[0][0], self._engine.audit)
             groups.append(
-                _Group(
+                Group(
                     prompt=job.prompt,
                     members=members,
                     leader=min([*twins, *(cell for cell, _ in members)], key=self._order.__getitem__),
                     full_bytes=prefilled.full_bytes,
-                    row=Row(len(job.prompt.ids), prefilled.logits, members[0][1].layers, prefilled.broken),
+                    row=row,
+                    known=twin is not None,
                     outcome=None if twin is None else Generated(tuple(twin.tokens), twin.error),
+                    alone=replace(row, layers=list(row.layers)) if audited else None,
                 )
             )
         return groups
@@ -247,22 +278,7 @@ class Evaluator:
                 self._pasts.append(past)
         return prefill(self._model, self._name, ids, plans, self._selection, past, self._engine.column_sums)
 
-    def _decode(self, groups: Sequence[_Group]) -> None:
-        limits = (self._stops, self._task.max_new_tokens, self._task.min_new_tokens)
-        audited = [
-            (group, replace(group.row, layers=list(group.row.layers)))
-            for group in groups
-            if is_audited(group.prompt.example.id, group.members[0][0], self._engine.audit)
-        ]
-        outcomes = decode(self._model, self._name, [group.row for group in groups], *limits)
-        self.decoded += len(groups)
-        for group, outcome in zip(groups, outcomes, strict=True):
-            group.outcome = outcome
-        for group, row in audited:
-            assert group.outcome is not None
-            group.audit = audit(self._model, self._name, row, group.outcome, *limits)
-
-    def _record(self, group: _Group, cell: Cell, kept: Kept) -> Record:
+    def _record(self, group: Group, cell: Cell, kept: Kept) -> Record:
         assert group.outcome is not None
         prompt, tokens, error = group.prompt, group.outcome.tokens, group.outcome.error
         text = None
@@ -310,7 +326,3 @@ def _blank(prompt: Prompt) -> Record:
         tokens_before_truncation=prompt.example.tokens_before_truncation,
         prompt_ends=prompt.ends,
     )
-
-
-def _merged(first: dict[Cell, list[Record]], second: dict[Cell, list[Record]]) -> dict[Cell, list[Record]]:
-    return {cell: first.get(cell, []) + second.get(cell, []) for cell in {**first, **second}}

@@ -17,7 +17,7 @@ from harness.model import entry_bytes
 from harness.prefill import Plan
 from harness.schema import Selection
 
-# Wider batches gain next to nothing, and a crash loses no more than one batch.
+# More gain next to nothing, and a crash loses what is being decoded.
 _MOST_ROWS = 256
 
 

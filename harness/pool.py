@@ -1,7 +1,7 @@
 """The KV pool: rows that keep different numbers of entries in different layers, decoded together without padding.
 
 Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call, no mask, and a
-slice of the batch instead of a gather. All rows of a pool have taken the same number of steps.
+slice of the batch instead of a gather. Rows that join later are behind the others, in buckets of their own.
 """
 
 from __future__ import annotations
@@ -29,21 +29,23 @@ class LayerKV:
 
 @dataclass
 class _Bucket:
-    """Neighbouring rows with equal (heads, entries) in one layer.
+    """Neighbouring rows with equal (heads, entries) in one layer that joined together.
 
     Attributes:
         keys, values: [R, heads, entries + spare, head_dim]; what lies behind the steps taken is unset.
         entries: kept entries, without the decoded ones.
+        born: the pool's step when its rows joined.
     """
 
     keys: Tensor
     values: Tensor
     entries: int
+    born: int
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, step: int) -> Tensor:
         """Append one entry per row and attend to all: queries [R, H, D], keys and values [R, heads, D] to [R, H, D]."""
         rows, heads, _, dim = self.keys.shape
-        length = self.entries + step
+        length = self.entries + step - self.born
         self.keys[:, :, length] = keys
         self.values[:, :, length] = values
         # The queries of a cache head stand where those of several tokens would.
@@ -54,20 +56,27 @@ class _Bucket:
 
 
 class KVPool:
-    """The cache of a batch of rows while they decode."""
+    """The cache of a batch of rows while they decode.
 
-    def __init__(self, rows: Sequence[list[LayerKV]], spare: int) -> None:
-        """Take over the rows' entries.
+    Attributes:
+        step: steps taken so far.
+    """
+
+    def __init__(self, layers: int) -> None:
+        """Hold no row yet."""
+        self.step = 0
+        self._layers: list[list[_Bucket]] = [[] for _ in range(layers)]
+
+    def add(self, rows: Sequence[list[LayerKV]], spare: int) -> None:
+        """Take over the entries of rows that join, behind those that are there.
 
         Args:
             rows: per row, one ``LayerKV`` per layer. The lists are emptied, so that entries are held once.
-            spare: steps that will be taken at most.
+            spare: steps that these rows will be in the pool at most.
         """
-        self.step = 0
-        self._layers = [
-            [_seal(rows[start:stop], layer, spare) for start, stop in _runs([row[layer].keys.shape[:2] for row in rows])]
-            for layer in range(len(rows[0]))
-        ]
+        for layer, buckets in enumerate(self._layers):
+            runs = _runs([row[layer].keys.shape[:2] for row in rows])
+            buckets += [_seal(rows[start:stop], layer, spare, self.step) for start, stop in runs]
         for row in rows:
             row.clear()
 
@@ -118,7 +127,7 @@ def _runs(shapes: Sequence[torch.Size]) -> list[tuple[int, int]]:
     return list(zip(starts, [*starts[1:], len(shapes)], strict=True))
 
 
-def _seal(rows: Sequence[list[LayerKV]], layer: int, spare: int) -> _Bucket:
+def _seal(rows: Sequence[list[LayerKV]], layer: int, spare: int, born: int) -> _Bucket:
     first = rows[0][layer].keys
     heads, entries, dim = first.shape
     keys = first.new_empty(len(rows), heads, entries + spare, dim)
@@ -127,4 +136,4 @@ def _seal(rows: Sequence[list[LayerKV]], layer: int, spare: int) -> _Bucket:
         keys[place, :, :entries] = row[layer].keys
         values[place, :, :entries] = row[layer].values
         row[layer] = LayerKV(first.new_empty(0, 0, 0), first.new_empty(0, 0, 0))
-    return _Bucket(keys, values, entries)
+    return _Bucket(keys, values, entries, born)

@@ -17,7 +17,7 @@ from harness.memory import held_at_most, reset_peak
 from harness.prepare import Prepared, Run, refreshed
 from harness.progress import Bar
 from harness.runlog import logged
-from harness.schema import Cell, CellResult, TaskResult
+from harness.schema import Cell, CellResult, Record, TaskResult
 from harness.signals import Relay, Stop
 from harness.store import CellWriter, count_lines
 from harness.task import published_examples
@@ -36,7 +36,7 @@ class Counts:
 
 
 def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[list[Prepared], Counts]:
-    """Compute what is missing and write it, batch by batch; and the scores of every cell that is whole then.
+    """Compute what is missing and write it, prompt by prompt; and the scores of every cell that is whole then.
 
     Args:
         tasks: runs of one model.
@@ -64,7 +64,7 @@ def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[li
                 current = refreshed(prepared)  # what others wrote until this process had the locks
                 bar.advance(len(prepared.jobs) - len(current.jobs))
                 if model is not None and current.jobs:
-                    ranks.say(("task", place))
+                    ranks.say(("task", place, current.jobs))
                     counts = _compute(current, model, writers, counts, bar, stop)
                 if current.run.shard.count > 1:
                     current = refreshed(current)  # what the other shards wrote
@@ -78,21 +78,23 @@ def follow(runs: Sequence[Run], relay: Relay) -> None:
 
     Args:
         runs: of one model, in the order of the first process's.
-        relay: signals, of which the first process hears after each batch.
+        relay: signals, of which the first process hears before prompts are taken, and at the end.
 
     Raises:
         KvgaugeError: as in the first process, or memory ran out in this one.
     """
+
+    def more() -> bool:
+        return ranks.most(relay.heard[0] if relay.heard else 0) == 0
+
     while (order := ranks.hear()) is not None:
         match order:
             case ("load",):
                 model = _load(runs[0])
-            case ("task", place):
-                evaluator = _evaluator(runs[place], model, lambda _: None)
-            case ("batch", jobs, width):
-                evaluator.width = width
-                evaluator.records(jobs)
-                ranks.most(relay.heard[0] if relay.heard else 0)
+            case ("task", place, jobs):
+                for _ in _evaluator(runs[place], model, lambda _: None).run(jobs, more):
+                    pass
+                more()
 
 
 def result(prepared: Prepared) -> TaskResult:
@@ -166,6 +168,11 @@ def _compute(
             "peak_of": "cuda" if model.device.type == "cuda" else "process",
         }
 
+    def more() -> bool:
+        heard = ranks.most(stop.heard)
+        stop.learn(heard)
+        return heard == 0  # what all have agreed on: another signal may have come since
+
     known = {
         "cells": [cell.name for cell in prepared.manifests],
         "examples": len(prepared.prompts),
@@ -174,20 +181,15 @@ def _compute(
         "device": reader.provenance["device"],
         "width": evaluator.width,
     }
-    with logged(prepared.folder, prepared.worker, now, **known):
-        jobs = prepared.jobs
-        while jobs:
-            with stop.finishing():
-                batch = evaluator.batch(jobs)
-                ranks.say(("batch", batch, evaluator.width))
-                for cell, records in evaluator.records(batch).items():
-                    writers[cell].append(records)
-                    prepared.records[cell].update({record.example_id: record for record in records})
-                    counts.records += len(records)
-                    counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
-                bar.advance(len(batch))
-                jobs = jobs[len(batch) :]
-                stop.learn(ranks.most(stop.heard))
+    with logged(prepared.folder, prepared.worker, now, **known), stop.finishing():
+        for prompts in evaluator.run(prepared.jobs, more):
+            for cell, records in _by_cell(prompts).items():
+                writers[cell].append(records)
+                prepared.records[cell].update({record.example_id: record for record in records})
+                counts.records += len(records)
+                counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
+            bar.advance(len(prompts))
+        more()
     return Counts(
         before.prefills + evaluator.prefills,
         before.prompt_tokens + evaluator.prompt_tokens,
@@ -196,6 +198,14 @@ def _compute(
         before.generated_tokens + counts.generated_tokens,
         before.records + counts.records,
     )
+
+
+def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record]]:
+    found: dict[Cell, list[Record]] = {}
+    for records in prompts:
+        for cell, record in records.items():
+            found.setdefault(cell, []).append(record)
+    return found
 
 
 def _load(run: Run) -> PreTrainedModel:

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the batch at hand is finished and written, then the run ends; a second signal ends it at once."""
+"""SIGTERM and SIGINT: what has begun is finished and written, then the run ends; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """Listens for signals as a context manager, in the main thread of a process; elsewhere it hears nothing.
 
-    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of the batch, too; then its own handler has it. Slurm
+    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of what has begun; then its own handler has it. Slurm
     sends SIGTERM beside it, before or after: neither is a second signal.
     """
 

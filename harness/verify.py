@@ -193,17 +193,16 @@ def with_model(grid: Grid, prepared: Prepared, evaluator: Evaluator, sample: int
     done = {cell.cell: {record.example_id: record for record in cell.done} for cell in grid.result.cells if cell.cell in prepared.manifests}
     names = sorted(prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values()))
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
-    jobs: Sequence[Job] = [
+    jobs = [
         Job(job.prompt, tuple(v for v in job.missing if job.prompt.example.id in done[v.cell]), {})
         for job in prepared.jobs
         if job.prompt.example.id in chosen
     ]
     again: dict[Cell, list[Record]] = {cell: [] for cell in done}
-    while jobs:
-        batch = evaluator.batch(jobs)
-        for cell, records in evaluator.records(batch).items():
-            again[cell] += records
-        jobs = jobs[len(batch) :]
+    for prompts in evaluator.run(jobs, lambda: True):
+        for found in prompts:
+            for cell, record in found.items():
+                again[cell].append(record)
     for cell, records in again.items():
         pairs = [(record, done[cell][record.example_id]) for record in records]
         of = f"of {len(pairs)} computed again"

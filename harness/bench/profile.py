@@ -25,7 +25,7 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (prefilling, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
     (prefilling._PrefillEngine, "_take", "prefill: kept entries gathered, hashed"),
-    (KVPool, "__init__", "decode: entries moved into the pool"),
+    (KVPool, "add", "decode: entries moved into the pool"),
     (KVPool, "attend", "decode: attention"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.attention import ENGINE
-from harness.decode import Row, decode
+from harness.decode import Decoding, Generated, Row, decode
 from harness.errors import ModelError
 from harness.pool import KVPool, LayerKV
 from harness.prefill import Kept, Plan, extend, prefill
@@ -203,11 +204,65 @@ def test_finished_rows_leave_the_batch_and_the_others_go_on_unchanged() -> None:
 
 
 @given(
+    kv_heads=st.sampled_from([1, 2, 4]),
+    variants=cells(prompts=4, most=3),
+    selection=selections(),
+    stop_ids=st.frozensets(st.integers(0, VOCABULARY - 1), max_size=12),
+    max_new_tokens=st.integers(1, 9),
+    min_new_tokens=st.integers(0, 3),
+    moments=st.lists(st.integers(0, 12), min_size=12, max_size=12),
+)
+@settings(EXACT, max_examples=120)
+def test_rows_that_join_at_any_moment_give_the_tokens_and_logits_of_each_alone(
+    kv_heads: int,
+    variants: list[Cell],
+    selection: Selection,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    min_new_tokens: int,
+    moments: list[int],
+) -> None:
+    model, limits = tiny(kv_heads), (stop_ids, max_new_tokens, min_new_tokens)
+    seen: dict[int, list[Tensor]] = {}
+
+    def observe(numbers: Sequence[int], logits: Tensor) -> None:
+        for place, number in enumerate(numbers):
+            seen.setdefault(number, []).append(logits[place].clone())
+
+    decoding = Decoding(model, NAME, *limits, observe)
+    places: list[Cell] = []
+    ended: dict[int, Generated] = {}
+    for moment in range(13):
+        joining = [variant for variant, at in zip(variants, moments, strict=False) if at == moment]
+        if joining:
+            rows = []
+            for variant in joining:
+                done = prefill(model, NAME, variant.prompt, [variant.plan(3)], selection)
+                rows.append(Row(len(variant.prompt), done.logits, list(done.kept[0].layers)))
+            assert list(decoding.add(rows)) == list(range(len(places), len(places) + len(rows)))
+            assert not any(row.layers for row in rows), "entries are held once"
+            places += joining
+        if decoding.alive:
+            decoding.step()
+        ended |= decoding.take()
+    while decoding.alive:
+        decoding.step()
+    ended |= decoding.take()
+    assert not any(decoding._pool._layers), "a pool without rows holds no memory"
+    assert sorted(ended) == list(range(len(variants)))
+    for number, variant in enumerate(places):
+        (alone,), (its_logits,) = decode_together(model, [variant], selection, *limits)
+        assert ended[number] == alone
+        torch.testing.assert_close(torch.stack(seen[number])[: len(its_logits)], its_logits, rtol=1e-4, atol=1e-5)
+
+
+@given(
     shapes=st.lists(st.tuples(st.sampled_from([2, 4]), st.integers(0, 3)), min_size=1, max_size=6),
+    late=st.integers(0, 3),
     drops=st.lists(st.integers(0, 2**6 - 1), max_size=3),
 )
 @settings(EXACT, max_examples=60)
-def test_pool_keeps_rows_apart_whatever_leaves_it(shapes: list[tuple[int, int]], drops: list[int]) -> None:
+def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(shapes: list[tuple[int, int]], late: int, drops: list[int]) -> None:
     generator = torch.Generator().manual_seed(0)
     dim, count = 3, len(shapes)
 
@@ -217,7 +272,10 @@ def test_pool_keeps_rows_apart_whatever_leaves_it(shapes: list[tuple[int, int]],
     kept = [LayerKV(random(heads, entries, dim), random(heads, entries, dim)) for heads, entries in shapes]
     keys = [layer.keys.repeat_interleave(4 // len(layer.keys), 0) for layer in kept]
     values = [layer.values.repeat_interleave(4 // len(layer.values), 0) for layer in kept]
-    pool, alive = KVPool([[layer] for layer in kept], spare=len(drops) + 1), list(range(count))
+    # All but the late ones join at first, then one at every step.
+    first = max(1, count - late)
+    pool, alive, coming = KVPool(1), list(range(first)), list(range(first, count))
+    pool.add([[layer] for layer in kept[:first]], spare=len(drops) + 1)
     for drop in [None, *drops]:
         if drop is not None:
             staying = [place for place, row in enumerate(alive) if not drop >> row & 1]
@@ -225,6 +283,9 @@ def test_pool_keeps_rows_apart_whatever_leaves_it(shapes: list[tuple[int, int]],
                 return
             pool.keep(staying)
             alive = [alive[place] for place in staying]
+            if coming:
+                alive.append(coming.pop(0))
+                pool.add([[kept[alive[-1]]]], spare=len(drops))
         q, k, v = random(len(alive), 4, 1, dim), random(len(alive), 2, 1, dim), random(len(alive), 2, 1, dim)
         out = pool.attend(0, q, k, v, 0.5)
         pool.step += 1

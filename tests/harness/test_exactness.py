@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from harness.decode import Row, decode
+from harness.decode import Decoding, Row, decode
 from harness.prefill import prefill
 from harness.schema import Selection
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
@@ -52,7 +53,7 @@ def logits_of(model: PreTrainedModel, cells: list[Cell], selection: Selection, s
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     uncast.steps.clear()
     batches: list[list[int]] = []
-    decode(cast("PreTrainedModel", uncast), NAME, rows, frozenset(), steps, observe=lambda _, batch, __: batches.append(list(batch)))
+    decode(cast("PreTrainedModel", uncast), NAME, rows, frozenset(), steps, observe=lambda batch, _: batches.append(list(batch)))
     found: list[list[Tensor]] = [[] for _ in cells]
     for batch, logits in zip(batches[1:], uncast.steps, strict=True):
         assert logits.dtype == torch.float64
@@ -79,4 +80,32 @@ def test_all_methods_of_several_prompts_together_have_the_logits_of_each_alone(
         (alone,) = logits_of(model, [cell], selection, 5)
         assert len(wide) == len(alone) == 4
         for one, other in zip(wide, alone, strict=True):
+            assert (one - other).abs().max() < 1e-10 * max(1.0, float(other.abs().max()))
+
+
+def test_rows_that_join_while_others_decode_have_the_logits_of_each_alone() -> None:
+    model = tiny(2, layers=4)
+    selection = Selection("query_head", "mean", "stable", "float32")
+    cells = [Cell(prompt_of(11 + 7 * place, place), method, 9) for place in range(4) for method in methods().values()]
+    uncast, numbers = Uncast(model), list[int]()
+    found: dict[int, list[Tensor]] = {}
+
+    def observe(batch: Sequence[int], _: Tensor) -> None:
+        numbers[:] = batch
+
+    decoding = Decoding(cast("PreTrainedModel", uncast), NAME, frozenset(), 5, observe=observe)
+    waiting = [cells[start : start + 6] for start in range(0, len(cells), 6)]
+    while waiting or decoding.alive:
+        if waiting:
+            rows = []
+            for cell in waiting.pop(0):
+                done = prefill(model, NAME, cell.prompt, [cell.plan(4)], selection)
+                rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
+            decoding.add(rows)
+        decoding.step()
+        for place, number in enumerate(numbers):
+            found.setdefault(number, []).append(uncast.steps[-1][place])
+    for number, cell in enumerate(cells):
+        (alone,) = logits_of(model, [cell], selection, 5)
+        for one, other in zip(found[number][:4], alone, strict=True):
             assert (one - other).abs().max() < 1e-10 * max(1.0, float(other.abs().max()))

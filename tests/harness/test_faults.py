@@ -13,18 +13,17 @@ from typing import Any
 
 import pytest
 
-from harness import cli
+from harness import cli, evaluate
 from harness.build import build
 from harness.commands import status
 from harness.errors import Stopped
-from harness.evaluate import Evaluator, Job
 from harness.locks import at_work
+from harness.prefill import prefill
 from harness.runlog import read_runs
-from harness.schema import Cell, Record
 from tests.conftest import Command, Finished
 from tests.harness.test_runner import cells, outcome, records
 
-Batch = Callable[[], None]
+Event = Callable[[], None]
 
 
 @pytest.fixture
@@ -41,20 +40,20 @@ def undisturbed(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> dic
     return outcome(tmp_path / "undisturbed")
 
 
-def at_batch(number: int, happens: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let something happen in the middle of a batch, the first is 1."""
-    compute, seen = Evaluator.records, [0]
+def at_prompt(number: int, happens: Event, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let something happen as a prompt is prefilled, the first is 1."""
+    seen = [0]
 
-    def disturbed(self: Evaluator, jobs: Sequence[Job]) -> dict[Cell, list[Record]]:
+    def disturbed(*words: Any) -> Any:
         seen[0] += 1
         if seen[0] == number:
             happens()
-        return compute(self, jobs)
+        return prefill(*words)
 
-    monkeypatch.setattr(Evaluator, "records", disturbed)
+    monkeypatch.setattr(evaluate, "prefill", disturbed)
 
 
-def in_child(prepare: Batch, words: Sequence[str]) -> tuple[int, str]:
+def in_child(prepare: Event, words: Sequence[str]) -> tuple[int, str]:
     """The command in a process of its own: exit code, negative for a signal that killed it, and what it said of errors."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -98,7 +97,7 @@ def test_a_signal_lets_the_batch_finish_and_the_same_command_goes_on(
 ) -> None:
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
-        at_batch(2, lambda: os.kill(os.getpid(), number), patch)
+        at_prompt(2, lambda: os.kill(os.getpid(), number), patch)
         stopped = kvgauge(*words)
     assert stopped.code == code
     assert stopped.err == f"kvgauge: {says}: what is finished is kept, and the same command goes on from there\n"
@@ -120,7 +119,7 @@ def test_a_signal_while_objects_are_made_stays_one() -> None:
 def test_a_signal_ends_a_multirun_and_not_one_of_its_jobs(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at_batch(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+    at_prompt(1, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
     assert kvgauge("-m", *words, "budget=32,48").code == 143
     assert list(cells(tmp_path / "results")) == ["fullkv-full", "snapkv-32"]
 
@@ -132,7 +131,7 @@ def test_a_second_signal_ends_at_once(
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    code, said = in_child(lambda: at_batch(2, twice, monkeypatch), words)
+    code, said = in_child(lambda: at_prompt(2, twice, monkeypatch), words)
     assert code == 130
     assert said.splitlines()[-2:] == [
         "kvgauge: SIGINT: finishing the batch at hand; a second signal ends at once",
@@ -161,7 +160,7 @@ def test_a_preempted_worker_finishes_its_batch_before_its_scheduler_queues_it_ag
     before = signal.signal(signal.SIGUSR2, queue_again)
     try:
         with monkeypatch.context() as patch:
-            at_batch(2, lambda: [os.kill(os.getpid(), signal.Signals[name]) for name in sent], patch)
+            at_prompt(2, lambda: [os.kill(os.getpid(), signal.Signals[name]) for name in sent], patch)
             assert kvgauge(*words).code == 144
         assert signal.getsignal(signal.SIGUSR2) is queue_again
     finally:
@@ -236,7 +235,7 @@ def test_data_that_vanishes_ends_no_run_and_keeps_none_from_being_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        at_batch(2, prompts_file.unlink, patch)
+        at_prompt(2, prompts_file.unlink, patch)
         goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
     again = kvgauge(*words)
     assert again.code == 3 and again.err.count("\n") == 1 and "cannot be read" in again.err
@@ -261,7 +260,7 @@ def test_a_worker_that_was_killed_for_good_is_seen_in_status_and_its_shard_is_ta
     results = tmp_path / "results"
 
     def killed() -> None:
-        at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+        at_prompt(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
 
     assert in_child(killed, [*words, "shards=2", "shard=1"])[0] == -signal.SIGKILL
     assert kvgauge(*words, "shards=2", "shard=0").code == 0
@@ -297,7 +296,7 @@ def test_status_forgets_a_killed_worker_once_another_has_made_all_of_it_whole(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed() -> None:
-        at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+        at_prompt(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
 
     assert in_child(killed, [*words, "shards=2", "shard=0"])[0] == -signal.SIGKILL
     assert kvgauge(*words).code == 0
@@ -322,7 +321,7 @@ def test_status_by_one_who_may_only_read_calls_nobody_killed(
         monkeypatch.setattr(status, "at_work", lambda folder: None)
         told.append(kvgauge("status", str(tmp_path / "results")).out)
 
-    at_batch(2, look, monkeypatch)
+    at_prompt(2, look, monkeypatch)
     assert kvgauge(*words).code == 0
     assert told[0] == b"None"
     assert "unknown" in told[1] and "killed" not in told[1]

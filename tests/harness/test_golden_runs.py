@@ -192,7 +192,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Run, st
                 rows.append(Row(length, done.logits, list(kept.layers)))
         logits: list[list[Tensor]] = [[] for _ in rows]
 
-        def observe(_: int, batch: Sequence[int], found: Tensor) -> None:
+        def observe(batch: Sequence[int], found: Tensor) -> None:
             for place, row in enumerate(batch):
                 logits[row].append(found[place].clone())
 

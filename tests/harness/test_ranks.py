@@ -10,17 +10,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig
 
 from harness import cli, evaluate
-from harness.decode import decode
+from harness.decode import Decoding, Row
 from harness.runlog import read_runs
 from tests.conftest import ROOT, Command, Finished
-from tests.harness.test_faults import at_batch
+from tests.harness.test_faults import at_prompt
 from tests.harness.test_runner import cells, outcome, records
 
 Prepare = Callable[[int], None]
@@ -147,7 +146,7 @@ def test_a_signal_that_one_process_hears_lets_all_finish_the_batch(
 ) -> None:
     def prepare(rank: int) -> None:
         if rank == hears:
-            at_batch(2, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
+            at_prompt(2, lambda: os.kill(os.getpid(), signal.SIGTERM), monkeypatch)
 
     first, other = shared(small, tmp_path, prepare=prepare)
     heard_of(first, tmp_path / "results", 143, "stopped by SIGTERM: what is finished is kept", ["p40", "p64"])
@@ -161,12 +160,13 @@ def test_a_process_out_of_memory_says_so_and_the_first_one_keeps_what_is_finishe
     small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def tight(rank: int) -> None:
-        def run(model: Any, name: str, rows: Any, *rest: Any) -> Any:
-            if rank == 1 and rows[0].prompt_tokens == 65:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return decode(model, name, rows, *rest)
+        class Tight(Decoding):
+            def add(self, rows: Sequence[Row]) -> range:
+                if rank == 1 and rows[0].prompt_tokens == 65:
+                    raise torch.OutOfMemoryError("CUDA out of memory.")
+                return super().add(rows)
 
-        monkeypatch.setattr(evaluate, "decode", run)
+        monkeypatch.setattr(evaluate, "Decoding", Tight)
 
     first, other = shared(small, tmp_path, prepare=tight)
     heard_of(first, tmp_path / "results", 6, "one of the 2 processes of this run has ended", ["p40", "p64"])
@@ -180,7 +180,7 @@ def test_a_process_that_is_killed_ends_the_others(
 ) -> None:
     def prepare(rank: int) -> None:
         if rank == killed:
-            at_batch(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+            at_prompt(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
 
     finished = shared(small, tmp_path, prepare=prepare)
     assert finished[killed].code == -signal.SIGKILL

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness import cli, evaluate, memory
-from harness.decode import Generated, decode
+from harness.decode import Decoding, Generated, Row
 from harness.errors import ConfigError
 from harness.method import LayerState
 from harness.prefill import extend, prefill
@@ -49,6 +49,17 @@ def outcome(results: Path) -> dict[str, dict[str, Any]]:
         name: {"scores": (cell / "scores.json").read_bytes(), "records": sorted(map(json.dumps, records(cell)))}
         for name, cell in cells(results).items()
     }
+
+
+def watched(join: Callable[[Decoding, Sequence[Row]], None]) -> type[Decoding]:
+    """A ``Decoding`` that something happens to before rows join."""
+
+    class Watched(Decoding):
+        def add(self, rows: Sequence[Row]) -> range:
+            join(self, rows)
+            return super().add(rows)
+
+    return Watched
 
 
 def _command(words: Sequence[str]) -> None:
@@ -154,9 +165,7 @@ def test_automatic_width_is_what_half_of_the_free_memory_holds(
     each = 8 * 2 * 32 * 4 * (2 * (100 + 12) + 4 * (32 + 12)) // 2
     monkeypatch.setattr(evaluate, "free_bytes", lambda _: 2 * 3 * each + 5)
     widths: list[int] = []
-    monkeypatch.setattr(
-        evaluate, "decode", lambda model, name, rows, *rest: (widths.append(len(rows)), decode(model, name, rows, *rest))[1]
-    )
+    monkeypatch.setattr(evaluate, "Decoding", watched(lambda decoding, rows: widths.append(decoding.alive + len(rows))))
     done = kvgauge(*words, "engine.width=auto", f"results_dir={tmp_path / 'auto'}")
     assert done.code == 0, done.err
     assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in done.out
@@ -174,13 +183,12 @@ def test_out_of_memory_halves_the_width_and_changes_no_record(
     kvgauge(*grid, "engine.width=64", f"results_dir={tmp_path / 'calm'}")
     widths: list[int] = []
 
-    def tight(model: Any, name: str, rows: Any, *rest: Any) -> Any:
-        widths.append(len(rows))
-        if len(rows) > 5:
+    def tight(decoding: Decoding, rows: Sequence[Row]) -> None:
+        widths.append(decoding.alive + len(rows))
+        if widths[-1] > 5:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return decode(model, name, rows, *rest)
 
-    monkeypatch.setattr(evaluate, "decode", tight)
+    monkeypatch.setattr(evaluate, "Decoding", watched(tight))
     done = kvgauge(*grid, "engine.width=64", f"results_dir={tmp_path / 'tight'}")
     assert done.code == 0, done.err
     assert "out of memory: going on with engine.width=26; budgets and prompts stay as they are" in done.out
@@ -233,12 +241,11 @@ def test_one_row_that_does_not_fit_is_one_line_and_keeps_what_is_finished(
 ) -> None:
     results = tmp_path / "results"
 
-    def tight(model: Any, name: str, rows: Any, *rest: Any) -> Any:
+    def tight(_: Decoding, rows: Sequence[Row]) -> None:
         if any(row.prompt_tokens >= 65 for row in rows):
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return decode(model, name, rows, *rest)
 
-    monkeypatch.setattr(evaluate, "decode", tight)
+    monkeypatch.setattr(evaluate, "Decoding", watched(tight))
     failed = kvgauge(*grid, f"results_dir={results}")
     assert failed.code == 6
     assert "one prompt of 65 tokens does not fit into memory with fullkv-full alone (CUDA out of memory.)" in failed.err
@@ -251,7 +258,7 @@ def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(evaluate, "decode", broken)
+    monkeypatch.setattr(evaluate, "Decoding", watched(broken))
     with pytest.raises(RuntimeError, match="a bug"):
         kvgauge(*grid, f"results_dir={tmp_path / 'results'}")
 
@@ -406,11 +413,12 @@ def test_audited_rows_are_the_same_in_every_run_and_are_told_of(kvgauge: Command
 def test_row_that_differs_when_alone_is_told_with_its_margin(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def other(model: Any, name: str, rows: Any, *rest: Any) -> Any:
-        done = decode(model, name, rows, *rest)
-        return [Generated((*outcome.tokens[:3], outcome.tokens[3] ^ 1, *outcome.tokens[4:])) for outcome in done]
+    class Other(Decoding):
+        def take(self) -> dict[int, Generated]:
+            done = {number: outcome.tokens for number, outcome in super().take().items()}
+            return {number: Generated((*tokens[:3], tokens[3] ^ 1, *tokens[4:])) for number, tokens in done.items()}
 
-    monkeypatch.setattr(evaluate, "decode", other)
+    monkeypatch.setattr(evaluate, "Decoding", Other)
     done = kvgauge(*grid, "method=[fullkv,snapkv]", "engine.audit=1", f"results_dir={tmp_path}")
     audits = [r["audit"] for cell in cells(tmp_path).values() for r in records(cell) if r["audit"] is not None]
     rows = int(re.findall(r"decoded as (\d+) rows", done.out)[0])

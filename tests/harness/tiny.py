@@ -154,7 +154,7 @@ def decode_together(
             rows[place] = Row(len(prompt), done.logits, list(kept.layers))
     seen: list[list[Tensor]] = [[] for _ in cells]
 
-    def observe(_: int, batch: Sequence[int], logits: Tensor) -> None:
+    def observe(batch: Sequence[int], logits: Tensor) -> None:
         for place, row in enumerate(batch):
             seen[row].append(logits[place].clone())
 

@@ -1,0 +1,145 @@
+"""What prompts that are taken while others still decode save, against one batch of prompts after the other.
+
+    python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, five cells
+    python benchmarks/refill.py --quick    a few prompts, to see that it works
+
+Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds in one process, CPU
+time of one thread. Both ways must generate the same tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from harness import evaluate  # noqa: E402
+from harness.bench.clock import machine, seconds  # noqa: E402
+from harness.bench.setup import subject_of  # noqa: E402
+from harness.bench.subject import Subject  # noqa: E402
+from harness.bench.write import table, write  # noqa: E402
+from harness.decode import Decoding  # noqa: E402
+from harness.engine import EngineSettings  # noqa: E402
+from harness.evaluate import Evaluator  # noqa: E402
+from harness.jobs import Job  # noqa: E402
+from harness.prompt import Prompt  # noqa: E402
+from harness.schema import Cell, Example, Record  # noqa: E402
+from tasks.tokens import Tokens  # noqa: E402
+
+Prompts = list[dict[Cell, Record]]
+GRID = ("method=[fullkv,h2o,snapkv]", "budget=[32,64]", f"model.path={ROOT}/models/tiny")
+NEW_TOKENS, STOPS = 48, tuple(range(5, 1000, 16))
+
+
+@dataclass
+class Steps:
+    """Seconds, steps, and rows that went on at each of them."""
+
+    seconds: float = 0.0
+    taken: int = 0
+    rows: int = 0
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="few prompts, one width, one round")
+    parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    subject = subject_of(GRID, NEW_TOKENS)
+    model, jobs = subject.load(), jobs_of(subject, 12 if options.quick else 48)
+    rows, raw = [], []
+    for width in (16,) if options.quick else (64, 16):
+        rounds = [paired(subject, model, jobs, width) for _ in range(1 if options.quick else options.rounds)]
+        rows.append(row(width, len(jobs), rounds))
+        raw.append({"width": width, "rounds": [[vars(steps) for steps in pair] for pair in rounds]})
+        print("\n".join(table([rows[-1]])), flush=True)
+    notes = [
+        "Seconds are medians of the whole of `Evaluator.run`, prefills included; the ratio is the median of the rounds' own.",
+        "Without: `Evaluator.run` on as many prompts as have `width` rows together, and on the next ones when all of these have ended.",
+    ]
+    title = f"Prompts taken while others decode: embedded model, {len(subject.variants)} cells, answers of 1 to {NEW_TOKENS} tokens"
+    for path in write(options.out, "refill", title, machine(), rows, raw, notes):
+        print(path)
+
+
+def row(width: int, prompts: int, rounds: Sequence[tuple[Steps, Steps]]) -> dict[str, Any]:
+    """A line of the table: without, with, and how many times faster that is."""
+    (without, refilled) = rounds[0]
+    return {
+        "engine.width": width,
+        "prompts": prompts,
+        "steps without": without.taken,
+        "with": refilled.taken,
+        "rows per step without": without.rows / without.taken,
+        "rows with": refilled.rows / refilled.taken,
+        "s without": statistics.median(pair[0].seconds for pair in rounds),
+        "s with": statistics.median(pair[1].seconds for pair in rounds),
+        "times": statistics.median(pair[0].seconds / pair[1].seconds for pair in rounds),
+    }
+
+
+def jobs_of(subject: Subject, count: int) -> list[Job]:
+    """Random prompts of 96 to 191 tokens."""
+    found = []
+    for place in range(count):
+        ids = np.array(subject.prompt(96 + place * 53 % 96, place), dtype="<i4")
+        found.append(Job(Prompt(Example(id=str(place), prompt=()), ids, "", ()), subject.variants, {}))
+    return found
+
+
+def paired(subject: Subject, model: Any, jobs: Sequence[Job], width: int) -> tuple[Steps, Steps]:
+    """Both ways, one after the other."""
+    each = max(1, width // len(subject.variants))
+    batches = [jobs[start : start + each] for start in range(0, len(jobs), each)]
+
+    def without(evaluator: Evaluator) -> Iterator[Prompts]:
+        for batch in batches:
+            yield from evaluator.run(batch, lambda: True)
+
+    apart, one = measured(subject, model, width, without)
+    together, other = measured(subject, model, width, lambda evaluator: evaluator.run(jobs, lambda: True))
+    if apart != together:
+        raise SystemExit("generated tokens differ: report this as a bug")
+    return one, other
+
+
+def measured(
+    subject: Subject, model: Any, width: int, way: Callable[[Evaluator], Iterator[Prompts]]
+) -> tuple[dict[tuple[str, Cell], tuple[int, ...]], Steps]:
+    """Tokens by example and cell, and what they took."""
+    steps = Steps()
+
+    class Counted(Decoding):
+        def step(self) -> None:
+            steps.taken += 1
+            steps.rows += self.alive
+            super().step()
+
+    engine = EngineSettings(width, False, None, False, None, 0.0, "torch")
+    task, cells = Tokens("tokens", "", NEW_TOKENS, 0, STOPS), [variant.cell for variant in subject.variants]
+    evaluator = Evaluator(model, subject.name, None, frozenset(), task, cells, subject.selection, engine, lambda _: None)
+    before, evaluate.Decoding = evaluate.Decoding, Counted  # type: ignore[misc]
+    start = seconds()
+    try:
+        found = [record for prompts in way(evaluator) for of in prompts for record in of.items()]
+    finally:
+        evaluate.Decoding = before  # type: ignore[misc]
+    steps.seconds = seconds() - start
+    return {(record.example_id, cell): tuple(record.tokens) for cell, record in found}, steps
+
+
+if __name__ == "__main__":
+    main()
