@@ -150,9 +150,6 @@ class Decoding:
         Raises:
             ModelError: a layer did not come through the engine.
         """
-        # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
-        if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._most - 1 for row in self._batch):
-            self._drop()
         engine = _StepEngine(self._pool)
         forward = partial(
             self._model,
@@ -172,7 +169,8 @@ class Decoding:
         self._pool.step += 1
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
-        if not self.alive:
+        # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
+        if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._most - 1 for row in self._batch):
             self._drop()
 
     def _choose(self, rows: Sequence[_Decoding], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]) -> Tensor:
