@@ -50,6 +50,13 @@ def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     assert "--out" not in read["grid"]["command"] and str(tmp_path) not in json.dumps(read["grid"]["command"])
 
 
+def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(tmp_path: Path) -> None:
+    done = program("refill.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "refill.json").read_text())["table"]
+    assert row["with"] < row["steps without"] and row["rows with"] > row["rows per step without"]
+
+
 def test_projection_is_made_of_what_was_measured(tmp_path: Path) -> None:
     done = program("projection.py", tmp_path)
     assert done.returncode == 0, done.stderr
