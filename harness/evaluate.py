@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from harness import ranks
 from harness.audit import audit, is_audited
 from harness.decode import Decoding, Generated, Row
 from harness.engine import EngineSettings, pauses
-from harness.errors import BudgetError, EngineError
+from harness.errors import BudgetError, EngineError, KvgaugeError
 from harness.flight import Flight, Flying, Group, Part
 from harness.grid import Variant
 from harness.jobs import Job
@@ -81,7 +82,7 @@ class Evaluator:
         self._tell = tell
 
     def run(self, jobs: Sequence[Job], more: Callable[[], bool]) -> Iterator[list[dict[Cell, Record]]]:
-        """The missing records of each prompt, as soon as all its rows have ended; of several prompts where these end together.
+        """The missing records of each prompt, in the order of the prompts, as soon as all its rows and those of earlier prompts have ended.
 
         Prompts are taken, in their order, as long as their rows and those that decode are at most ``width``, one prompt at least; and
         again when at most half of the width is still decoding. So what is computed when depends on the jobs, the width and the tokens.
@@ -94,11 +95,30 @@ class Evaluator:
             more: is asked before a prompt is taken. Once it says False none is, and what was taken is computed to its end.
 
         Raises:
-            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
+            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it. Before it is
+                raised, what later prompts have is given out.
         """
+        finished: dict[int, dict[Cell, Record]] = {}
+        turn = 0
+        try:
+            for landed in self._landing(jobs, more):
+                finished |= landed
+                ready = []
+                while turn in finished:
+                    ready.append(finished.pop(turn))
+                    turn += 1
+                if ready:
+                    yield ready
+        except KvgaugeError:
+            if finished:
+                yield [finished[place] for place in sorted(finished)]
+            raise
+
+    def _landing(self, jobs: Sequence[Job], more: Callable[[], bool]) -> Iterator[dict[int, dict[Cell, Record]]]:
+        """Records of each prompt, by its place, as soon as all its rows have ended."""
         if jobs and not self.width:
             self.width = self._fitting(jobs)
-        queue, flight = deque(map(Part, jobs)), self._flight()
+        queue, flight = deque(itertools.starmap(Part, enumerate(jobs))), self._flight()
         while queue or flight.flying:
             try:
                 if not self._take(queue, flight, more):
@@ -149,18 +169,18 @@ class Evaluator:
                 row, group.alone = group.alone, None
                 group.audit = audit(self._model, self._name, row, group.outcome, *self._limits)
 
-    def _land(self, queue: deque[Part], flight: Flight) -> list[dict[Cell, Record]]:
+    def _land(self, queue: deque[Part], flight: Flight) -> dict[int, dict[Cell, Record]]:
         """Records of the prompts that are finished; of the others whose part has ended, the next part is put in the queue."""
         landed = flight.landed()
         records = [self._records(flying) for flying in landed]
         flight.remove(landed)
-        done = []
+        done = {}
         for flying, found in zip(landed, records, strict=True):
             self.decoded += sum(not group.known for group in flying.groups or ())
             if flying.part.later:
                 queue.appendleft(flying.part.rest(found))
             else:
-                done.append({**flying.part.found, **found})
+                done[flying.part.place] = {**flying.part.found, **found}
         return done
 
     def _records(self, flying: Flying) -> dict[Cell, Record]:

@@ -18,12 +18,14 @@ class Part:
     """What is computed of a prompt at once: all that is missing, or less where that was too much for the memory.
 
     Attributes:
+        place: of the prompt among all.
         job: the prompt, with the variants of this part alone.
         later: variants of further parts, one after the other.
         found: records of parts that are done.
         begun: whether it has been taken before, so that it is computed to its end whatever else is not.
     """
 
+    place: int
     job: Job
     later: tuple[tuple[Variant, ...], ...] = ()
     found: Mapping[Cell, Record] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from harness import evaluate
 from harness.budget import parse_budgets
 from harness.decode import Decoding, Row
 from harness.engine import EngineSettings
+from harness.errors import EngineError
 from harness.evaluate import Evaluator
 from harness.grid import Variant, make_grid
 from harness.jobs import Job
@@ -137,12 +138,28 @@ def test_decoding_stays_wide_while_prompts_wait(alone: Found, counting: type[Cou
     assert len(refilled) < 0.8 * len(counting.alive_at), "in fewer steps"
 
 
-def test_prompts_come_in_the_order_in_which_they_end_and_it_is_the_same_again() -> None:
-    orders = []
-    for _ in range(2):
-        found = [next(iter(of.values())).example_id for prompts in evaluator(8).run(jobs(), always) for of in prompts]
-        orders.append(found)
-    assert orders[0] == orders[1] != [job.prompt.example.id for job in jobs()]
+def test_prompts_come_in_their_order_whichever_ends_first() -> None:
+    order, steps = [], []
+    for prompts in evaluator(8).run(jobs(), always):
+        order += [next(iter(of.values())).example_id for of in prompts]
+        steps.append(len(prompts))
+    assert order == [job.prompt.example.id for job in jobs()]
+    assert max(steps) > 1, "one that ended before an earlier one has waited for it"
+
+
+def test_what_had_to_wait_for_an_earlier_prompt_is_given_out_before_an_error(alone: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = {variant.cell: alone["p1", variant.cell] for variant in grid()}
+
+    def landing(*_: Any) -> Iterator[dict[int, dict[Cell, Record]]]:
+        yield {1: later}
+        raise EngineError("the first prompt does not fit")
+
+    run, given = evaluator(8), []
+    monkeypatch.setattr(run, "_landing", landing)
+    with pytest.raises(EngineError, match="does not fit"):
+        for prompts in run.run(jobs(), always):
+            given += prompts
+    assert given == [later]
 
 
 @pytest.mark.parametrize("width", [1, 5, 8])

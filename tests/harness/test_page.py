@@ -91,9 +91,13 @@ class Opened:
         return [rows.nth(i).locator("td").nth(titles.index(title)).inner_text().split("\n")[0].strip() for i in range(rows.count())]
 
 
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_page([grid(), grid("second", metrics=(), heatmap_axes=None)], [], [], tmp_path_factory.mktemp("report") / "index.html")
+
+
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
-    path = write_page([grid(), grid("second", metrics=(), heatmap_axes=None)], [], [], tmp_path / "report/index.html")
+def opened(browser: Browser, path: Path) -> Iterator[Opened]:
     with browser.new_context() as context:
         done = Opened(context.new_page())
 
