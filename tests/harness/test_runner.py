@@ -32,7 +32,7 @@ from tasks.needle import Needle
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "2"))
 
 
 def records(cell: Path) -> list[dict[str, Any]]:
