@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, to_builtins
+from msgspec import Meta, Struct, structs
 
 Json = Mapping[str, Any]
 
@@ -140,9 +140,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     audit: Audit | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values."""
-        values: dict[str, Any] = to_builtins(self)
-        return values
+        """The record as values that ``json`` can write."""
+        return structs.asdict(self) | {"audit": self.audit and structs.asdict(self.audit)}
 
 
 @dataclass(frozen=True)

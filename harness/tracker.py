@@ -139,5 +139,5 @@ def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
     """What each example is, what the cell made of it, and what that scored."""
     groups = dict.fromkeys(key for record in cell.records for key in record.group)
     columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
-    rows = [{**record.to_json(), **record.group, **record.scores} for record in cell.records]
+    rows = [{**record.to_json(), "references": list(record.references), **record.group, **record.scores} for record in cell.records]
     return pd.DataFrame(rows).reindex(columns=columns)

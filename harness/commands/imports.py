@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -149,7 +150,7 @@ def _write(one: _Import) -> int:
 
 
 def _as_read(record: Record) -> Record:
-    return msgspec.convert(record.to_json(), Record)
+    return msgspec.convert(json.loads(json.dumps(record.to_json())), Record)
 
 
 def _label(file: Predictions, arguments: argparse.Namespace) -> str:

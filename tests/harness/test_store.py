@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,6 +122,12 @@ def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(tmp_pat
     reason = rf"\((its {name}|the number NaN|RecursionError|.*- at `\$\.{name}\b.*|.*`{name}` .*)\)"
     with pytest.raises(StoreError, match=rf"line 2 of .*records\.0\.jsonl is not a record {reason}: delete that line"):
         read_records(tmp_path)
+
+
+def test_scores_and_groups_may_be_numbers_of_numpy(tmp_path: Path) -> None:
+    write(tmp_path, record("0", scores={"s": np.float64(0.5)}, group={"length": np.float64(10)}, details={"of": ("a", 1)}))
+    (found,) = read_records(tmp_path).values()
+    assert (found.scores, found.group, found.details) == ({"s": 0.5}, {"length": 10.0}, {"of": ["a", 1]})
 
 
 def test_what_records_of_an_example_have_in_common_is_held_once(tmp_path: Path) -> None:
