@@ -12,7 +12,7 @@ import torch
 from shapes import WIDTH_512, subject
 
 from harness.bench.clock import machine
-from harness.bench.memory import peak_bytes
+from harness.bench.memory import peak_of_a_process
 from harness.bench.write import table, write
 
 BUDGETS = [64, 128, 256, 512, 1024]
@@ -37,9 +37,9 @@ def main() -> None:
     }
     for tokens in [512] if options.quick else options.tokens:
         alone = [variant for variant in next(iter(of.values())).variants if variant.method.ranking is None]
-        full = peak_bytes(next(iter(of.values())), alone, tokens)
+        full = peak_of_a_process(next(iter(of.values())), alone, tokens)
         for heads, grid in of.items():
-            found = peak_bytes(grid, grid.variants, tokens)
+            found = peak_of_a_process(grid, grid.variants, tokens)
             ratio = found / full if full else None
             rows.append({"tokens": tokens, "heads": heads, "FullKV MB": full / 1e6, "grid MB": found / 1e6, "grid / FullKV": ratio})
             print("\n".join(table([rows[-1]])), flush=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.decode import Generated, Row, decode
+from harness.engine import Kernels
 from harness.schema import Audit, Cell
 
 
@@ -20,12 +21,19 @@ def is_audited(example_id: str, cell: Cell, share: float) -> bool:
 
 
 def audit(
-    model: PreTrainedModel, name: str, row: Row, wide: Generated, stop_ids: frozenset[int], max_new_tokens: int, min_new_tokens: int
+    model: PreTrainedModel,
+    name: str,
+    row: Row,
+    wide: Generated,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    min_new_tokens: int,
+    kernels: Kernels = "torch",
 ) -> Audit:
     """Decode a row alone and hold it against what it gave among others.
 
     Args:
-        model, name, stop_ids, max_new_tokens, min_new_tokens: as in ``decode``.
+        model, name, stop_ids, max_new_tokens, min_new_tokens, kernels: as in ``decode``.
         row: the row; its entries are taken over.
         wide: its outcome in the batch.
     """
@@ -37,7 +45,7 @@ def audit(
         first, second = allowed.topk(2).values.tolist()
         margins.append(first - second)
 
-    (alone,) = decode(model, name, [row], stop_ids, max_new_tokens, min_new_tokens, observe)
+    (alone,) = decode(model, name, [row], stop_ids, max_new_tokens, min_new_tokens, observe, kernels)
     if alone.tokens == wide.tokens:
         return Audit(True, None, None)
     pairs = zip(alone.tokens, wide.tokens, strict=False)

@@ -24,7 +24,7 @@ _CHOICES: Mapping[str, Sequence[str]] = {
     "selection.dtype": ("float32", "model"),
     "engine.exact": ("true", "false"),
     "engine.reuse_prefix": ("true", "false"),
-    "engine.column_sums": ("torch", "triton"),
+    "engine.kernels": ("auto", "torch", "triton"),
     "retry_errors": ("true", "false"),
     "hydra/launcher": ("local", "slurm", "ray"),
     "model.dtype": ("float32", "bfloat16", "float16"),

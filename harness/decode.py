@@ -12,8 +12,10 @@ from transformers import PreTrainedModel
 
 from harness import ranks
 from harness.attention import ENGINE, check_layers
+from harness.engine import Kernels
 from harness.finite import all_finite, first_broken, not_finite
 from harness.pool import KVPool, LayerKV
+from harness.replay import StepGraphs
 
 Observer = Callable[[Sequence[int], Tensor], None]
 
@@ -79,6 +81,7 @@ class Decoding:
         max_new_tokens: int,
         min_new_tokens: int = 0,
         observe: Observer | None = None,
+        kernels: Kernels = "torch",
     ) -> None:
         """Hold no row yet.
 
@@ -89,6 +92,7 @@ class Decoding:
             max_new_tokens: of a row, 1 or more.
             min_new_tokens: a stop token is impossible before this many tokens of a row.
             observe: called with (numbers of rows, their float32 logits [rows, vocabulary]): of those that join, then of those in the batch.
+            kernels: what computes; see ``EngineSettings``.
         """
         self._model = model
         self._name = name
@@ -98,7 +102,8 @@ class Decoding:
         self._least = min_new_tokens
         self._observe = observe
         self._layers: int = model.config.num_hidden_layers
-        self._pool = KVPool(self._layers)
+        self._pool = KVPool(self._layers, kernels)
+        self._graphs = StepGraphs(model) if kernels == "triton" else None
         self._batch: list[_Decoding] = []
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest of each row in the batch
         self._positions = self._tokens  # where they stand
@@ -138,6 +143,7 @@ class Decoding:
             self._pool.add([rows[places[place]].layers for place in going], spare=self._most - 1)
             self._batch += [joining[place] for place in going]
             positions = torch.tensor([rows[places[place]].prompt_tokens for place in going], device=self._model.device)
+            self._changed()
             self._tokens, self._positions = torch.cat([self._tokens, chosen[going]]), torch.cat([self._positions, positions])
         for row in rows:
             row.layers.clear()
@@ -150,28 +156,33 @@ class Decoding:
         Raises:
             ModelError: a layer did not come through the engine.
         """
-        engine = _StepEngine(self._pool)
-        forward = partial(
-            self._model,
-            self._tokens[:, None],
-            position_ids=self._positions[:, None],
-            use_cache=False,
-            past_key_values=None,
-            logits_to_keep=1,
-            **{ENGINE: engine},
-        )
-        logits = forward().logits[:, -1].float()
-        check_layers(engine.seen, self._layers, self._name, f"decoding step {self._pool.step + 1}")
+        forward = partial(self._forward, self._tokens, self._positions)
+        logits = forward() if self._graphs is None else self._graphs.run(self._forward, self._tokens, self._positions)
         finite = all_finite(logits)
         broken: Sequence[str | None] = [None for _ in self._batch]
         if not all(good or row.ended for row, good in zip(self._batch, finite, strict=True)):
             broken = first_broken(self._model, forward, len(self._batch))
-        self._pool.step += 1
+        self._pool.advance()
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
         # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
         if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._most - 1 for row in self._batch):
             self._drop()
+
+    def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Float32 logits [rows, vocabulary] behind the newest tokens."""
+        engine = _StepEngine(self._pool)
+        output = self._model(
+            tokens[:, None],
+            position_ids=positions[:, None],
+            use_cache=False,
+            past_key_values=None,
+            logits_to_keep=1,
+            **{ENGINE: engine},
+        )
+        check_layers(engine.seen, self._layers, self._name, f"decoding step {self._pool.step + 1}")
+        logits: Tensor = output.logits[:, -1].float()
+        return logits
 
     def _choose(self, rows: Sequence[_Decoding], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]) -> Tensor:
         """The next token of each row, noted where the row goes on or ends with it."""
@@ -192,11 +203,17 @@ class Decoding:
                 self._ended[row.number] = Generated(tuple(row.tokens), error)
         return chosen
 
+    def _changed(self) -> None:
+        """Rows have come or gone."""
+        if self._graphs is not None:
+            self._graphs.forget()
+
     def _drop(self) -> None:
         """Rows that have ended leave the batch."""
         staying = [place for place, row in enumerate(self._batch) if not row.ended]
         if len(staying) < len(self._batch):
             self._pool.keep(staying)
+            self._changed()
             self._batch = [self._batch[place] for place in staying]
             self._tokens, self._positions = self._tokens[staying], self._positions[staying]
 
@@ -209,11 +226,12 @@ def decode(
     max_new_tokens: int,
     min_new_tokens: int = 0,
     observe: Observer | None = None,
+    kernels: Kernels = "torch",
 ) -> list[Generated]:
     """Decode some rows together, from their first token to their last.
 
     Args:
-        model, name, stop_ids, max_new_tokens, min_new_tokens, observe: as in ``Decoding``.
+        model, name, stop_ids, max_new_tokens, min_new_tokens, observe, kernels: as in ``Decoding``.
         rows: 1 or more; their entries are taken over.
 
     Returns:
@@ -222,7 +240,7 @@ def decode(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    decoding = Decoding(model, name, stop_ids, max_new_tokens, min_new_tokens, observe)
+    decoding = Decoding(model, name, stop_ids, max_new_tokens, min_new_tokens, observe, kernels)
     numbers = decoding.add(rows)
     while decoding.alive:
         decoding.step()

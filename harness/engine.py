@@ -11,8 +11,8 @@ import torch
 
 from harness.errors import ConfigError
 
-# What computes the column sums of causal attention on a CUDA device.
-ColumnSumsBy = Literal["torch", "triton"]
+# What computes, where the project has a kernel of its own.
+Kernels = Literal["torch", "triton"]
 
 # ``prefill_chunk=auto``: a piece of this many tokens fills any card, and its activations are small beside the weights.
 _CHUNK_TOKENS = 8192
@@ -29,7 +29,7 @@ class EngineSettings:
         reuse_prefix: prefill what prompts begin with once.
         time_limit_seconds: of one prompt's prefill and of scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
-        column_sums: what computes H2O's scores on a CUDA device where they are float32: ``torch``, or the kernel in ``triton``.
+        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these where they can run.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -41,7 +41,7 @@ class EngineSettings:
     reuse_prefix: bool
     time_limit_seconds: float | None
     audit: float
-    column_sums: ColumnSumsBy
+    kernels: Kernels | Literal["auto"]
 
     def __post_init__(self) -> None:
         if self.width != "auto" and not _is_whole(self.width):
@@ -58,26 +58,23 @@ class EngineSettings:
             raise ConfigError(f"engine.time_limit_seconds={limit} is no number of seconds above 0: use null for no limit")
         if not _is_number(self.audit) or not 0 <= self.audit <= 1:
             raise ConfigError(f"engine.audit={self.audit} is no share of 0 to 1: use engine.audit=0.02 for one row in fifty")
-        if self.column_sums not in get_args(ColumnSumsBy):
-            raise ConfigError(f"engine.column_sums={self.column_sums} is unknown: use {' or '.join(get_args(ColumnSumsBy))}")
+        if self.kernels not in ("auto", *get_args(Kernels)):
+            raise ConfigError(f"engine.kernels={self.kernels} is unknown: use auto, {' or '.join(get_args(Kernels))}")
 
-    def check_device(self, device: torch.device) -> None:
-        """Refuse what a device cannot do.
+    def kernels_on(self, device: torch.device) -> Kernels:
+        """What computes on a device.
 
         Raises:
-            ConfigError: a kernel where there is no CUDA device, or no triton.
+            ConfigError: kernels are asked for where there is no CUDA device, or no triton.
         """
-        if self.column_sums == "torch":
-            return
-        if device.type != "cuda":
-            raise ConfigError(
-                f"engine.column_sums={self.column_sums} is for CUDA devices, and the model's is {device}: use engine.column_sums=torch"
-            )
-        if find_spec("triton") is None:
-            raise ConfigError(
-                f"engine.column_sums={self.column_sums} needs triton, which is not installed: pip install 'kvgauge[triton]', or use "
-                "engine.column_sums=torch"
-            )
+        on_cuda, installed = device.type == "cuda", find_spec("triton") is not None
+        if self.kernels == "auto":
+            return "triton" if on_cuda and installed else "torch"
+        if self.kernels == "triton" and not on_cuda:
+            raise ConfigError(f"engine.kernels=triton is for CUDA devices, and the model's is {device}: use engine.kernels=auto")
+        if self.kernels == "triton" and not installed:
+            raise ConfigError("engine.kernels=triton needs triton, which is not installed: pip install 'kvgauge[triton]', or use auto")
+        return self.kernels
 
     @property
     def chunk_tokens(self) -> int | None:

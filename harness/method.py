@@ -9,7 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.engine import ColumnSumsBy
+from harness.engine import Kernels
 from harness.errors import BudgetError
 from harness.rows import WeightReader
 
@@ -28,7 +28,7 @@ class LayerState:
         count: number of layers.
         scaling: what the model multiplies query-key products by.
         score_dtype: dtype in which scores are computed (softmax itself is always float32).
-        column_sums: what computes ``ranking.column_sums``, where there is a choice; of no other concern to a method.
+        kernels: what computes where there is a choice; of no other concern to a method.
     """
 
     queries: Tensor
@@ -38,7 +38,7 @@ class LayerState:
     count: int
     scaling: float
     score_dtype: torch.dtype
-    column_sums: ColumnSumsBy = "torch"
+    kernels: Kernels = "torch"
 
 
 class Ranking(Protocol):

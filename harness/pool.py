@@ -1,17 +1,24 @@
 """The KV pool: rows that keep different numbers of entries in different layers, decoded together without padding.
 
 Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call, no mask, and a
-slice of the batch instead of a gather. Rows that join later are behind the others, in buckets of their own.
+slice of the batch instead of a gather. Rows that join later are behind the others, in buckets of their own. With the project's kernels
+one call serves all buckets of a layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from harness.engine import Kernels
+
+if TYPE_CHECKING:
+    from harness.kernels.ragged_attention import RaggedAttention
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,23 @@ class KVPool:
         step: steps taken so far.
     """
 
-    def __init__(self, layers: int) -> None:
-        """Hold no row yet."""
+    def __init__(self, layers: int, kernels: Kernels = "torch") -> None:
+        """Hold no row yet.
+
+        Args:
+            layers: of the model.
+            kernels: what attends; see ``EngineSettings``.
+        """
         self.step = 0
         self._layers: list[list[_Bucket]] = [[] for _ in range(layers)]
+        self._kernels = kernels
+        self._ragged: RaggedAttention | None = None  # of the rows that are there, with the project's kernels
+
+    def advance(self) -> None:
+        """The step is taken: every row has one entry more."""
+        self.step += 1
+        if self._ragged is not None:
+            self._ragged.advance()
 
     def add(self, rows: Sequence[list[LayerKV]], spare: int) -> None:
         """Take over the entries of rows that join, behind those that are there.
@@ -79,6 +99,7 @@ class KVPool:
             buckets += [_seal(rows[start:stop], layer, spare, self.step) for start, stop in runs]
         for row in rows:
             row.clear()
+        self._tabulate()
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """One decoding step of one layer.
@@ -95,6 +116,8 @@ class KVPool:
         """
         rows, heads, _, dim = queries.shape
         queries, keys, values = queries.squeeze(2), keys.squeeze(2), values.squeeze(2)
+        if self._ragged is not None:
+            return self._ragged.attend(layer, queries, keys, values, scaling)[:, None]
         # Of kv heads, and, where a bucket caches query heads, once more of these.
         new = {keys.shape[1]: (keys, values)}
         outs, start = [], 0
@@ -119,6 +142,15 @@ class KVPool:
                     bucket.keys, bucket.values = bucket.keys[inside], bucket.values[inside]
                 start = stop
             buckets[:] = [bucket for bucket in buckets if len(bucket.keys)]
+        self._tabulate()
+
+    def _tabulate(self) -> None:
+        """Rows have come or gone, and the kernels must know where the others lie."""
+        if self._kernels == "triton":
+            from harness.kernels.ragged_attention import Held, RaggedAttention  # triton comes with torch for CUDA, and with no other
+
+            layers = [[Held(b.keys, b.values, b.entries - b.born) for b in buckets] for buckets in self._layers]
+            self._ragged = RaggedAttention(layers, self.step)
 
 
 def _runs(shapes: Sequence[torch.Size]) -> list[tuple[int, int]]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from harness import ranks
 from harness.attention import ENGINE, check_layers
-from harness.engine import ColumnSumsBy
+from harness.engine import Kernels
 from harness.finite import all_finite, first_broken
 from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
 from harness.pool import LayerKV
@@ -125,7 +125,7 @@ class _PrefillEngine:
         selection: Selection,
         past: Past | None,
         whole: bool,
-        column_sums: ColumnSumsBy = "torch",
+        kernels: Kernels = "torch",
     ) -> None:
         """Take what all layers share.
 
@@ -135,7 +135,7 @@ class _PrefillEngine:
             selection: how entries are picked.
             past: what was prefilled before.
             whole: False where more of the prompt is to come: then everything is kept, and nothing is picked.
-            column_sums: see ``EngineSettings``.
+            kernels: see ``EngineSettings``.
         """
         self.seen: list[int] = []
         self.full_bytes = 0
@@ -145,7 +145,7 @@ class _PrefillEngine:
         self._selection = selection
         self._past = past
         self._whole = whole
-        self._column_sums = column_sums
+        self._kernels = kernels
 
     def idle(self) -> _PrefillEngine:
         """One that computes the same attention and keeps nothing."""
@@ -159,7 +159,7 @@ class _PrefillEngine:
         if past is not None:
             every_query = torch.cat([past.queries, every_query], dim=1)
             every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
-        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._column_sums)
+        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels)
         self.full_bytes += ranks.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
@@ -261,7 +261,7 @@ def prefill(
     plans: Sequence[Plan],
     selection: Selection,
     past: Past | None = None,
-    column_sums: ColumnSumsBy = "torch",
+    kernels: Kernels = "torch",
 ) -> Prefilled:
     """Run the prompt once and keep every plan's entries.
 
@@ -272,12 +272,12 @@ def prefill(
         plans: what to keep; equal plans are computed once.
         selection: how entries are picked.
         past: its beginning, if that is prefilled already. What is kept is the same; logits are within rounding.
-        column_sums: see ``EngineSettings``.
+        kernels: see ``EngineSettings``.
 
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, True, column_sums)
+    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, True, kernels)
     logits, broken = _forward(model, name, prompt, engine, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}

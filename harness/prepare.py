@@ -154,7 +154,7 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: something of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine.check_device(choose_device(run.reader.spec.device))
+    run.engine.kernels_on(choose_device(run.reader.spec.device))
     config = run.reader.config
     task_settings = run.task.settings()
     examples = run.task.examples(run.reader.tokenizer)

@@ -47,7 +47,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
-    if layer.column_sums == "triton" and causal and layer.score_dtype == torch.float32:
+    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
         from harness.kernels.column_sums import causal_column_sums  # triton comes with torch for CUDA, and with no other
 
         return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ if not torch.cuda.is_available():
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
+
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from transformers import PreTrainedModel
@@ -46,9 +47,10 @@ def row_checks(subject: Subject, model: PreTrainedModel, tokens: int, prompts: i
 
     wide = decoded(subject, model, copies())
     reverse = decoded(subject, model, copies()[::-1])[::-1]
-    audits = [
-        audit(model, subject.name, row, outcome, frozenset(), subject.new_tokens, 0) for row, outcome in zip(copies(), wide, strict=True)
-    ]
+    alone = partial(
+        audit, model, subject.name, stop_ids=frozenset(), max_new_tokens=subject.new_tokens, min_new_tokens=0, kernels=subject.kernels
+    )
+    audits = [alone(row, outcome) for row, outcome in zip(copies(), wide, strict=True)]
     margins = [each.margin for each in audits if each.margin is not None]
     return {
         "tokens": tokens,

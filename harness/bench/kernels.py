@@ -27,7 +27,7 @@ def column_sums_cost(layer: LayerState, rounds: int) -> Mapping[str, Any]:
     Returns:
         Milliseconds; the largest difference over torch's number; how many of all heads' best candidates are the same.
     """
-    layers = [replace(layer, column_sums="torch"), replace(layer, column_sums="triton")]
+    layers = [replace(layer, kernels="torch"), replace(layer, kernels="triton")]
     by_torch, by_triton = (column_sums(each, _WINDOW, True) for each in layers)  # which compiles, too
     found: list[list[float]] = [[], []]
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Peak memory of a prefill and a few decoding steps against the prompt's length, each point in a process of its own."""
+"""Peak memory of a prefill and a few decoding steps against the prompt's length."""
 
 from __future__ import annotations
 
@@ -19,16 +19,28 @@ from harness.memory import held_at_most, reset_peak
 _WARM_UP_TOKENS = 64
 
 
-def peak_bytes(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
+def peak_bytes(subject: Subject, model: PreTrainedModel, variants: Sequence[Variant], tokens: int) -> int:
     """Bytes beyond the model that a prompt takes at most.
 
-    How much the resident set of a new process grew, which can start no lower than loading the model had driven it; on a CUDA device how
-    much its allocator held at most beyond the model.
+    On a CUDA device how much its allocator held at most beyond what it held before; on a CPU that of a new process.
 
     Args:
         subject: a model that can be loaded in another process.
+        model: the loaded subject.
         variants: those of the subject that share the prefill and decode together.
         tokens: of the prompt.
+
+    Raises:
+        EngineError: the new process failed.
+    """
+    return _growth(subject, model, variants, tokens) if model.device.type == "cuda" else peak_of_a_process(subject, variants, tokens)
+
+
+def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
+    """How much the resident set of a new process grows, which can start no lower than loading the model had driven it.
+
+    Args:
+        subject, variants, tokens: as in ``peak_bytes``.
 
     Raises:
         EngineError: the process failed.
@@ -49,10 +61,14 @@ def child() -> None:
     torch.set_num_threads(threads)
     model = subject.load()
     _work(subject, variants, _WARM_UP_TOKENS, model)
+    print(_growth(subject, model, variants, tokens))
+
+
+def _growth(subject: Subject, model: PreTrainedModel, variants: Sequence[Variant], tokens: int) -> int:
     reset_peak(model.device)
     before = held_at_most(model.device)
     _work(subject, variants, tokens, model)
-    print(held_at_most(model.device) - before)
+    return held_at_most(model.device) - before
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:

@@ -83,7 +83,7 @@ def method_costs(subject: Subject, model: PreTrainedModel, tokens: int, rounds: 
             prefill=tuple(prefill for prefill, _ in found[variant.cell.name]),
             overhead=tuple(prefill / base - 1 for (prefill, _), base in zip(found[variant.cell.name], full, strict=True)),
             token=tuple(token for _, token in found[variant.cell.name]),
-            peak=peak_bytes(subject, [variant], tokens),
+            peak=peak_bytes(subject, model, [variant], tokens),
         )
         for variant in variants
     ]

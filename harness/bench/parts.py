@@ -63,11 +63,11 @@ def _methods(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
-def _memory(subject: Subject, _: PreTrainedModel, lengths: Sequence[int], __: int, ___: int) -> _Measured:
+def _memory(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, __: int) -> _Measured:
     rows = []
     for tokens in lengths:
-        full = peak_bytes(subject, one_by_one(subject.variants)[:1], tokens)
-        grid = peak_bytes(subject, subject.variants, tokens)
+        full = peak_bytes(subject, model, one_by_one(subject.variants)[:1], tokens)
+        grid = peak_bytes(subject, model, subject.variants, tokens)
         rows.append({"tokens": tokens, "FullKV MB": full / 1e6, "grid MB": grid / 1e6, "grid / FullKV": grid / full if full else None})
     return rows, rows
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.decode import Generated, Row, decode
+from harness.engine import Kernels
 from harness.errors import ConfigError
 from harness.grid import Variant
 from harness.method import LayerState
@@ -30,6 +31,7 @@ class Subject:
         variants: the grid.
         selection: how entries are picked.
         new_tokens: decoded per row, 2 or more; no token ends a row.
+        kernels: see ``EngineSettings``.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Subject:
     variants: tuple[Variant, ...]
     selection: Selection
     new_tokens: int
+    kernels: Kernels = "torch"
 
     def prompt(self, tokens: int, place: int = 0) -> list[int]:
         """A random prompt.
@@ -70,11 +73,11 @@ def random_layer(subject: Subject, model: PreTrainedModel, tokens: int) -> Layer
 def prefilled(subject: Subject, model: PreTrainedModel, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
     """One prefill; cells that kept the same entries share one row."""
     plans = [variant.plan(len(prompt), subject.config.num_hidden_layers) for variant in variants]
-    done = prefill(model, subject.name, prompt, plans, subject.selection)
+    done = prefill(model, subject.name, prompt, plans, subject.selection, kernels=subject.kernels)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
     return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}
 
 
 def decoded(subject: Subject, model: PreTrainedModel, rows: Sequence[Row]) -> list[Generated]:
     """All rows together, to the last of the new tokens."""
-    return decode(model, subject.name, rows, frozenset(), subject.new_tokens)
+    return decode(model, subject.name, rows, frozenset(), subject.new_tokens, kernels=subject.kernels)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
+from models.recipe.text import FACTS, HEADS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
 
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
@@ -32,6 +32,7 @@ class Pools:
 
     town: NDArray[np.int64]
     invented: NDArray[np.int64]
+    heads: tuple[Ids, ...]
     openers: tuple[Ids, ...]
     joiners: tuple[Ids, ...]
     facts: tuple[tuple[Ids, ...], ...]
@@ -52,6 +53,7 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
     return Pools(
         np.array(encode(town_text(seed + 100, characters))),
         np.array(encode(invented)),
+        tuple(map(encode, HEADS)),
         tuple(map(encode, OPENERS)),
         tuple(map(encode, JOINERS)),
         tuple(tuple(map(encode, wording)) for wording in FACTS),
@@ -307,10 +309,17 @@ class Writer:
         return lambda: self.pools.encode(" " + word(self.rng))
 
     def _assemble(self, room: int, plants: list[Ids], tail: Ids, asked: list[bool]) -> tuple[Ids, list[bool]]:
-        """Filler with the plants at random places, then the tail, ``room`` tokens in all."""
-        filler = self.source(room - len(tail) - sum(map(len, plants)))
+        """Filler with the plants at random places, often at its ends, perhaps a head before it; then the tail, ``room`` tokens in all."""
+        left = room - len(tail) - sum(map(len, plants))
+        head = self.pools.heads[self._below(len(self.pools.heads))] if self.rng.random() < 0.4 else []
+        head = head if len(head) <= left // 2 else []
+        filler = self.source(left - len(head))
         places = sorted(self._below(len(filler) + 1) for _ in plants)
-        ids: Ids = []
+        if places:
+            end = self.rng.random()
+            places[0] = 0 if end < 0.15 else places[0]
+            places[-1] = len(filler) if end > 0.7 else places[-1]
+        ids = [*head]
         start = 0
         for place, plant in zip(places, plants, strict=True):
             ids += filler[start:place] + plant

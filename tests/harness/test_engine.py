@@ -15,10 +15,12 @@ from transformers import PreTrainedModel
 
 from harness.attention import ENGINE
 from harness.decode import Decoding, Generated, Row, decode
+from harness.engine import Kernels
 from harness.errors import ModelError
 from harness.pool import KVPool, LayerKV
 from harness.prefill import Kept, Plan, extend, prefill
 from harness.schema import Selection
+from tests.conftest import needs_triton
 from tests.harness.tiny import HEADS, NAME, STABLE, VOCABULARY, Cell, cells, decode_together, edges, methods, prompt_of, selections, tiny
 
 METHODS = methods()
@@ -256,25 +258,28 @@ def test_rows_that_join_at_any_moment_give_the_tokens_and_logits_of_each_alone(
         torch.testing.assert_close(torch.stack(seen[number])[: len(its_logits)], its_logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernels", ["torch", pytest.param("triton", marks=needs_triton)])
 @given(
     shapes=st.lists(st.tuples(st.sampled_from([2, 4]), st.integers(0, 3)), min_size=1, max_size=6),
     late=st.integers(0, 3),
     drops=st.lists(st.integers(0, 2**6 - 1), max_size=3),
 )
-@settings(EXACT, max_examples=60)
-def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(shapes: list[tuple[int, int]], late: int, drops: list[int]) -> None:
+@settings(EXACT, max_examples=30)
+def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(
+    kernels: Kernels, shapes: list[tuple[int, int]], late: int, drops: list[int]
+) -> None:
     generator = torch.Generator().manual_seed(0)
     dim, count = 3, len(shapes)
 
     def random(*size: int) -> Tensor:
-        return torch.randn(*size, generator=generator, dtype=torch.float64)
+        return torch.randn(*size, generator=generator, dtype=torch.float64 if kernels == "torch" else torch.float32)
 
     kept = [LayerKV(random(heads, entries, dim), random(heads, entries, dim)) for heads, entries in shapes]
     keys = [layer.keys.repeat_interleave(4 // len(layer.keys), 0) for layer in kept]
     values = [layer.values.repeat_interleave(4 // len(layer.values), 0) for layer in kept]
     # All but the late ones join at first, then one at every step.
     first = max(1, count - late)
-    pool, alive, coming = KVPool(1), list(range(first)), list(range(first, count))
+    pool, alive, coming = KVPool(1, kernels), list(range(first)), list(range(first, count))
     pool.add([[layer] for layer in kept[:first]], spare=len(drops) + 1)
     for drop in [None, *drops]:
         if drop is not None:
@@ -288,7 +293,7 @@ def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(shapes: list[tuple[i
                 pool.add([[kept[alive[-1]]]], spare=len(drops))
         q, k, v = random(len(alive), 4, 1, dim), random(len(alive), 2, 1, dim), random(len(alive), 2, 1, dim)
         out = pool.attend(0, q, k, v, 0.5)
-        pool.step += 1
+        pool.advance()
         for place, row in enumerate(alive):
             keys[row] = torch.cat([keys[row], k[place].repeat_interleave(2, 0)], 1)
             values[row] = torch.cat([values[row], v[place].repeat_interleave(2, 0)], 1)

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,23 +15,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from harness import engine
+from harness import engine, replay
 from harness.bench.kernels import LEAST_TOKENS, column_sums_cost
 from harness.build import composed
-from harness.engine import EngineSettings
+from harness.decode import Row, decode
+from harness.engine import EngineSettings, Kernels
 from harness.errors import ConfigError
 from harness.method import LayerState
+from harness.pool import KVPool, LayerKV
 from harness.prefill import Plan, prefill
 from harness.ranking import ColumnSums, column_sums, kept_indices, order_of
 from harness.schema import Selection
-from tests.conftest import ROOT
-from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
+from tests.conftest import ROOT, needs_triton
+from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Float32 sums in another order; tensor cores have one of their own.
 TOLERANCE = 1e-4 if DEVICE == "cuda" else 1e-5
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
@@ -47,7 +48,7 @@ def layer(heads: int, kv_heads: int, tokens: int, dim: int, dtype: torch.dtype, 
 
 def check_equal(of: LayerState, window: int) -> None:
     """Whether the kernel gives what torch gives."""
-    expected = column_sums(replace(of, column_sums="torch"), window, True)
+    expected = column_sums(replace(of, kernels="torch"), window, True)
     found = column_sums(of, window, True)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
@@ -88,7 +89,7 @@ def test_the_kernel_gives_the_column_sums_of_torch_for_any_shape(data: st.DataOb
 def test_the_kernel_keeps_what_torch_keeps(granularity: str) -> None:
     selection = Selection(granularity, "mean", "stable", "float32")  # type: ignore[arg-type]
     of, ranking = layer(4, 2, 100, 32, torch.bfloat16), ColumnSums(8, True)
-    orders = [order_of(ranking, each, selection) for each in (of, replace(of, column_sums="torch"))]
+    orders = [order_of(ranking, each, selection) for each in (of, replace(of, kernels="torch"))]
     heads = 2 if granularity == "kv_head" else 4
     for keep in (9, 16, 40, 99):
         ours, theirs = (kept_indices(order, keep, 8, 100, heads, of.keys.device) for order in orders)
@@ -117,15 +118,20 @@ def test_a_prefill_takes_the_kernel_for_causal_scores_in_float32_alone(
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
-from harness.kernels import column_sums
+from harness.kernels import column_sums, ragged_attention
 
 for capability, dtype, precision in ((80, "bf16", "tf32"), (90, "fp32", "ieee")):
-    constants = {"GROUP": 4, "DIM": 20, "PADDED": 32, "TILE": 32, "PRECISION": precision}
-    types = {"queries": "*" + dtype, "keys": "*" + dtype, "log_sums": "*fp32", "sums": "*fp32", "scaling": "fp32"}
-    types |= dict.fromkeys(constants, "constexpr")
-    for kernel in (column_sums._log_sums, column_sums._sums):
+    constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": 20, "PADDED": 32, "TILE": 32, "PRECISION": precision}
+    constants |= {"SPLIT_ENTRIES": 512, "TOGETHER": 16}
+    types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
+    parts = [part + way for part in ("mixed", "largest", "total") for way in ("_in", "_out")]
+    types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
+    tables = ["rows", "lengths", "first_splits", "step", "key_addresses", "value_addresses", "capacities", "split_rows"]
+    types |= dict.fromkeys(tables, "*i64") | dict.fromkeys(constants, "constexpr")
+    for kernel in (column_sums._log_sums, column_sums._sums, ragged_attention._attend, ragged_attention._join):
         signature = {name: types.get(name, "i32") for name in kernel.arg_names}
-        compiled = compile(ASTSource(kernel, signature, constants), target=GPUTarget("cuda", capability, 32))
+        its = {name: value for name, value in constants.items() if name in signature}
+        compiled = compile(ASTSource(kernel, signature, its), target=GPUTarget("cuda", capability, 32))
         print(capability, bool(compiled.asm["cubin"]), "tf32" in compiled.asm["ptx"])
 """
 
@@ -137,7 +143,7 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == 2 * ["80 True True"] + 2 * ["90 True False"]
+    assert done.stdout.splitlines() == 3 * ["80 True True"] + ["80 True False"] + 4 * ["90 True False"]
 
 
 @needs_triton
@@ -157,17 +163,101 @@ def test_the_benchmark_holds_the_kernel_against_torch() -> None:
     assert row["same among the best 128 %"] == 100
 
 
-def settings_of(column_sums: str) -> EngineSettings:
-    return EngineSettings(**composed(f"engine.column_sums={column_sums}").engine)
+def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVPool:
+    pool = KVPool(1, kernels)
+    pool.add([list(row) for row in rows], steps)
+    return pool
 
 
-def test_the_kernel_is_refused_where_it_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert composed().engine.column_sums == "torch"
-    settings_of("torch").check_device(torch.device("cpu"))
-    with pytest.raises(ConfigError, match=r"engine\.column_sums=triton is for CUDA devices, and the model's is cpu: use engine\.column_"):
-        settings_of("triton").check_device(torch.device("cpu"))
+@needs_triton
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "cached", "dim", "dtype"),
+    [
+        (4, 2, (2, 2, 2, 2), 16, torch.float32),
+        (4, 2, (2, 4, 2, 4), 16, torch.bfloat16),  # some rows with entries for every query head
+        (6, 1, (6, 6, 1, 1), 20, torch.float16),  # a width and a number of heads that are padded
+        (8, 8, (8, 8, 8, 8), 80, torch.bfloat16),
+    ],
+)
+def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
+    heads: int, kv_heads: int, cached: tuple[int, ...], dim: int, dtype: torch.dtype
+) -> None:
+    from harness.kernels.ragged_attention import SPLIT
+
+    generator = torch.Generator().manual_seed(0)
+
+    def states(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype).to(DEVICE)
+
+    # An entry is written as the last of a split, as the first of one, into an empty row, and far behind.
+    entries, steps = (SPLIT - 1, SPLIT, 0, 2 * SPLIT + 70), 3
+    rows = [[LayerKV(states(held, count, dim), states(held, count, dim))] for held, count in zip(cached, entries, strict=True)]
+    ours, theirs = (pool_of(kernels, rows, steps) for kernels in ("triton", "torch"))
+    alone = [pool_of("triton", [row], steps) for row in rows]
+    for _ in range(steps):
+        new = states(len(rows), heads, 1, dim), states(len(rows), kv_heads, 1, dim), states(len(rows), kv_heads, 1, dim)
+        found, expected = (pool.attend(0, *new, dim**-0.5) for pool in (ours, theirs))
+        assert found.dtype == dtype and found.shape == expected.shape
+        # One rounding of the outputs, which torch also does to the weights.
+        rounding = 1e-5 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)
+        for place, pool in enumerate(alone):
+            assert torch.equal(pool.attend(0, *(state[place : place + 1] for state in new), dim**-0.5)[0], found[place])
+        for pool in (ours, theirs, *alone):
+            pool.advance()
+
+
+@needs_triton
+@pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
+def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -> None:
+    model = tiny(2).to(DEVICE)
+    selection = replace(STABLE, granularity=granularity)  # type: ignore[arg-type]
+    rows = []
+    for place, method in enumerate(methods().values()):
+        cell = Cell(prompt_of(30 + place), method, 12)
+        done = prefill(model, NAME, cell.prompt, [cell.plan(3)], selection)
+        rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
+    found = [decode(model, NAME, [replace(r, layers=list(r.layers)) for r in rows], frozenset(), 8, kernels=k) for k in get_args(Kernels)]
+    assert found[0] == found[1]
+
+
+@needs_triton
+@needs_cuda
+@pytest.mark.gpu
+def test_a_captured_step_gives_what_a_launched_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny(2).to(DEVICE)
+    replays: list[int] = []
+    real = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or real(graph))
+    found = []
+    for before in (1, 99):
+        monkeypatch.setattr(replay, "_BEFORE", before)
+        rows, logits = [], []
+        for place, method in enumerate(methods().values()):
+            cell = Cell(prompt_of(30 + place), method, 12)
+            done = prefill(model, NAME, cell.prompt, [cell.plan(3)], STABLE)
+            rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
+        decode(model, NAME, rows, frozenset(), 8, observe=lambda _, of, to=logits: to.append(of), kernels="triton")
+        found.append(torch.stack(logits))
+        assert len(replays) == 6, "of the seven steps all but the first, and none where launched"
+    assert torch.equal(*found)
+
+
+def settings_of(kernels: str) -> EngineSettings:
+    return EngineSettings(**composed(f"engine.kernels={kernels}").engine)
+
+
+def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert composed().engine.kernels == "auto"
+    monkeypatch.setattr(engine, "find_spec", lambda name: object())
+    assert [settings_of("auto").kernels_on(device) for device in (cpu, cuda)] == ["torch", "triton"]
+    assert [settings_of("torch").kernels_on(device) for device in (cpu, cuda)] == ["torch", "torch"]
+    with pytest.raises(ConfigError, match=r"engine\.kernels=triton is for CUDA devices, and the model's is cpu: use engine\.kernels=auto"):
+        settings_of("triton").kernels_on(cpu)
     monkeypatch.setattr(engine, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"engine\.column_sums=triton needs triton, which is not installed: pip install"):
-        settings_of("triton").check_device(torch.device("cuda"))
-    with pytest.raises(ConfigError, match=r"engine\.column_sums=fast is unknown: use torch or triton"):
+    assert settings_of("auto").kernels_on(cuda) == "torch"
+    with pytest.raises(ConfigError, match=r"engine\.kernels=triton needs triton, which is not installed: pip install"):
+        settings_of("triton").kernels_on(cuda)
+    with pytest.raises(ConfigError, match=r"engine\.kernels=fast is unknown: use auto, torch or triton"):
         settings_of("fast")
