@@ -28,16 +28,17 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768], help="lengths (default: 8192 32768)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
+    parser.add_argument("--alone", action="store_true", help="in the grid, also every cell by itself")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/gpu", help="where the files go")
     options = parser.parse_args()
     if options.quick:
         torch.set_num_threads(1)
         of = subject("width-512", WIDTH_512, "cpu", "kv_head", BUDGETS[:1], 3)
         two = tuple(variant for variant in of.variants if variant.cell.label in ("fullkv", "h2o"))
-        measure(replace(of, variants=two), options.parts, [80], 2, 1, options.out, print)
+        measure(replace(of, variants=two), options.parts, [80], 2, 1, options.out, print, options.alone)
     elif torch.cuda.is_available():
         of = subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
-        measure(replace(of, kernels="triton"), options.parts, options.tokens, 2, options.rounds, options.out, print)
+        measure(replace(of, kernels="triton"), options.parts, options.tokens, 2, options.rounds, options.out, print, options.alone)
     else:
         raise SystemExit("no CUDA device is here: --quick shows on the CPU that it works")
 

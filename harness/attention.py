@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from harness.errors import ModelError
@@ -69,6 +71,15 @@ def attention(
     if not isinstance(index, int):
         raise ModelError(f"{family} does not number its layers (layer_idx={index}): use another family")
     return engine.attend(index, query, key, value, scaling), None
+
+
+def fused_attention(queries: Tensor, keys: Tensor, values: Tensor, **keywords: Any) -> Tensor:
+    """torch's ``scaled_dot_product_attention`` without cuDNN, which on a CUDA device prepares long for every new length: in a cache that
+    grows, every step has one."""
+    if queries.device.type != "cuda":
+        return functional.scaled_dot_product_attention(queries, keys, values, **keywords)
+    with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
+        return functional.scaled_dot_product_attention(queries, keys, values, **keywords)
 
 
 def _brief(value: object) -> str:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from harness.attention import fused_attention
 from harness.engine import Kernels
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _Bucket:
         # The queries of a cache head stand where those of several tokens would.
         grouped = queries.reshape(rows, heads, -1, dim)
         seen = slice(0, length + 1)
-        out = functional.scaled_dot_product_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling)
+        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling)
         return out.reshape(queries.shape)
 
 

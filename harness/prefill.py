@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness import ranks
-from harness.attention import ENGINE, check_layers
+from harness.attention import ENGINE, check_layers, fused_attention
 from harness.engine import Kernels
 from harness.finite import all_finite, first_broken
 from harness.method import LayerState, Ranking, ReadsWeights, ScoreReader
@@ -110,8 +109,11 @@ class Past:
 
 @dataclass
 class _Growing:
+    """What a plan has kept so far: entries, their indices of all heads (None for everything), and tied heads. Nothing in it waits for the
+    device."""
+
     layers: list[LayerKV] = field(default_factory=list)
-    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+    indices: list[Tensor | None] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)
 
 
@@ -201,17 +203,18 @@ class _PrefillEngine:
             return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
         rows, tokens = queries.shape[1], keys.shape[1]
         options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
-        gqa = queries.shape[0] != keys.shape[0]
-        return functional.scaled_dot_product_attention(
-            queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=gqa, **options
-        )[0]
+        copies = queries.shape[0] // keys.shape[0]
+        if copies > 1 and keys.dtype.itemsize > 2:
+            # Without copies nothing fused takes these, and all weights would be made at once.
+            keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
+        return fused_attention(queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options)[0]
 
     def _take(self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]) -> None:
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:
             growing.layers.append(LayerKV(state.keys, state.values))
-            growing.digest.update(b"all")
+            growing.indices.append(None)
             return
         ranking = plan.ranking
         order = None
@@ -230,7 +233,7 @@ class _PrefillEngine:
             growing.ties.append(order.tied_heads(indices[:, : keep - ranking.window]))
         source = torch.arange(heads, device=indices.device)[:, None] // copies
         growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
-        growing.digest.update(ranks.all_heads(indices.to(torch.int32)).cpu().numpy().tobytes())
+        growing.indices.append(ranks.all_heads(indices.to(torch.int32)))
 
 
 @torch.inference_mode()
@@ -281,18 +284,36 @@ def prefill(
     logits, broken = _forward(model, name, prompt, engine, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
-    for plan, growing in engine.growing.items():
-        sha256 = growing.digest.hexdigest()
+    hashes = _hashes([growing.indices for growing in engine.growing.values()])
+    for (plan, growing), sha256 in zip(engine.growing.items(), hashes, strict=True):
         if sha256 not in by_digest:
             by_digest[sha256] = Kept(
                 layers=growing.layers,
                 entries=tuple(layer.keys.shape[1] for layer in growing.layers),
                 bytes=ranks.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
-                tied_heads=ranks.total(sum(int(ties) for ties in growing.ties)),
+                tied_heads=ranks.total(int(_joined(growing.ties).sum())),
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), engine.full_bytes, broken)
+
+
+def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:
+    """Of the indices of all layers, for each plan; all of them leave the device at once."""
+    parts = [indices for of_plan in kept for indices in of_plan if indices is not None]
+    words = iter(torch.split(_joined(parts).cpu(), [part.numel() for part in parts]))
+    found = []
+    for of_plan in kept:
+        digest = hashlib.sha256()
+        for indices in of_plan:
+            digest.update(b"all" if indices is None else next(words).numpy().tobytes())
+        found.append(digest.hexdigest())
+    return found
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All numbers, in a row; layers may lie on different cards."""
+    return torch.cat([part.flatten().to(parts[0].device) for part in parts]) if parts else torch.zeros(0, dtype=torch.int32)
 
 
 def _forward(

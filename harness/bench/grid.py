@@ -89,7 +89,8 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
     """Measure a grid, prompt by prompt prefilled and all rows decoded together.
 
     Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock ones. In half
-    precision rounding may send them apart, so there they are not compared.
+    precision rounding may send them apart, so there they are not compared. On a CUDA device a round before the first does not count:
+    kernels are compiled or chosen in it.
 
     Args:
         subject: the grid.
@@ -104,7 +105,8 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
     """
     ids = [subject.prompt(tokens, place) for place in range(prompts)]
     measured, rows = [], 0
-    for _ in range(rounds):
+    warm_ups = 1 if model.device.type == "cuda" else 0
+    for _ in range(warm_ups + rounds):
         stock_seconds, stock = _stock(subject, model, ids[0])
         start = seconds()
         cells = [prefilled(subject, model, prompt, subject.variants) for prompt in ids]
@@ -120,7 +122,9 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
             _compare(model, found, expected, "alone")
         _compare(model, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
-    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured))
+    return GridCost(
+        tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured[warm_ups:])
+    )
 
 
 def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:

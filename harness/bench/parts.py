@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ PARTS = ("grid", "methods", "memory", "checks", "kernels")
 
 
 def measure(
-    subject: Subject, parts: Sequence[str], lengths: Sequence[int], prompts: int, rounds: int, out: Path, tell: Callable[[Path], None]
+    subject: Subject,
+    parts: Sequence[str],
+    lengths: Sequence[int],
+    prompts: int,
+    rounds: int,
+    out: Path,
+    tell: Callable[[Path], None],
+    alone: bool = False,
 ) -> None:
     """Measure and write; a part that this machine has nothing for is left out.
 
@@ -35,6 +43,7 @@ def measure(
         rounds: medians are over them.
         out: the folder.
         tell: called with every file.
+        alone: whether ``grid`` also runs every cell by itself.
 
     Raises:
         KvgaugeError: a length that the model or the machine cannot take.
@@ -42,7 +51,8 @@ def measure(
     model = subject.load()
     for part in PARTS:
         if part in parts:
-            rows, raw = _MEASURES[part](subject, model, lengths, prompts, rounds)
+            work = partial(_grid, alone=alone) if part == "grid" else _MEASURES[part]
+            rows, raw = work(subject, model, lengths, prompts, rounds)
             if not rows:
                 continue
             title = f"{_TITLES[part]}: {subject.name}, {str(model.dtype).removeprefix('torch.')}"
@@ -53,8 +63,8 @@ def measure(
 _Measured = tuple[list[Any], list[Any]]
 
 
-def _grid(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, rounds: int) -> _Measured:
-    costs = [grid_cost(subject, model, tokens, prompts, rounds, alone=False) for tokens in lengths]
+def _grid(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, rounds: int, alone: bool) -> _Measured:
+    costs = [grid_cost(subject, model, tokens, prompts, rounds, alone) for tokens in lengths]
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
@@ -85,7 +95,6 @@ def _kernels(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _
 
 
 _MEASURES: dict[str, Callable[[Subject, PreTrainedModel, Sequence[int], int, int], _Measured]] = {
-    "grid": _grid,
     "methods": _methods,
     "memory": _memory,
     "checks": _checks,
