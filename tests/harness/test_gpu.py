@@ -47,6 +47,14 @@ def test_our_kernels_keep_and_generate_the_same_as_torch(kvgauge: Command, promp
     check_alike(tmp_path / "torch", tmp_path / "triton")
 
 
+def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(kvgauge: Command, prompts_file: Path, tmp_path: Path) -> None:
+    words = ("method=all", "budget=[32,48]", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=12", "model.device=cuda")
+    for pieces in ("null", "40"):
+        done = kvgauge(*words, f"engine.prefill_chunk={pieces}", f"results_dir={tmp_path / pieces}")
+        assert done.code == 0, done.err
+    check_alike(tmp_path / "null", tmp_path / "40")
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_runs_on_cuda(kvgauge: Command, prompts_file: Path, tmp_path: Path, dtype: str) -> None:
     words = ("method=all", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=4")
