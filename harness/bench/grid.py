@@ -106,7 +106,7 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
     ids = [subject.prompt(tokens, place) for place in range(prompts)]
     measured, rows = [], 0
     warm_ups = 1 if model.device.type == "cuda" else 0
-    for _ in range(warm_ups + rounds):
+    for turn in range(-warm_ups, rounds):
         stock_seconds, stock = _stock(subject, model, ids[0])
         start = seconds()
         cells = [prefilled(subject, model, prompt, subject.variants) for prompt in ids]
@@ -117,14 +117,13 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
         found = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
         rows = len(distinct)
         alone_seconds = None
-        if alone:
+        if alone and turn >= 0:
             alone_seconds, expected = _alone(subject, model, ids[0])
             _compare(model, found, expected, "alone")
         _compare(model, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
-    return GridCost(
-        tokens, prompts, len(subject.variants), rows, subject.new_tokens, subject.selection.granularity, tuple(measured[warm_ups:])
-    )
+    heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
+    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, counted)
 
 
 def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
