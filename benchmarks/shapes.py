@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel  # noqa:
 from harness.attention import install  # noqa: E402
 from harness.bench.setup import grid_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
+from harness.layout import transpose_linears  # noqa: E402
 
 # Small enough for one thread of a CPU, large enough for matrix products to matter.
 WIDTH_512 = LlamaConfig(
@@ -61,6 +62,7 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
             layer.self_attn.q_proj.weight.mul_(_SHARPER)
             layer.self_attn.k_proj.weight.mul_(_SHARPER)
     model.train(False)
+    transpose_linears(model)
     install(model)
     return model
 

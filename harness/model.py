@@ -27,6 +27,7 @@ from harness import ranks
 from harness.attention import install, refuse_config
 from harness.decode import Row, decode
 from harness.errors import ConfigError, ModelError
+from harness.layout import transpose_linears
 from harness.names import check_name
 from harness.prefill import Plan, prefill
 from harness.schema import Selection
@@ -236,6 +237,7 @@ class ModelSpec:
             )
         if not placement:
             model.to(device)  # type: ignore[arg-type]
+            transpose_linears(model)
         model.train(False)
         return model
 
