@@ -57,7 +57,7 @@ bench: setup
 	$(BIN)/python benchmarks/grid_profile.py $(ARGS)
 	$(BIN)/python benchmarks/methods.py $(ARGS)
 
-# What nobody has measured yet: Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` runs on a CPU.
+# Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` shows on a CPU that it works.
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
 

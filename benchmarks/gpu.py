@@ -1,4 +1,4 @@
-"""Everything that ``docs/performance.md`` says is unmeasured on a GPU, with one command: ``make bench-gpu``.
+"""What a card does, with one command: ``make bench-gpu``. ``docs/performance.md`` has the numbers of one.
 
     python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a CUDA device
     python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works

@@ -60,8 +60,8 @@ def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(tmp_path: Path)
 def test_projection_is_made_of_what_was_measured(tmp_path: Path) -> None:
     done = program("projection.py", tmp_path)
     assert done.returncode == 0, done.stderr
-    shared, alone = json.loads((tmp_path / "projection.json").read_text())["table"]
-    assert 5 < alone["hours"] / shared["hours"] < 500
+    shared, alone, stock = json.loads((tmp_path / "projection.json").read_text())["table"]
+    assert 5 < alone["hours"] / shared["hours"] < 500 and 5 < stock["hours"] / shared["hours"] < 500
 
 
 def test_row_that_gives_other_tokens_among_others_is_counted(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Kernels of our own, each beside the torch operations that it stands for. Nothing here is imported before a setting asks for it."""
+"""Kernels of our own, each for torch operations that do the same. Nothing here is imported before it is needed: triton may be missing."""
