@@ -48,8 +48,8 @@ def main() -> None:
     ]
     print("\n".join(table(rows)))
     notes = [
-        f"A PROJECTION by the formula in benchmarks/projection.py: {EXAMPLES:,} examples of {row['tokens']:,} tokens with {options.new} new "
-        f"ones, {row['cells']} cells, kv heads. The last line has prefill and decoding in one.",
+        f"A PROJECTION by the formula in benchmarks/projection.py: {EXAMPLES:,} examples of {row['tokens']:,} tokens with {options.new} "
+        f"new ones, {row['cells']} cells, kv heads. The last line has prefill and decoding in one.",
         "Not in it: loading, tokenising, scoring, rows that end before the last token, prompts that join.",
     ]
     for path in write(options.out, "projection", "Projection of the paper's whole table on one card", grid["machine"], rows, rows, notes):
