@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
 
 from harness.errors import ConfigError
+from harness.kernels.probe import why_not
 
 # What computes, where the project has a kernel of its own.
 Kernels = Literal["torch", "triton"]
@@ -65,16 +65,14 @@ class EngineSettings:
         """What computes on a device.
 
         Raises:
-            ConfigError: kernels are asked for where there is no CUDA device, or no triton.
+            ConfigError: the project's are asked for where they cannot run.
         """
-        on_cuda, installed = device.type == "cuda", find_spec("triton") is not None
-        if self.kernels == "auto":
-            return "triton" if on_cuda and installed else "torch"
-        if self.kernels == "triton" and not on_cuda:
-            raise ConfigError(f"engine.kernels=triton is for CUDA devices, and the model's is {device}: use engine.kernels=auto")
-        if self.kernels == "triton" and not installed:
-            raise ConfigError("engine.kernels=triton needs triton, which is not installed: pip install 'kvgauge[triton]', or use auto")
-        return self.kernels
+        if self.kernels == "torch":
+            return "torch"
+        reason = why_not(device)
+        if reason is not None and self.kernels == "triton":
+            raise ConfigError(f"engine.kernels=triton {reason}; or use engine.kernels=auto")
+        return "triton" if reason is None else "torch"
 
     @property
     def chunk_tokens(self) -> int | None:

@@ -70,7 +70,7 @@ class Evaluator:
         self.width = 1 if engine.exact else engine.width if engine.width != "auto" else 0  # 0: when jobs are there
         self._free = ranks.least(free_bytes(model.device)) if engine.width == "auto" else 0
         self._engine = engine
-        self._kernels = engine.kernels_on(model.device)
+        self.kernels = engine.kernels_on(model.device)
         self._chunk = engine.chunk_tokens
         self._pasts: list[Past] = []
         self._model = model
@@ -146,7 +146,7 @@ class Evaluator:
             queue.extendleft(reversed(self._smaller(parts, reason, prefilling)))
 
     def _flight(self) -> Flight:
-        return Flight(Decoding(self._model, self._name, *self._limits, kernels=self._kernels))
+        return Flight(Decoding(self._model, self._name, *self._limits, kernels=self.kernels))
 
     def _take(self, queue: deque[Part], flight: Flight, more: Callable[[], bool]) -> bool:
         """Prefill the prompts that there is room for; False where none was taken."""
@@ -168,7 +168,7 @@ class Evaluator:
             if group.alone is not None:
                 assert group.outcome is not None
                 row, group.alone = group.alone, None
-                group.audit = audit(self._model, self._name, row, group.outcome, *self._limits, self._kernels)
+                group.audit = audit(self._model, self._name, row, group.outcome, *self._limits, self.kernels)
 
     def _land(self, queue: deque[Part], flight: Flight) -> dict[int, dict[Cell, Record]]:
         """Records of the prompts that are finished; of the others whose part has ended, the next part is put in the queue."""
@@ -297,7 +297,7 @@ class Evaluator:
             past = extend(self._model, self._name, ids[:stop], plans, self._selection, past)
             if stop in job.held:
                 self._pasts.append(past)
-        return prefill(self._model, self._name, ids, plans, self._selection, past, self._kernels)
+        return prefill(self._model, self._name, ids, plans, self._selection, past, self.kernels)
 
     def _record(self, group: Group, cell: Cell, kept: Kept) -> Record:
         assert group.outcome is not None

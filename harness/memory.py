@@ -27,7 +27,10 @@ class PrefillMemoryError(MemoryError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of any device says that memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # Of the CPU's allocator, of a graph or a library on a CUDA device, of triton.
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
 
 
 def reason_of(error: BaseException) -> str:

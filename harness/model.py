@@ -26,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from harness import ranks
 from harness.attention import install, refuse_config
 from harness.decode import Row, decode
+from harness.engine import Kernels
 from harness.errors import ConfigError, ModelError
 from harness.layout import transpose_linears
 from harness.names import check_name
@@ -191,8 +192,12 @@ class ModelSpec:
         commit = getattr(config, "_commit_hash", None)
         return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
 
-    def load(self, config: PretrainedConfig) -> PreTrainedModel:
+    def load(self, config: PretrainedConfig, kernels: Kernels = "torch") -> PreTrainedModel:
         """The model on its device, with the engine's attention installed and checked.
+
+        Args:
+            config: of ``config()``.
+            kernels: what will compute, and is checked; see ``EngineSettings``.
 
         Raises:
             ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
@@ -203,7 +208,7 @@ class ModelSpec:
         if self.tp_plan is not None and not ranks.are_joined():
             raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
         model = ranks.together(lambda: self._loaded(config))
-        check_against_stock(model, self.label)
+        check_against_stock(model, self.label, kernels)
         return model
 
     def _loaded(self, config: PretrainedConfig) -> PreTrainedModel:
@@ -242,7 +247,7 @@ class ModelSpec:
         return model
 
 
-def check_against_stock(model: PreTrainedModel, name: str) -> None:
+def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
     """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
 
     Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
@@ -268,7 +273,7 @@ def check_against_stock(model: PreTrainedModel, name: str) -> None:
     forced[ids[-1]] = 1.0
     rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
     seen: list[torch.Tensor] = []
-    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]))
+    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
     if not torch.isfinite(stock).all():
         return
     gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())

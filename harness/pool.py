@@ -163,7 +163,7 @@ def _seal(rows: Sequence[list[LayerKV]], layer: int, spare: int, born: int) -> _
     first = rows[0][layer].keys
     heads, entries, dim = first.shape
     keys = first.new_empty(len(rows), heads, entries + spare, dim)
-    values = torch.empty_like(keys)
+    values = keys.new_empty(keys.shape, dtype=rows[0][layer].values.dtype)
     for place, row in enumerate(rows):
         keys[place, :, :entries] = row[layer].keys
         values[place, :, :entries] = row[layer].values

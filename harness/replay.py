@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 
 # Steps of a batch before it is captured: the first compiles and sets up what a capture must not.
 _BEFORE = 1
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: libraries keep a workspace for each that they have seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class StepGraphs:
@@ -28,11 +35,13 @@ class StepGraphs:
         one = len({parameter.device for parameter in model.parameters()}) == 1
         self._possible = model.device.type == "cuda" and one and ranks.count() == 1
         self._taken = 0
+        self._given_up = False
         self._captured: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
 
     def forget(self) -> None:
         """The batch has changed."""
         self._taken = 0
+        self._given_up = False
         self._captured = None
 
     def run(self, forward: Forward, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -43,7 +52,7 @@ class StepGraphs:
             tokens: on the model's device.
             positions: the same.
         """
-        if self._possible and self._captured is None and self._taken >= _BEFORE:
+        if self._possible and not self._given_up and self._captured is None and self._taken >= _BEFORE:
             self._capture(forward, tokens, positions)
         self._taken += 1
         if self._captured is None:
@@ -57,18 +66,20 @@ class StepGraphs:
     def _capture(self, forward: Forward, tokens: Tensor, positions: Tensor) -> None:
         own_tokens, own_positions = tokens.clone(), positions.clone()
         graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream(tokens.device)  # type: ignore[no-untyped-call]
         torch.cuda.synchronize(tokens.device)
         try:
             # Not torch.cuda.graph, which empties the allocator's cache every time.
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(_stream(tokens.device)):
                 graph.capture_begin(capture_error_mode="thread_local")
                 try:
                     logits = forward(own_tokens, own_positions)
                 finally:
                     graph.capture_end()
-        except RuntimeError:
-            self._possible = False
+        except RuntimeError as error:
+            # A model that waits for the device never can be captured; memory may be there for the next batch.
+            self._possible = "out of memory" in str(error)
+            self._given_up = True
             torch.cuda.synchronize(tokens.device)
+            torch.cuda.empty_cache()
             return
         self._captured = graph, own_tokens, own_positions, logits

@@ -42,6 +42,7 @@ class RunLine:
         records_before: that its files held.
         device: what computes.
         width: rows that decode together at most.
+        kernels: what computed; see ``EngineSettings``.
         outcome: ``running`` until it ends.
         seconds: that it took. This and what follows is 0 in the first line.
         prefills: prompts prefilled.
@@ -64,6 +65,7 @@ class RunLine:
     records_before: int
     device: str
     width: int
+    kernels: str = "torch"
     outcome: Literal["running", "done", "stopped", "failed"] = "running"
     seconds: float = 0.0
     prefills: int = 0

@@ -14,6 +14,7 @@ from harness import ranks
 from harness.aggregate import cell_summary
 from harness.evaluate import Evaluator
 from harness.memory import held_at_most, reset_peak
+from harness.model import choose_device
 from harness.prepare import Prepared, Run, refreshed
 from harness.progress import Bar
 from harness.runlog import logged
@@ -180,6 +181,7 @@ def _compute(
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": reader.provenance["device"],
         "width": evaluator.width,
+        "kernels": evaluator.kernels,
     }
     with logged(prepared.folder, prepared.worker, now, **known), stop.finishing():
         for prompts in evaluator.run(prepared.jobs, more):
@@ -209,7 +211,8 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
 
 
 def _load(run: Run) -> PreTrainedModel:
-    return run.reader.spec.load(run.reader.config)
+    spec = run.reader.spec
+    return spec.load(run.reader.config, run.engine.kernels_on(choose_device(spec.device)))
 
 
 def _evaluator(run: Run, model: PreTrainedModel, tell: Callable[[str], None]) -> Evaluator:

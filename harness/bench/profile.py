@@ -24,7 +24,8 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (ColumnReader, "read", "prefill: H2O's column sums"),
     (prefilling, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
-    (prefilling._PrefillEngine, "_take", "prefill: kept entries gathered, hashed"),
+    (prefilling._PrefillEngine, "_take", "prefill: kept entries gathered"),
+    (prefilling, "_hashes", "prefill: kept indices hashed"),
     (KVPool, "add", "decode: entries moved into the pool"),
     (KVPool, "attend", "decode: attention"),
 )

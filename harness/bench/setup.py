@@ -12,8 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from harness.bench.subject import Subject
 from harness.budget import parse_budgets
 from harness.build import build, composed
+from harness.engine import EngineSettings, Kernels
 from harness.grid import Variant, make_grid
-from harness.model import ModelSpec
+from harness.model import ModelSpec, choose_device
 from harness.schema import Selection
 
 
@@ -23,13 +24,15 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     Raises:
         KvgaugeError: a model, a method or a budget that cannot be used.
     """
-    spec: ModelSpec = build(composed(*overrides).model)
+    settings = composed(*overrides)
+    spec: ModelSpec = build(settings.model)
+    kernels = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()}).kernels_on(choose_device(spec.device))
     config = spec.config()
-    return Subject(spec.label, partial(_load, spec, config), config, *grid_of(overrides), new_tokens)
+    return Subject(spec.label, partial(_load, spec, config, kernels), config, *grid_of(overrides), new_tokens, kernels)
 
 
-def _load(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
-    return spec.load(deepcopy(config))  # a subject's stays as it is, for other processes
+def _load(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels) -> PreTrainedModel:
+    return spec.load(deepcopy(config), kernels)  # a subject's stays as it is, for other processes
 
 
 def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:

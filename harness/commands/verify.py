@@ -17,6 +17,7 @@ from harness.engine import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.evaluate import Evaluator
 from harness.grid import Variant
+from harness.model import choose_device
 from harness.outside import import_from, method_folders
 from harness.prepare import Reader, read_model
 from harness.reader import Grid, read_grids
@@ -100,7 +101,7 @@ def _with_model(
         KvgaugeError: it is not there.
     """
     reader, engine = _reader(grid, words)
-    model = reader.spec.load(reader.config) if sample else None
+    model = reader.spec.load(reader.config, engine.kernels_on(choose_device(reader.spec.device))) if sample else None
     for prepared in prepared_again(grid, variants, reader, engine, asked):
         with_data(grid, prepared, verdicts)
         if model is not None:

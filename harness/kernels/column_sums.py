@@ -17,9 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# A tile has so many numbers at most, so that two in float32 fit into a card's shared memory, and so many tokens: what registers hold,
-# tensor cores or not, by what ptxas says of them for compute capability 8.0.
-_TILE_NUMBERS = 8192
+from harness.kernels.tiles import padded, precision_of, tile_tokens
+
+# What registers hold, tensor cores or not, by what ptxas says of them for compute capability 8.0.
 _TILE_TOKENS = {"tf32": 64, "ieee": 32}
 
 
@@ -37,13 +37,12 @@ def causal_column_sums(queries: Tensor, keys: Tensor, scaling: float, window: in
     """
     heads, tokens, dim = queries.shape
     candidates = tokens - window
-    padded = max(16, triton.next_power_of_2(dim))  # the least that a tile's product is made for
-    precision = "tf32" if queries.dtype.itemsize == 2 else "ieee"
-    tile = max(16, min(_TILE_TOKENS[precision], _TILE_NUMBERS // padded))
+    precision = precision_of(queries.dtype)
+    tile = tile_tokens(dim, _TILE_TOKENS[precision])
     log_sums = torch.empty(heads, tokens, dtype=torch.float32, device=queries.device)
     sums = torch.empty(heads, candidates, dtype=torch.float32, device=queries.device)
     strides = (*queries.stride(), *keys.stride())
-    constants = (heads // keys.shape[0], dim, padded, tile, precision)
+    constants = (heads // keys.shape[0], dim, padded(dim), tile, precision)
     with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
         _log_sums[triton.cdiv(tokens, tile), heads](queries, keys, log_sums, tokens, scaling, *strides, *constants)
         _sums[triton.cdiv(candidates, tile), heads](queries, keys, log_sums, sums, tokens, candidates, scaling, *strides, *constants)

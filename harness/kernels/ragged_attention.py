@@ -21,11 +21,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from harness.kernels.tiles import padded, precision_of, tile_tokens
+
 # Entries of one program: enough to be worth a program, few enough for a long row to fill a card.
 SPLIT = 512
 # Splits that are put together at once.
 _TOGETHER = 16
-_TILE_NUMBERS = 8192
 _TILE_TOKENS = {"tf32": 64, "ieee": 16}
 
 
@@ -111,9 +112,8 @@ class RaggedAttention:
         """
         _, heads, dim = queries.shape
         kv_heads = keys.shape[1]
-        padded = max(16, triton.next_power_of_2(dim))  # the least that a tile's product is made for
-        precision = "tf32" if queries.dtype.itemsize == 2 else "ieee"
-        tile = max(16, min(_TILE_TOKENS[precision], _TILE_NUMBERS // padded))
+        precision = precision_of(queries.dtype)
+        tile = tile_tokens(dim, _TILE_TOKENS[precision])
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         strides = (*queries.stride()[:2], *keys.stride()[:2], *values.stride()[:2])
         with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
@@ -123,9 +123,9 @@ class RaggedAttention:
                 largest, total = torch.empty(2, splits, heads, dtype=torch.float32, device=queries.device)
                 shared = (mixed, largest, total, table.rows, table.lengths, table.first_splits, self._steps[queries.device], heads)
                 entries = (table.keys, table.values, table.capacities, table.split_rows)
-                constants = (group, max(16, triton.next_power_of_2(group)), table.cached // kv_heads, dim, padded, tile, SPLIT, precision)
+                constants = (group, padded(group), table.cached // kv_heads, dim, padded(dim), tile, SPLIT, precision)
                 _attend[splits, table.cached](*shared, queries, keys, values, *entries, scaling, *strides, *constants)
-                _join[len(table.rows), heads](*shared, out, dim, padded, SPLIT, _TOGETHER)
+                _join[len(table.rows), heads](*shared, out, dim, padded(dim), SPLIT, _TOGETHER)
         return out
 
 

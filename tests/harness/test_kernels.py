@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -21,6 +22,7 @@ from harness.build import composed
 from harness.decode import Row, decode
 from harness.engine import EngineSettings, Kernels
 from harness.errors import ConfigError
+from harness.kernels import probe
 from harness.method import LayerState
 from harness.pool import KVPool, LayerKV
 from harness.prefill import Plan, prefill
@@ -119,21 +121,28 @@ COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from harness.kernels import column_sums, ragged_attention
+from harness.kernels.tiles import padded, tile_tokens
 
-for capability, dtype, precision in ((80, "bf16", "tf32"), (90, "fp32", "ieee")):
-    constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": 20, "PADDED": 32, "TILE": 32, "PRECISION": precision}
-    constants |= {"SPLIT_ENTRIES": 512, "TOGETHER": 16}
-    types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
-    parts = [part + way for part in ("mixed", "largest", "total") for way in ("_in", "_out")]
-    types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
-    tables = ["rows", "lengths", "first_splits", "step", "key_addresses", "value_addresses", "capacities", "split_rows"]
-    types |= dict.fromkeys(tables, "*i64") | dict.fromkeys(constants, "constexpr")
-    for kernel in (column_sums._log_sums, column_sums._sums, ragged_attention._attend, ragged_attention._join):
-        signature = {name: types.get(name, "i32") for name in kernel.arg_names}
-        its = {name: value for name, value in constants.items() if name in signature}
-        compiled = compile(ASTSource(kernel, signature, its), target=GPUTarget("cuda", capability, 32))
-        print(capability, bool(compiled.asm["cubin"]), "tf32" in compiled.asm["ptx"])
+KERNELS = ((column_sums, ("_log_sums", "_sums")), (ragged_attention, ("_attend", "_join")))
+parts = [part + way for part in ("mixed", "largest", "total") for way in ("_in", "_out")]
+tables = ["rows", "lengths", "first_splits", "step", "key_addresses", "value_addresses", "capacities", "split_rows"]
+CARDS = ((80, "bf16", "tf32", 128), (90, "fp32", "ieee", 20), (80, "bf16", "tf32", 256), (80, "fp32", "ieee", 128))
+for capability, dtype, precision, dim in CARDS:
+    for module, names in KERNELS:
+        constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": dim, "PADDED": padded(dim), "SPLIT_ENTRIES": 512, "TOGETHER": 16}
+        constants |= {"TILE": tile_tokens(dim, module._TILE_TOKENS[precision]), "PRECISION": precision}
+        types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
+        types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
+        types |= dict.fromkeys(tables, "*i64") | dict.fromkeys(constants, "constexpr")
+        for name in names:
+            kernel = getattr(module, name)
+            signature = {word: types.get(word, "i32") for word in kernel.arg_names}
+            its = {word: value for word, value in constants.items() if word in signature}
+            compiled = compile(ASTSource(kernel, signature, its), target=GPUTarget("cuda", capability, 32))
+            print(name, bool(compiled.asm["cubin"]), precision if "tf32" in compiled.asm["ptx"] else "-", compiled.metadata.shared)
 """
+# What a program may have on the smallest cards that kernels run on, compute capability 8.6 and 8.9.
+SHARED_BYTES = 99 * 1024
 
 
 @needs_triton
@@ -143,7 +152,10 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == 3 * ["80 True True"] + ["80 True False"] + 4 * ["90 True False"]
+    found = [line.split() for line in done.stdout.splitlines()]
+    assert len(found) == 16 and all(compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared in found), done.stdout
+    products = [how for name, _, how, _ in found if name != "_join"]
+    assert products == 3 * ["tf32"] + 3 * ["-"] + 3 * ["tf32"] + 3 * ["-"]
 
 
 @needs_triton
@@ -210,7 +222,7 @@ def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
 @needs_triton
 @pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
 def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -> None:
-    model = tiny(2).to(DEVICE)
+    model = deepcopy(tiny(2)).to(DEVICE)
     selection = replace(STABLE, granularity=granularity)  # type: ignore[arg-type]
     rows = []
     for place, method in enumerate(methods().values()):
@@ -225,7 +237,7 @@ def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -
 @needs_cuda
 @pytest.mark.gpu
 def test_a_captured_step_gives_what_a_launched_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny(2).to(DEVICE)
+    model = deepcopy(tiny(2)).to(DEVICE)
     replays: list[int] = []
     real = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replays.append(1) or real(graph))
@@ -243,6 +255,13 @@ def test_a_captured_step_gives_what_a_launched_one_gives(monkeypatch: pytest.Mon
     assert torch.equal(*found)
 
 
+@needs_triton
+def test_the_smallest_kernel_runs() -> None:
+    from harness.kernels.tiles import write_one
+
+    write_one(torch.device(DEVICE))
+
+
 def settings_of(kernels: str) -> EngineSettings:
     return EngineSettings(**composed(f"engine.kernels={kernels}").engine)
 
@@ -250,12 +269,31 @@ def settings_of(kernels: str) -> EngineSettings:
 def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     assert composed().engine.kernels == "auto"
-    monkeypatch.setattr(engine, "find_spec", lambda name: object())
+    why_not = probe.why_not.__wrapped__
+    monkeypatch.setattr(engine, "why_not", why_not)
+    monkeypatch.setattr(probe, "find_spec", lambda name: object())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
+    monkeypatch.setattr(probe, "_launch", lambda device: None)
     assert [settings_of("auto").kernels_on(device) for device in (cpu, cuda)] == ["torch", "triton"]
     assert [settings_of("torch").kernels_on(device) for device in (cpu, cuda)] == ["torch", "torch"]
-    with pytest.raises(ConfigError, match=r"engine\.kernels=triton is for CUDA devices, and the model's is cpu: use engine\.kernels=auto"):
+    with pytest.raises(ConfigError, match=r"engine\.kernels=triton is for CUDA devices, and the model's is cpu; or use engine\.ker"):
         settings_of("triton").kernels_on(cpu)
-    monkeypatch.setattr(engine, "find_spec", lambda name: None)
+
+    def no_compiler(device: torch.device) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(probe, "_launch", no_compiler)
+        assert settings_of("auto").kernels_on(cuda) == "torch"
+        with pytest.raises(ConfigError, match=r"engine\.kernels=triton cannot compile here \(Failed to find C compiler\.\); or use engine"):
+            settings_of("triton").kernels_on(cuda)
+    with monkeypatch.context() as old:
+        old.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+        assert settings_of("auto").kernels_on(cuda) == "torch"
+        with pytest.raises(ConfigError, match=r"needs an NVIDIA card of compute capability 8\.0 or more, and Old Card is none; or use"):
+            settings_of("triton").kernels_on(cuda)
+    monkeypatch.setattr(probe, "find_spec", lambda name: None)
     assert settings_of("auto").kernels_on(cuda) == "torch"
     with pytest.raises(ConfigError, match=r"engine\.kernels=triton needs triton, which is not installed: pip install"):
         settings_of("triton").kernels_on(cuda)
