@@ -187,8 +187,8 @@ def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(alone: Found, see
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
     class Tight(Decoding):
-        def __init__(self, *words: Any) -> None:
-            super().__init__(*words)
+        def __init__(self, *words: Any, **keywords: Any) -> None:
+            super().__init__(*words, **keywords)
             decodings.append(weakref.ref(self))
 
         def add(self, rows: Sequence[Row]) -> range:
