@@ -45,6 +45,21 @@ PHRASES = (  # the same of sentences
     ("\nThe", " is", ".\n", "\nThe", " is"),
     (" When", ", then", ".", "\nWhen", ", then"),
 )
+NEEDLES = (  # before the text; needle, question and answer with a key and a value, as conf/task/needle_magic.yaml and needle.yaml have them
+    (
+        HEADS[1],
+        " One of the special magic numbers for {key} is: {value}.",
+        "\nWhat is the special magic number for {key} mentioned in the provided text? "
+        "The special magic number for {key} mentioned in the provided text is",
+        " {value}.",
+    ),
+    (
+        HEADS[0],
+        "\nThe{key} is{value}.\n",
+        " </book>.\n Based on the content of the book, Question: The{key} is: \nAnswer:",
+        "{value}.\n",
+    ),
+)
 LABELS = (  # before a question, between question and label, behind the label
     ("Question: ", "\nType:", "\n"),
     ("", " ->", "\n"),
