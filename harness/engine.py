@@ -71,7 +71,7 @@ class EngineSettings:
             return "torch"
         reason = why_not(device)
         if reason is not None and self.kernels == "triton":
-            raise ConfigError(f"engine.kernels=triton {reason}; or use engine.kernels=auto")
+            raise ConfigError(f"engine.kernels=triton {reason}: use engine.kernels=auto")
         return "triton" if reason is None else "torch"
 
     @property

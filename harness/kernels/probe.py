@@ -17,7 +17,7 @@ def why_not(device: torch.device) -> str | None:
     if device.type != "cuda":
         return f"is for CUDA devices, and the model's is {device}"
     if find_spec("triton") is None:
-        return "needs triton, which is not installed: pip install 'kvgauge[triton]'"
+        return "needs triton, which is not installed (pip install 'kvgauge[triton]')"
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is not None or capability < _LEAST_CAPABILITY:
         return f"needs an NVIDIA card of compute capability 8.0 or more, and {torch.cuda.get_device_name(device)} is none"
