@@ -2,13 +2,11 @@
 
 The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
 a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
-question decide; *questions*, whose labels their last words decide; *needles* in prose, in the prompts of the needle tasks. Everything is
-drawn anew for every step.
+question decide; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from models.recipe.text import FACTS, HEADS, JOINERS, LABELS, NEEDLES, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
+from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
 
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "label", "phrase", "question", "needle")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -34,7 +32,6 @@ class Pools:
 
     town: NDArray[np.int64]
     invented: NDArray[np.int64]
-    heads: tuple[Ids, ...]
     openers: tuple[Ids, ...]
     joiners: tuple[Ids, ...]
     facts: tuple[tuple[Ids, ...], ...]
@@ -42,7 +39,6 @@ class Pools:
     labels: tuple[tuple[Ids, ...], ...]
     vocabulary: int
     begin: int
-    period: int
     encode: Callable[[str], Ids]
 
 
@@ -56,7 +52,6 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
     return Pools(
         np.array(encode(town_text(seed + 100, characters))),
         np.array(encode(invented)),
-        tuple(map(encode, HEADS)),
         tuple(map(encode, OPENERS)),
         tuple(map(encode, JOINERS)),
         tuple(tuple(map(encode, wording)) for wording in FACTS),
@@ -64,7 +59,6 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         tuple(tuple(map(encode, wording)) for wording in LABELS),
         len(tokenizer),
         int(tokenizer.bos_token_id),
-        encode(".")[0],
         encode,
     )
 
@@ -85,7 +79,6 @@ class Writer:
             "label": self._label,
             "phrase": self._phrase,
             "question": self._question,
-            "needle": self._needle,
         }
         ids, asked = kinds[kind](self.tokens - 1)
         return [self.pools.begin, *ids], [False, *asked]
@@ -253,40 +246,6 @@ class Writer:
             seen.add(pick)
         return ids[:room], asked[:room]
 
-    def _needle(self, room: int) -> tuple[Ids, list[bool]]:
-        """Needles of one task, all asked for: behind the ends of sentences, and often first or last in the text."""
-        encode = self.pools.encode
-        head, needle, question, answer = NEEDLES[self._below(len(NEEDLES))]
-        begin = encode(head)
-        plants: list[Ids] = []
-        tail: Ids = []
-        asked: list[bool] = []
-        for _ in range(self._count(room, 250)):
-            if head == NEEDLES[0][0]:
-                key, value = f"{word(self.rng)}-{word(self.rng)}", "".join(str(self._below(10)) for _ in range(7))
-            else:
-                key, value = self._word_text(2, 9), self._word_text(3, 12)
-            plant, ask, told = (encode(part.format(key=key, value=value)) for part in (needle, question, answer))
-            if len(begin) + len(tail) + sum(map(len, plants)) + len(plant) + len(ask) + len(told) > room:
-                break
-            plants.append(plant)
-            tail += ask + told
-            asked += [False] * len(ask) + [True] * len(told)
-        if not plants:
-            return self._phrase(room)
-        pool = self.pools.town if self.rng.random() < 0.4 else self.pools.invented
-        left = room - len(begin) - len(tail) - sum(map(len, plants))
-        start = self._below(len(pool) - left)
-        filler = _ids(pool[start : start + left])
-        stops = [0, *(place + 1 for place, token in enumerate(filler) if token == self.pools.period)]
-        places = sorted(stops[bisect_right(stops, self._below(left + 1)) - 1] for _ in plants)
-        end = self.rng.random()
-        places[0] = 0 if end < 0.25 else places[0]
-        places[-1] = left if end > 0.6 else places[-1]
-        order = self.rng.permutation(len(plants))
-        ids = begin + _planted(filler, places, [plants[int(place)] for place in order])
-        return ids + tail, [False] * len(ids) + asked
-
     def _mark(self, firsts: list[str], text: bool) -> Ids:
         """What a question of a class begins with: one word, or two of which another class may share the first."""
         if not text:
@@ -330,15 +289,12 @@ class Writer:
 
     def _words(self, least: int, most: int) -> Ids:
         """Common small words and invented ones, a space before each."""
-        return self.pools.encode(self._word_text(least, most))
-
-    def _word_text(self, least: int, most: int) -> str:
         chosen = [
             SMALL_WORDS[self._below(len(SMALL_WORDS))] if self.rng.random() < 0.4 else word(self.rng)
             for _ in range(self._between(least, most))
         ]
         chosen = [part.capitalize() if self.rng.random() < 0.15 else part for part in chosen]
-        return "".join(f" {part}" for part in chosen)
+        return self.pools.encode("".join(f" {part}" for part in chosen))
 
     def _values(self) -> Callable[[], Ids]:
         """A number of up to twelve digits, random tokens, or an invented word."""
@@ -351,28 +307,16 @@ class Writer:
         return lambda: self.pools.encode(" " + word(self.rng))
 
     def _assemble(self, room: int, plants: list[Ids], tail: Ids, asked: list[bool]) -> tuple[Ids, list[bool]]:
-        """Filler with the plants at random places, often at its ends, perhaps a head before it; then the tail, ``room`` tokens in all."""
-        left = room - len(tail) - sum(map(len, plants))
-        head = self.pools.heads[self._below(len(self.pools.heads))] if self.rng.random() < 0.4 else []
-        head = head if len(head) <= left // 2 else []
-        filler = self.source(left - len(head))
+        """Filler with the plants at random places, then the tail, ``room`` tokens in all."""
+        filler = self.source(room - len(tail) - sum(map(len, plants)))
         places = sorted(self._below(len(filler) + 1) for _ in plants)
-        if places:
-            end = self.rng.random()
-            places[0] = 0 if end < 0.15 else places[0]
-            places[-1] = len(filler) if end > 0.7 else places[-1]
-        ids = [*head, *_planted(filler, places, plants)]
+        ids: Ids = []
+        start = 0
+        for place, plant in zip(places, plants, strict=True):
+            ids += filler[start:place] + plant
+            start = place
+        ids += filler[start:]
         return ids + tail, [False] * len(ids) + asked
-
-
-def _planted(filler: Ids, places: list[int], plants: list[Ids]) -> Ids:
-    """The filler with the plants at these places, which ascend."""
-    ids: Ids = []
-    start = 0
-    for place, plant in zip(places, plants, strict=True):
-        ids += filler[start:place] + plant
-        start = place
-    return ids + filler[start:]
 
 
 def batch(
