@@ -107,9 +107,9 @@ def test_what_another_run_wrote_while_the_model_was_loaded_is_not_computed_again
     load, results = ModelSpec.load, tmp_path / "results"
     assert run("shards=2", "shard=0", f"results_dir={tmp_path / 'other'}").code == 0
 
-    def slow(self: ModelSpec, config: Any) -> Any:
+    def slow(self: ModelSpec, config: Any, *words: Any) -> Any:
         shutil.copytree(tmp_path / "other", results, dirs_exist_ok=True)
-        return load(self, config)
+        return load(self, config, *words)
 
     monkeypatch.setattr(ModelSpec, "load", slow)
     done = run()
