@@ -1,0 +1,22 @@
+"""What ``make setup`` installs fits every Python that the project promises."""
+
+from __future__ import annotations
+
+import tomllib
+from importlib.metadata import distributions
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_pinned_version_runs_on_the_oldest_python() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.lower().replace("_", "-") for line in lines if not line.startswith("#")}
+    promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = promised.removeprefix(">=") + ".0"
+    installed = {f"{held.name}=={held.version}".lower().replace("_", "-"): held.metadata["Requires-Python"] for held in distributions()}
+    known = pinned & installed.keys()
+    assert len(known) > 50, "the others are not installed here in the pinned version, and what they need is not known"
+    assert [name for name in known if not SpecifierSet(installed[name] or "").contains(oldest)] == []
