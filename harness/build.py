@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
@@ -11,13 +10,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from harness.catalog import ROOT
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
 if TYPE_CHECKING:
     from harness.method import Method
 
-ROOT = Path(__file__).resolve().parents[1]
 _HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys by which ``instantiate`` makes something other than the value that stands there."""
 

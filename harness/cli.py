@@ -18,8 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
-from harness.build import ROOT
-from harness.catalog import SETTINGS
+from harness.catalog import ROOT, SETTINGS
 from harness.commands import command_line
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 from harness.guard import refuse_environment

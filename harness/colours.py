@@ -8,7 +8,7 @@ from functools import cache
 from matplotlib import color_sequences
 from matplotlib.typing import ColorType
 
-from harness.build import ROOT
+from harness.catalog import ROOT
 
 _PALETTE = color_sequences["petroff10"]  # made for colour-blind readers
 

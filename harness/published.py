@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.build import ROOT
+from harness.catalog import ROOT
 from harness.errors import DataError
 
 FOLDER = ROOT / "results" / "published"

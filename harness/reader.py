@@ -48,15 +48,24 @@ def read_grids(path: Path) -> list[Grid]:
     return [_read_grid(manifests) for manifests in by_task.values()]
 
 
+def cell_folders(path: Path) -> list[Path]:
+    """The folders of cells at or below a folder.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if not (found := sorted(file.parent for file in path.rglob("manifest.json"))):
+        raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
+    return found
+
+
 def read_manifests(path: Path) -> dict[Path, Manifest]:
     """The manifests at or below a folder, by the folders of their cells.
 
     Raises:
         StoreError: there is none, or one cannot be read.
     """
-    found = {file.parent: read_manifest(file.parent) for file in sorted(path.rglob("manifest.json"))}
-    if not found:
-        raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
+    found = {folder: read_manifest(folder) for folder in cell_folders(path)}
     return {folder: manifest for folder, manifest in found.items() if manifest is not None}
 
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import StoreError
 from harness.locks import at_work
+from harness.reader import cell_folders
 from harness.records import read_records
 from harness.runlog import RunLine, read_runs
 from harness.schema import Cell
@@ -60,9 +60,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     """
     if not console.is_terminal:
         console.width = 160  # a file has no edge to wrap at
-    folders = sorted({file.parent.parent for file in arguments.path.rglob("manifest.json")})
-    if not folders:
-        raise StoreError(f"{arguments.path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
+    folders = sorted({folder.parent for folder in cell_folders(arguments.path)})
     findings: list[str] = []
     cells, workers = (
         _table("task", "cell", "examples", "errors", "state"),

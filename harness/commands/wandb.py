@@ -10,7 +10,8 @@ from typing import cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from harness.build import ROOT, build
+from harness.build import build
+from harness.catalog import ROOT
 from harness.errors import StoreError
 from harness.reader import read_grids
 from harness.report import write_report

@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.build import ROOT
+from harness.catalog import ROOT
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
 from harness.shards import Shard

@@ -10,7 +10,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from harness.build import ROOT, build
+from harness.build import build
+from harness.catalog import ROOT
 from harness.errors import ConfigError
 from harness.model import ModelSpec
 from tasks.longbench import LongBench
