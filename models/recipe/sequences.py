@@ -2,11 +2,13 @@
 
 The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
 a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
-question decide; *questions*, whose labels their last words decide. Everything is drawn anew for every step.
+question decide; *questions*, whose labels their last words decide; *forms*, such questions in a few forms that all labels share; *needles*
+in prose, in the prompts of the needle tasks. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -14,12 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, PHRASES, SMALL_WORDS, invented_text, town_text, word
+from models.recipe.text import (
+    FACTS,
+    HEADS,
+    JOINERS,
+    LABELS,
+    NEEDLES,
+    OPENERS,
+    PHRASES,
+    SMALL_WORDS,
+    TYPES_HEAD,
+    invented_text,
+    letters,
+    town_text,
+    word,
+)
 
 Ids = list[int]
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "label", "phrase", "question")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question", "needle", "form")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -32,6 +48,8 @@ class Pools:
 
     town: NDArray[np.int64]
     invented: NDArray[np.int64]
+    spelled: NDArray[np.int64]
+    heads: tuple[Ids, ...]
     openers: tuple[Ids, ...]
     joiners: tuple[Ids, ...]
     facts: tuple[tuple[Ids, ...], ...]
@@ -39,6 +57,7 @@ class Pools:
     labels: tuple[tuple[Ids, ...], ...]
     vocabulary: int
     begin: int
+    period: int
     encode: Callable[[str], Ids]
 
 
@@ -49,9 +68,12 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     invented = "".join(invented_text(np.random.default_rng([seed, part]), characters // 40) for part in range(40))
+    spelled = "".join(invented_text(np.random.default_rng([seed, 40 + part]), characters // 80, letters) for part in range(40))
     return Pools(
         np.array(encode(town_text(seed + 100, characters))),
         np.array(encode(invented)),
+        np.array(encode(spelled)),
+        tuple(map(encode, HEADS)),
         tuple(map(encode, OPENERS)),
         tuple(map(encode, JOINERS)),
         tuple(tuple(map(encode, wording)) for wording in FACTS),
@@ -59,6 +81,7 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         tuple(tuple(map(encode, wording)) for wording in LABELS),
         len(tokenizer),
         int(tokenizer.bos_token_id),
+        encode(".")[0],
         encode,
     )
 
@@ -79,6 +102,8 @@ class Writer:
             "label": self._label,
             "phrase": self._phrase,
             "question": self._question,
+            "needle": self._needle,
+            "form": self._form,
         }
         ids, asked = kinds[kind](self.tokens - 1)
         return [self.pools.begin, *ids], [False, *asked]
@@ -226,25 +251,92 @@ class Writer:
 
     def _question(self, room: int) -> tuple[Ids, list[bool]]:
         """Labels in words: the last word of a question, or the last two, tell its type."""
-        before, between, behind = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
-        lasts = [word(self.rng) for _ in range(2)]
-        classes = [
-            (f"{word(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else word(self.rng), word(self.rng).capitalize())
-            for _ in range(self._between(2, 14))
-        ]
+        wording, types = self._types(lambda: self._between(2, 14))
         most = self._between(2, 12)
+        return self._classify(room, wording, types, lambda: self._words(1, most))
+
+    def _form(self, room: int) -> tuple[Ids, list[bool]]:
+        """The same behind a head, and in few forms with few names: all types share these, so that only the last words tell."""
+        make = self._maker()
+        wording, types = self._types(lambda: 2 + self._below(min(15, room // 20)), make)
+        names = [self._word_text(1, 3, make) for _ in range(self._between(2, 12))]
+        forms = [[self._word_text(1, 4, make) for _ in range(1 + self._below(3))] for _ in range(self._between(1, 10))]
+
+        def filled() -> Ids:
+            *named, last = forms[self._below(len(forms))]
+            return self.pools.encode("".join(part + names[self._below(len(names))] for part in named) + last)
+
+        draw = self.rng.random()
+        prose = f"{self._word_text(2, 30, make)}\n\n" if draw < 0.75 else ""
+        head = self.pools.encode(TYPES_HEAD if draw < 0.5 else prose)
+        head = head if len(head) < room / 4 else []
+        ids, asked = self._classify(room - len(head), wording, types, filled)
+        return head + ids, [False] * len(head) + asked
+
+    def _types(
+        self, count: Callable[[], int], make: Callable[[np.random.Generator], str] = word
+    ) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
+        """A wording of questions and labels; what questions of a type end with, and its name."""
+        wording = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
+        lasts = [make(self.rng) for _ in range(2)]
+        return wording, [
+            (f"{make(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else make(self.rng), make(self.rng).capitalize())
+            for _ in range(count())
+        ]
+
+    def _classify(
+        self, room: int, wording: tuple[str, str, str], types: list[tuple[str, str]], body: Callable[[], Ids]
+    ) -> tuple[Ids, list[bool]]:
+        """Questions with their types to the end of the room, asked for once a type was seen."""
+        before, between, behind = wording
         ids: Ids = []
         asked: list[bool] = []
         seen: set[int] = set()
         while len(ids) < room:
-            pick = self._below(len(classes))
-            mark, name = classes[pick]
-            question = self.pools.encode(before.rstrip()) + self._words(1, most) + self.pools.encode(f" {mark}?{between}")
+            pick = self._below(len(types))
+            mark, name = types[pick]
+            question = self.pools.encode(before.rstrip()) + body() + self.pools.encode(f" {mark}?{between}")
             label, end = self.pools.encode(f" {name}"), self.pools.encode(behind)
             ids += question + label + end
             asked += [False] * len(question) + [pick in seen] * len(label) + [False] * len(end)
             seen.add(pick)
         return ids[:room], asked[:room]
+
+    def _needle(self, room: int) -> tuple[Ids, list[bool]]:
+        """Needles of one task, all asked for: behind the ends of sentences, and often first or last in the text."""
+        encode = self.pools.encode
+        head, needle, question, answer = NEEDLES[self._below(len(NEEDLES))]
+        begin = encode(head)
+        make = self._maker()
+        plants: list[Ids] = []
+        tail: Ids = []
+        asked: list[bool] = []
+        for _ in range(self._count(room, 250)):
+            if head == NEEDLES[0][0]:
+                key, value = f"{make(self.rng)}-{make(self.rng)}", "".join(str(self._below(10)) for _ in range(7))
+            else:
+                key, value = self._word_text(2, 9, make), self._word_text(3, 12, make)
+            plant, ask, told = (encode(part.format(key=key, value=value)) for part in (needle, question, answer))
+            if len(begin) + len(tail) + sum(map(len, plants)) + len(plant) + len(ask) + len(told) > room:
+                break
+            plants.append(plant)
+            tail += ask + told
+            asked += [False] * len(ask) + [True] * len(told)
+        if not plants:
+            return self._phrase(room)
+        draw = self.rng.random()
+        pool = self.pools.town if draw < 0.25 else self.pools.invented if draw < 0.55 else self.pools.spelled
+        left = room - len(begin) - len(tail) - sum(map(len, plants))
+        start = self._below(len(pool) - left)
+        filler = _ids(pool[start : start + left])
+        stops = [0, *(place + 1 for place, token in enumerate(filler) if token == self.pools.period)]
+        places = sorted(stops[bisect_right(stops, self._below(left + 1)) - 1] for _ in plants)
+        end = self.rng.random()
+        places[0] = 0 if end < 0.25 else places[0]
+        places[-1] = left if end > 0.6 else places[-1]
+        order = self.rng.permutation(len(plants))
+        ids = begin + _planted(filler, places, [plants[int(place)] for place in order])
+        return ids + tail, [False] * len(ids) + asked
 
     def _mark(self, firsts: list[str], text: bool) -> Ids:
         """What a question of a class begins with: one word, or two of which another class may share the first."""
@@ -289,12 +381,19 @@ class Writer:
 
     def _words(self, least: int, most: int) -> Ids:
         """Common small words and invented ones, a space before each."""
+        return self.pools.encode(self._word_text(least, most))
+
+    def _maker(self) -> Callable[[np.random.Generator], str]:
+        """How to make words: of syllables, or of letters in any order."""
+        return letters if self.rng.random() < 0.5 else word
+
+    def _word_text(self, least: int, most: int, make: Callable[[np.random.Generator], str] = word) -> str:
         chosen = [
-            SMALL_WORDS[self._below(len(SMALL_WORDS))] if self.rng.random() < 0.4 else word(self.rng)
+            SMALL_WORDS[self._below(len(SMALL_WORDS))] if self.rng.random() < 0.4 else make(self.rng)
             for _ in range(self._between(least, most))
         ]
         chosen = [part.capitalize() if self.rng.random() < 0.15 else part for part in chosen]
-        return self.pools.encode("".join(f" {part}" for part in chosen))
+        return "".join(f" {part}" for part in chosen)
 
     def _values(self) -> Callable[[], Ids]:
         """A number of up to twelve digits, random tokens, or an invented word."""
@@ -307,16 +406,28 @@ class Writer:
         return lambda: self.pools.encode(" " + word(self.rng))
 
     def _assemble(self, room: int, plants: list[Ids], tail: Ids, asked: list[bool]) -> tuple[Ids, list[bool]]:
-        """Filler with the plants at random places, then the tail, ``room`` tokens in all."""
-        filler = self.source(room - len(tail) - sum(map(len, plants)))
+        """Filler with the plants at random places, often at its ends, perhaps a head before it; then the tail, ``room`` tokens in all."""
+        left = room - len(tail) - sum(map(len, plants))
+        head = self.pools.heads[self._below(len(self.pools.heads))] if self.rng.random() < 0.4 else []
+        head = head if len(head) <= left // 2 else []
+        filler = self.source(left - len(head))
         places = sorted(self._below(len(filler) + 1) for _ in plants)
-        ids: Ids = []
-        start = 0
-        for place, plant in zip(places, plants, strict=True):
-            ids += filler[start:place] + plant
-            start = place
-        ids += filler[start:]
+        if places:
+            end = self.rng.random()
+            places[0] = 0 if end < 0.15 else places[0]
+            places[-1] = len(filler) if end > 0.7 else places[-1]
+        ids = [*head, *_planted(filler, places, plants)]
         return ids + tail, [False] * len(ids) + asked
+
+
+def _planted(filler: Ids, places: list[int], plants: list[Ids]) -> Ids:
+    """The filler with the plants at these places, which ascend."""
+    ids: Ids = []
+    start = 0
+    for place, plant in zip(places, plants, strict=True):
+        ids += filler[start:place] + plant
+        start = place
+    return ids + filler[start:]
 
 
 def batch(

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from tasks.haystack import SEED, generated_text
 
 # Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is always drawn.
+HEADS = (  # before the text
+    "<|im_start|> This is a very long story book: <book> ",
+    "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about the number afterwards.\n",
+    "Read the following text and answer briefly.\n\n",
+    "Text: ",
+    "\n\n",
+)
 OPENERS = (
     " </book>.\n Based on the content of the book, Question: ",
     "\nQuestion: ",
@@ -38,16 +47,35 @@ PHRASES = (  # the same of sentences
     ("\nThe", " is", ".\n", "\nThe", " is"),
     (" When", ", then", ".", "\nWhen", ", then"),
 )
+NEEDLES = (  # before the text; needle, question and answer with a key and a value, as conf/task/needle_magic.yaml and needle.yaml have them
+    (
+        HEADS[1],
+        " One of the special magic numbers for {key} is: {value}.",
+        "\nWhat is the special magic number for {key} mentioned in the provided text? "
+        "The special magic number for {key} mentioned in the provided text is",
+        " {value}.",
+    ),
+    (
+        HEADS[0],
+        "\nThe{key} is{value}.\n",
+        " </book>.\n Based on the content of the book, Question: The{key} is: \nAnswer:",
+        "{value}.\n",
+    ),
+)
 LABELS = (  # before a question, between question and label, behind the label
     ("Question: ", "\nType:", "\n"),
     ("", " ->", "\n"),
     ("Q: ", "\nA:", "\n\n"),
 )
 
+TYPES_HEAD = "Please determine the type of the question below. Here are some examples of questions.\n\n"  # before them, in LongBench's trec
+
 _ONSETS = (
     "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r", "s", "sh",
     "sk", "st", "t", "th", "tr", "v", "w", "y", "z",
 )  # fmt: skip
+_CONSONANTS = "bcdfghjklmnpqrstvwxyz"
+_VOWEL_FIRST = 0.3
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oo", "ou", "ar", "er", "or")
 _CODAS = ("", "", "", "n", "r", "l", "s", "t", "m", "nd", "st", "ck", "ng", "x")
 SMALL_WORDS = (
@@ -68,15 +96,21 @@ def town_text(seed: int, characters: int) -> str:
 
 
 def word(rng: np.random.Generator) -> str:
-    """A word of one to three syllables that most likely nobody has written before."""
+    """A word of one to three syllables that most likely nobody has written before; as often as in English it begins with a vowel."""
     syllables = int(rng.integers(1, 4))
     parts = rng.random((syllables, 3))
-    return "".join(_ONSETS[int(a * len(_ONSETS))] + _NUCLEI[int(b * len(_NUCLEI))] + _CODAS[int(c * len(_CODAS))] for a, b, c in parts)
+    made = "".join(_ONSETS[int(a * len(_ONSETS))] + _NUCLEI[int(b * len(_NUCLEI))] + _CODAS[int(c * len(_CODAS))] for a, b, c in parts)
+    return made.lstrip(_CONSONANTS) if rng.random() < _VOWEL_FIRST else made
 
 
-def invented_text(rng: np.random.Generator, characters: int) -> str:
+def letters(rng: np.random.Generator) -> str:
+    """One to nine letters in any order, which the tokenizer reads piece by piece, as it does real words that are not in its texts."""
+    return "".join("abcdefghijklmnopqrstuvwxyz"[int(share * 26)] for share in rng.random(1 + int(rng.integers(9))))
+
+
+def invented_text(rng: np.random.Generator, characters: int, make: Callable[[np.random.Generator], str] = word) -> str:
     """Prose of invented words between common small ones, by Zipf's law, with capitals, commas, dashes, numbers and line breaks."""
-    words = [word(rng) for _ in range(600)]
+    words = [make(rng) for _ in range(600)]
     zipf = 1 / np.arange(1, len(words) + 1)
     zipf /= zipf.sum()
     sentences: list[str] = []

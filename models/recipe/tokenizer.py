@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from models.recipe.text import FACTS, JOINERS, LABELS, OPENERS, invented_text, town_text
+from models.recipe.text import FACTS, HEADS, JOINERS, LABELS, OPENERS, invented_text, town_text
 
 BEGIN, END = "<s>", "</s>"
 
@@ -20,7 +20,7 @@ def train_tokenizer(vocabulary: int, positions: int, seed: int) -> PreTrainedTok
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=[BEGIN, END], initial_alphabet=alphabet, show_progress=False)
-    wordings = [part for group in (*FACTS, *LABELS, OPENERS, JOINERS) for part in group] * 50
+    wordings = [part for group in (*FACTS, *LABELS, HEADS, OPENERS, JOINERS) for part in group] * 50
     texts = [town_text(seed + 1, 300_000), invented_text(np.random.default_rng(seed), 300_000), *wordings]
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, tokenizer.token_to_id(BEGIN))])

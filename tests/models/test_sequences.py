@@ -9,7 +9,7 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from models.recipe.sequences import KINDS, Pools, Writer, batch, make_pools
-from models.recipe.text import invented_text, town_text
+from models.recipe.text import invented_text, town_text, word
 from models.recipe.tokenizer import train_tokenizer
 from tasks.haystack import SEED, builtin_text
 
@@ -36,7 +36,7 @@ def test_the_same_arguments_give_the_same_batch_and_others_another() -> None:
 def test_every_kind_has_its_length_begins_once_and_asks_for_something(kind: str, tokens: int) -> None:
     _, pools = made()
     asked_in_all = 0
-    for seed in range(20):
+    for seed in range(60):
         ids, asked = Writer(pools, np.random.default_rng(seed), tokens).write(kind)
         assert len(ids) == len(asked) == tokens
         assert ids[0] == pools.begin and pools.begin not in ids[1:]
@@ -70,6 +70,29 @@ def test_invented_words_are_new_in_every_seed() -> None:
     long_words = {word for word in one if len(word) > 7}
     assert len(long_words) > 100
     assert len(long_words & other) < 0.05 * len(long_words)
+
+
+def test_words_begin_with_a_vowel_about_as_often_as_english_ones() -> None:
+    rng = np.random.default_rng(0)
+    words = [word(rng) for _ in range(2000)]
+    assert all(words)
+    assert 0.2 < sum(each[0] in "aeiou" for each in words) / len(words) < 0.4
+
+
+def test_what_is_asked_for_often_stands_at_an_end_of_the_text_and_anywhere_else() -> None:
+    _, pools = made()
+    plant, tail = [5] * 4, [6] * 3
+    behind, heads = 0, 0
+    places = []
+    for seed in range(300):
+        ids, asked = Writer(pools, np.random.default_rng(seed), 400)._assemble(300, [plant], tail, [True] * 3)
+        assert len(ids) == len(asked) == 300 and ids[-3:] == tail
+        places.append(next(place for place in range(300) if ids[place : place + 4] == plant))
+        behind += ids[-7:-3] == plant
+        heads += any(ids[: len(head)] == list(head) for head in pools.heads)
+    assert 0.2 < behind / 300 < 0.4
+    assert 0.3 < heads / 300 < 0.6
+    assert len({place // 30 for place in places}) == 10
 
 
 def test_any_text_survives_the_tokenizer() -> None:
