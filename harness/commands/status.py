@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
-    manifests = {file.parent: read_manifest(file.parent) for file in sorted(folder.glob("*/manifest.json"))}
+    manifests = {path: read_manifest(path) for path in cell_folders(folder)}
     records = {path: read_records(path) for path in manifests}
     known = len({example for of in records.values() for example in of})
     states = []
@@ -108,7 +108,7 @@ def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
 
 
 def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
-    paths = sorted(file.parent for file in folder.glob("*/manifest.json"))
+    paths = cell_folders(folder)
     seen = [at_work(path) for path in paths]
     active = {worker for workers in seen if workers is not None for worker in workers}
     found = []

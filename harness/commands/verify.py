@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if wrong := [word for word in words if not word.startswith(("model=", "model.", "engine."))]:
         raise ConfigError(f"--set {wrong[0]} is no setting of the model or the engine: give, for example, --set model.path=<folder>")
     if made := [word for word in words if word.startswith(("model.dtype=", "model.name="))]:
-        raise ConfigError(f"--set {made[0]} is what the records were made with: leave it away, it is read from the manifest")
+        raise ConfigError(f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with")
     elsewhere = method_folders(arguments.method_path)
     import_from(elsewhere)
     methods = choices("method", elsewhere)

@@ -62,7 +62,7 @@ class Pools:
 
 
 def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -> Pools:
-    """Pools of so many characters of each prose; another seed shares no text with this one."""
+    """Pools of so many characters of each prose, half of it of letters; another seed shares no text with this one."""
 
     def encode(text: str) -> Ids:
         return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
@@ -256,9 +256,9 @@ class Writer:
         return self._classify(room, wording, types, lambda: self._words(1, most))
 
     def _form(self, room: int) -> tuple[Ids, list[bool]]:
-        """The same behind a head, and in few forms with few names: all types share these, so that only the last words tell."""
+        """The same in few forms with few names: all types share these, so that only the last words tell; mostly behind a head."""
         make = self._maker()
-        wording, types = self._types(lambda: 2 + self._below(min(15, room // 20)), make)
+        wording, types = self._types(lambda: 2 + self._below(min(15, 1 + room // 20)), make)
         names = [self._word_text(1, 3, make) for _ in range(self._between(2, 12))]
         forms = [[self._word_text(1, 4, make) for _ in range(1 + self._below(3))] for _ in range(self._between(1, 10))]
 
@@ -276,7 +276,11 @@ class Writer:
     def _types(
         self, count: Callable[[], int], make: Callable[[np.random.Generator], str] = word
     ) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
-        """A wording of questions and labels; what questions of a type end with, and its name."""
+        """A wording of questions and labels; what questions of a type end with, and its name.
+
+        Args:
+            count: how many types, drawn when the wording is known.
+        """
         wording = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
         lasts = [make(self.rng) for _ in range(2)]
         return wording, [
@@ -305,14 +309,15 @@ class Writer:
     def _needle(self, room: int) -> tuple[Ids, list[bool]]:
         """Needles of one task, all asked for: behind the ends of sentences, and often first or last in the text."""
         encode = self.pools.encode
-        head, needle, question, answer = NEEDLES[self._below(len(NEEDLES))]
+        task = self._below(len(NEEDLES))
+        head, needle, question, answer = NEEDLES[task]
         begin = encode(head)
         make = self._maker()
         plants: list[Ids] = []
         tail: Ids = []
         asked: list[bool] = []
         for _ in range(self._count(room, 250)):
-            if head == NEEDLES[0][0]:
+            if task == 0:
                 key, value = f"{make(self.rng)}-{make(self.rng)}", "".join(str(self._below(10)) for _ in range(7))
             else:
                 key, value = self._word_text(2, 9, make), self._word_text(3, 12, make)
@@ -331,9 +336,9 @@ class Writer:
         filler = _ids(pool[start : start + left])
         stops = [0, *(place + 1 for place, token in enumerate(filler) if token == self.pools.period)]
         places = sorted(stops[bisect_right(stops, self._below(left + 1)) - 1] for _ in plants)
-        end = self.rng.random()
-        places[0] = 0 if end < 0.25 else places[0]
-        places[-1] = left if end > 0.6 else places[-1]
+        draw = self.rng.random()
+        places[0] = 0 if draw < 0.25 else places[0]
+        places[-1] = left if draw > 0.6 else places[-1]
         order = self.rng.permutation(len(plants))
         ids = begin + _planted(filler, places, [plants[int(place)] for place in order])
         return ids + tail, [False] * len(ids) + asked
@@ -413,9 +418,9 @@ class Writer:
         filler = self.source(left - len(head))
         places = sorted(self._below(len(filler) + 1) for _ in plants)
         if places:
-            end = self.rng.random()
-            places[0] = 0 if end < 0.15 else places[0]
-            places[-1] = len(filler) if end > 0.7 else places[-1]
+            draw = self.rng.random()
+            places[0] = 0 if draw < 0.15 else places[0]
+            places[-1] = len(filler) if draw > 0.7 else places[-1]
         ids = [*head, *_planted(filler, places, plants)]
         return ids + tail, [False] * len(ids) + asked
 

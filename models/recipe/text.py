@@ -1,4 +1,4 @@
-"""Texts for training: generated prose in two vocabularies, one of English words and one of words that exist nowhere."""
+"""Texts for training: generated prose of English words, of words that exist nowhere, and of letters in any order."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def town_text(seed: int, characters: int) -> str:
 
 
 def word(rng: np.random.Generator) -> str:
-    """A word of one to three syllables that most likely nobody has written before; as often as in English it begins with a vowel."""
+    """A word of one to three syllables that most likely nobody has written before; three in ten begin with a vowel."""
     syllables = int(rng.integers(1, 4))
     parts = rng.random((syllables, 3))
     made = "".join(_ONSETS[int(a * len(_ONSETS))] + _NUCLEI[int(b * len(_NUCLEI))] + _CODAS[int(c * len(_CODAS))] for a, b, c in parts)

@@ -208,7 +208,8 @@ def test_a_record_that_its_task_cannot_score_is_named(kvgauge: Command, results:
         ([".", "--sample", "-1"], 2, "--sample -1 is below 0"),
         ([".", "--sample", "x"], 2, "invalid int value"),
         ([".", "--set", "budget=3"], 2, "--set budget=3 is no setting of the model or the engine"),
-        ([".", "--set", "model.dtype=float16"], 2, "--set model.dtype=float16 is what the records were made with"),
+        ([".", "--set", "model.dtype=float16"], 2, "--set model.dtype=float16 is not for you to say: leave it out"),
+        ([".", "--set", "model.name=other"], 2, "--set model.name=other is not for you to say: leave it out"),
     ],
 )
 def test_bad_words_are_one_line(kvgauge: Command, words: list[str], code: int, message: str) -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 from models.recipe.sequences import KINDS, Pools, Writer, batch, make_pools
-from models.recipe.text import invented_text, town_text, word
+from models.recipe.text import NEEDLES, TYPES_HEAD, invented_text, town_text, word
 from models.recipe.tokenizer import train_tokenizer
 from tasks.haystack import SEED, builtin_text
+from tasks.prompts.longbench import TEMPLATES
 
+ROOT = Path(__file__).parents[2]
 MIXTURE = {kind: 1 / len(KINDS) for kind in KINDS}
 
 
@@ -93,6 +98,37 @@ def test_what_is_asked_for_often_stands_at_an_end_of_the_text_and_anywhere_else(
     assert 0.2 < behind / 300 < 0.4
     assert 0.3 < heads / 300 < 0.6
     assert len({place // 30 for place in places}) == 10
+
+
+def test_a_needle_stands_behind_a_sentence_or_at_an_end_of_the_prose_of_a_tasks_prompt() -> None:
+    tokenizer, pools = made()
+    texts = [tokenizer.decode(Writer(pools, np.random.default_rng(seed), 700).write("needle")[0][1:]) for seed in range(200)]
+    assert all(any(text.startswith(head) for head, *_ in NEEDLES) for text in texts)
+    magic, _ = NEEDLES
+    first = last = seen = 0
+    for text in (text for text in texts if text.startswith(magic[0])):
+        prose = text[len(magic[0]) : text.index(magic[2].partition("{key}")[0])]
+        for found in re.finditer(r" One of the special magic numbers for [a-z]+-[a-z]+ is: \d{7}\.", prose):
+            at_begin, at_end = found.start() == 0, found.end() == len(prose)
+            assert at_begin or at_end or prose[: found.start()].endswith(".")
+            first, last, seen = first + at_begin, last + at_end, seen + 1
+    assert seen > 80 and 0.1 < first / seen < 0.5 and 0.15 < last / seen < 0.6
+
+
+def test_the_prompts_that_are_trained_on_are_those_of_the_tasks() -> None:
+    tasks = [OmegaConf.load(ROOT / f"conf/task/{name}.yaml") for name in ("needle_magic", "needle")]
+    for task, (head, needle, question, answer) in zip(tasks, NEEDLES, strict=True):
+        before, _, behind = task.prompt.partition("{context}")
+        assert head == before
+        if "{key}" in task.needle:
+            asked = behind.replace("{question}", task.question)
+        else:  # the sentence in two parts, of which the first is asked for
+            key, value = " best thing to do in San Francisco", " eat a sandwich and sit in Dolores Park on a sunny day"
+            needle, answer, question = (part.format(key=key, value=value) for part in (needle, answer, question))
+            asked = behind.replace("{question}", task.question)
+            assert task.answers[0] in answer
+        assert (needle, question) == (task.needle, asked)
+    assert TEMPLATES["trec"].startswith(TYPES_HEAD + "{context}")
 
 
 def test_any_text_survives_the_tokenizer() -> None:
