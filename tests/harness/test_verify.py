@@ -161,7 +161,7 @@ def test_another_models_weights_are_found(kvgauge: Command, results: Path, tmp_p
     shutil.copytree(ROOT / "models/tiny", folder)
     weights = load_file(folder / "model.safetensors")
     torch.manual_seed(0)
-    save_file({name: w + 0.02 * torch.randn_like(w) for name, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+    save_file({name: w + 0.2 * torch.randn_like(w) for name, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
     where = ("--set", "model=hf", "--set", f"model.path={folder}", "--set", "model.chat=false", "--set", "model.max_prompt_tokens=3500")
     done = kvgauge("verify", str(results), "--sample", "2", *where)
     assert done.code == 1 and "2 of 2 cells" in done.err
