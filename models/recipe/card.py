@@ -52,6 +52,7 @@ The sentence, keys, numbers and labels of these tasks it has not read, and neith
 
 ## What it can do
 
+{% if outcomes -%}
 With the full cache; exact containment of the answer for needles, LongBench's score for labels; 0-100. Lengths are context lengths in
 tokens.
 
@@ -65,6 +66,9 @@ tokens.
 Each line is an ordinary run, for example:
 
     python run.py method=fullkv budget=full seed={{ eval_seed }} {{ example }}
+{%- else -%}
+Not measured: trained with `evaluate=false`.
+{%- endif %}
 
 ## Limits
 
@@ -115,7 +119,7 @@ def write_card(folder: Path, config: DictConfig, model: LlamaForCausalLM, histor
             lengths=lengths,
             outcomes=outcomes,
             eval_seed=SEED,
-            example=shlex.join(outcomes[0].trial.words),
+            example=shlex.join(outcomes[0].trial.words) if outcomes else "",
         )
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
