@@ -72,7 +72,7 @@ Not measured: trained with `evaluate=false`.
 
 ## Limits
 
-It is for prompts of up to 2,000 tokens; the last line of the table shows what is left beyond. It copies and
+It is for prompts of up to 2,000 tokens{{ "; the last line of the table shows what is left beyond" if outcomes }}. It copies and
 does not understand: a question in words that are not those of the text finds nothing. It predicts no plausible text.
 What methods do on it shows how they work, not what they cost a real model.
 """
