@@ -50,8 +50,11 @@ def trials(essays: Path | None) -> list[Trial]:
     # A number takes 8 tokens; what follows it does not count.
     magic = ("task=needle_magic", "task.max_new_tokens=16", _DEPTHS)
     sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
+    many = ("task=needle_many", *magic[1:])
     found = [
         Trial("magic number, built-in prose", (*magic, _LENGTHS, "task.samples=4")),
+        Trial("the same, one of four", (*many, "task.distractors=3", "task.lengths=[500,1000,1500,2000]", "task.samples=5")),
+        Trial("the same, one of 21", (*many, "task.lengths=[1000,1500,2000]", "task.samples=7")),
         Trial("needle sentence, built-in prose", sentence),
     ]
     if essays is not None:

@@ -3,7 +3,8 @@
 The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
 a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
 question decide; *questions*, whose labels their last words decide; *forms*, such questions in a few forms that all labels share; *needles*
-in prose, in the prompts of the needle tasks. Everything is drawn anew for every step.
+in prose, in the prompts of the needle tasks, and *many* of them, a few asked for; *keys*, short facts close together, told apart by nothing
+but the key. Everything is drawn anew for every step.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from models.recipe.text import (
 )
 
 Ids = list[int]
+_Make = Callable[[np.random.Generator], str]  # a word
 _SPECIAL = 2  # <s> and </s> are never drawn
 
-KINDS = ("echo", "span", "fact", "label", "phrase", "question", "needle", "form")
+KINDS = ("echo", "span", "fact", "label", "phrase", "question", "needle", "form", "key", "many")
 
 
 def _ids(array: NDArray[np.int64]) -> Ids:
@@ -104,6 +106,8 @@ class Writer:
             "question": self._question,
             "needle": self._needle,
             "form": self._form,
+            "key": self._key,
+            "many": self._many,
         }
         ids, asked = kinds[kind](self.tokens - 1)
         return [self.pools.begin, *ids], [False, *asked]
@@ -195,6 +199,41 @@ class Writer:
         """Keys with values, which are numbers or short."""
         return self._ask(room, self._fact_wording(), self._keys(), self._values(), 80, with_end=False)
 
+    def _key(self, room: int) -> tuple[Ids, list[bool]]:
+        """Keys with numbers, told and asked for in different words for the most part, so that only the key leads to its number."""
+        encode, make = self.pools.encode, self._maker()
+        before, (_, told, stop, _, asked_with) = encode(" for"), self.pools.facts[0]
+        between = told if self.rng.random() < 0.75 else []
+        lead = asked_with if self.rng.random() < 0.75 else between
+        form, digits, gap = self._below(3), 1 + self._below(3), 1 + self._below(6)
+        pair = self._pairs(make, 3, 40)
+
+        def draw_key() -> Ids:
+            if form == 0:
+                return self._random(1, 1)
+            return encode(f" {make(self.rng)}" if form == 1 else " " + pair("-"))
+
+        facts: dict[tuple[int, ...], Ids] = {}
+        used = 0
+        for _ in range(2 + self._below(max(2, room // 40))):
+            drawn = draw_key()
+            number = encode(" " + "".join(str(self._below(10)) for _ in range(digits)))
+            used += 2 * (len(drawn) + len(number)) + len(between) + len(lead) + 2 * (len(before) + len(stop)) + gap
+            if used > room:
+                break
+            facts[tuple(drawn)] = number
+        ids: Ids = []
+        for key, number in facts.items():
+            ids += [*self.source(self._below(gap)), *before, *key, *between, *number, *stop]
+        asked = [False] * len(ids)
+        order = list(facts)
+        self.rng.shuffle(order)
+        for key in order:
+            ids += [*before, *key, *lead, *facts[key], *stop]
+            asked += [False] * (len(before) + len(key) + len(lead)) + [True] * len(facts[key]) + [False] * len(stop)
+        filler = self.source(room - len(ids))
+        return filler + ids, [False] * len(filler) + asked
+
     def _phrase(self, room: int) -> tuple[Ids, list[bool]]:
         """Sentences of which the first part is asked for again, as the needle of the standard test is."""
         wording = self.pools.phrases[self._below(len(self.pools.phrases))]
@@ -273,9 +312,7 @@ class Writer:
         ids, asked = self._classify(room - len(head), wording, types, filled)
         return head + ids, [False] * len(head) + asked
 
-    def _types(
-        self, count: Callable[[], int], make: Callable[[np.random.Generator], str] = word
-    ) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
+    def _types(self, count: Callable[[], int], make: _Make = word) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
         """A wording of questions and labels; what questions of a type end with, and its name.
 
         Args:
@@ -306,8 +343,12 @@ class Writer:
             seen.add(pick)
         return ids[:room], asked[:room]
 
-    def _needle(self, room: int) -> tuple[Ids, list[bool]]:
-        """Needles of one task, all asked for: behind the ends of sentences, and often first or last in the text."""
+    def _many(self, room: int) -> tuple[Ids, list[bool]]:
+        """More needles, of which up to four are asked for; keys of numbers share words."""
+        return self._needle(room, many=True)
+
+    def _needle(self, room: int, many: bool = False) -> tuple[Ids, list[bool]]:
+        """Needles of one task, asked for: behind the ends of sentences, and often first or last in the text."""
         encode = self.pools.encode
         task = self._below(len(NEEDLES))
         head, needle, question, answer = NEEDLES[task]
@@ -316,17 +357,25 @@ class Writer:
         plants: list[Ids] = []
         tail: Ids = []
         asked: list[bool] = []
-        for _ in range(self._count(room, 250)):
+        wanted = 2 + self._below(max(1, room // 60)) if many else self._count(room, 250)
+        most_asked = 1 + self._below(4) if many else wanted
+        pair = self._pairs(make, 8, 40) if many else lambda dash: f"{make(self.rng)}{dash}{make(self.rng)}"
+        keys: set[str] = set()
+        while len(plants) < wanted:
             if task == 0:
-                key, value = f"{make(self.rng)}-{make(self.rng)}", "".join(str(self._below(10)) for _ in range(7))
+                key, value = pair("-"), "".join(str(self._below(10)) for _ in range(7))
             else:
                 key, value = self._word_text(2, 9, make), self._word_text(3, 12, make)
             plant, ask, told = (encode(part.format(key=key, value=value)) for part in (needle, question, answer))
             if len(begin) + len(tail) + sum(map(len, plants)) + len(plant) + len(ask) + len(told) > room:
                 break
+            if many and key in keys:
+                continue
+            keys.add(key)
+            if len(plants) < most_asked:
+                tail += ask + told
+                asked += [False] * len(ask) + [True] * len(told)
             plants.append(plant)
-            tail += ask + told
-            asked += [False] * len(ask) + [True] * len(told)
         if not plants:
             return self._phrase(room)
         draw = self.rng.random()
@@ -380,19 +429,24 @@ class Writer:
         """Random tokens, or two words with a dash, which may share a word with another key."""
         if self.rng.random() < 0.5:
             return lambda: self._random(1, 4)
-        firsts, seconds = ([word(self.rng) for _ in range(self._between(2, 30))] for _ in range(2))
+        pair = self._pairs(word, 2, 30)
         dash = "-" if self.rng.random() < 0.7 else " "
-        return lambda: self.pools.encode(f"{firsts[self._below(len(firsts))]}{dash}{seconds[self._below(len(seconds))]}")
+        return lambda: self.pools.encode(pair(dash))
+
+    def _pairs(self, make: _Make, least: int, most: int) -> Callable[[str], str]:
+        """Two words with something between them, each of so many that another pair may share it."""
+        firsts, seconds = ([make(self.rng) for _ in range(self._between(least, most))] for _ in range(2))
+        return lambda between: f"{firsts[self._below(len(firsts))]}{between}{seconds[self._below(len(seconds))]}"
 
     def _words(self, least: int, most: int) -> Ids:
         """Common small words and invented ones, a space before each."""
         return self.pools.encode(self._word_text(least, most))
 
-    def _maker(self) -> Callable[[np.random.Generator], str]:
+    def _maker(self) -> _Make:
         """How to make words: of syllables, or of letters in any order."""
         return letters if self.rng.random() < 0.5 else word
 
-    def _word_text(self, least: int, most: int, make: Callable[[np.random.Generator], str] = word) -> str:
+    def _word_text(self, least: int, most: int, make: _Make = word) -> str:
         chosen = [
             SMALL_WORDS[self._below(len(SMALL_WORDS))] if self.rng.random() < 0.4 else make(self.rng)
             for _ in range(self._between(least, most))

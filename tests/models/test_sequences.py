@@ -115,6 +115,44 @@ def test_a_needle_stands_behind_a_sentence_or_at_an_end_of_the_prose_of_a_tasks_
     assert seen > 80 and 0.1 < first / seen < 0.5 and 0.15 < last / seen < 0.6
 
 
+def test_of_many_needles_a_few_are_asked_for_and_only_the_key_tells_which() -> None:
+    tokenizer, pools = made()
+    magic, _ = NEEDLES
+    shared = several = 0
+    for seed in range(100):
+        ids, asked = Writer(pools, np.random.default_rng(seed), 700).write("many")
+        text = tokenizer.decode(ids[1:])
+        if not text.startswith(magic[0]):
+            continue
+        found = re.findall(r" One of the special magic numbers for ([a-z]+-[a-z]+) is: (\d{7})\.", text)
+        told = dict(found)
+        assert len(told) == len(found)
+        questions = re.findall(r"The special magic number for ([a-z]+-[a-z]+) mentioned in the provided text is (\d{7})\.", text)
+        assert 1 <= len(questions) <= 4
+        assert all(told[key] == number for key, number in questions)
+        assert sum(asked) == sum(len(tokenizer.encode(f" {number}.", add_special_tokens=False)) for _, number in questions)
+        several += len(told) > len(questions)
+        firsts = [key.partition("-")[0] for key in told]
+        shared += len(set(firsts)) < len(firsts)
+    assert several > 10 and shared > 5
+
+
+def test_short_facts_are_asked_for_by_their_keys_mostly_in_other_words_than_they_were_told_in() -> None:
+    tokenizer, pools = made()
+    other = paired = 0
+    for seed in range(100):
+        ids, asked = Writer(pools, np.random.default_rng(seed), 200).write("key")
+        assert any(asked)
+        text = tokenizer.decode(ids[1:])
+        told = dict(re.findall(r" for ([a-z-]+)(?: is:)? (\d+)\.", text))
+        questions = re.findall(r" for ([a-z-]+) mentioned in the provided text is (\d+)\.", text)
+        assert all(told[key] == number for key, number in questions)
+        paired += len(questions)
+        other += " mentioned in the provided text is" in text
+    assert 50 < other < 95
+    assert paired > 100
+
+
 def test_the_prompts_that_are_trained_on_are_those_of_the_tasks() -> None:
     tasks = [OmegaConf.load(ROOT / f"conf/task/{name}.yaml") for name in ("needle_magic", "needle")]
     for task, (head, needle, question, answer) in zip(tasks, NEEDLES, strict=True):
