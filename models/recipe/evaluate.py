@@ -48,9 +48,9 @@ class Outcome:
 def trials(essays: Path | None) -> list[Trial]:
     """The lines of the table; those in real essays only where a folder of them is given."""
     # A number takes 8 tokens; what follows it does not count.
-    magic = ("task=needle_magic", "task.max_new_tokens=16", _DEPTHS)
+    number = ("task.max_new_tokens=16", _DEPTHS)
+    magic, many = ("task=needle_magic", *number), ("task=needle_many", *number)
     sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
-    many = ("task=needle_many", *magic[1:])
     found = [
         Trial("magic number, built-in prose", (*magic, _LENGTHS, "task.samples=4")),
         Trial("the same, one of four", (*many, "task.distractors=3", "task.lengths=[500,1000,1500,2000]", "task.samples=5")),

@@ -34,8 +34,8 @@ def check_alike(one: Path, other: Path) -> None:
 
 
 @pytest.fixture
-def words(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
-    """A grid of random weights: models/tiny has heads that look one token back, all of whose columns sum up to 1, which rounding orders."""
+def grid(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
+    """Of random weights: models/tiny has heads that look one token back, whose column sums are all 1, and rounding would order them."""
     config = LlamaConfig(
         vocab_size=1024,
         hidden_size=64,
@@ -61,24 +61,24 @@ def words(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
     )
 
 
-def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     for device in ("cpu", "cuda"):
-        done = kvgauge(*words, f"model.device={device}", f"results_dir={tmp_path / device}")
+        done = kvgauge(*grid, f"model.device={device}", f"results_dir={tmp_path / device}")
         assert done.code == 0, done.err
     check_alike(tmp_path / "cpu", tmp_path / "cuda")
 
 
 @needs_triton
-def test_our_kernels_keep_and_generate_the_same_as_torch(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_our_kernels_keep_and_generate_the_same_as_torch(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     for way in ("torch", "triton"):
-        done = kvgauge(*words, "model.device=cuda", f"engine.kernels={way}", f"results_dir={tmp_path / way}")
+        done = kvgauge(*grid, "model.device=cuda", f"engine.kernels={way}", f"results_dir={tmp_path / way}")
         assert done.code == 0, done.err
     check_alike(tmp_path / "torch", tmp_path / "triton")
 
 
-def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     for pieces in ("null", "40"):
-        done = kvgauge(*words, "model.device=cuda", f"engine.prefill_chunk={pieces}", f"results_dir={tmp_path / pieces}")
+        done = kvgauge(*grid, "model.device=cuda", f"engine.prefill_chunk={pieces}", f"results_dir={tmp_path / pieces}")
         assert done.code == 0, done.err
     check_alike(tmp_path / "null", tmp_path / "40")
 

@@ -71,6 +71,12 @@ def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -
     assert pd.read_csv(tmp_path / "report/tiny/needle_magic/table.csv")["score"].item() == 100
 
 
+def test_the_full_cache_tells_the_asked_number_from_three_others(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("task=needle_many", "task.distractors=3", "task.lengths=[1000]", "task.depths=[{count:5}]", "task.samples=4")
+    assert kvgauge(*words, "task.max_new_tokens=16", "method=fullkv", f"results_dir={tmp_path}").code == 0
+    assert pd.read_csv(tmp_path / "report/tiny/needle_many/table.csv")["score"].item() >= 55  # guessing gives 25
+
+
 def test_the_full_cache_reads_labels_from_examples(kvgauge: Command, tmp_path: Path) -> None:
     assert kvgauge("task=labels", "limit=10", "method=fullkv", f"results_dir={tmp_path}").code == 0
     assert pd.read_csv(tmp_path / "report/tiny/labels-trec/table.csv")["score"].item() >= 80
