@@ -235,7 +235,7 @@ def words(tmp_path: Path) -> tuple[str, ...]:
     """Ten prompts, two or three in flight, whose answers end at different places."""
     prompts = {f"p{place}": [0, *((7 * i * i + 13 * place) % 1000 + 2 for i in range(39 + place))] for place in range(10)}
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
-    stops = list(range(3, 1000, 17))
+    stops = list(range(3, 1000, 9))
     of_task = ("task=tokens", f"task.prompts={tmp_path / 'prompts.json'}", "task.max_new_tokens=12", f"task.stop={stops}")
     return ("method=[fullkv,snapkv,h2o]", "budget=32", *of_task, "engine.width=8", f"results_dir={tmp_path / 'results'}")
 
