@@ -44,7 +44,7 @@ longbench: setup
 needle: setup
 	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(ARGS)
 
-# models/tiny from nothing, about two hours on one core; goes on where it was stopped.
+# models/tiny from nothing, a little over two hours on one core; goes on where it was stopped.
 train-tiny: setup
 	$(BIN)/python models/train_tiny.py $(ARGS)
 
