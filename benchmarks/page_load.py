@@ -21,9 +21,9 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from harness.page import write_page  # noqa: E402
-from harness.reader import Grid  # noqa: E402
-from harness.schema import Cell, CellResult, Manifest, Metric, Record, TaskResult  # noqa: E402
+from harness.report.page.write import write_page  # noqa: E402
+from harness.results import Cell, CellResult, Manifest, Metric, Record, TaskResult  # noqa: E402
+from harness.store.reader import Grid  # noqa: E402
 
 METRIC = Metric("f1", "F1", 1.0)
 LAYERS = 32

@@ -17,14 +17,14 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from harness import rows  # noqa: E402
-from harness.attention import NAME  # noqa: E402
-from harness.budget import parse_budgets  # noqa: E402
-from harness.build import build  # noqa: E402
-from harness.grid import make_grid  # noqa: E402
-from harness.model import ModelSpec  # noqa: E402
-from harness.prefill import prefill  # noqa: E402
-from harness.schema import Selection  # noqa: E402
+from harness.compression import attention_weights  # noqa: E402
+from harness.compression.budget import parse_budgets  # noqa: E402
+from harness.compression.grid import make_grid  # noqa: E402
+from harness.config.build import build  # noqa: E402
+from harness.engine.attention import NAME  # noqa: E402
+from harness.engine.model_spec import ModelSpec  # noqa: E402
+from harness.engine.prefill import prefill  # noqa: E402
+from harness.results import Selection  # noqa: E402
 
 SIZES = (64, 16, 4, 1)
 METHODS = (
@@ -48,7 +48,7 @@ def main() -> None:
     seconds: dict[int | str, list[float]] = {name: [] for name in (*SIZES, "sdpa")}
     for _ in range(rounds):
         for size in SIZES:
-            rows._BLOCK_BYTES["cpu"] = size * 2**20
+            attention_weights._BLOCK_BYTES["cpu"] = size * 2**20
             start = time.process_time()
             prefill(model, "tiny", ids, plans, selection)
             seconds[size].append(time.process_time() - start)

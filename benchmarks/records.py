@@ -22,8 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from harness.build import build, task_config  # noqa: E402
-from harness.schema import Cell, Manifest  # noqa: E402
+from harness.config.build import build, task_config  # noqa: E402
+from harness.results import Cell, Manifest  # noqa: E402
 
 LAYERS, PROMPT_TOKENS, NEW_TOKENS, GROUPS = 32, 8000, 30, 100
 LIMIT_SECONDS, LIMIT_BYTES = 60.0, 4 * 2**30
@@ -73,9 +73,9 @@ def write(results: Path, examples: int, cells: int) -> None:
 
 def report(results: Path) -> dict[str, float]:
     """What ``kvgauge report`` does, by parts."""
-    from harness.commands.report import write_overview
-    from harness.reader import read_grids, suites
-    from harness.report import write_report
+    from harness.cli.commands.report import write_overview
+    from harness.report.task_tables import write_report
+    from harness.store.reader import read_grids, suites
 
     spent = [(time.perf_counter(), time.process_time())]
     grids = read_grids(results)

@@ -23,17 +23,17 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from harness import evaluate  # noqa: E402
 from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
-from harness.decode import Decoding  # noqa: E402
-from harness.engine import EngineSettings  # noqa: E402
-from harness.evaluate import Evaluator  # noqa: E402
-from harness.jobs import Job  # noqa: E402
-from harness.prompt import Prompt  # noqa: E402
-from harness.schema import Cell, Example, Record  # noqa: E402
+from harness.engine.decode import Decoding  # noqa: E402
+from harness.engine.jobs import Job  # noqa: E402
+from harness.engine.prompt import Prompt  # noqa: E402
+from harness.engine.settings import EngineSettings  # noqa: E402
+from harness.results import Cell, Example, Record  # noqa: E402
+from harness.run import evaluate  # noqa: E402
+from harness.run.evaluate import Evaluator  # noqa: E402
 from tasks.tokens import Tokens  # noqa: E402
 
 Prompts = list[dict[Cell, Record]]

@@ -19,7 +19,7 @@ from rouge import Rouge
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tasks.metrics_rouge import rouge_l  # noqa: E402
+from tasks.scores.rouge_l import rouge_l  # noqa: E402
 
 WORDS = 400  # about 512 new tokens
 ROUNDS = 3

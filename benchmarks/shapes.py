@@ -13,10 +13,10 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel  # noqa: E402
 
-from harness.attention import install  # noqa: E402
 from harness.bench.setup import grid_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
-from harness.layout import transpose_linears  # noqa: E402
+from harness.engine.attention import install  # noqa: E402
+from harness.engine.layout import transpose_linears  # noqa: E402
 
 # Small enough for one thread of a CPU, large enough for matrix products to matter.
 WIDTH_512 = LlamaConfig(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from harness.schema import Average, DataFile, Example, Metric, Predictions
+from harness.results import Average, DataFile, Example, Metric, Predictions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

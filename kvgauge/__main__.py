@@ -9,11 +9,11 @@ def main() -> None:
     here = Path(__file__).resolve().parent
     sys.path.insert(0, str(here if (here / "harness").is_dir() else here.parent))
     if sys.argv[1:3] == ["completion", "--words"]:  # a TAB waits for no import
-        from harness.completion import candidates
+        from harness.cli.words import candidates
 
         print("\n".join(candidates(" ".join(sys.argv[3:]))))
         return
-    from harness.cli import main as command_line
+    from harness.cli.main import main as command_line
 
     command_line()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.method import Ranking
+from harness.compression.method import Ranking
 
 
 @dataclass(frozen=True)

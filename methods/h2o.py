@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.method import Ranking, require_above
-from harness.ranking import ColumnSums
+from harness.compression.method import Ranking, require_above
+from harness.compression.scorers import ColumnSums
 
 
 @dataclass(frozen=True)

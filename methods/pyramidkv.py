@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.compression.method import Ranking, require_above
+from harness.compression.scorers import Pooling, WindowAttention
 from harness.errors import ConfigError
-from harness.method import Ranking, require_above
-from harness.ranking import Pooling, WindowAttention
 
 
 @dataclass(frozen=True)

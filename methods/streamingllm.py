@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.compression.method import Ranking, require_above
+from harness.compression.scorers import FirstTokens, SinksThenRecent
 from harness.errors import ConfigError
-from harness.method import Ranking, require_above
-from harness.ranking import FirstTokens, SinksThenRecent
 
 
 @dataclass(frozen=True)

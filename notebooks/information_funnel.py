@@ -29,10 +29,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from matplotlib.figure import Figure
 
-from harness.attention import ENGINE
-from harness.rows import attention_rows, causal_attention
+from harness.compression.attention_weights import attention_rows, causal_attention
+from harness.engine.attention import ENGINE
 from methods.pyramidkv import PyramidKV
-from tasks.haystack import builtin_text
+from tasks.needle.haystack import builtin_text
 
 ROOT = Path.cwd() if Path("conf").is_dir() else Path.cwd().parent
 MODEL = os.environ.get("FUNNEL_MODEL", str(ROOT / "models/tiny"))  # a local folder, or a hub id

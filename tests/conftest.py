@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import cli
+from harness.cli import main
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does where it is there.
 if not torch.cuda.is_available():
@@ -51,7 +51,7 @@ def kvgauge(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(sys, "argv", ["run.py", *words])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as exit_:
             code = exit_.code if isinstance(exit_.code, int) else 1
         captured = capsys.readouterr()

@@ -31,7 +31,7 @@ _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200",
 _SESSION = """
 import json, shlex, sys
 import pytest
-from harness import cli
+from harness.cli import main
 
 for line in json.load(sys.stdin):
     words = shlex.split(line)
@@ -41,7 +41,7 @@ for line in json.load(sys.stdin):
     else:
         sys.argv = words[1:] if words[0] == "python" else words
         try:
-            code = cli.main() or 0
+            code = main.main() or 0
         except SystemExit as end:
             code = end.code or 0
     print("exit", int(code))

@@ -15,7 +15,7 @@ from harness.bench import checks, profile
 from harness.bench.profile import Stopwatch, grid_profile
 from harness.bench.setup import grid_of
 from harness.bench.subject import Subject
-from harness.decode import Generated
+from harness.engine.decode import Generated
 from tests.conftest import ROOT, Command
 from tests.harness.tiny import NAME, config, tiny
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.catalog import GROUPS, choices
-from harness.commands import COMMANDS
+from harness.cli.commands import COMMANDS
+from harness.config.catalog import GROUPS, choices
 from tests.conftest import Command
 from tests.documents import ROOT, clone, commands, embedded, files, made, session, targets
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import published
 from harness.errors import DataError
-from harness.published import AVERAGE, FOLDER, Table, claims, columns, same_model, tables
-from tasks.longbench import PAPER_DATASETS
+from harness.report.compare import published
+from harness.report.compare.published import AVERAGE, FOLDER, Table, claims, columns, same_model, tables
+from tasks.longbench.suite import PAPER_DATASETS
 
 COLUMNS = ["model", "suite", "dataset", "method", "budget", "score", "source", "note"]
 INDEX = ("tables", "columns", "claims")

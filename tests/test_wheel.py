@@ -44,8 +44,10 @@ def test_the_wheel_carries_the_published_numbers(wheel: Path) -> None:
 
 
 def test_the_wheel_carries_all_templates(wheel: Path) -> None:
-    templates = {f"kvgauge/harness/templates/{path.name}" for path in (ROOT / "harness" / "templates").iterdir()}
-    assert "kvgauge/harness/templates/report.html.j2" in templates and templates <= set(zipfile.ZipFile(wheel).namelist())
+    folders = [path for path in (ROOT / "harness").rglob("templates")]
+    templates = {f"kvgauge/{path.relative_to(ROOT)}" for folder in folders for path in folder.iterdir()}
+    assert "kvgauge/harness/report/page/templates/report.html.j2" in templates
+    assert templates <= set(zipfile.ZipFile(wheel).namelist())
 
 
 def test_the_wheel_gives_the_console_command(wheel: Path) -> None:

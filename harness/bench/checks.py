@@ -9,12 +9,12 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from harness.audit import audit
 from harness.bench.subject import Subject, decoded, prefilled, random_layer
-from harness.decode import Row
-from harness.prefill import Plan, _PrefillEngine
-from harness.rows import causal_attention
-from harness.schema import Selection
+from harness.compression.attention_weights import causal_attention
+from harness.engine.audit import audit
+from harness.engine.decode import Row
+from harness.engine.prefill import Plan, _PrefillEngine
+from harness.results import Selection
 
 _STABLE = Selection("kv_head", "mean", "stable", "float32")
 

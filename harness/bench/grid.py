@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from harness.attention import install
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
+from harness.engine.attention import install
 from harness.errors import EngineError
-from harness.schema import Cell
+from harness.results import Cell
 
 Tokens = tuple[int, ...]
 

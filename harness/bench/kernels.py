@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from harness.bench.clock import seconds
-from harness.method import LayerState
-from harness.ranking import column_sums
+from harness.compression.method import LayerState
+from harness.compression.scorers import column_sums
 
 _WINDOW, _KEPT = 8, 128
 LEAST_TOKENS = _WINDOW + _KEPT

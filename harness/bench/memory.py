@@ -12,9 +12,9 @@ import torch
 from transformers import PreTrainedModel
 
 from harness.bench.subject import Subject, decoded, prefilled
+from harness.compression.grid import Variant
+from harness.engine.memory import held_at_most, reset_peak
 from harness.errors import EngineError
-from harness.grid import Variant
-from harness.memory import held_at_most, reset_peak
 
 _WARM_UP_TOKENS = 64
 

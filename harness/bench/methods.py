@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from harness.bench.clock import seconds
 from harness.bench.memory import peak_bytes
 from harness.bench.subject import Subject, decoded, prefilled
-from harness.grid import Variant
+from harness.compression.grid import Variant
 
 
 @dataclass(frozen=True)

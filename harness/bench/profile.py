@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from harness import prefill as prefilling
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
-from harness.grid import Variant
-from harness.pool import KVPool
-from harness.ranking import ColumnReader, Order
+from harness.compression.grid import Variant
+from harness.compression.scorers import ColumnReader, Order
+from harness.engine import prefill as prefilling
+from harness.engine.cache import KVPool
 
 Seconds = dict[str, float]
 

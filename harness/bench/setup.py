@@ -10,12 +10,12 @@ from omegaconf import OmegaConf
 from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.bench.subject import Subject
-from harness.budget import parse_budgets
-from harness.build import build, composed
-from harness.engine import EngineSettings, Kernels
-from harness.grid import Variant, make_grid
-from harness.model import ModelSpec, choose_device
-from harness.schema import Selection
+from harness.compression.budget import parse_budgets
+from harness.compression.grid import Variant, make_grid
+from harness.config.build import build, composed
+from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.settings import EngineSettings, Kernels
+from harness.results import Selection
 
 
 def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:

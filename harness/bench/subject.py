@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 
-from harness.decode import Generated, Row, decode
-from harness.engine import Kernels
+from harness.compression.grid import Variant
+from harness.compression.method import LayerState
+from harness.engine.decode import Generated, Row, decode
+from harness.engine.prefill import prefill
+from harness.engine.settings import Kernels
 from harness.errors import ConfigError
-from harness.grid import Variant
-from harness.method import LayerState
-from harness.prefill import prefill
-from harness.schema import Cell, Selection
+from harness.results import Cell, Selection
 
 _SEED = 0
 

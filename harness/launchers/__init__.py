@@ -17,11 +17,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.catalog import ROOT
+from harness.config.catalog import ROOT
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
-from harness.shards import Shard
-from harness.signals import Relay
+from harness.run.signals import Relay
+from harness.store.shards import Shard
 
 _EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
 

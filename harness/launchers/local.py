@@ -15,7 +15,7 @@ import torch
 from submitit import LocalExecutor
 
 from harness.launchers.work import Job, Outcome, killed, require_whole
-from harness.signals import Relay
+from harness.run.signals import Relay
 
 _POLL_SECONDS = 0.2
 

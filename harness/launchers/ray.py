@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCra
 
 from harness.errors import ConfigError
 from harness.launchers.work import Job, Outcome, killed, require_whole
-from harness.signals import Relay
+from harness.run.signals import Relay
 
 _POLL_SECONDS = 0.5
 

@@ -14,7 +14,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, Uncomplet
 
 from harness.errors import ConfigError
 from harness.launchers.work import Job, Outcome, require_whole
-from harness.signals import Relay
+from harness.run.signals import Relay
 
 
 @dataclass(frozen=True)

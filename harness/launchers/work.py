@@ -45,7 +45,7 @@ class Job:
 
     def __call__(self) -> Outcome:
         """Run it in this process."""
-        from harness import cli
+        from harness.cli import main
 
         os.chdir(self.folder)
         sys.argv = ["run.py", *self.words]
@@ -53,7 +53,7 @@ class Job:
         code: Any = 0
         with redirect_stderr(_Both(sys.stderr, heard)):
             try:
-                cli.main()
+                main.main()
             except SystemExit as end:
                 code = end.code or 0
                 if not isinstance(code, int) or not 0 <= code < _OTHERS_EXIT_CODE:

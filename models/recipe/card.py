@@ -17,7 +17,13 @@ from transformers import LlamaForCausalLM
 from models.recipe.evaluate import SEED, Outcome
 
 HERE = Path(__file__).resolve().parent
-_TEXT_SOURCES = (HERE / "text.py", HERE / "sequences.py", HERE / "tokenizer.py", HERE / "train.py", HERE.parents[1] / "tasks/haystack.py")
+_TEXT_SOURCES = (
+    HERE / "text.py",
+    HERE / "sequences.py",
+    HERE / "tokenizer.py",
+    HERE / "train.py",
+    HERE.parents[1] / "tasks/needle/haystack.py",
+)
 _CARD = """\
 ---
 license: apache-2.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tasks.haystack import SEED, generated_text
+from tasks.needle.haystack import SEED, generated_text
 
 # Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is always drawn.
 HEADS = (  # before the text

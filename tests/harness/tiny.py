@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from harness.attention import install
-from harness.budget import parse_budget
-from harness.decode import Generated, Row, decode
-from harness.method import Method
-from harness.prefill import Kept, Plan, prefill
-from harness.schema import Selection
+from harness.compression.budget import parse_budget
+from harness.compression.method import Method
+from harness.engine.attention import install
+from harness.engine.decode import Generated, Row, decode
+from harness.engine.prefill import Kept, Plan, prefill
+from harness.results import Selection
 from methods.fullkv import FullKV
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV

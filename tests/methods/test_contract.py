@@ -20,12 +20,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from harness.catalog import choices
+from harness.compression.method import LayerState, Method, Ranking
+from harness.compression.scorers import kept_indices, order_of
+from harness.config.catalog import choices
+from harness.config.method_path import import_from, method_folders, search_path_words
 from harness.errors import BudgetError
-from harness.method import LayerState, Method, Ranking
-from harness.outside import import_from, method_folders, search_path_words
-from harness.ranking import kept_indices, order_of
-from harness.schema import Selection
+from harness.results import Selection
 
 CONF = Path(__file__).parents[2] / "conf"
 OUTSIDE = method_folders(filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))

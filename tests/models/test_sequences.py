@@ -16,8 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from models.recipe.sequences import KINDS, Pools, Writer, batch, make_pools
 from models.recipe.text import NEEDLES, TYPES_HEAD, invented_text, town_text, word
 from models.recipe.tokenizer import train_tokenizer
-from tasks.haystack import SEED, builtin_text
-from tasks.prompts.longbench import TEMPLATES
+from tasks.longbench.templates import TEMPLATES
+from tasks.needle.haystack import SEED, builtin_text
 
 ROOT = Path(__file__).parents[2]
 MIXTURE = {kind: 1 / len(KINDS) for kind in KINDS}

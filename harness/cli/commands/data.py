@@ -1,0 +1,89 @@
+"""``kvgauge data``: what a benchmark's data files hold, ahead of a run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.config.build import build, task_config
+from harness.errors import ConfigError, DataError
+from harness.report.task_tables import DASH
+from harness.results import DataFile
+from harness.task import DataSource
+
+HELP = "Fetch the data of a task and verify it, or tell what a copy of it holds."
+_CHECK = "check"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``data TASK``, or ``data check PATH``."""
+    parser.add_argument("what", metavar="TASK|check", help="longbench: fetch its data and verify it; check: verify what PATH holds")
+    parser.add_argument("path", nargs="?", type=Path, help="with check: a folder of .jsonl files, or a data.zip")
+    parser.add_argument("--task", default="longbench", help="with check: whose data it is (default: longbench)")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Print a table of all files, and what is wrong with them, line by line.
+
+    Raises:
+        ConfigError: the task has no data files, or there is a path too many or too few.
+        DataError: data cannot be had, is not there, or is not what was published.
+    """
+    what, path = arguments.what, arguments.path
+    if what == _CHECK:
+        if path is None:
+            raise ConfigError("kvgauge data check got no path: give a folder or a zip")
+        if not path.exists():
+            raise DataError(f"{path} does not exist: give a folder or a zip")
+        _show(path, _source(arguments.task).survey(path), console, whole=False)
+    elif path is not None:
+        raise ConfigError(f"kvgauge data {what} takes no path: look at {path} with kvgauge data check {path}")
+    else:
+        source = _source(what)
+        found = source.fetch()
+        _show(found, source.survey(found), console, whole=True)
+
+
+def _source(task: str) -> DataSource:
+    built = build(task_config(task))
+    if not isinstance(built, DataSource):
+        raise ConfigError(f"task={task} has no data files to fetch or check: use longbench")
+    return built
+
+
+def _show(path: Path, files: Sequence[DataFile], console: Console, whole: bool) -> None:
+    """Print the table.
+
+    Args:
+        path: what was looked at.
+        files: what was found.
+        console: where to print.
+        whole: whether a file that is not there is wrong.
+
+    Raises:
+        DataError: something is wrong, or there is nothing.
+    """
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in ("file", "records", "published"):
+        table.add_column(header, justify="left" if header == "file" else "right")
+    for file in files:
+        table.add_row(Text(file.name), DASH if file.found is None else str(file.found), str(file.expected))
+    console.print(Text(str(path), style="bold"), soft_wrap=True)
+    console.print(table, crop=False)
+    for file in files:
+        if file.problem is not None:
+            console.print(file.problem, markup=False, soft_wrap=True)
+    wrong = [file for file in files if file.problem is not None]
+    missing = [file for file in files if file.found is None and file.problem is None]
+    if len(missing) == len(files):
+        raise DataError(f"{path} holds none of the {len(files)} files: give the folder or zip that holds {files[0].name}")
+    if wrong or (whole and missing):
+        absent = f" and {len(missing)} not there" if whole and missing else ""
+        raise DataError(f"{path}: {len(wrong)} of {len(files)} files are wrong{absent}: replace them, or leave their datasets out")
+    console.print(f"{len(files) - len(missing)} of {len(files)} files are there, as published")

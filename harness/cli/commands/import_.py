@@ -1,0 +1,169 @@
+"""``kvgauge import``: texts that other programs generated, into the same cells, scores and tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+
+from harness.cli.commands.report import rebuild
+from harness.compression.budget import FULL, parse_budget
+from harness.config.build import build, build_task, task_config
+from harness.errors import ConfigError
+from harness.names import check_model_name, check_name
+from harness.report.stats.table import cell_summary
+from harness.results import Cell, CellResult, Manifest, Predictions, Record
+from harness.run.provenance import fingerprint, provenance
+from harness.store.cells import CellWriter, cell_folder
+from harness.store.records import read_records
+from harness.task import Importer, Task, published_examples
+
+HELP = "Read predictions of other programs into results, scored as ours are."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A file or folder, its format, and what its path does not say."""
+    parser.add_argument("path", type=Path, help="a file or a folder of predictions")
+    parser.add_argument("--format", required=True, help="longbench, kvcache_factory or kvpress")
+    parser.add_argument("--model", help="the model's name in the results (default: what the path says)")
+    parser.add_argument("--label", help="the method's label (default: what the path says)")
+    parser.add_argument("--budget", help="the budget: 128, 12%%, full (default: what the path says)")
+    parser.add_argument("--to", type=Path, default=Path("results"), help="the results folder (default: results)")
+    parser.add_argument("--task", default="longbench", help="the benchmark (default: longbench)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="task.KNOB=VALUE", help="how to score, as task.code_similarity=levenshtein"
+    )
+
+
+@dataclass(frozen=True)
+class _Import:
+    """One file on its way into a cell."""
+
+    file: Predictions
+    task: Task
+    manifest: Manifest
+    folder: Path
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Every file at or below the path; then the tables of the models that they are of.
+
+    Raises:
+        ConfigError: something that the path does not say is not given either, or is unusable.
+        DataError: a file is not of its format.
+        StoreError: a cell holds something else already, or the results folder cannot be written.
+    """
+    if wrong := [change for change in arguments.set if not change.startswith("task.")]:
+        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+    config = task_config(arguments.task, *arguments.set)
+    importer = build(config)
+    if not isinstance(importer, Importer):
+        raise ConfigError(f"task={arguments.task} imports nothing: use longbench")
+    if arguments.format not in importer.formats:
+        raise ConfigError(f"--format {arguments.format} is unknown: use {', '.join(importer.formats)}")
+    to = arguments.to.expanduser()
+    imports = _plan(importer.predictions(arguments.path, arguments.format), config, arguments, to, console)
+    new = sum(_write(one) for one in imports)
+    for model in dict.fromkeys(one.manifest.model for one in imports):
+        rebuild(to / model, to / "report", console)
+    console.print(f"imported {sum(len(one.file.rows) for one in imports)} predictions from {len(imports)} files: {new} new")
+
+
+def _plan(
+    files: Sequence[Predictions], config: Mapping[str, Any], arguments: argparse.Namespace, to: Path, console: Console
+) -> list[_Import]:
+    """Where each file goes; nothing is written before all of them have a place of their own.
+
+    A program that has no use for a budget may still file its texts once for each: equal ones at ``full`` are taken once.
+    """
+    cells = [Cell(_label(file, arguments), _budget(file, arguments)) for file in files]
+    # Methods that keep everything come first in tables; within a method, cells stand by budget.
+    order = sorted({(cell.budget != FULL.text, cell.label) for cell in cells})
+    where = provenance("cpu")
+    imports: dict[Path, _Import] = {}
+    for file, cell in zip(files, cells, strict=True):
+        model = check_model_name(_given(file.model, arguments.model, "--model", file.file), "--model")
+        folder = cell_folder(to, model, file.task, cell)
+        if folder in imports and cell.budget == FULL.text and imports[folder].file.rows == file.rows:
+            console.print(f"{file.file} is left out: it holds what {imports[folder].file.file} holds", markup=False, soft_wrap=True)
+            continue
+        if folder in imports:
+            raise ConfigError(
+                f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each with its --label"
+            )
+        ours = {**config, **file.config}
+        task = next(task for task in build_task(ours)[0] if task.name == file.task)
+        settings = {
+            "imported": {"format": arguments.format, "file_sha256": file.sha256},
+            "task": dict(file.settings),
+            "budget": cell.budget,
+        }
+        manifest = Manifest(
+            cell=cell,
+            place=order.index((cell.budget != FULL.text, cell.label)),
+            model=model,
+            task=file.task,
+            settings=settings,
+            metrics=[asdict(metric) for metric in task.metrics],
+            heatmap_axes=task.heatmap_axes,
+            note=f"Imported from {arguments.format}; which entries were kept is not known.",
+            task_config=ours,
+            provenance={**where, "fingerprint": fingerprint(settings), "file": str(file.file)},
+            breakdown=task.breakdown,
+            published=published_examples(task),
+        )
+        imports[folder] = _Import(file, task, manifest, folder)
+    return list(imports.values())
+
+
+def _write(one: _Import) -> int:
+    """Number of records that were not there before."""
+    full = one.manifest.cell.budget == FULL.text
+    records = [
+        Record(
+            example_id=example.id,
+            group=example.group,
+            references=example.references,
+            details=example.details,
+            prompt_tokens=None,
+            prompt_sha256=None,
+            text=text,
+            scores=dict(one.task.score(example, text)),
+            retention=1.0 if full else None,
+        )
+        for example, text in one.file.rows
+    ]
+    with closing(CellWriter(one.folder, one.manifest)) as writer:
+        there = read_records(one.folder)
+        new = [record for record in records if there.get(record.example_id) != _as_read(record)]
+        if new:
+            writer.append(new)
+        writer.finish(cell_summary(CellResult(one.manifest.cell, len(records), tuple(records)), one.task.metrics))
+    return len(new)
+
+
+def _as_read(record: Record) -> Record:
+    return msgspec.convert(json.loads(json.dumps(record.to_json())), Record)
+
+
+def _label(file: Predictions, arguments: argparse.Namespace) -> str:
+    return check_name(_given(file.label, arguments.label, "--label", file.file), "--label")
+
+
+def _budget(file: Predictions, arguments: argparse.Namespace) -> str:
+    return parse_budget(_given(file.budget, arguments.budget, "--budget", file.file)).text
+
+
+def _given(said: str | None, given: str | None, option: str, file: Path) -> str:
+    """What the command line says, or else the path."""
+    value = given if given is not None else said
+    if value is None:
+        raise ConfigError(f"the path of {file} does not say what {option} says: give {option}")
+    return value

@@ -1,0 +1,41 @@
+"""``kvgauge list``: what can stand behind ``method=``, ``model=``, ``task=``."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness.config.catalog import GROUPS, choices
+from harness.config.method_path import method_folders
+
+HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``list [GROUP] [--method-path FOLDER]``."""
+    parser.add_argument("what", nargs="?", choices=[*GROUPS.values()], help="leave it out for all")
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Print a table for each group: names, and what they are.
+
+    Raises:
+        ConfigError: a folder that holds no methods.
+    """
+    elsewhere = method_folders(arguments.method_path)
+    for group, plural in GROUPS.items():
+        if arguments.what not in (None, plural):
+            continue
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        table.add_column(f"{group}=", no_wrap=True)
+        table.add_column("")
+        for found in choices(group, elsewhere):
+            table.add_row(Text(found.name), Text(found.about))
+        console.print(table)
+        console.print()
+    console.print("kvgauge show method pyramidkv: all knobs of one, with their sources", markup=False)

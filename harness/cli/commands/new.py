@@ -1,0 +1,73 @@
+"""``kvgauge new method NAME``: the files of a method, complete and passing, to be changed into one's own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import keyword
+import re
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from rich.console import Console
+
+from harness.config.catalog import choices
+from harness.errors import ConfigError, StoreError
+
+HELP = "Write the files of a new method: its code, its knobs and a test, which pass as they are."
+_WINDOW = 8  # as most published tables have it
+_FILES = {
+    "methods/{name}.py": "method.py.j2",
+    "conf/method/{name}.yaml": "method.yaml.j2",
+    "tests/methods/test_{name}.py": "test_method.py.j2",
+}
+_OUTSIDE = {"{name}.py": "method.py.j2", "method/{name}.yaml": "method.yaml.j2", "test_{name}.py": "test_method.py.j2"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``new method NAME [--to CLONE | --method-path FOLDER]``."""
+    parser.add_argument("what", choices=["method"], help="what to write")
+    parser.add_argument("name", help="its name on the command line and in tables: small letters, digits and _")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--to", metavar="CLONE", type=Path, default=Path(), help="the clone to write into (default: this folder)")
+    where.add_argument("--method-path", metavar="FOLDER", type=Path, help="a folder of your own to write into instead")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Write three files and say what to do with them.
+
+    Raises:
+        ConfigError: the name cannot be used, or is taken.
+        StoreError: a file cannot be written.
+    """
+    name, outside = arguments.name, arguments.method_path is not None
+    root = (arguments.method_path if outside else arguments.to).expanduser()
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
+        raise ConfigError(f"{name!r} cannot name a method: use a small letter, then small letters, digits and _, at most 40")
+    if not outside and not (root / "conf/method").is_dir():
+        raise ConfigError(f"{root} is no clone of kvgauge (it has no conf/method): go there, or give it with --to")
+    if name in {found.name for found in choices("method")}:
+        raise ConfigError(f"method {name} is there already: kvgauge show method {name} prints it; use another name")
+    if outside and importlib.util.find_spec(name) is not None and not (root / f"{name}.py").exists():
+        raise ConfigError(f"{name} is the name of a module that Python has already: use another name")
+    files = {root / path.format(name=name): template for path, template in (_OUTSIDE if outside else _FILES).items()}
+    for path in files:
+        if path.exists():
+            raise ConfigError(f"{path} is there already: use another name, or move it away")
+    templates = Environment(loader=PackageLoader("harness.cli"), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    title = "".join(part.capitalize() for part in name.split("_"))
+    for path, template in files.items():
+        text = templates.get_template(template).render(
+            name=name, module=name if outside else f"methods.{name}", title=title, window=_WINDOW
+        )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8", newline="\n")
+        except OSError as error:
+            raise StoreError(f"{path} cannot be written ({error.strerror}): make the folder writable") from error
+        console.print(str(path), markup=False, soft_wrap=True)
+    path, tests = (f"method_path={root} ", f"{root}/test_{name}.py") if outside else ("", f"tests/methods -k {name}")
+    console.print(f"python run.py {path}method=[fullkv,{name}] budget=64", markup=False, soft_wrap=True)
+    console.print(f"python -m pytest {tests}", markup=False, soft_wrap=True)
+    if outside:
+        console.print(f"KVGAUGE_METHOD_PATH={root} python -m pytest tests/methods -k {name}", markup=False, soft_wrap=True)

@@ -1,0 +1,83 @@
+"""``kvgauge score``: all scores again, from records alone."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from rich.console import Console
+
+from harness.cli.commands.report import rebuild
+from harness.errors import ConfigError
+from harness.report.stats.table import cell_summary
+from harness.store.cells import CellWriter, replace_manifests
+from harness.store.reader import read_grids, read_manifests
+from harness.store.rescoring import recorded_task, rescored, with_scoring
+
+HELP = "Score the records of a results folder again, without a model and without data, and write its report again."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A results folder, or a part of one."""
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="task.KNOB=VALUE", help="score in another way, as task.code_similarity=levenshtein"
+    )
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Every cell at or below the path.
+
+    Raises:
+        ConfigError: a setting that cannot be changed, or not to this value.
+        KvgaugeError: there are no results, or a cell's task cannot be made.
+    """
+    if arguments.set:
+        _change(arguments.path, parse_settings(arguments.set))
+    total = changed = 0
+    for grid in read_grids(arguments.path):
+        for cell in grid.result.cells:
+            manifest, folder = grid.manifests[cell.cell], grid.folders[cell.cell]
+            task = recorded_task(manifest, folder)
+            again = [rescored(record, task) for record in cell.records]
+            different = [new for new, old in zip(again, cell.records, strict=True) if new.scores != old.scores]
+            with closing(CellWriter(folder, manifest)) as writer:
+                if different:
+                    writer.append(different)
+                writer.finish(cell_summary(replace(cell, records=tuple(again)), grid.result.metrics))
+            total += len(again)
+            changed += len(different)
+    rebuild(arguments.path, arguments.path / "report", console)
+    console.print(f"scored {total} records again: {changed} changed")
+
+
+def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says of the task, without ``task.``.
+
+    Raises:
+        ConfigError: a change of something else.
+    """
+    if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
+        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+    parsed = OverridesParser.create().parse_overrides(list(changes))
+    return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}
+
+
+def _change(path: Path, values: Mapping[str, Any]) -> None:
+    """Write other manifests: of all cells or, where one cannot be changed, of none.
+
+    Cells that have theirs already stay, so that the same command ends what an earlier one began.
+    """
+    manifests = read_manifests(path)
+    if path in manifests:
+        raise ConfigError(f"{path} is one cell, and all cells of a task are scored alike: give {path.resolve().parent}")
+    wanted = {folder: with_scoring(manifest, folder, values) for folder, manifest in manifests.items()}
+    replace_manifests({folder: manifest for folder, manifest in wanted.items() if manifest != manifests[folder]})

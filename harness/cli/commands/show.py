@@ -1,0 +1,35 @@
+"""``kvgauge show``: one method, model, task … with its knobs, their defaults and their sources."""
+
+from __future__ import annotations
+
+import argparse
+
+from rich.console import Console
+
+from harness.config.catalog import GROUPS, ROOT, choice
+from harness.config.method_path import method_folders
+
+HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """``show GROUP NAME [--method-path FOLDER]``."""
+    parser.add_argument("group", choices=[*GROUPS], help="which axis")
+    parser.add_argument("name", help="its value, as kvgauge list shows it")
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Print the module's account of itself and the YAML as it lies.
+
+    Raises:
+        ConfigError: there is none of this name, or a folder that holds no methods.
+    """
+    found = choice(arguments.group, arguments.name, method_folders(arguments.method_path))
+    if found.module_doc:
+        console.print(found.module_doc, markup=False, soft_wrap=True)
+        console.print()
+    knobs = f"{found.group}.{found.name}.<knob>" if found.group == "method" else f"{found.group}.<knob>"
+    file = found.path.relative_to(ROOT) if found.path.is_relative_to(ROOT / "conf") else found.path
+    console.print(f"{file}; on the command line {knobs}=…", style="bold", markup=False, soft_wrap=True)
+    console.print(found.text.rstrip(), markup=False, soft_wrap=True)

@@ -1,0 +1,144 @@
+"""``kvgauge verify``: whether a results folder was made as it says."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness.cli.commands.score import parse_settings
+from harness.compression.grid import Variant
+from harness.config.build import build, composed
+from harness.config.catalog import choices
+from harness.config.method_path import import_from, method_folders
+from harness.engine.model_spec import choose_device
+from harness.engine.settings import EngineSettings
+from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
+from harness.results import Cell
+from harness.run.evaluate import Evaluator
+from harness.run.prepare import Reader, read_model
+from harness.run.verify import Verdict, prepared_again, with_data, with_model, without_model
+from harness.store.reader import Grid, read_grids
+from harness.store.rescoring import recorded_task
+from harness.text import plain
+
+HELP = (
+    "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings and prompts from the "
+    "model's files and the task's data; with --sample, records from the model."
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A results folder, or a part of one."""
+    parser.add_argument(
+        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+    )
+    parser.add_argument("--sample", type=int, default=0, metavar="N", help="prefill and decode N examples of each task again (default: 0)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name); "
+        "task.KNOB=VALUE where later runs asked for more examples",
+    )
+    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+
+
+def run(arguments: argparse.Namespace, console: Console) -> None:
+    """Print a line for each cell.
+
+    Raises:
+        KvgaugeError: a cell is not what it says; or, with ``--sample``, there is nothing to compute it again with.
+    """
+    if arguments.sample < 0:
+        raise ConfigError(f"--sample {arguments.sample} is below 0: give a number of examples")
+    asked = parse_settings([word for word in arguments.set if word.startswith("task.")])
+    words = [word for word in arguments.set if not word.startswith("task.")]
+    if wrong := [word for word in words if not word.startswith(("model=", "model.", "engine."))]:
+        raise ConfigError(f"--set {wrong[0]} is no setting of the model or the engine: give, for example, --set model.path=<folder>")
+    if made := [word for word in words if word.startswith(("model.dtype=", "model.name="))]:
+        raise ConfigError(f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with")
+    elsewhere = method_folders(arguments.method_path)
+    import_from(elsewhere)
+    methods = choices("method", elsewhere)
+    count = wrong_cells = open_cells = 0
+    for grid in read_grids(arguments.path):
+        verdicts, variants = without_model(grid, methods)
+        if variants:
+            try:
+                _with_model(grid, variants, verdicts, words, asked, arguments.sample)
+            except (ModelError, DataError, ConfigError) as error:
+                if arguments.sample or arguments.set:
+                    raise
+                for cell in variants:
+                    verdicts[cell].open.append(f"settings and prompts: {error}")
+        for verdict in verdicts.values():
+            console.print(plain(_line(grid, verdict)), markup=False, soft_wrap=True)
+        count += len(verdicts)
+        wrong_cells += sum(bool(verdict.wrong) for verdict in verdicts.values())
+        open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
+    if wrong_cells:
+        raise KvgaugeError(
+            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask who made them"
+        )
+    console.print(f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else ""))
+
+
+def _with_model(
+    grid: Grid,
+    variants: Mapping[Cell, Variant],
+    verdicts: Mapping[Cell, Verdict],
+    words: Sequence[str],
+    asked: Mapping[str, Any],
+    sample: int,
+) -> None:
+    """What needs the model's files and, for a sample, its weights.
+
+    Raises:
+        KvgaugeError: it is not there.
+    """
+    reader, engine = _reader(grid, words)
+    model = reader.spec.load(reader.config, engine.kernels_on(choose_device(reader.spec.device))) if sample else None
+    for prepared in prepared_again(grid, variants, reader, engine, asked):
+        with_data(grid, prepared, verdicts)
+        if model is not None:
+            run = prepared.run
+            cells = list(prepared.manifests)
+            evaluator = Evaluator(
+                model, run.model, reader.tokenizer, reader.end_ids, run.task, cells, run.selection, engine, lambda _: None
+            )
+            with_model(grid, prepared, evaluator, sample, verdicts)
+
+
+def _reader(grid: Grid, words: Sequence[str]) -> tuple[Reader, EngineSettings]:
+    """The model of a grid: what was given or, by its name, a preset; in the dtype that the records were made in."""
+    name = grid.result.model
+    if not any(word.startswith("model=") for word in words):
+        presets = [choice.name for choice in choices("model") if re.search(rf"^name: {re.escape(name)}$", choice.text, re.MULTILINE)]
+        if not presets:
+            raise ConfigError(f"no preset has the name {name}: say where the model is, with --set model=hf --set model.path=<folder>")
+        words = [f"model={presets[0]}", *words]
+    manifest, folder = next((grid.manifests[cell], grid.folders[cell]) for cell in grid.manifests)
+    dtype = manifest.settings.get("model", {}).get("dtype")
+    if dtype is not None and not re.fullmatch(r"\w+", str(dtype)):  # it becomes a word of a command line
+        raise StoreError(f"model.dtype in the manifest of {folder} is not one: restore the manifest")
+    config = composed(*words, *([f"model.dtype={dtype}"] if dtype else []), f"model.name={name}")
+    engine = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
+    return read_model(build(config.model), recorded_task(manifest, folder).needs_tokenizer), engine
+
+
+def _line(grid: Grid, verdict: Verdict) -> str:
+    told = "; ".join(
+        [
+            *([f"WRONG: {', '.join(verdict.wrong)}"] if verdict.wrong else []),
+            *([f"{', '.join(verdict.checked)} agree"] if verdict.checked else []),
+            *([f"not told: {', '.join(verdict.open)}"] if verdict.open else []),
+        ]
+    )
+    of = "" if verdict.examples is None else f" of {verdict.examples} examples of the task"
+    return f"{grid.result.model}/{grid.result.task}/{verdict.cell.name}: {verdict.records} records{of}; {told}"

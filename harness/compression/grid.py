@@ -1,0 +1,77 @@
+"""The grid: every (method, budget) of a run, and what each keeps of a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.compression.budget import FULL, Budget
+from harness.compression.method import Method
+from harness.engine.prefill import Plan
+from harness.errors import BudgetError, ConfigError
+from harness.names import check_name
+from harness.results import Cell
+
+_LONG_PROMPT_TOKENS = 2**31
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One (method, budget): a cell of the grid, with what it takes to fill it."""
+
+    cell: Cell
+    method: Method
+    budget: Budget
+
+    def plan(self, prompt_tokens: int, layers: int) -> Plan:
+        """What this variant keeps of a prompt.
+
+        Args:
+            prompt_tokens: length of the prompt, 1 or more.
+            layers: number of layers, 1 or more.
+
+        Raises:
+            BudgetError: the budget leaves nothing to choose for this prompt.
+            ConfigError: the method's ``keep`` breaks its contract.
+        """
+        budget = self.budget.entries(prompt_tokens)
+        try:
+            keep = tuple(self.method.keep(budget, prompt_tokens, layers))
+        except BudgetError as error:
+            if self.budget.share is None:
+                raise
+            raise BudgetError(f"{self.budget.text} of a prompt of {prompt_tokens} tokens: {error}") from error
+        if len(keep) != layers:
+            raise ConfigError(f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer")
+        ranking = self.method.ranking
+        if ranking is None or all(entries >= prompt_tokens for entries in keep):
+            return Plan((prompt_tokens,) * layers, None)
+        least = min(ranking.window, prompt_tokens)
+        if wrong := [entries for entries in keep if not least <= entries <= prompt_tokens]:
+            raise ConfigError(
+                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: keep {least} (its window) to {prompt_tokens} (the prompt)"
+            )
+        return Plan(keep, ranking)
+
+
+def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Variant, ...]:
+    """Every method at every budget; a method that does not use budgets once, as ``full``.
+
+    Raises:
+        BudgetError: an absolute budget that a method cannot obey for any prompt.
+        ConfigError: no method, two methods under one label, or a label that cannot name a folder.
+    """
+    if not methods:
+        raise ConfigError("method=[] names no method: use method=all or, for example, method=[snapkv,pyramidkv]")
+    labels = [check_name(method.label, "method label") for method in methods]
+    if doubled := {label for label in labels if labels.count(label) > 1}:
+        raise ConfigError(f"label={doubled.pop()} stands for two methods: give each its own label in the results")
+    variants = [
+        Variant(Cell(method.label, budget.text), method, budget)
+        for method in methods
+        for budget in (budgets if method.uses_budget else (FULL,))
+    ]
+    for variant in variants:
+        if variant.budget.tokens is not None:
+            variant.plan(_LONG_PROMPT_TOKENS, layers=2)
+    return tuple(variants)

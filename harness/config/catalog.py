@@ -1,0 +1,94 @@
+"""What there is to choose from: the YAML files of ``conf``, read as they lie, without building anything."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import ConfigError
+
+RUN_GROUPS = ("model", "method", "task", "tracker")
+SETTINGS = ("budget", "selection", "limit", "seed", "shards", "shard", "retry_errors", "results_dir", "dry_run", "engine", *RUN_GROUPS)
+
+ROOT = Path(__file__).resolve().parents[2]
+GROUPS: Mapping[str, str] = {
+    "method": "methods",
+    "model": "models",
+    "task": "tasks",
+    "experiment": "experiments",
+    "tracker": "trackers",
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One file of a group.
+
+    Attributes:
+        group: ``method``, ``model``, ``task``, ``experiment`` or ``tracker``.
+        name: the file's stem, its value on the command line.
+        text: the file, with its comments.
+        target: what its ``_target_`` names; "" where it inherits or combines others.
+        path: the file.
+    """
+
+    group: str
+    name: str
+    text: str
+    target: str
+    path: Path
+
+    @property
+    def about(self) -> str:
+        """The first comment, up to its first sentence's end."""
+        lines = []
+        for line in self.text.splitlines():
+            if line.startswith("#") and not line.startswith("# @package"):
+                lines.append(line.lstrip("# ").strip())
+            elif lines:
+                break
+        first, found, _ = " ".join(lines).partition(". ")
+        return first + "." * bool(found)
+
+    @property
+    def module_doc(self) -> str:
+        """The docstring of the module that the target lies in: claim, source, differences; "" without a target."""
+        module, _, _ = self.target.rpartition(".")
+        for root in (ROOT, self.path.parents[1]):
+            for path in (root / f"{module.replace('.', '/')}.py", root / module / "__init__.py"):
+                if module and path.is_file():
+                    return ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+        return ""
+
+
+def choices(group: str, elsewhere: Sequence[Path] = ()) -> list[Choice]:
+    """All files of a group, by name; with those of folders that lie elsewhere (see ``outside``)."""
+    return [_read(group, path) for path in _files(group, elsewhere)]
+
+
+def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
+    """One file of a group.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    files = {path.stem: path for path in _files(group, elsewhere)}
+    if name not in files:
+        near = difflib.get_close_matches(name, files, 1)
+        raise ConfigError(f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}")
+    return _read(group, files[name])
+
+
+def _files(group: str, elsewhere: Sequence[Path]) -> list[Path]:
+    folders = [ROOT / "conf" / group, *(folder / group for folder in elsewhere)]
+    return sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem)
+
+
+def _read(group: str, path: Path) -> Choice:
+    text = path.read_text("utf-8")
+    target = re.search(r"^_target_: (\S+)$", text, re.MULTILINE)
+    return Choice(group, path.stem, text, target[1] if target else "", path)

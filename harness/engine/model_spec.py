@@ -1,0 +1,362 @@
+"""Loading a model: pinned, safetensors only, no code from the repository, and checked against its own stock attention."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from harness.engine import tensor_parallel
+from harness.engine.attention import install, refuse_config
+from harness.engine.decode import Row, decode
+from harness.engine.layout import transpose_linears
+from harness.engine.prefill import Plan, prefill
+from harness.engine.settings import Kernels
+from harness.errors import ConfigError, ModelError
+from harness.names import check_name
+from harness.results import Selection
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
+_SELF_CHECK_TOKENS = 24
+# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
+_SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model that can be loaded; the fields are its YAML.
+
+    Attributes:
+        path: a local folder, or a hub id.
+        name: shown in tables and used as a folder name; null takes the last part of ``path``.
+        revision: a hub commit, branch or tag; null for a local folder or the default branch.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
+        device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
+        tp_plan: null, or ``auto`` to share a model's heads among the processes of torchrun (needs a plan of transformers for the family).
+        note: what a reader of the numbers must know.
+        max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
+            here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
+        chat: whether prompts go into the chat template; null leaves it to the task.
+        chat_arguments: passed to the chat template.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+
+    path: str
+    name: str | None
+    revision: str | None
+    dtype: str
+    device: str
+    device_map: str | None
+    tp_plan: str | None
+    note: str
+    max_prompt_tokens: int | Mapping[str, int] | None
+    chat: bool | None
+    chat_arguments: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.path, str) or not self.path:
+            raise ConfigError(f"model.path={self.path} names no model: give a local folder or a hub id")
+        if self.revision is not None and not isinstance(self.revision, str):
+            raise ConfigError(f"model.revision={self.revision} was read as a number: quote it, model.revision='\"…\"'")
+        if self.revision is not None and re.fullmatch(r"[0-9.]+|inf", self.revision):
+            raise ConfigError(f"model.revision={self.revision} looks like a commit read as a number: quote it, model.revision='\"…\"'")
+        if self.dtype not in (*_DTYPES, "auto"):
+            raise ConfigError(f"model.dtype={self.dtype} is unknown: use {', '.join(_DTYPES)} or auto")
+        for knob in ("device", "note"):
+            if not isinstance(getattr(self, knob), str):
+                raise ConfigError(f"model.{knob}={getattr(self, knob)} is not a text: give it one")
+        if self.device_map not in (None, "auto"):
+            raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
+        if self.tp_plan not in (None, "auto"):
+            raise ConfigError(f"model.tp_plan={self.tp_plan} is unknown: use null or auto")
+        if self.tp_plan == "auto" and self.device_map is not None:
+            raise ConfigError("model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them")
+        if self.tp_plan == "auto" and self.device != "auto":
+            raise ConfigError(
+                f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto"
+            )
+        check_name(self.label, "model.name")
+
+    @property
+    def label(self) -> str:
+        """The name in tables and folders."""
+        return self.name if self.name is not None else Path(self.path).name
+
+    @property
+    def is_local(self) -> bool:
+        """Whether ``path`` is a folder on this machine."""
+        return Path(self.path).is_dir()
+
+    def _arguments(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": False}
+
+    def config(self) -> PretrainedConfig:
+        """The model's configuration, refused if its attention cannot be reproduced or its heads not be shared.
+
+        Raises:
+            ConfigError: the processes of this run do not divide its kv heads.
+            ModelError: it cannot be found or read, or is refused.
+        """
+        if self.is_local and not (Path(self.path) / "config.json").is_file():
+            raise ModelError(f"model.path={self.path} has no config.json: give the folder of a saved transformers model")
+        if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+            raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
+        try:
+            config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self._arguments())
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ModelError(
+                f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE"
+            ) from error
+        refuse_config(config, self.label)
+        if tensor_parallel.count() > 1:
+            _refuse_shares(config, self.label)
+        return config
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer.
+
+        Raises:
+            ModelError: there is none.
+        """
+        try:
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self._arguments())
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
+            raise ModelError(
+                f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens"
+            ) from error
+        # transformers 5.5 makes a tokenizer without words where there are no files.
+        if len(set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))) < 2:
+            raise ModelError(f"model.path={self.path} has no usable tokenizer (it knows no words): add tokenizer.json, or use task=tokens")
+        return tokenizer
+
+    def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+        """All of the model's end tokens: of its generation config, its config and its tokenizer.
+
+        Raises:
+            ModelError: there is a generation config, and it cannot be read.
+        """
+        found: set[int] = set()
+        try:
+            pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
+            sources: list[Any] = [GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id]
+        except (OSError, ValueError) as error:
+            missing = (
+                not (Path(self.path) / "generation_config.json").exists() if self.is_local else "does not appear to have" in str(error)
+            )
+            if not missing:
+                raise ModelError(
+                    f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names end tokens; mend or "
+                    "fetch it"
+                ) from error
+            sources = []
+        sources += [config.eos_token_id, tokenizer.eos_token_id if tokenizer is not None else None]
+        if tokenizer is not None:
+            vocabulary = tokenizer.get_vocab()
+            sources += [vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
+        for source in sources:
+            found.update([source] if isinstance(source, int) else source or ())
+        return frozenset(token for token in found if 0 <= token < config.vocab_size)
+
+    def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
+        """The dtype that weights and cache will have."""
+        if self.dtype != "auto":
+            return _DTYPES[self.dtype]
+        return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+
+    def identity(self, config: PretrainedConfig) -> dict[str, Any]:
+        """What the numbers depend on, for the cell's fingerprint: the weights' commit or hash, and the dtype."""
+        dtype = str(self.torch_dtype(config)).removeprefix("torch.")
+        if self.is_local:
+            return {"weights": _folder_hash(Path(self.path)), "dtype": dtype}
+        commit = getattr(config, "_commit_hash", None)
+        return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
+
+    def load(self, config: PretrainedConfig, kernels: Kernels = "torch") -> PreTrainedModel:
+        """The model on its device, with the engine's attention installed and checked.
+
+        Args:
+            config: of ``config()``.
+            kernels: what will compute, and is checked; see ``EngineSettings``.
+
+        Raises:
+            ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
+            ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
+                does not come out as the stock attention does.
+        """
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
+        if self.tp_plan is not None and not tensor_parallel.are_joined():
+            raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
+        model = tensor_parallel.together(lambda: self._loaded(config))
+        check_against_stock(model, self.label, kernels)
+        return model
+
+    def _loaded(self, config: PretrainedConfig) -> PreTrainedModel:
+        device, dtype = choose_device(self.device), self.torch_dtype(config)
+        placement: dict[str, Any] = {"device_map": "auto"} if self.device_map == "auto" else {}
+        if tensor_parallel.count() > 1:
+            placement = {"distributed_config": {"tp_plan": "auto"}}
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.path,
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **placement,
+                **self._arguments(),
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
+                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
+            raise ModelError(
+                f"model.path={self.path} cannot be loaded ({first_line(error)}): "
+                "kvgauge reads safetensors weights only and runs no code from a checkpoint"
+            ) from error
+        model: PreTrainedModel = loaded[0]
+        if missing := sorted(loaded[1]["missing_keys"]):
+            raise ModelError(
+                f"model.path={self.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete"
+            )
+        if not placement:
+            model.to(device)  # type: ignore[arg-type]
+            transpose_linears(model)
+        model.train(False)
+        return model
+
+
+def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
+    """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
+
+    Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
+
+    Raises:
+        ModelError: the logits differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (_SELF_CHECK_TOKENS,), generator=generator).tolist()
+    with torch.inference_mode():
+        stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
+    install(model)
+    layers = model.config.num_hidden_layers
+    selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
+    done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
+    if tensor_parallel.count() > 1 and tensor_parallel.count() * here != all_heads:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}) has a tensor-parallel plan in transformers that gives each of "
+            f"{tensor_parallel.count()} processes {here} of its {all_heads} kv heads: use model.device_map=auto"
+        )
+    forced = torch.full_like(done.logits, 0.0)
+    forced[ids[-1]] = 1.0
+    rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
+    seen: list[torch.Tensor] = []
+    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
+    if not torch.isfinite(stock).all():
+        return
+    gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())
+    if not gap <= _SELF_CHECK_TOLERANCE[model.dtype]:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} standard deviations; "
+            "its attention is not the plain one and every score would be wrong: use another family"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, cut to a readable length."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:200]
+
+
+def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int, int]:
+    """Bytes of one KV entry (a key and a value) of one head and layer, number of query heads, number of kv heads."""
+    heads = config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+
+
+def kv_heads(config: PretrainedConfig) -> int:
+    """Number of kv heads."""
+    return getattr(config, "num_key_value_heads", None) or int(config.num_attention_heads)
+
+
+def _refuse_shares(config: PretrainedConfig, name: str) -> None:
+    """Refuse a model whose heads the processes cannot share."""
+    if not getattr(config, "base_model_tp_plan", None):
+        raise ModelError(f"model={name} ({config.model_type}) has no tensor-parallel plan in transformers: use model.device_map=auto")
+    if kv_heads(config) % tensor_parallel.count():
+        raise ConfigError(
+            f"model={name} has {kv_heads(config)} kv heads, which {tensor_parallel.count()} processes cannot share evenly: "
+            "use a --nproc-per-node that divides them"
+        )
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that ``model.device`` means here.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"model.device={device} is unknown: use auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu")
+    return chosen
+
+
+def _folder_hash(folder: Path) -> str:
+    """Hash of the configuration, the tokenizer's files and the weights; of weights above 256 MiB a part of every tensor is read."""
+    digest = hashlib.sha256()
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config.pop("_name_or_path", None)
+    config.pop("transformers_version", None)
+    digest.update(json.dumps(config, sort_keys=True).encode())
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("tokenizer.model")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            if size <= _HASHED_WHOLE_BYTES or file.suffix != ".safetensors":
+                digest.update(stream.read())
+            else:
+                _hash_parts(stream, digest)
+    return digest.hexdigest()
+
+
+def _hash_parts(stream: BinaryIO, digest: hashlib._Hash) -> None:
+    """The header of a safetensors file and the beginning and the middle of every tensor, so that no changed tensor goes unnoticed."""
+    length = int.from_bytes(stream.read(8), "little")
+    header = stream.read(length)
+    digest.update(header)
+    for name, tensor in sorted(json.loads(header).items()):
+        if name == "__metadata__":
+            continue
+        start, stop = tensor["data_offsets"]
+        for place in (start, (start + stop) // 2):
+            stream.seek(8 + length + place)
+            digest.update(stream.read(min(_HASHED_PART_BYTES, stop - place)))

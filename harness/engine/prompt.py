@@ -1,0 +1,81 @@
+"""From a task's examples to token ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import DataError
+from harness.results import Example
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+END_CHARACTERS = 300
+"""How much of each end of a prompt a record shows: a question with what a chat template puts around it."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """An example as the model reads it.
+
+    Attributes:
+        example: what it came from, without its prompt, which a long run would hold twice.
+        ids: token ids, 1 or more, int32.
+        sha256: hash of the ids.
+        ends: see ``Record.prompt_ends``.
+    """
+
+    example: Example
+    ids: NDArray[np.int32]
+    sha256: str
+    ends: tuple[str, ...]
+
+
+def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
+    """The examples' prompts as ids: a text with the special tokens that the tokenizer adds by itself, ids as they are.
+
+    Args:
+        examples: with different ids.
+        tokenizer: the model's; None where every prompt is ids.
+        vocabulary: number of ids the model knows.
+
+    Raises:
+        DataError: two examples share an id, a prompt is empty, or has an id that the model does not know.
+    """
+    seen: set[str] = set()
+    prompts = []
+    for example in examples:
+        if example.id in seen:
+            raise DataError(f"two examples have the id {example.id!r}: give each its own")
+        seen.add(example.id)
+        ids = _encode(example, tokenizer)
+        if not ids:
+            raise DataError(f"the prompt of example {example.id!r} has no token: give it at least one")
+        if unknown := [i for i in ids if not 0 <= i < vocabulary]:
+            raise DataError(
+                f"the prompt of example {example.id!r} has token id {unknown[0]}, but the model knows 0 to {vocabulary - 1}: "
+                "use the prompts or the tokenizer of this model"
+            )
+        array = np.asarray(ids, dtype="<i4")
+        prompts.append(Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)))
+    return prompts
+
+
+def _ends(prompt: str | tuple[int, ...]) -> tuple[str, ...]:
+    if not isinstance(prompt, str):
+        return ()
+    return (prompt,) if len(prompt) <= 2 * END_CHARACTERS else (prompt[:END_CHARACTERS], prompt[-END_CHARACTERS:])
+
+
+def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
+    if not isinstance(example.prompt, str):
+        return tuple(example.prompt)
+    assert tokenizer is not None
+    # verbose=False: a prompt longer than the tokenizer's limit is the run's to report, in its own words.
+    return tuple(tokenizer.encode(example.prompt, verbose=False))

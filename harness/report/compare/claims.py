@@ -1,0 +1,110 @@
+"""Budgets as shares of the prompt: what texts say, and what our records say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from harness.compression.budget import parse_budget
+from harness.report.compare.differences import Comparison, Row
+from harness.report.compare.published import Claim, claims
+from harness.report.notes import bytes_notes
+from harness.report.render import Section, Sheet
+from harness.report.stats.means import mean
+from harness.report.task_tables import DASH, number, percent
+from harness.results import Record
+from harness.text import plain
+
+_SAYS = "papers say"
+
+
+def claims_sheet(comparison: Comparison) -> Sheet | None:
+    """One line per cell of ours, and one per budget that a text speaks of; None where none speaks of this suite."""
+    said = claims(comparison.table.suite)
+    raw = _raw(comparison, said)
+    if not said:
+        return None
+    shown = pd.DataFrame(
+        {
+            "method": [DASH if pd.isna(label) else plain(label) for label in raw["method"]],
+            "budget": raw["budget"],
+            _SAYS: [_text([claim for claim in said if claim.budget == budget]) for budget in raw["budget"]],
+            "prompt tokens": [number(v, 0) for v in raw["prompt_tokens_mean"]],
+            "before cutting": [number(v, 0) for v in raw["tokens_before_truncation_mean"]],
+            "budget / prompt %": [percent(v) for v in raw["budget_share"]],
+            "entries %": [percent(v) for v in raw["retention"]],
+            "bytes %": [percent(v) for v in raw["retention_bytes"]],
+        }
+    )
+    budgets = list(raw["budget"])
+    starts = frozenset(place for place, budget in enumerate(budgets) if place and budget != budgets[place - 1])
+    title = f"What share of the cache a budget is: {comparison.suite} on {comparison.ours}"
+    return Sheet(title, (Section("Shares", shown, 3, starts),), tuple(_notes(comparison, said, raw)), raw)
+
+
+def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
+    """Columns: ``method`` (our label), ``budget``, ``papers_say`` (percent), ``prompt_tokens_mean``, ``tokens_before_truncation_mean``,
+    ``budget_share`` (of the mean prompt), ``retention`` and ``retention_bytes`` (measured), all shares 0-1; ``n``.
+    """
+    examples = {
+        (name, record.example_id): record
+        for name, grid in comparison.grids.items()
+        for cell in grid.result.cells
+        for record in cell.done
+        if record.prompt_tokens is not None
+    }
+    tokens = mean(record.prompt_tokens for record in examples.values())
+    before = mean(record.tokens_before_truncation for record in examples.values())
+    rows: list[tuple[str | None, str, list[Record]]] = [
+        (row.cell.label, row.budget, _records(comparison, row)) for row in comparison.rows if row.cell
+    ]
+    rows += [(None, budget, []) for budget in dict.fromkeys(claim.budget for claim in said) if budget not in {row[1] for row in rows}]
+    # Stable: our cells keep the order of the comparison.
+    rows.sort(key=lambda row: _share(row[1], 1e9) if row[1] != "full" else math.inf)
+    return pd.DataFrame(
+        [
+            {
+                "method": label,
+                "budget": budget,
+                "papers_say": " ".join(f"{claim.percent:g}" for claim in said if claim.budget == budget) or None,
+                "prompt_tokens_mean": tokens,
+                "tokens_before_truncation_mean": before,
+                "budget_share": _share(budget, tokens),
+                "retention": mean(record.retention for record in records),
+                "retention_bytes": mean(record.retention_bytes for record in records),
+                "n": len(records),
+            }
+            for label, budget, records in rows
+        ]
+    )
+
+
+def _records(comparison: Comparison, row: Row) -> list[Record]:
+    return [r for grid in comparison.grids.values() for cell in grid.result.cells if cell.cell == row.cell for r in cell.done]
+
+
+def _share(budget: str, tokens: float) -> float:
+    """A budget as a share of a prompt, 1 at most; NaN for entries of an unknown one."""
+    size = parse_budget(budget)
+    if size.tokens is not None:
+        return size.tokens / max(tokens, size.tokens) if math.isfinite(tokens) else math.nan
+    return float(size.share) if size.share is not None else 1.0
+
+
+def _text(said: Sequence[Claim]) -> str:
+    """Each claim with the length at which it holds."""
+    return "; ".join(f"{claim.text} (of {100 * int(claim.budget) / claim.percent:.0f} tokens)" for claim in said) or DASH
+
+
+def _notes(comparison: Comparison, said: Sequence[Claim], raw: pd.DataFrame) -> list[str]:
+    expected = {name: max(cell.expected for cell in grid.result.cells) for name, grid in comparison.grids.items()}
+    counted = ", ".join(f"{comparison.titles[name]} {count}" for name, count in expected.items())
+    return [
+        f"{_SAYS}: the share that a text gives for this budget, and the length of prompt of which it is that share.",
+        f"prompt tokens: mean over our examples ({counted or 'none'}), as they were evaluated and before their middle was cut.",
+        "budget / prompt: the budget in percent of that mean. entries %, bytes %: measured, mean over examples, which short prompts raise.",
+        *bytes_notes(raw["retention_bytes"]),
+        *(f"{claim.text} at {claim.budget}: {claim.source}; {claim.note}." for claim in said),
+    ]

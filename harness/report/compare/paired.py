@@ -1,0 +1,249 @@
+"""Two results folders of ours, paired by example: differences with intervals, for every task and average that both have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from msgspec import structs
+
+from harness.config.build import build_task
+from harness.errors import ConfigError, StoreError
+from harness.report.compare.sheets import of, signed
+from harness.report.notes import few_notes
+from harness.report.render import Section, Sheet
+from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
+from harness.report.task_tables import DASH, interval, number
+from harness.results import Cell, CellResult, Record
+from harness.store.reader import Grid
+from harness.text import plain
+
+_OTHER = " (other prompt)"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One number of both folders.
+
+    Attributes:
+        first: A's score, 0-100, over its own results; NaN where there is none.
+        second: B's.
+        difference: B minus A over the pairs, with ``low`` and ``high``, its interval.
+        n: pairs: examples that both have, with the same prompt.
+        expected: examples that either has.
+        other_prompts: examples that both have, but with another prompt; no pairs.
+        errors: error records of both.
+    """
+
+    first: float
+    second: float
+    difference: float
+    low: float
+    high: float
+    n: int
+    expected: int
+    other_prompts: int
+    errors: int
+
+    @property
+    def verdict(self) -> str:
+        """Whether 0 is ``inside`` the interval or ``outside``; "" without one."""
+        return "" if not math.isfinite(self.low) else "inside" if self.low <= 0 <= self.high else "outside"
+
+
+def paired_sheets(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Path) -> Iterator[tuple[Path, str, Sheet]]:
+    """One sheet per model and suite, or task, that both folders have.
+
+    Args:
+        a: the first folder's grids; of one model, or of models that are called the same in both.
+        b: the second's.
+        path_a: what the first is called.
+        path_b: what the second is called.
+
+    Yields:
+        (folder, stem, sheet).
+
+    Raises:
+        ConfigError: a task's headline is another metric in each.
+        StoreError: the folders have no task in common.
+    """
+    single = all(len({grid.result.model for grid in grids}) == 1 for grids in (a, b))
+    theirs = {_key(grid, single): grid for grid in b}
+    suites: dict[tuple[str, str], list[tuple[Grid, Grid]]] = {}
+    for grid in a:
+        if (other := theirs.get(_key(grid, single))) is not None:
+            suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
+    if not suites:
+        raise StoreError(f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each of one model")
+    for (model, suite), pairs in suites.items():
+        yield Path(model, suite), "paired", _sheet(suite, pairs, path_a, path_b)
+
+
+def _key(grid: Grid, single: bool) -> tuple[str, str]:
+    return ("" if single else grid.result.model, grid.result.task)
+
+
+class _Draws:
+    """One task of both folders, with resamples that take the same examples from both. An example with another prompt is another one."""
+
+    def __init__(self, a: Grid, b: Grid) -> None:
+        metric, other = a.result.metrics[:1], b.result.metrics[:1]
+        if metric != other or not metric:
+            raise ConfigError(
+                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score one as the other, with "
+                "kvgauge score PATH --set task.show=… (needle) or task.code_similarity=… (longbench)"
+            )
+        first = {cell.cell: cell for cell in a.result.cells}
+        second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
+        self._cells = {("A", cell): of for cell, of in first.items()} | {("B", cell): of for cell, of in second.items()}
+        named = tuple(replace(cell, cell=_named(side, cell.cell)) for (side, _), cell in self._cells.items())
+        self._draws = TaskDraws(replace(a.result, cells=named))
+
+    def score(self, side: str, cell: Cell) -> Floats:
+        """One folder's mean and its resamples."""
+        return self._draws.score(_named(side, cell)) if (side, cell) in self._cells else NONE
+
+    def difference(self, cell: Cell) -> Floats:
+        """B minus A over the pairs."""
+        if ("A", cell) not in self._cells or ("B", cell) not in self._cells:
+            return NONE
+        return self._draws.difference(_named("B", cell), _named("A", cell))
+
+    def counts(self, cell: Cell) -> tuple[int, int, int, int]:
+        """``n``, ``expected``, ``other_prompts`` and ``errors`` of a ``Pair``."""
+        sides = [self._cells[side, cell] for side in ("A", "B") if (side, cell) in self._cells]
+        errors = sum(side.errors for side in sides)
+        names = {r.example_id.removesuffix(_OTHER) for side in sides for r in side.records}
+        if len(sides) < 2:
+            return 0, len(names), 0, errors
+        first, second = ({r.example_id for r in side.done} for side in sides)
+        other = sum(f"{name}{_OTHER}" in second for name in first)
+        return len(first & second), len(names), other, errors
+
+
+def _named(side: str, cell: Cell) -> Cell:
+    return Cell(f"{side}/{cell.label}", cell.budget)
+
+
+def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
+    """A cell whose examples are called otherwise where their prompts are known to be others than in the other folder's cell."""
+    prompts = {r.example_id: r.prompt_sha256 for r in others.records} if others else {}
+
+    def named(record: Record) -> Record:
+        here, there = record.prompt_sha256, prompts.get(record.example_id)
+        return record if None in (here, there) or here == there else structs.replace(record, example_id=record.example_id + _OTHER)
+
+    return replace(ours, records=tuple(map(named, ours.records)))
+
+
+def _title(metrics: Sequence[object]) -> str:
+    return str(getattr(metrics[0], "name", "")) if metrics else "nothing"
+
+
+def _sheet(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path) -> Sheet:
+    draws = {a.result.task: _Draws(a, b) for a, b in pairs}
+    names, columns = _columns(suite, pairs)
+    cells = list(dict.fromkeys(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests))
+    rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
+    raw = pd.DataFrame([_raw(cell, title, pair) for cell, of_cell in rows.items() for title, pair in of_cell.items()])
+    models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))
+    notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
+    notes += [
+        f"A: {plain(str(path_a))}. B: {plain(str(path_b))}.",
+        f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; 0 is inside or "
+        "outside of it. A and B: over their own results.",
+    ]
+    by_task = [pair for of_cell in rows.values() for title, pair in of_cell.items() if title in names]
+    if any(pair.n < pair.expected for pair in by_task):
+        notes.append("n of N: only n of the examples that either has are compared.")
+    if differing := sum(pair.other_prompts for pair in by_task):
+        notes.append(f"{differing} examples have another prompt in B than in A and are left out of the difference.")
+    notes += few_notes(pair.n for pair in by_task)
+    titles = [title for title in columns if title not in names] or list(columns)
+    sections = (_averages(rows, titles), _layout(rows, [title for title in columns if title in names]))
+    return Sheet(f"{suite} on {' and '.join(models)}: B against A", sections, tuple(notes), raw)
+
+
+def _columns(suite: str, pairs: Sequence[tuple[Grid, Grid]]) -> tuple[set[str], dict[str, tuple[tuple[str, ...], ...]]]:
+    """The titles of the tasks, and all columns: tasks in their order, then averages, as groups of tasks."""
+    tasks = [a.result.task for a, _ in pairs]
+    whole = None if tasks == [suite] else build_task(pairs[0][0].task_config)[1]
+    ordered = list(whole.ordered(tasks)) if whole is not None else tasks
+    columns: dict[str, tuple[tuple[str, ...], ...]] = {task.removeprefix(f"{suite}-"): ((task,),) for task in ordered}
+    names = set(columns)
+    if whole is not None:
+        columns |= {mean.title: mean.groups for mean in whole.averages(ordered)}
+    return names, columns
+
+
+def _pair(cell: Cell, groups: Sequence[Sequence[str]], draws: Mapping[str, _Draws]) -> Pair:
+    first, second = (average([[draws[task].score(side, cell) for task in group] for group in groups])[0] for side in ("A", "B"))
+    difference = average([[draws[task].difference(cell) for task in group] for group in groups])
+    counts = [draws[task].counts(cell) for group in groups for task in group]
+    return Pair(float(first), float(second), *summarize(difference), *(sum(count) for count in zip(*counts, strict=True)))
+
+
+def _raw(cell: Cell, title: str, pair: Pair) -> dict[str, object]:
+    return {
+        "method": cell.label,
+        "budget": cell.budget,
+        "column": title,
+        "a": pair.first,
+        "b": pair.second,
+        "difference": pair.difference,
+        "difference_low": pair.low,
+        "difference_high": pair.high,
+        "zero_is": pair.verdict or None,
+        "n": pair.n,
+        "expected": pair.expected,
+        "other_prompts": pair.other_prompts,
+        "errors": pair.errors,
+    }
+
+
+def _averages(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Section:
+    """One line per cell and average; without averages, per task."""
+    lines = [
+        {
+            "method": plain(cell.label),
+            "budget": cell.budget,
+            "column": plain(title),
+            "A": number(pair.first, 2),
+            "B": number(pair.second, 2),
+            "difference": signed(pair.difference),
+            f"{LEVEL} % interval": interval(pair.low, pair.high),
+            "0 is": pair.verdict or DASH,
+            "n": of(pair.n, pair.expected),
+            "errors": str(pair.errors),
+        }
+        for cell, of_cell in rows.items()
+        for title, pair in of_cell.items()
+        if title in titles
+    ]
+    return Section("Averages" if len(titles) > 1 else titles[0], pd.DataFrame(lines), 3)
+
+
+def _layout(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Section:
+    """Cells down, tasks across; of each both numbers, the difference and its interval."""
+    lines: list[list[str]] = []
+    starts = []
+    for cell, of_cell in rows.items():
+        pairs = [of_cell[title] for title in titles]
+        starts.append(len(lines))
+        texts = {"A": [number(p.first, 2) for p in pairs], "B": [number(p.second, 2) for p in pairs]}
+        if any(p.n for p in pairs):
+            texts |= {
+                "difference": [signed(p.difference) for p in pairs],
+                f"{LEVEL} % low": [number(p.low, 2) for p in pairs],
+                f"{LEVEL} % high": [number(p.high, 2) for p in pairs],
+                "0 is": [p.verdict or DASH for p in pairs],
+                "n": [of(p.n, p.expected) for p in pairs],
+            }
+        head = [plain(cell.label), cell.budget]
+        for what, line in texts.items():
+            lines.append([*head, what, *line])
+            head = ["", ""]
+    return Section("By task", pd.DataFrame(lines, columns=["method", "budget", "", *titles]), 3, frozenset(starts))

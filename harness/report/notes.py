@@ -1,0 +1,66 @@
+"""What stands under tables: facts that a reader of the numbers must know, one line each, and only where they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from harness.report.stats.bootstrap import FEWEST
+from harness.results import Audit, CellResult, TaskResult
+from harness.text import plain
+
+
+def cell_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What the records of cells tell of their numbers."""
+    cells = list(cells)
+    notes = audit_notes(record.audit for cell in cells for record in cell.records)
+    if any(len(cell.done) < cell.expected for cell in cells):
+        notes.append("n of N: the numbers cover only the n examples that have a result.")
+    return notes + few_notes(len(cell.done) for cell in cells) + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
+
+
+def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
+    """How many rows were decoded again alone, and how many of them differ, if any was."""
+    audited = [audit for audit in audits if audit is not None]
+    other = [audit for audit in audited if not audit.same]
+    margins = [audit.margin for audit in other if audit.margin is not None]
+    led = f", where the best logit led by {max(margins):.2g} at most" if margins else ""
+    return [f"audit: {len(audited)} rows were decoded again alone; {len(other)} generated other tokens{led}."] if audited else []
+
+
+def few_notes(counts: Iterable[int]) -> list[str]:
+    """Why an interval is missing, of numbers over so many examples each."""
+    few = any(0 < count < FEWEST for count in counts)
+    return [f"no interval: fewer than {FEWEST} examples say too little of others."] if few else []
+
+
+def bytes_notes(shares: Iterable[float | None]) -> list[str]:
+    """Why shares of the stock cache's bytes are above 1, if any is."""
+    above = any(share is not None and share > 1 for share in shares)
+    return ["bytes % above 100: a cache of query heads can take more room than the stock one of fewer kv heads (GQA)."] if above else []
+
+
+def published_notes(tasks: Mapping[str, TaskResult]) -> list[str]:
+    """One line on all tasks that have fewer examples than were published, as after ``limit=`` or from a data file that was cut.
+
+    Args:
+        tasks: by what they are called.
+    """
+    found = {title: max((cell.expected for cell in task.cells), default=0) for title, task in tasks.items()}
+    fewer = [f"{plain(title)} {found[title]} of {task.published}" for title, task in tasks.items() if found[title] < (task.published or 0)]
+    return [f"fewer examples than published: {', '.join(fewer)}."] if fewer else []
+
+
+def error_notes(task: TaskResult, title: str = "") -> list[str]:
+    """One line per cell with errors, with the first of them.
+
+    Args:
+        task: the task.
+        title: what it is called beside others, or "".
+    """
+    where = f" in {title}" if title else ""
+    notes = []
+    for cell in task.cells:
+        if cell.errors:
+            first = next(record for record in cell.records if record.error is not None)
+            notes.append(plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"))
+    return notes

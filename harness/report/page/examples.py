@@ -1,0 +1,143 @@
+"""Examples of the report page, packed: an index of scores for each task, and blocks of texts that are unpacked when somebody looks.
+
+Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and thousands of examples
+open at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+from harness.report.stats.table import full_cache
+from harness.results import Record, TaskResult
+from harness.text import plain
+
+BLOCK = 20
+"""Examples whose texts are unpacked together."""
+TEXTS = 50_000
+"""Texts of a task that the page holds at most, examples x cells: what a browser opens without a pause, and more than LongBench has."""
+LONGEST = 20_000
+"""Characters of a text that are shown; of a longer one the first and the last half of them."""
+_REFERENCE_CHARACTERS = 80
+
+
+def packed(value: Any) -> str:
+    """A value as the page's script unpacks it; the same value gives the same text."""
+    return base64.b64encode(gzip.compress(json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"), 6, mtime=0)).decode()
+
+
+def index(result: TaskResult) -> dict[str, Any]:
+    """What the list of examples shows.
+
+    Returns:
+        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and maxima, the headline
+        first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of the groups, first reference, and of each
+        cell the headline as a share of its maximum, "error", or None where it has neither.
+    """
+    names, full = _examples(result), full_cache(result.cells)
+    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    keys = list(dict.fromkeys(key for cell in result.cells for record in cell.records for key in record.group))
+    rows = []
+    for name in names:
+        records = [found.get(name) for found in of]
+        first = next(record for record in records if record is not None)
+        group = [_value(first.group.get(key)) for key in keys]
+        reference = plain(first.references[0][:LONGEST])[:_REFERENCE_CHARACTERS] if first.references else ""
+        rows.append([plain(name), group, reference, [_share(record, result) for record in records]])
+    return {
+        "cells": [[plain(cell.cell.label), cell.cell.budget] for cell in result.cells],
+        "full": None if full is None else result.cells.index(full),
+        "metrics": [[plain(metric.title), metric.maximum, metric.name] for metric in result.metrics],
+        "groups": [plain(key) for key in keys],
+        "block": BLOCK,
+        "examples": rows,
+    }
+
+
+def left_out(result: TaskResult) -> list[str]:
+    """What the page does not show of the examples, as a note; nothing where it has them all."""
+    shown, there = len(_examples(result)), len(_all_examples(result))
+    return [
+        f"examples: the first {shown:,} of {there:,} are on this page; the records have all, and tables and charts are made of all."
+    ] * (shown < there)
+
+
+def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
+    """The texts of all examples, ``BLOCK`` at a time, in the order of the index."""
+    names = _examples(result)
+    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    for start in range(0, len(names), BLOCK):
+        yield [_texts([found.get(name) for found in of]) for name in names[start : start + BLOCK]]
+
+
+def visible(text: str) -> str:
+    """``text`` with a picture or a code in place of every character that would not be seen, or would move what stands around it.
+
+    Of a text longer than ``LONGEST`` the middle is left out.
+    """
+    if len(text) > LONGEST:
+        half = LONGEST // 2
+        text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
+    if text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c) for c in text)
+
+
+def _picture(character: str) -> str:
+    code = ord(character)
+    if code < 0x20 or code == 0x7F:
+        return chr(0x2400 + code) if code < 0x20 else "\u2421"
+    return f"\u27e8U+{code:04X}\u27e9"
+
+
+def _examples(result: TaskResult) -> list[str]:
+    return _all_examples(result)[: max(1, TEXTS // len(result.cells))]
+
+
+@lru_cache(maxsize=1)
+def _all_examples(result: TaskResult) -> list[str]:
+    return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
+
+
+def _share(record: Record | None, result: TaskResult) -> float | str | None:
+    if record is None:
+        return None
+    if record.error is not None:
+        return "error"
+    score = record.scores.get(result.metrics[0].name) if result.metrics else None
+    return None if score is None else round(score / result.metrics[0].maximum, 4)
+
+
+def _texts(records: Sequence[Record | None]) -> dict[str, Any]:
+    first = next(record for record in records if record is not None)
+    ends = next((record.prompt_ends for record in records if record is not None and record.prompt_ends), ())
+    return {
+        "references": [visible(reference) for reference in first.references],
+        "ends": [visible(end) for end in ends],
+        "tokens": first.prompt_tokens,
+        "before": first.tokens_before_truncation,
+        "cells": [None if record is None else _cell(record) for record in records],
+    }
+
+
+def _cell(record: Record) -> dict[str, Any]:
+    """What one cell made of an example; without what is missing."""
+    found = {
+        "text": None if record.text is None else visible(record.text),
+        "ids": list(record.tokens) if record.text is None else None,
+        "scores": dict(record.scores),
+        "retention": record.retention,
+        "alias": record.alias_of,
+        "error": None if record.error is None else plain(record.error),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _value(value: float | int | str | None) -> float | int | str | None:
+    return plain(value) if isinstance(value, str) else value

@@ -1,0 +1,54 @@
+"""What a run would do, for ``dry_run=true``."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from harness.engine.model_spec import entry_bytes
+from harness.errors import BudgetError
+from harness.run.prepare import Prepared
+
+
+def print_preview(prepared: Prepared, console: Console) -> None:
+    """Print the cells, what each would keep and has already, the prompts and the prefills."""
+    run = prepared.run
+    spec, config = run.reader.spec, run.reader.config
+    layers = config.num_hidden_layers
+    per_entry, heads, kv_heads = entry_bytes(config, spec.torch_dtype(config))
+    lengths = [len(prompt.ids) for prompt in prepared.prompts]
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
+        table.add_column(header, justify="left" if header in ("method", "budget") else "right")
+    for variant in run.variants:
+        entries: list[int] = []
+        sizes: list[int] = []
+        for tokens in lengths:
+            try:
+                plan = variant.plan(tokens, layers)
+            except BudgetError:
+                continue
+            stored = [kv_heads if kept >= tokens or run.selection.granularity == "kv_head" else heads for kept in plan.keep]
+            entries += plan.keep
+            sizes.append(sum(kept * cached for kept, cached in zip(plan.keep, stored, strict=True)) * per_entry)
+        table.add_row(
+            variant.cell.label,
+            variant.cell.budget,
+            f"{min(entries)}/{fmean(entries):.0f}/{max(entries)}",
+            f"{fmean(sizes):,.0f}",
+            f"{len(lengths)}",
+            f"{len(prepared.records[variant.cell])}",
+        )
+    console.print(f"{run.task.name} on {run.model}; cells: {len(run.variants)}", highlight=False)
+    console.print(table, crop=False)
+    spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
+    console.print(
+        f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all\n"
+        f"prefills: {len(prepared.jobs)} (prompts with a cell that is not done); the full cache is "
+        f"{fmean(lengths) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
+        highlight=False,
+        soft_wrap=True,
+    )

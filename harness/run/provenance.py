@@ -1,0 +1,72 @@
+"""Where numbers come from: versions, commit, source, device, command; and the fingerprint of what they depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from harness.config.catalog import ROOT
+from harness.config.method_path import files_sha256
+
+_PACKAGES = ("kvgauge", "torch", "transformers", "tokenizers", "safetensors", "numpy", "rouge-score")
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """What a manifest keeps of the run that began a cell.
+
+    Args:
+        device: where the model runs.
+    """
+    import torch  # here, as reading results needs the fingerprint alone
+
+    from harness.engine import tensor_parallel
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if (status := _git("status", "--porcelain", "--untracked-files=no")) is None else bool(status),
+        "source_sha256": _source_sha256(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine() + " " + device,
+        "processes": tensor_parallel.count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Hash of a cell's settings, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@cache
+def _source_sha256() -> str:
+    """Hash of the code that is running; a commit says little where ``dirty`` is true, and nothing in a wheel."""
+    return files_sha256((ROOT, path) for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*words: str) -> str | None:
+    """The output of git in this file's own checkout; None in an installed wheel or without git."""
+    if not (ROOT / ".git").exists():
+        return None
+    try:
+        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,175 @@
+"""Results from disk: what was computed, without a model and without the task's data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.compression.budget import parse_budget
+from harness.config.build import recorded_tasks
+from harness.errors import StoreError
+from harness.results import Cell, CellResult, Manifest, Metric, Record, SuiteResult, TaskResult
+from harness.store.cells import check_sibling, is_whole, read_manifest
+from harness.store.records import read_records
+from harness.store.rescoring import other_scoring
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells of one model and task on disk.
+
+    Attributes:
+        result: what they hold. Every example that any cell has is expected of all of them.
+        manifests: what each cell is.
+        folders: where each cell lies.
+    """
+
+    result: TaskResult
+    manifests: Mapping[Cell, Manifest]
+    folders: Mapping[Cell, Path]
+
+    @property
+    def task_config(self) -> Mapping[str, Any]:
+        """The task's configuration, as the first cell has it."""
+        return next(iter(self.manifests.values())).task_config
+
+
+def read_grids(path: Path) -> list[Grid]:
+    """The grids at or below a folder, one per model and task; cells in the order of the grids that began them.
+
+    Raises:
+        StoreError: there is none, or one cannot be read.
+    """
+    by_task: dict[Path, dict[Path, Manifest]] = {}
+    for folder, manifest in read_manifests(path).items():
+        by_task.setdefault(folder.parent, {})[folder] = manifest
+    return [_read_grid(manifests) for manifests in by_task.values()]
+
+
+def cell_folders(path: Path) -> list[Path]:
+    """The folders of cells at or below a folder.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if not (found := sorted(file.parent for file in path.rglob("manifest.json"))):
+        raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
+    return found
+
+
+def read_manifests(path: Path) -> dict[Path, Manifest]:
+    """The manifests at or below a folder, by the folders of their cells.
+
+    Raises:
+        StoreError: there is none, or one cannot be read.
+    """
+    found = {folder: read_manifest(folder) for folder in cell_folders(path)}
+    return {folder: manifest for folder, manifest in found.items() if manifest is not None}
+
+
+def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
+    """The suites that grids belong to, one per model and suite; a cell that a task lacks has no record there."""
+    by_suite: dict[tuple[str, str], list[Grid]] = {}
+    for grid in grids:
+        if grid.task_config["name"] != grid.result.task:
+            by_suite.setdefault((grid.result.model, grid.task_config["name"]), []).append(grid)
+    return [_suite(name, parts) for (_, name), parts in by_suite.items()]
+
+
+def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
+    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _place(cell[0]))
+    records: dict[Cell, dict[str, Record]] = {}
+    for manifest, folder in cells:
+        largest = max(records.values(), key=len, default=None)
+        records[manifest.cell] = read_records(folder, largest)
+    _check_alike(cells)
+    examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
+    first = cells[0][0]
+    for cell, of in records.items():
+        check_axes(f"{first.model}/{first.task}/{cell.name}", first.heatmap_axes, of.values())
+    result = TaskResult(
+        model=first.model,
+        task=first.task,
+        metrics=tuple(Metric(**metric) for metric in first.metrics),
+        heatmap_axes=None if first.heatmap_axes is None else (first.heatmap_axes[0], first.heatmap_axes[1]),
+        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
+        cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
+        breakdown=first.breakdown,
+        published=first.published,
+    )
+    return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
+
+
+def check_axes(cell: str, axes: Sequence[str] | None, records: Iterable[Record]) -> None:
+    """Refuse records that stand nowhere in the heatmap of their task.
+
+    Args:
+        cell: where they are, for the message.
+        axes: of the heatmap; None where there is none.
+        records: of the cell.
+
+    Raises:
+        StoreError: with the first of them.
+    """
+    wanted = set(axes or ())
+    if lacking := next((record for record in records if not wanted <= record.group.keys()), None):
+        raise StoreError(
+            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis of its task's heatmap: "
+            "restore the manifest, or delete the record's line, and the example is computed again"
+        )
+
+
+def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
+    """Refuse cells that cannot stand in one table.
+
+    Raises:
+        StoreError: with the first setting that differs; of cells that are only scored in different ways, with the command that ends it.
+    """
+    first, folder = cells[0]
+    for other, its_folder in cells[1:]:
+        try:
+            check_sibling(folder, first, other)
+        except StoreError as error:
+            # A change of scoring takes a cell's scores first: the one without them has been changed already.
+            old, new = sorted(((first, folder), (other, its_folder)), key=lambda cell: not is_whole(cell[1]))
+            goal = other_scoring(*old, new[0])
+            if not goal:
+                raise
+            words = " ".join(f"--set task.{name}={value}" for name, value in goal.items())
+            raise StoreError(
+                f"{folder} and {its_folder} are scored in different ways, as after a kvgauge score that was stopped: give it again, "
+                f"kvgauge score {folder.parent} {words}"
+            ) from error
+
+
+def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
+    """What a reader of a rebuilt table must know that its numbers do not show."""
+    unfinished = [manifest.cell.name for manifest, folder in cells if not is_whole(folder)]
+    selections = [manifest.settings["selection"] for manifest, _ in cells if "selection" in manifest.settings]
+    notes = [f"Unfinished, so that examples may be missing from all cells: {', '.join(unfinished)}."] if unfinished else []
+    return notes + (["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else [])
+
+
+def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
+    """By the grid that began the cell; cells of several grids that stood at the same place by method and budget."""
+    budget = parse_budget(manifest.cell.budget)
+    size = budget.tokens if budget.tokens is not None else budget.share or 0
+    return (manifest.place, manifest.cell.label, budget.tokens is None, float(size))
+
+
+def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
+    _, suite = recorded_tasks(parts[0].task_config)
+    if suite is None:
+        raise StoreError(f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}")
+    manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
+    order = sorted(manifests, key=lambda cell: _place(manifests[cell]))
+    tasks = {}
+    for part in parts:
+        found = {cell.cell: cell for cell in part.result.cells}
+        expected = part.result.cells[0].expected
+        cells = tuple(found.get(cell, CellResult(cell, expected, ())) for cell in order)
+        tasks[part.result.task] = replace(part.result, cells=cells)
+    names = suite.ordered(list(tasks))
+    return SuiteResult(parts[0].result.model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))

@@ -1,0 +1,127 @@
+"""Records as they lie on disk: JSON lines of one process each, read fast and in little memory."""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import force_setattr
+
+from harness.errors import StoreError
+from harness.results import Record
+from harness.store.files import failed
+
+_OF_AN_EXAMPLE = ("group", "references", "details", "prompt_sha256", "prompt_ends")
+_READ = msgspec.json.Decoder(Record).decode
+_DEEPEST = 32
+"""Lists and objects within each other."""
+MAX_RECORD_BYTES = 16 * 2**20
+"""Of a line; a thousand times what a record of LongBench has."""
+
+
+def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
+    """A cell's records by example; of several for one example the last, and a result before any error.
+
+    Args:
+        folder: the cell's.
+        alike: records of another cell, by example. What a record has in common with the one of its example there is held once, so that the
+            prompts of a large grid are in memory once and not once per cell.
+
+    Raises:
+        StoreError: a file cannot be read, or a line other than a torn last one is not a record.
+    """
+    records: dict[str, Record] = {}
+    kept: dict[tuple[int, ...], Sequence[int]] = {}
+    collects = gc.isenabled()
+    gc.disable()  # it would look at a million living objects again and again
+    try:
+        for path in sorted(folder.glob("records.*.jsonl")):
+            with path.open("rb") as file:
+                # What follows the last line break is torn, or nothing.
+                lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
+                for number, line in enumerate(lines, 1):
+                    if line.endswith(b"\n"):
+                        record = _record(line, path, number, kept, alike or {})
+                        if record.error is None or (old := records.get(record.example_id)) is None or old.error is not None:
+                            records[record.example_id] = record
+                    elif len(line) > MAX_RECORD_BYTES:
+                        raise StoreError(
+                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
+                            "example is computed again"
+                        )
+    except OSError as error:
+        raise failed(folder, "read", error) from error
+    finally:
+        if collects:
+            gc.enable()
+    return records
+
+
+class Unfit(ValueError):
+    """What a file holds is not what it is to be; the message says what."""
+
+
+def _record(line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]) -> Record:
+    """One line; equal parts of records are one object.
+
+    Args:
+        kept: numbers of entries that earlier lines have.
+
+    Raises:
+        StoreError: it is no record.
+    """
+    try:
+        try:
+            record = _READ(line)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            # json knows lone surrogates, as a model can write them.
+            record = msgspec.convert(json.loads(line, parse_constant=_no_number), Record)
+        if kept and record.kept and len(record.kept) != len(next(iter(kept))):
+            raise Unfit(f"`kept` has {len(record.kept)} layers, {len(next(iter(kept)))} before")
+        if record.kept:
+            force_setattr(record, "kept", kept.setdefault(tuple(record.kept), record.kept))
+        twin = alike.get(record.example_id)
+        if record.details and not (twin and record.details == twin.details) and not is_plain(record.details):
+            raise Unfit("its details")
+        for name in _OF_AN_EXAMPLE if twin else ():
+            if getattr(record, name) == (its := getattr(twin, name)):
+                force_setattr(record, name, its)
+        return record
+    except (ValueError, msgspec.DecodeError, RecursionError) as error:
+        reason = str(error) if isinstance(error, Unfit | msgspec.DecodeError) else type(error).__name__
+        raise StoreError(
+            f"line {number} of {path} is not a record ({reason}): delete that line, and its example is computed again"
+        ) from error
+
+
+def _no_number(word: str) -> None:
+    raise Unfit(f"the number {word}")
+
+
+def is_plain(values: object) -> bool:
+    """Whether what JSON gave is not deeper than what recurses over it goes, and has no numbers that JSON has not."""
+    level = [values]
+    for _ in range(_DEEPEST):
+        if any(isinstance(value, float) and not math.isfinite(value) for value in level):
+            return False
+        level = [item for of in level if isinstance(of, dict | list) for item in (of.values() if isinstance(of, dict) else of)]
+        if not level:
+            return True
+    return False
+
+
+def stamp(folder: Path) -> tuple[tuple[str, int], ...]:
+    """The sizes of a cell's records files: another stamp says that records were added since."""
+    return tuple((file.name, file.stat().st_size) for file in sorted(folder.glob("records.*.jsonl")))
+
+
+def has_records(folder: Path) -> bool:
+    """Whether anything was computed in a cell's folder; a manifest alone is a run that ended before its first record."""
+    return any(file.stat().st_size for file in folder.glob("records.*.jsonl"))

@@ -1,0 +1,91 @@
+"""Recorded texts scored again, by the task that their manifest describes: in the same way, or in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from msgspec import structs
+
+from harness.config.build import recorded_tasks
+from harness.errors import ConfigError, StoreError
+from harness.results import Example, Manifest, Record
+from harness.run.provenance import fingerprint
+from harness.task import Rescorable, Task
+
+
+def recorded_task(manifest: Manifest, folder: Path) -> Task:
+    """The task of a cell.
+
+    Raises:
+        ConfigError: it cannot be made.
+        StoreError: its configuration does not have it.
+    """
+    tasks, _ = recorded_tasks(manifest.task_config)
+    found = next((task for task in tasks if task.name == manifest.task), None)
+    if found is None:
+        raise StoreError(f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again")
+    return found
+
+
+def rescored(record: Record, task: Task) -> Record:
+    """A record with the scores that the task gives its text now; an error record as it is.
+
+    Raises:
+        StoreError: the task cannot score it.
+    """
+    if record.error is not None:
+        return record
+    example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
+    try:
+        return structs.replace(record, scores=dict(task.score(example, record.text)))
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "
+            "task's have: delete its line, and it is computed again"
+        ) from error
+
+
+def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) -> Manifest:
+    """The manifest of the same texts scored in another way; the same where they are scored so already.
+
+    Args:
+        manifest: of a cell.
+        folder: the cell's.
+        values: settings of the task, without ``task.``.
+
+    Raises:
+        ConfigError: a setting that changes more than scores, or not to this value.
+        StoreError: as ``recorded_task``.
+    """
+    old = recorded_task(manifest, folder)
+    if not isinstance(old, Rescorable):
+        raise ConfigError(f"task {manifest.task} is scored in one way only: leave --set out, or give the folder of another task")
+    if fixed := sorted(set(values) - old.scoring_knobs):
+        knobs = ", ".join(f"task.{knob}" for knob in sorted(old.scoring_knobs))
+        raise ConfigError(f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, or set one of {knobs}")
+    config = {**manifest.task_config, **values}
+    new = recorded_task(replace(manifest, task_config=config), folder)
+    assert isinstance(new, Rescorable)
+    settings = dict(manifest.settings)
+    if "task" in settings:
+        kept = {name: value for name, value in settings["task"].items() if name not in old.score_settings()}
+        settings["task"] = {**kept, **new.score_settings()}
+    origin = {**manifest.provenance, "fingerprint": fingerprint(settings)}
+    metrics = [asdict(metric) for metric in new.metrics]
+    return replace(manifest, task_config=config, settings=settings, metrics=metrics, provenance=origin)
+
+
+def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str, Any]:
+    """The settings by which another cell of the same task is scored, if nothing else of the task sets it apart; else none.
+
+    Raises:
+        ConfigError, StoreError: as ``recorded_task``.
+    """
+    task = recorded_task(manifest, folder)
+    knobs = task.scoring_knobs if isinstance(task, Rescorable) else ()
+    values = {knob: other.task_config.get(knob) for knob in sorted(knobs) if other.task_config.get(knob) != manifest.task_config.get(knob)}
+    alike = with_scoring(manifest, folder, values) if values else manifest
+    return values if alike.settings.get("task") == other.settings.get("task") else {}

@@ -1,0 +1,163 @@
+"""The records of LongBench and LongBench-E: from a folder, a data.zip, the hub's cache or the hub, checked line by line.
+
+Data: https://huggingface.co/datasets/zai-org/LongBench (formerly THUDM/LongBench), one ``data/<dataset>.jsonl`` per dataset in a
+``data.zip``. Its loading script is not used (``datasets`` runs none any more), nor ``load_dataset`` on the zip, which refuses even a
+local one under ``HF_HUB_OFFLINE=1``: the lines are read and checked here and handed to ``datasets`` with fixed features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ConfigError, DataError
+from tasks.checks import short
+from tasks.longbench.files import REMEDY, names, read
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+RECORDS: Mapping[str, int] = {
+    "narrativeqa": 200, "qasper": 200, "multifieldqa_en": 150, "multifieldqa_zh": 200, "hotpotqa": 200, "2wikimqa": 200,
+    "musique": 200, "dureader": 200, "gov_report": 200, "qmsum": 200, "multi_news": 200, "vcsum": 200, "trec": 200, "triviaqa": 200,
+    "samsum": 200, "lsht": 200, "passage_count": 200, "passage_retrieval_en": 200, "passage_retrieval_zh": 200, "lcc": 500,
+    "repobench-p": 500,
+}  # fmt: skip
+"""Records of each LongBench dataset as published, in LongBench's order (task.md of https://github.com/THUDM/LongBench, MIT)."""
+RECORDS_E: Mapping[str, int] = {
+    "qasper_e": 224, "multifieldqa_en_e": 150, "hotpotqa_e": 300, "2wikimqa_e": 300, "gov_report_e": 300, "multi_news_e": 294,
+    "trec_e": 300, "triviaqa_e": 300, "samsum_e": 300, "passage_count_e": 300, "passage_retrieval_en_e": 300, "lcc_e": 300,
+    "repobench-p_e": 300,
+}  # fmt: skip
+"""The same of LongBench-E; its file of ``qasper`` is ``qasper_e.jsonl``."""
+
+FIELDS = ("input", "context", "answers", "length", "dataset", "language", "all_classes", "_id")
+
+
+@dataclass(frozen=True)
+class Records:
+    """One dataset.
+
+    Attributes:
+        rows: the records, in the order of the file, with ``features()``.
+        sha256: hash of the records' values, the same from a folder and from a zip, whatever the line ends.
+    """
+
+    rows: Dataset
+    sha256: str
+
+
+def features() -> Features:
+    """The eight fields of every file; given, because ``all_classes`` is null in most files and would be guessed differently for each."""
+    from datasets import Features, List, Value
+
+    types = {"answers": List(Value("string")), "all_classes": List(Value("string")), "length": Value("int64")}
+    return Features({field: types.get(field, Value("string")) for field in FIELDS})
+
+
+def load(path: Path, dataset: str) -> Records:
+    """One dataset, read and checked.
+
+    Args:
+        path: a folder with ``<dataset>.jsonl``, there or below ``data/``; or a zip with that member, at most one folder deep.
+        dataset: a name of ``RECORDS`` or ``RECORDS_E``.
+
+    Raises:
+        ConfigError: no such dataset.
+        DataError: the file is missing, damaged, too large, or a line is not a record of this dataset.
+    """
+    if dataset not in RECORDS and dataset not in RECORDS_E:
+        raise ConfigError(f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join([*RECORDS, *RECORDS_E])}")
+    rows = parse(read(path, f"{dataset}.jsonl"), dataset)
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps([row[field] for field in FIELDS], ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+    from datasets import Dataset
+
+    return Records(Dataset.from_list(rows, features=features()), digest.hexdigest())
+
+
+def survey(path: Path) -> dict[str, int | DataError | None]:
+    """What is there of the 34 datasets: number of records, the error that stops it from being read, or None where there is no file.
+
+    Raises:
+        DataError: the path as a whole cannot be read.
+    """
+    there = names(path)
+    found: dict[str, int | DataError | None] = {}
+    for dataset in (*RECORDS, *RECORDS_E):
+        try:
+            found[dataset] = load(path, dataset).rows.num_rows if f"{dataset}.jsonl" in there else None
+        except DataError as error:
+            found[dataset] = error
+    return found
+
+
+def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
+    """The records of a file's bytes.
+
+    Raises:
+        DataError: there is none, or a line is not a record of this dataset.
+    """
+    rows: list[dict[str, Any]] = []
+    lines: dict[str, int] = {}
+    # Only line feeds end a record: str.splitlines would also cut at the separators that stand inside some texts.
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {dataset}.jsonl"
+        row = _record(line, dataset, where)
+        if (first := lines.setdefault(row["_id"], number)) != number:
+            raise DataError(f"{where} repeats the _id of line {first}: {REMEDY}")
+        rows.append(row)
+    if not rows:
+        raise DataError(f"{dataset}.jsonl holds no record: {REMEDY}")
+    return rows
+
+
+def _record(line: bytes, dataset: str, where: str) -> dict[str, Any]:
+    try:
+        values = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where} is not UTF-8 at byte {error.start}: {REMEDY}") from error
+    except (ValueError, RecursionError) as error:
+        reason = str(error).split(":")[0] if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise DataError(f"{where} is not JSON ({reason}), as in a file that was cut: {REMEDY}") from error
+    if not isinstance(values, dict):
+        raise DataError(f"{where} is {short(values)}, not a record: {REMEDY}")
+    for field in FIELDS:
+        if field not in values:
+            raise DataError(f"{where} has no field {field!r}: {REMEDY}")
+        if not _fits(field, values[field]):
+            kind = {"length": "a whole number", "answers": "a list of texts", "all_classes": "a list of texts or null"}.get(field, "a text")
+            raise DataError(f"{where} has {field}={short(values[field])}, which is not {kind}: {REMEDY}")
+    if values["dataset"] not in (dataset, dataset.removesuffix("_e")):
+        raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
+    if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
+        raise DataError(f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}")
+    return {field: values[field] for field in FIELDS}
+
+
+def _fits(field: str, value: object) -> bool:
+    if field == "length":
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    if field == "all_classes" and value is None:
+        return True
+    if field in ("answers", "all_classes"):
+        return isinstance(value, list) and all(is_text(item) for item in value)
+    return is_text(value) and (field != "_id" or bool(value))
+
+
+def is_text(value: object) -> bool:
+    """A text that can be written as UTF-8: JSON can hold half a character, and no tokenizer takes that."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,193 @@
+"""One dataset of LongBench as a task: prompts, end tokens and scores by the protocol that it was made with."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, overload
+
+from harness.errors import ConfigError
+from harness.results import Example, Metric
+from tasks.longbench.data import RECORDS, RECORDS_E, load
+from tasks.longbench.files import locate
+from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
+from tasks.longbench.protocols import Protocol
+from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, fill
+from tasks.prompting import Frame, chat_frame, fit
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class LongBenchTask:
+    """One dataset under one protocol; made by ``LongBench``.
+
+    Attributes:
+        name: label of the results.
+        dataset: its name in LongBench, with ``_e`` for LongBench-E.
+        data: see ``LongBench``.
+        protocol: see ``LongBench``.
+        max_prompt_tokens: 2 or more.
+        chat: whether this dataset's prompts go into the chat template.
+        chat_arguments: see ``LongBench``.
+        scoring: how predictions are scored.
+    """
+
+    name: str
+    dataset: str
+    data: str | None
+    protocol: Protocol
+    max_prompt_tokens: int
+    chat: bool
+    chat_arguments: Mapping[str, Any]
+    scoring: Scoring
+
+    @property
+    def base(self) -> str:
+        """The dataset of LongBench that this one has its prompt, limits and metric from."""
+        return self.dataset.removesuffix("_e")
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """LongBench's own metric first; 0-1 per example, tables print 100 times the mean."""
+        return self.scoring.metrics(self.dataset)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """As published for the dataset."""
+        return MAX_NEW_TOKENS[self.base]
+
+    @property
+    def min_new_tokens(self) -> int:
+        """1 where the protocol forbids an empty answer."""
+        return int(self.base in self.protocol.one_token_at_least)
+
+    @property
+    def needs_tokenizer(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def heatmap_axes(self) -> tuple[str, str] | None:
+        """None."""
+        return None
+
+    @property
+    def breakdown(self) -> str | None:
+        """LongBench-E is published by length of the record."""
+        return "bucket" if self.dataset.endswith("_e") else None
+
+    def settings(self) -> Mapping[str, Any]:
+        """What can change a number of an example; data and prompt by their hashes, the protocol by what it comes to for this dataset.
+
+        Raises:
+            DataError: the data cannot be read.
+        """
+        return (
+            {
+                "dataset": self.dataset,
+                "data_sha256": load(locate(self.data), self.dataset).sha256,
+                "template_sha256": hashlib.sha256(TEMPLATES[self.base].encode()).hexdigest(),
+                "max_prompt_tokens": self.max_prompt_tokens,
+                "chat": self.chat,
+                "all_end_tokens": self.protocol.all_end_tokens,
+                "newline_ends": self.base in self.protocol.newline_ends,
+                "max_new_tokens": self.max_new_tokens,
+                "min_new_tokens": self.min_new_tokens,
+            }
+            | ({"chat_arguments": dict(self.chat_arguments)} if self.chat else {})
+            | self.score_settings()
+        )
+
+    @property
+    def published_examples(self) -> int:
+        """Records of the dataset's file."""
+        return {**RECORDS, **RECORDS_E}[self.dataset]
+
+    @property
+    def scoring_knobs(self) -> frozenset[str]:
+        """Those of ``Scoring``, which are settings of ``LongBench``."""
+        return frozenset(field.name for field in fields(Scoring))
+
+    def score_settings(self) -> dict[str, Any]:
+        """What can change the score of a given text."""
+        metric = METRIC_OF[self.base]
+        return (
+            {"metrics": [metric.name for metric in self.metrics]}
+            | ({"official_zero": self.scoring.official_zero} if metric.startswith("rouge_l") else {})
+            | ({"jieba": version("jieba")} if metric in ("qa_f1_zh", "rouge_l_zh") else {})
+        )
+
+    def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
+        """One example per record, in the order of the file, under the record's ``_id``; each is made when it is asked for.
+
+        Args:
+            tokenizer: the model's.
+
+        Raises:
+            ConfigError: no tokenizer, or none with a usable chat template where one is needed.
+            DataError: data that is missing, damaged or malformed.
+        """
+        if tokenizer is None:
+            raise ConfigError(f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer")
+        frame = chat_frame(tokenizer, self.chat_arguments) if self.chat else None
+        return _Examples(self, load(locate(self.data), self.dataset).rows, tokenizer, frame)
+
+    def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
+        """The model's own end tokens, or the tokenizer's one; with the last token of a line break where the protocol says so.
+
+        Raises:
+            ConfigError: the tokenizer lacks the token that the protocol needs.
+        """
+        if tokenizer is None:
+            return end_ids
+        stops = end_ids
+        if not self.protocol.all_end_tokens:
+            if tokenizer.eos_token_id is None:
+                raise ConfigError("task.protocol ends at the tokenizer's one end token, and it has none: use task.protocol=kvcache_factory")
+            stops = frozenset({int(tokenizer.eos_token_id)})
+        if self.base not in self.protocol.newline_ends:
+            return stops
+        newline = tokenizer.encode("\n", add_special_tokens=False)
+        if not newline:
+            raise ConfigError(f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of task.datasets")
+        return stops | {newline[-1]}
+
+    def score(self, example: Example, text: str | None) -> Mapping[str, float]:
+        """LongBench's score of one prediction, 0-1, the best over the references; and the extra ones asked for."""
+        return self.scoring.scores(self.dataset, text or "", example.references, example.details.get("all_classes") or ())
+
+
+class _Examples(Sequence[Example]):
+    """Examples that are encoded when they are asked for: a trial of two needs two, and a run never holds all ids at once."""
+
+    def __init__(self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> None:
+        self._task, self._rows, self._tokenizer, self._frame = task, rows, tokenizer, frame
+        # The official code scores a whole file by the classes of its last record.
+        self._details = {"all_classes": rows[-1]["all_classes"]} if METRIC_OF[task.base] == "classification" else {}
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | list[Example]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self._rows[index]
+        text = fill(self._task.dataset, row["context"], row["input"])
+        fitted = fit(text, self._tokenizer, self._task.max_prompt_tokens, self._frame)
+        return Example(
+            id=row["_id"],
+            prompt=fitted.ids,
+            references=tuple(row["answers"]),
+            group={"length": row["length"], "bucket": bucket(row["length"])},
+            tokens_before_truncation=fitted.tokens_before_truncation,
+            details=self._details,
+        )

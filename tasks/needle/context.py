@@ -1,0 +1,102 @@
+"""Building the context of a needle: reading the haystack, cutting it to length, finding the end of a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from harness.errors import DataError
+from tasks.checks import short
+from tasks.needle.haystack import builtin_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BUILTIN = "builtin"
+
+# A tokenizer may join what stands on both sides of a cut, so a prefix is cut this many tokens behind the last one used.
+_MARGIN_TOKENS = 64
+_MAX_CHARACTERS_PER_TOKEN = 200
+
+
+def read_haystack(source: str) -> str:
+    """The text to hide needles in.
+
+    Args:
+        source: ``builtin``, or a folder: its ``*.txt`` files, sorted by name, joined with nothing between them.
+
+    Raises:
+        DataError: the folder is missing, holds no ``.txt`` file, cannot be read as UTF-8, or holds nothing but white space.
+    """
+    if source == BUILTIN:
+        return builtin_text()
+    try:
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            raise DataError(f"task.haystack={short(source)} is not a folder: give a folder of .txt files, or {BUILTIN}")
+        visible = (path for path in folder.glob("*.txt") if path.is_file() and not path.name.startswith("."))
+        files = sorted(visible, key=lambda path: path.name)
+    except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
+        raise DataError(f"task.haystack={short(source)} cannot be listed ({type(error).__name__}): give a readable folder") from error
+    if not files:
+        raise DataError(f"task.haystack={short(source)} holds no .txt file: give a folder of .txt files, or {BUILTIN}")
+    text = "".join(_read(path) for path in files)
+    if not text.strip():
+        raise DataError(f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}")
+    return text
+
+
+def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The first ``length`` tokens of the endlessly repeated ``text``, decoded and encoded again as the published code does.
+
+    Encodes only about as much text as is needed. The result depends on nothing but the three arguments.
+
+    Raises:
+        DataError: the tokenizer makes next to no tokens of this text.
+    """
+    wanted = length + _MARGIN_TOKENS
+    characters = 6 * wanted  # a little more than English takes
+    while True:
+        ids = encode(tokenizer, (text * (characters // len(text) + 1))[:characters])
+        if len(ids) >= wanted:
+            return encode(tokenizer, decode(tokenizer, ids[:length]))
+        if characters > _MAX_CHARACTERS_PER_TOKEN * wanted:
+            raise DataError(f"task.haystack gives {len(ids)} tokens for {characters} characters: use a text of ordinary words")
+        characters *= 2
+
+
+def insertion_point(context: Sequence[int], depth: float, periods: AbstractSet[int]) -> int:
+    """How many tokens of ``context`` go before the needle.
+
+    At depth 100 all of them; otherwise ``depth`` percent, and from there back to the nearest end of a sentence or to 0.
+    """
+    if depth == 100:
+        return len(context)
+    point = int(len(context) * (depth / 100))
+    while point > 0 and context[point - 1] not in periods:
+        point -= 1
+    return point
+
+
+def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """The ids of ``text``, no special tokens added."""
+    # verbose=False: a haystack longer than the model's limit is cut here on purpose, which is nothing to warn of.
+    return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    """The text of ``ids`` without special tokens."""
+    return cast("str", tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path.name} in task.haystack is not UTF-8 at byte {error.start}: convert it to UTF-8") from error
+    except OSError as error:
+        raise DataError(
+            f"{path.name} in task.haystack cannot be read ({type(error).__name__}): make it readable or take it away"
+        ) from error

@@ -1,0 +1,121 @@
+"""Commands that tell what there is: ``list``, ``show``, ``doctor``, ``new``."""
+
+from __future__ import annotations
+
+import shutil
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from harness.cli.commands import COMMANDS
+from harness.config.catalog import GROUPS, choices
+from tests import documents
+from tests.conftest import Command
+
+ROOT = Path(__file__).parents[4]
+
+
+def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = kvgauge("list")
+    assert shown.code == 0, shown.err
+    for group in GROUPS:
+        found = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
+        assert found == {choice.name for choice in choices(group)} and found
+        for choice in choices(group):
+            assert choice.about, f"conf/{group}/{choice.name}.yaml does not say what it is"
+            assert choice.about in shown.out
+
+
+def test_list_shows_one_group_alone(kvgauge: Command) -> None:
+    shown = kvgauge("list", "methods")
+    assert "pyramidkv" in shown.out and "llama3_8b" not in shown.out
+
+
+def test_show_prints_the_knobs_with_their_comments_and_what_differs_from_the_source(kvgauge: Command) -> None:
+    shown = kvgauge("show", "method", "pyramidkv")
+    assert shown.code == 0, shown.err
+    assert "Differs:" in shown.out and "arXiv:2406.02069" in shown.out
+    assert (ROOT / "conf/method/pyramidkv.yaml").read_text().rstrip() in shown.out
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_show_knows_every_choice(group: str, kvgauge: Command) -> None:
+    for choice in choices(group):
+        assert kvgauge("show", group, choice.name).code == 0
+
+
+def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path: Path) -> None:
+    shown = kvgauge("doctor", "--results", str(tmp_path / "not/yet/there"))
+    assert shown.code == 0, shown.err
+    facts = {line.split("  ")[0].strip(): line for line in shown.out.splitlines()}
+    assert {"python", "device", "memory", "free disk", "hub", "longbench", "torch", "transformers"} <= set(facts)
+    assert "GiB" in facts["memory"]
+    assert not (tmp_path / "not").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["list", "metods"], "kvgauge list: argument what: invalid choice: 'metods'"),
+        (["show", "method", "pyramid"], "method=pyramid is not there: did you mean pyramidkv?"),
+        (["show", "task", "x"], "task=x is not there: use labels, longbench"),
+        (["show", "method"], "kvgauge show: the following arguments are required: name"),
+        (["doctor", "--result"], "kvgauge doctor: argument --results: expected one argument"),
+        (["new", "method", "snapkv"], "method snapkv is there already"),
+        (["new", "method", "../x"], "'../x' cannot name a method"),
+        (["new", "method", "class"], "'class' cannot name a method"),
+        (["new", "task", "x"], "kvgauge new: argument what: invalid choice: 'task'"),
+        (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
+    ],
+)
+def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str) -> None:
+    failed = kvgauge(*words)
+    assert failed.code == 2
+    assert message in failed.err and failed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_what_it_does_and_refuses_what_it_does_not_know(kvgauge: Command, command: str) -> None:
+    shown = kvgauge(command, "--help")
+    assert shown.code == 0
+    about = import_module(f"harness.cli.commands.{COMMANDS[command]}").HELP
+    assert about.split()[:6] == shown.out.partition("\n\n")[2].split()[:6]
+    refused = kvgauge(command, "--nonsense")
+    assert refused.code == 2 and refused.out == ""
+    assert refused.err.startswith(f"kvgauge: kvgauge {command}: ") and refused.err.count("\n") == 1
+    assert f"kvgauge {command} --help shows what it takes" in refused.err
+
+
+@pytest.mark.parametrize("command", ["report", "score", "verify", "wandb", "compare"])
+def test_a_folder_without_results_is_one_line(kvgauge: Command, command: str, tmp_path: Path) -> None:
+    refused = kvgauge(command, str(tmp_path))
+    assert refused.code == 5, refused.err
+    assert "holds no cell" in refused.err and refused.err.count("\n") == 1
+
+
+def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_file: Path) -> None:
+    words = ["method=fullkv", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=1", f"results_dir={tmp_path / 'results'}"]
+    assert kvgauge(*words).code == 0
+    shown = kvgauge("report", str(tmp_path / "results"), "--to", str(tmp_path / "elsewhere"))
+    assert shown.code == 0, shown.err
+    written = [line for line in shown.out.splitlines() if line.startswith(str(tmp_path))]
+    assert str(tmp_path / "elsewhere/index.html") in written and all(Path(file).is_file() for file in written)
+    refused = kvgauge("report", str(tmp_path / "results"), "--to", "/dev/null/x")
+    assert refused.code == 5 and "choose another folder with --to" in refused.err
+
+
+@pytest.mark.long
+def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
+    documents.clone(tmp_path)
+    shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
+    written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    assert written.code == 0, written.err
+    words = ["run.py", "method=[fullkv,my_keys]", "budget=64", "task.lengths=[400]", "task.depths=[50]"]
+    for command in (["-m", "pytest", "tests/methods", "-k", "my_keys"], words, ["-m", "ruff", "check", "methods", "tests"]):
+        done = documents.python(tmp_path, *command)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
+    again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    assert again.code == 2 and "is there already: use another name" in again.err

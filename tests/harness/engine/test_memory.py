@@ -1,0 +1,80 @@
+"""What a prefill holds at once: nothing that grows with tokens squared, and no layer's keys and values after their layer."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from harness.compression import attention_weights
+from harness.engine import prefill as prefill_module
+from harness.engine.prefill import prefill
+from harness.results import Selection
+from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
+
+METHODS = methods()
+SMALL_BLOCK = 2**14
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the bytes of the largest storage that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return out
+
+
+def largest(tokens: int, names: list[str], ties: Literal["stable", "torch"]) -> int:
+    model = tiny(dtype=torch.float32)
+    cells = [Cell(prompt_of(tokens), METHODS[name], 32) for name in names]
+    with Largest() as seen:
+        prefill(model, NAME, cells[0].prompt, [cell.plan(3) for cell in cells], Selection("query_head", "mean", ties, "float32"))
+    return seen.bytes
+
+
+@pytest.mark.parametrize("ties", ["stable", "torch"])
+def test_no_tensor_of_a_prefill_grows_with_tokens_squared(ties: Literal["stable", "torch"], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention_weights._BLOCK_BYTES, "cpu", SMALL_BLOCK)
+    monkeypatch.setattr(prefill_module, "_PUBLISHED_BLOCK_BYTES", SMALL_BLOCK)
+    short, long = (largest(tokens, list(METHODS), ties) for tokens in (256, 512))
+    assert SMALL_BLOCK < short < 256 * 256 * 4, "the test would see one head's weights"
+    assert long <= 2 * short
+
+
+def test_a_matrix_of_all_weights_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(attention_weights._BLOCK_BYTES, "cpu", 2**40)
+    short, long = (largest(tokens, ["h2o"], "stable") for tokens in (256, 512))
+    assert long == 4 * short
+
+
+def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    alive: list[weakref.ref[Tensor]] = []
+    counts = []
+    attend = prefill_module._PrefillEngine.attend
+
+    def watched(self: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        counts.append(sum(reference() is not None for reference in alive))
+        alive.extend([weakref.ref(keys), weakref.ref(values)])
+        return attend(self, layer, queries, keys, values, scaling)
+
+    monkeypatch.setattr(prefill_module._PrefillEngine, "attend", watched)
+    prompt = prompt_of(200)
+    cells = [Cell(prompt, method, 20) for name, method in METHODS.items() if name != "fullkv"]
+    done = prefill(tiny(), NAME, prompt, [cell.plan(3) for cell in cells], Selection("kv_head", "mean", "stable", "float32"))
+    assert counts == [0, 0, 0], "keys and values of earlier layers that were still there when a layer began"
+    for kept in done.kept:
+        held = {
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for layer in kept.layers for tensor in (layer.keys, layer.values)
+        }
+        assert sum(storage.nbytes() for storage in held.values()) == kept.bytes, "what is kept is no view of all keys"

@@ -1,0 +1,133 @@
+"""Tables and plots of a task: what is missing is a dash, text is text, the same result gives the same bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+from msgspec import structs
+from rich.console import Console
+
+from harness.report.stats.table import full_cache, percent_of, table
+from harness.report.task_tables import percent, print_table, write_report
+from harness.results import Cell, CellResult, Metric, Record, TaskResult
+
+METRIC = Metric("m", "match", 10.0)
+
+
+def record(name: str, score: float | None, kept: int, length: int = 100, depth: int = 0) -> Record:
+    whole = Record(name, {"length": length, "depth": depth}, ("a",), {}, 100, "00", kept=(kept, kept + 2), retention=(kept + 1) / 100)
+    return structs.replace(whole, error="logits are\nnot finite") if score is None else structs.replace(whole, scores={"m": score})
+
+
+def result(**changes: object) -> TaskResult:
+    full = tuple(structs.replace(record(str(i), 8.0, 100, depth=50 * i), kept=(100, 100), retention=1.0) for i in range(3))
+    half = (record("0", 4.0, 10), record("1", None, 10, depth=50))
+    cells = (
+        CellResult(Cell("fullkv", "full"), 3, full),
+        CellResult(Cell("snap|kv[red]", "10"), 3, half),
+        CellResult(Cell("h2o", "10"), 3, ()),
+    )
+    return replace(TaskResult("model", "task", (METRIC,), ("length", "depth"), "a <b>note</b>", cells, None), **changes)  # type: ignore[arg-type]
+
+
+def printed(of: TaskResult) -> str:
+    out = StringIO()
+    print_table(of, Console(file=out, width=300))
+    return out.getvalue()
+
+
+def test_the_table_holds_unrounded_means_over_results_only() -> None:
+    rows = table(result()).set_index("method")
+    assert rows.loc["fullkv", "score"] == 80
+    assert rows.loc["snap|kv[red]", "score"] == 40
+    assert (rows.loc["snap|kv[red]", "n"], rows.loc["snap|kv[red]", "errors"], rows.loc["snap|kv[red]", "expected"]) == (1, 1, 3)
+    assert rows.loc["snap|kv[red]", "difference"] == -40
+    assert (rows.loc["snap|kv[red]", "kept_min"], rows.loc["snap|kv[red]", "kept_max"]) == (10, 12)
+    assert pd.isna(rows.loc["h2o", "score"]) and pd.isna(rows.loc["h2o", "kept_min"])
+
+
+def test_percent_of_the_full_cache_goes_over_the_examples_that_both_have() -> None:
+    of = result()
+    full = full_cache(of.cells)
+    assert full is not None and full.cell.label == "fullkv"
+    assert percent_of(of.cells[1], full, METRIC) == 50
+
+
+def test_what_is_missing_is_a_dash_and_never_a_number() -> None:
+    line = next(line for line in printed(result()).splitlines() if line.startswith("h2o"))
+    assert set(line.split()[2:]) <= {"–", "0", "of", "3"}
+    assert "0 of 3" in line
+
+
+def test_labels_and_errors_are_text_and_never_markup(tmp_path: Path) -> None:
+    write_report(result(), tmp_path)
+    assert "snap|kv[red]" in printed(result())
+    assert "errors of snap|kv[red]-10: 1, the first in example 1: logits are not finite" in printed(result())
+    markdown = (tmp_path / "table.md").read_text()
+    assert r"snap\|kv\[red\]" in markdown and r"a \<b\>note\</b\>" in markdown
+
+
+def test_the_csv_holds_raw_numbers(tmp_path: Path) -> None:
+    write_report(result(), tmp_path)
+    frame = pd.read_csv(tmp_path / "table.csv")
+    assert frame["score"].tolist()[:2] == [80.0, 40.0]
+    assert frame["retention"].tolist()[1] == pytest.approx(0.11)
+
+
+def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
+    first, second = (write_report(result(), tmp_path / name) for name in ("a", "b"))
+    assert [path.name for path in first] == ["table.md", "table.csv", "table.tex", "summary.png", "heatmap.png"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_a_heatmap_colours_scores_on_the_fixed_scale_and_hatches_what_is_missing(tmp_path: Path) -> None:
+    write_report(result(), tmp_path / "some")
+    everything = result()
+    best = replace(everything.cells[0], records=tuple(structs.replace(r, scores={"m": 10.0}) for r in everything.cells[0].records))
+    write_report(replace(everything, cells=(best, *everything.cells[1:])), tmp_path / "best")
+    some, top = (imread(tmp_path / name / "heatmap.png")[..., :3] for name in ("some", "best"))
+    yellow = abs(top - [0.993, 0.906, 0.144]).max(-1) < 0.02  # the colour of 1 in viridis
+    assert yellow.sum() > (abs(some - [0.993, 0.906, 0.144]).max(-1) < 0.02).sum()
+
+
+def test_a_task_without_scores_has_a_table_and_no_plots(tmp_path: Path) -> None:
+    files = write_report(result(metrics=(), heatmap_axes=None), tmp_path)
+    assert [path.name for path in files] == ["table.md", "table.csv", "table.tex"]
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_says_which() -> None:
+    out = StringIO()
+    print_table(result(), Console(file=out, width=60, force_terminal=True))
+    assert "left out for want of room: " in out.getvalue()
+    assert "score" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1, "100.0"), (0.12, "12.0"), (0.0086, "0.86"), (0.0007, "0.07"), (0.00007, "0.007"), (0, "0.00")]
+)
+def test_small_shares_keep_two_digits(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
+    note = "bytes % above 100: a cache of query heads can take more room"
+    assert note not in printed(result())
+    cells = tuple(replace(cell, records=tuple(structs.replace(r, retention_bytes=2.0) for r in cell.records)) for cell in result().cells)
+    assert note in printed(result(cells=cells))
+
+
+def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) -> None:
+    """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which are the same."""
+    dark = []
+    for spread in (0.0, 2.0):
+        scores = [8.0 + spread * (-1) ** place for place in range(10)]
+        cell = CellResult(Cell("fullkv", "full"), 10, tuple(record(str(place), score, 100) for place, score in enumerate(scores)))
+        write_report(result(cells=(cell,)), tmp_path / str(spread))
+        pixels = imread(tmp_path / str(spread) / "summary.png")[..., :3]
+        dark.append(int((pixels.max(-1) < 0.4).sum()))
+    assert dark[1] > dark[0] + 50
