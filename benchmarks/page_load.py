@@ -22,8 +22,9 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from harness.report.page.write import write_page  # noqa: E402
-from harness.results import Cell, CellResult, Manifest, Metric, Record, TaskResult  # noqa: E402
+from harness.results import Cell, CellResult, Manifest, Record, TaskResult  # noqa: E402
 from harness.store.reader import Grid  # noqa: E402
+from harness.task import Metric  # noqa: E402
 
 METRIC = Metric("f1", "F1", 1.0)
 LAYERS = 32

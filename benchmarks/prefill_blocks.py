@@ -20,11 +20,12 @@ import torch  # noqa: E402
 from harness.compression import attention_weights  # noqa: E402
 from harness.compression.budget import parse_budgets  # noqa: E402
 from harness.compression.grid import make_grid  # noqa: E402
+from harness.compression.selection import Selection  # noqa: E402
 from harness.config.build import build  # noqa: E402
 from harness.engine.attention import NAME  # noqa: E402
+from harness.engine.loading import load_model  # noqa: E402
 from harness.engine.model_spec import ModelSpec  # noqa: E402
 from harness.engine.prefill import prefill  # noqa: E402
-from harness.results import Selection  # noqa: E402
 
 SIZES = (64, 16, 4, 1)
 METHODS = (
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     spec = ModelSpec(str(ROOT / "models/tiny"), None, None, "float32", "cpu", None, None, "", None, None, {})
     config = spec.config()
-    model = spec.load(config)
+    model = load_model(spec, config)
     ids = torch.randint(2, config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
     variants = make_grid([build(node) for node in METHODS], parse_budgets([64, 128]))
     plans = [variant.plan(tokens, config.num_hidden_layers) for variant in variants]

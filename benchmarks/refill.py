@@ -28,12 +28,13 @@ from harness.bench.setup import subject_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
 from harness.engine.decode import Decoding  # noqa: E402
-from harness.engine.jobs import Job  # noqa: E402
 from harness.engine.prompt import Prompt  # noqa: E402
+from harness.engine.scheduler import Job  # noqa: E402
 from harness.engine.settings import EngineSettings  # noqa: E402
-from harness.results import Cell, Example, Record  # noqa: E402
+from harness.results import Cell, Record  # noqa: E402
 from harness.run import evaluate  # noqa: E402
 from harness.run.evaluate import Evaluator  # noqa: E402
+from harness.task import Example  # noqa: E402
 from tasks.tokens import Tokens  # noqa: E402
 
 Prompts = list[dict[Cell, Record]]

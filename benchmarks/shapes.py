@@ -16,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel  # noqa:
 from harness.bench.setup import grid_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.engine.attention import install  # noqa: E402
-from harness.engine.layout import transpose_linears  # noqa: E402
+from harness.engine.loading import transpose_linears  # noqa: E402
 
 # Small enough for one thread of a CPU, large enough for matrix products to matter.
 WIDTH_512 = LlamaConfig(

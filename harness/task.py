@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
-
-from harness.results import Average, DataFile, Example, Metric, Predictions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -176,3 +175,99 @@ class Importer(Protocol):
             DataError: there is none, or one is not of this format.
         """
         ...
+
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question to one prompt.
+
+    Attributes:
+        id: unique within its task and stable between runs; resuming goes by it.
+        prompt: text, or token ids that are used as they are.
+        references: acceptable answers.
+        group: where the example stands in its task, for plots: ``{"length": 4000, "depth": 44}``.
+        details: what scoring needs beside the references, as plain JSON values.
+        tokens_before_truncation: length of the prompt before the task cut it; None where it cuts nothing.
+    """
+
+    id: str
+    prompt: str | tuple[int, ...]
+    references: tuple[str, ...] = ()
+    group: Mapping[str, float | int | str] = field(default_factory=dict)
+    details: Json = field(default_factory=dict)
+    tokens_before_truncation: int | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score of one example.
+
+    Attributes:
+        name: its key in ``Record.scores``.
+        title: what tables and plots call it.
+        maximum: the largest value it can take; scores are stored on the scale that was published.
+    """
+
+    name: str
+    title: str
+    maximum: float
+
+
+@dataclass(frozen=True)
+class Average:
+    """A mean over the headline scores of several tasks: the mean of the means of its groups.
+
+    Attributes:
+        title: what tables call it.
+        groups: task names; an average of single tasks has groups of one.
+    """
+
+    title: str
+    groups: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """What is known of one of a task's data files.
+
+    Attributes:
+        name: the file's.
+        expected: records that were published.
+        found: records that are there; None where there is no file, or none that can be read.
+        problem: what is wrong with it, in one line; None where nothing is, or where there is no file.
+    """
+
+    name: str
+    expected: int
+    found: int | None
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Texts that another program generated for one task: one file.
+
+    Attributes:
+        file: where they come from.
+        sha256: of the file.
+        task: the task's name.
+        config: changes of the task's configuration by which it has this task.
+        settings: what can change a score of these texts, as plain JSON values.
+        model: the model's name as the path has it; None where it does not say.
+        label: the method, likewise.
+        budget: the budget, likewise.
+        rows: examples without their prompt, each with its text.
+    """
+
+    file: Path
+    sha256: str
+    task: str
+    config: Json
+    settings: Json
+    model: str | None
+    label: str | None
+    budget: str | None
+    rows: tuple[tuple[Example, str], ...]

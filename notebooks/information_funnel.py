@@ -31,6 +31,7 @@ from matplotlib.figure import Figure
 
 from harness.compression.attention_weights import attention_rows, causal_attention
 from harness.engine.attention import ENGINE
+from harness.engine.loading import load_model
 from methods.pyramidkv import PyramidKV
 from tasks.needle.haystack import builtin_text
 
@@ -76,7 +77,7 @@ with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
     config = compose("config", overrides=["model=hf", f"model.path={MODEL}"])
 spec = instantiate(config.model, _convert_="all")
 model_config = spec.config()
-model, tokenizer = spec.load(model_config), spec.tokenizer()
+model, tokenizer = load_model(spec, model_config), spec.tokenizer()
 
 question = "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"
 ids = tokenizer.encode(builtin_text()[: 8 * TOKENS], verbose=False)  # with the token that begins a prompt, where there is one

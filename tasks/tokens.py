@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
-from harness.results import Example, Metric
+from harness.task import Example, Metric
 from tasks.checks import is_list, is_whole, short, whole
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from transformers import PreTrainedModel
 
 from harness.bench.subject import Subject, decoded, prefilled, random_layer
 from harness.compression.attention_weights import causal_attention
+from harness.compression.grid import Plan
+from harness.compression.selection import Selection
 from harness.engine.audit import audit
 from harness.engine.decode import Row
-from harness.engine.prefill import Plan, _PrefillEngine
-from harness.results import Selection
+from harness.engine.prefill import _PrefillEngine
 
 _STABLE = Selection("kv_head", "mean", "stable", "float32")
 

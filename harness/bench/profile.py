@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.compression.grid import Variant
-from harness.compression.scorers import ColumnReader, Order
+from harness.compression.scorers import ColumnReader
+from harness.compression.selection import Order
 from harness.engine import prefill as prefilling
 from harness.engine.cache import KVPool
 

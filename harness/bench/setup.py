@@ -12,10 +12,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from harness.bench.subject import Subject
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
+from harness.compression.selection import Selection
 from harness.config.build import build, composed
+from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec, choose_device
-from harness.engine.settings import EngineSettings, Kernels
-from harness.results import Selection
+from harness.engine.settings import EngineSettings
+from harness.kernels import Kernels
 
 
 def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
@@ -32,7 +34,7 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
 
 
 def _load(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels) -> PreTrainedModel:
-    return spec.load(deepcopy(config), kernels)  # a subject's stays as it is, for other processes
+    return load_model(spec, deepcopy(config), kernels)  # a subject's stays as it is, for other processes
 
 
 def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:

@@ -11,11 +11,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.compression.grid import Variant
 from harness.compression.method import LayerState
+from harness.compression.selection import Selection
 from harness.engine.decode import Generated, Row, decode
 from harness.engine.prefill import prefill
-from harness.engine.settings import Kernels
 from harness.errors import ConfigError
-from harness.results import Cell, Selection
+from harness.kernels import Kernels
+from harness.results import Cell
 
 _SEED = 0
 

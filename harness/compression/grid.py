@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compression.budget import FULL, Budget
-from harness.compression.method import Method
-from harness.engine.prefill import Plan
+from harness.compression.method import Method, Ranking
 from harness.errors import BudgetError, ConfigError
-from harness.names import check_name
 from harness.results import Cell
+from harness.text import check_name
 
 _LONG_PROMPT_TOKENS = 2**31
 
@@ -75,3 +74,16 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
         if variant.budget.tokens is not None:
             variant.plan(_LONG_PROMPT_TOKENS, layers=2)
     return tuple(variants)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a variant keeps of one prompt. Equal plans keep the same entries.
+
+    Attributes:
+        keep: entries per layer, the window included, at most the prompt's tokens.
+        ranking: which of the candidates survive; None when every layer keeps everything.
+    """
+
+    keep: tuple[int, ...]
+    ranking: Ranking | None

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.compression.attention_weights import WeightReader
-from harness.engine.settings import Kernels
 from harness.errors import BudgetError
+from harness.kernels import Kernels
 
 
 @dataclass(frozen=True)

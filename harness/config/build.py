@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -146,3 +148,15 @@ def task_config(name: str, *overrides: str) -> dict[str, Any]:
     values = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return cast("dict[str, Any]", values)
+
+
+def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says of the task, without ``task.``.
+
+    Raises:
+        ConfigError: a change of something else.
+    """
+    if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
+        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+    parsed = OverridesParser.create().parse_overrides(list(changes))
+    return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}

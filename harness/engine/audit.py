@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from harness.engine.decode import Generated, Row, decode
-from harness.engine.settings import Kernels
+from harness.kernels import Kernels
 from harness.results import Audit, Cell
 
 

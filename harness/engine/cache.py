@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.attention import fused_attention
-from harness.engine.settings import Kernels
+from harness.kernels import Kernels
 
 if TYPE_CHECKING:
     from harness.kernels.ragged_attention import RaggedAttention

@@ -15,7 +15,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import KVPool, LayerKV
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
-from harness.engine.settings import Kernels
+from harness.kernels import Kernels
 
 Observer = Callable[[Sequence[int], Tensor], None]
 

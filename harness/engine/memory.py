@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from harness.compression.grid import Plan
+from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.model_spec import entry_bytes
-from harness.engine.prefill import Plan
-from harness.results import Selection
 
 # More gain next to nothing, and a crash loses what is being decoded.
 _MOST_ROWS = 256

@@ -11,33 +11,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
-    PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
 
 from harness.engine import tensor_parallel
-from harness.engine.attention import install, refuse_config
-from harness.engine.decode import Row, decode
-from harness.engine.layout import transpose_linears
-from harness.engine.prefill import Plan, prefill
-from harness.engine.settings import Kernels
+from harness.engine.attention import refuse_config
 from harness.errors import ConfigError, ModelError
-from harness.names import check_name
-from harness.results import Selection
+from harness.text import check_name
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
-_SELF_CHECK_TOKENS = 24
-# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
-_SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
 
 
 @dataclass(frozen=True)
@@ -56,7 +44,7 @@ class ModelSpec:
         max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
             here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
         chat: whether prompts go into the chat template; null leaves it to the task.
-        chat_arguments: passed to the chat template.
+        chatarguments: passed to the chat template.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -72,7 +60,7 @@ class ModelSpec:
     note: str
     max_prompt_tokens: int | Mapping[str, int] | None
     chat: bool | None
-    chat_arguments: Mapping[str, Any]
+    chatarguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
@@ -108,7 +96,8 @@ class ModelSpec:
         """Whether ``path`` is a folder on this machine."""
         return Path(self.path).is_dir()
 
-    def _arguments(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
+        """What every loading call of transformers is given: the pinned revision, and that no code of a checkpoint runs."""
         return {"revision": self.revision, "trust_remote_code": False}
 
     def config(self) -> PretrainedConfig:
@@ -123,7 +112,7 @@ class ModelSpec:
         if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
             raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
         try:
-            config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self._arguments())
+            config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self.arguments())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
                 f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE"
@@ -140,7 +129,7 @@ class ModelSpec:
             ModelError: there is none.
         """
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self._arguments())
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self.arguments())
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
             raise ModelError(
                 f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens"
@@ -191,97 +180,6 @@ class ModelSpec:
             return {"weights": _folder_hash(Path(self.path)), "dtype": dtype}
         commit = getattr(config, "_commit_hash", None)
         return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
-
-    def load(self, config: PretrainedConfig, kernels: Kernels = "torch") -> PreTrainedModel:
-        """The model on its device, with the engine's attention installed and checked.
-
-        Args:
-            config: of ``config()``.
-            kernels: what will compute, and is checked; see ``EngineSettings``.
-
-        Raises:
-            ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
-            ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
-                does not come out as the stock attention does.
-        """
-        disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
-        if self.tp_plan is not None and not tensor_parallel.are_joined():
-            raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
-        model = tensor_parallel.together(lambda: self._loaded(config))
-        check_against_stock(model, self.label, kernels)
-        return model
-
-    def _loaded(self, config: PretrainedConfig) -> PreTrainedModel:
-        device, dtype = choose_device(self.device), self.torch_dtype(config)
-        placement: dict[str, Any] = {"device_map": "auto"} if self.device_map == "auto" else {}
-        if tensor_parallel.count() > 1:
-            placement = {"distributed_config": {"tp_plan": "auto"}}
-        try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.path,
-                config=config,
-                dtype=dtype,
-                attn_implementation="sdpa",
-                use_safetensors=True,
-                output_loading_info=True,
-                **placement,
-                **self._arguments(),
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
-                raise ModelError(f"model={self.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
-            raise ModelError(
-                f"model.path={self.path} cannot be loaded ({first_line(error)}): "
-                "kvgauge reads safetensors weights only and runs no code from a checkpoint"
-            ) from error
-        model: PreTrainedModel = loaded[0]
-        if missing := sorted(loaded[1]["missing_keys"]):
-            raise ModelError(
-                f"model.path={self.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete"
-            )
-        if not placement:
-            model.to(device)  # type: ignore[arg-type]
-            transpose_linears(model)
-        model.train(False)
-        return model
-
-
-def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
-    """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
-
-    Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
-
-    Raises:
-        ModelError: the logits differ by more than rounding.
-    """
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (_SELF_CHECK_TOKENS,), generator=generator).tolist()
-    with torch.inference_mode():
-        stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
-    install(model)
-    layers = model.config.num_hidden_layers
-    selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
-    done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
-    here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
-    if tensor_parallel.count() > 1 and tensor_parallel.count() * here != all_heads:
-        raise ModelError(
-            f"model={name} ({model.config.model_type}) has a tensor-parallel plan in transformers that gives each of "
-            f"{tensor_parallel.count()} processes {here} of its {all_heads} kv heads: use model.device_map=auto"
-        )
-    forced = torch.full_like(done.logits, 0.0)
-    forced[ids[-1]] = 1.0
-    rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
-    seen: list[torch.Tensor] = []
-    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
-    if not torch.isfinite(stock).all():
-        return
-    gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())
-    if not gap <= _SELF_CHECK_TOLERANCE[model.dtype]:
-        raise ModelError(
-            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} standard deviations; "
-            "its attention is not the plain one and every score would be wrong: use another family"
-        )
 
 
 def first_line(error: BaseException) -> str:

@@ -13,31 +13,18 @@ from torch.nn.attention.bias import causal_lower_right
 from transformers import PreTrainedModel
 
 from harness.compression.attention_weights import causal_attention
+from harness.compression.grid import Plan
 from harness.compression.method import LayerState, Ranking, ReadsWeights, ScoreReader
-from harness.compression.scorers import Order, kept_indices, order_of
+from harness.compression.selection import Order, Selection, kept_indices, order_of
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers, fused_attention
 from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
-from harness.engine.settings import Kernels
 from harness.engine.time_limit import TimeLimit
-from harness.results import Selection
+from harness.kernels import Kernels
 
 # The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
 _PUBLISHED_BLOCK_BYTES = 64 * 2**20
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a variant keeps of one prompt. Equal plans keep the same entries.
-
-    Attributes:
-        keep: entries per layer, the window included, at most the prompt's tokens.
-        ranking: which of the candidates survive; None when every layer keeps everything.
-    """
-
-    keep: tuple[int, ...]
-    ranking: Ranking | None
 
 
 @dataclass(frozen=True)

@@ -50,3 +50,16 @@ def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
     least = min(len(one), len(other))
     differs = np.flatnonzero(one[:least] != other[:least])
     return int(differs[0]) if len(differs) else least
+
+
+def pauses(done: int, tokens: int, chunk: int | None, held: Sequence[int]) -> tuple[int, ...]:
+    """Where the prefill of a prompt pauses before its end, ascending.
+
+    Args:
+        done: tokens that are prefilled already.
+        tokens: of the prompt.
+        chunk: tokens of a piece; None for no pieces.
+        held: lengths of its beginnings that are to be held for other prompts.
+    """
+    pieces = range(done + chunk, tokens, chunk) if chunk else ()
+    return tuple(sorted({*pieces, *(length for length in held if done < length < tokens)}))

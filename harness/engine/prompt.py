@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
-from harness.results import Example
+from harness.task import Example
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from harness.compression.grid import Variant
 from harness.engine.decode import Decoding, Generated, Row
-from harness.engine.jobs import Job
 from harness.engine.prefill import Kept
+from harness.engine.prefix import prefix_order
 from harness.engine.prompt import Prompt
 from harness.results import Audit, Cell, Record
 
@@ -144,3 +144,25 @@ class Flight:
     def remove(self, landed: Sequence[Flying]) -> None:
         """Parts that are finished leave."""
         self.flying = [flying for flying in self.flying if flying not in landed]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is still to do for one prompt.
+
+    Attributes:
+        prompt: the prompt.
+        missing: variants without a record, in the order of the grid.
+        done: records that other cells of the grid have of this prompt, by cell.
+        held: lengths of those of its beginnings that later jobs go on from, ascending.
+    """
+
+    prompt: Prompt
+    missing: tuple[Variant, ...]
+    done: Mapping[Cell, Record]
+    held: tuple[int, ...] = ()
+
+
+def by_prefix(jobs: Sequence[Job]) -> list[Job]:
+    """Jobs in the order in which what their prompts begin with is prefilled once, each with what is held for later ones."""
+    return [replace(jobs[place], held=held) for place, held in prefix_order([job.prompt.ids for job in jobs])]

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 
 from harness.errors import ConfigError
+from harness.kernels import Kernels
 from harness.kernels.probe import why_not
-
-# What computes, where the project has a kernel of its own.
-Kernels = Literal["torch", "triton"]
 
 # ``prefill_chunk=auto``: a piece of this many tokens fills any card, and its activations are small beside the weights.
 _CHUNK_TOKENS = 8192
@@ -78,19 +75,6 @@ class EngineSettings:
     def chunk_tokens(self) -> int | None:
         """Tokens of a piece; None where prompts are prefilled in one."""
         return _CHUNK_TOKENS if self.prefill_chunk == "auto" else self.prefill_chunk
-
-
-def pauses(done: int, tokens: int, chunk: int | None, held: Sequence[int]) -> tuple[int, ...]:
-    """Where the prefill of a prompt pauses before its end, ascending.
-
-    Args:
-        done: tokens that are prefilled already.
-        tokens: of the prompt.
-        chunk: tokens of a piece; None for no pieces.
-        held: lengths of its beginnings that are to be held for other prompts.
-    """
-    pieces = range(done + chunk, tokens, chunk) if chunk else ()
-    return tuple(sorted({*pieces, *(length for length in held if done < length < tokens)}))
 
 
 def _is_whole(value: object) -> bool:

@@ -24,7 +24,8 @@ from matplotlib.ticker import NullLocator
 from harness.report.colours import colour_of
 from harness.report.stats.means import MISSING
 from harness.report.stats.table import full_cache, score, table
-from harness.results import CellResult, Metric, TaskResult
+from harness.results import CellResult, TaskResult
+from harness.task import Metric
 from harness.text import plain
 
 DPI = 150

@@ -11,19 +11,20 @@ from dataclasses import replace
 from msgspec import structs
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from harness.compression.grid import Variant
+from harness.compression.grid import Plan, Variant
+from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.audit import audit, is_audited
 from harness.engine.decode import Decoding, Generated, Row
-from harness.engine.jobs import Job
 from harness.engine.memory import PrefillMemoryError, free_bytes, is_out_of_memory, reason_of, release, row_bytes, rows_that_fit
-from harness.engine.prefill import Kept, Past, Plan, Prefilled, extend, prefill
+from harness.engine.prefill import Kept, Past, Prefilled, extend, prefill
+from harness.engine.prefix import pauses
 from harness.engine.prompt import Prompt
-from harness.engine.scheduler import Flight, Flying, Group, Part
-from harness.engine.settings import EngineSettings, pauses
+from harness.engine.scheduler import Flight, Flying, Group, Job, Part
+from harness.engine.settings import EngineSettings
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit
 from harness.errors import BudgetError, EngineError, KvgaugeError
-from harness.results import Cell, Record, Selection
+from harness.results import Cell, Record
 from harness.task import Task
 
 # Smaller pieces of a prompt save next to nothing.

@@ -11,6 +11,7 @@ from rich.console import Console
 from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
+from harness.engine.loading import load_model
 from harness.engine.memory import held_at_most, reset_peak
 from harness.engine.model_spec import choose_device
 from harness.report.stats.table import cell_summary
@@ -212,7 +213,7 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
 
 def _load(run: Run) -> PreTrainedModel:
     spec = run.reader.spec
-    return spec.load(run.reader.config, run.engine.kernels_on(choose_device(spec.device)))
+    return load_model(spec, run.reader.config, run.engine.kernels_on(choose_device(spec.device)))
 
 
 def _evaluator(run: Run, model: PreTrainedModel, tell: Callable[[str], None]) -> Evaluator:

@@ -14,6 +14,7 @@ from rich.console import Console
 from harness.cli.commands.report import write_overview
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import make_grid
+from harness.compression.selection import Selection
 from harness.config.build import build, build_task
 from harness.config.catalog import RUN_GROUPS, SETTINGS
 from harness.engine import tensor_parallel
@@ -22,7 +23,7 @@ from harness.errors import ConfigError, StoreError
 from harness.report.suite_tables import print_suite, write_suite_report
 from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
-from harness.results import Selection, SuiteResult
+from harness.results import SuiteResult
 from harness.run.execute import Counts, execute, follow, has_more, result
 from harness.run.prepare import Prepared, Run, prepare, read_model
 from harness.run.preview import print_preview

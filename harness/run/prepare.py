@@ -11,20 +11,22 @@ from typing import Any
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from harness.compression.grid import Variant
+from harness.compression.selection import Selection
 from harness.config.method_path import source_of
-from harness.engine.jobs import Job, by_prefix
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
+from harness.engine.scheduler import Job, by_prefix
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
-from harness.names import check_model_name, check_name
-from harness.results import Cell, Manifest, Record, Selection
-from harness.run.provenance import fingerprint, provenance
-from harness.store.cells import cell_folder, check_manifest, check_sibling, read_manifest
+from harness.results import Cell, Manifest, Record
+from harness.run.provenance import provenance
+from harness.store.cells import cell_folder
+from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
+from harness.text import check_model_name, check_name
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -42,11 +39,6 @@ def provenance(device: str) -> dict[str, Any]:
         "processes": tensor_parallel.count(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Hash of a cell's settings, whatever the order of their keys."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @cache

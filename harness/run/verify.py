@@ -16,21 +16,22 @@ from typing import Any
 
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
+from harness.compression.selection import Selection
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
-from harness.engine.jobs import Job
+from harness.engine.scheduler import Job
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, StoreError
 from harness.report.stats.table import cell_summary
-from harness.results import Cell, CellResult, Manifest, Metric, Record, Selection
+from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.evaluate import Evaluator
 from harness.run.prepare import Prepared, Reader, Run, prepare
-from harness.run.provenance import fingerprint
-from harness.store.cells import difference, read_scores
+from harness.store.cells import read_scores
+from harness.store.manifest import difference, fingerprint
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task, rescored
 from harness.store.shards import Shard
-from harness.task import Task, published_examples
+from harness.task import Metric, Task, published_examples
 
 _SELECTION = Selection("query_head", "mean", "stable", "float32")  # of a cell that keeps everything, and selects nothing
 _CLOSE = 1e-9

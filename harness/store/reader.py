@@ -10,10 +10,12 @@ from typing import Any
 from harness.compression.budget import parse_budget
 from harness.config.build import recorded_tasks
 from harness.errors import StoreError
-from harness.results import Cell, CellResult, Manifest, Metric, Record, SuiteResult, TaskResult
-from harness.store.cells import check_sibling, is_whole, read_manifest
+from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
+from harness.store.cells import is_whole
+from harness.store.manifest import check_sibling, read_manifest
 from harness.store.records import read_records
 from harness.store.rescoring import other_scoring
+from harness.task import Metric
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from msgspec import structs
 
 from harness.config.build import recorded_tasks
 from harness.errors import ConfigError, StoreError
-from harness.results import Example, Manifest, Record
-from harness.run.provenance import fingerprint
-from harness.task import Rescorable, Task
+from harness.results import Manifest, Record
+from harness.store.manifest import fingerprint
+from harness.task import Example, Rescorable, Task
 
 
 def recorded_task(manifest: Manifest, folder: Path) -> Task:

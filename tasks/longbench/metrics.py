@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import ConfigError, DataError
-from harness.results import Metric
+from harness.task import Metric
 from tasks.checks import short
 from tasks.scores.rouge_l import rouge_l, rouge_score_f
 from tasks.scores.text import (

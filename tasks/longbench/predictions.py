@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-from harness.results import Example
+from harness.task import Example
 from tasks.checks import is_whole, short
 from tasks.longbench.data import RECORDS, RECORDS_E, is_text
 from tasks.longbench.files import MAX_FILE_BYTES
@@ -39,7 +39,7 @@ _REMEDY = "give the file as the program wrote it"
 
 @dataclass(frozen=True)
 class Imported:
-    """One file of predictions; the attributes are those of ``harness.results.Predictions``."""
+    """One file of predictions; the attributes are those of ``harness.task.Predictions``."""
 
     file: Path
     sha256: str

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
-from harness.results import Average, DataFile, Predictions
+from harness.task import Average, DataFile, Predictions
 from tasks.checks import is_list, short, whole
 from tasks.longbench.data import RECORDS, RECORDS_E, survey
 from tasks.longbench.files import REMEDY, cached, fetch

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, overload
 
 from harness.errors import ConfigError
-from harness.results import Example, Metric
+from harness.task import Example, Metric
 from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.files import locate
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from rouge_score import rouge_scorer
 
 from harness.errors import ConfigError
-from harness.results import Example, Metric
+from harness.task import Example, Metric
 from tasks.checks import is_list, is_whole, short, whole
 from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.grid import expand_depths, expand_lengths

@@ -12,11 +12,12 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from harness.compression.budget import parse_budget
+from harness.compression.grid import Plan
 from harness.compression.method import Method
+from harness.compression.selection import Selection
 from harness.engine.attention import install
 from harness.engine.decode import Generated, Row, decode
-from harness.engine.prefill import Kept, Plan, prefill
-from harness.results import Selection
+from harness.engine.prefill import Kept, prefill
 from methods.fullkv import FullKV
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV

@@ -21,11 +21,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from harness.compression.method import LayerState, Method, Ranking
-from harness.compression.scorers import kept_indices, order_of
+from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.catalog import choices
 from harness.config.method_path import import_from, method_folders, search_path_words
 from harness.errors import BudgetError
-from harness.results import Selection
 
 CONF = Path(__file__).parents[2] / "conf"
 OUTSIDE = method_folders(filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))

@@ -17,13 +17,14 @@ from harness.cli.commands.report import rebuild
 from harness.compression.budget import FULL, parse_budget
 from harness.config.build import build, build_task, task_config
 from harness.errors import ConfigError
-from harness.names import check_model_name, check_name
 from harness.report.stats.table import cell_summary
-from harness.results import Cell, CellResult, Manifest, Predictions, Record
-from harness.run.provenance import fingerprint, provenance
+from harness.results import Cell, CellResult, Manifest, Record
+from harness.run.provenance import provenance
 from harness.store.cells import CellWriter, cell_folder
+from harness.store.manifest import fingerprint
 from harness.store.records import read_records
-from harness.task import Importer, Task, published_examples
+from harness.task import Importer, Predictions, Task, published_examples
+from harness.text import check_model_name, check_name
 
 HELP = "Read predictions of other programs into results, scored as ours are."
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from rich.console import Console
 
 from harness.cli.commands.report import rebuild
+from harness.config.build import parse_settings
 from harness.errors import ConfigError
 from harness.report.stats.table import cell_summary
 from harness.store.cells import CellWriter, replace_manifests
@@ -57,18 +56,6 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             changed += len(different)
     rebuild(arguments.path, arguments.path / "report", console)
     console.print(f"scored {total} records again: {changed} changed")
-
-
-def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
-    """What ``--set`` says of the task, without ``task.``.
-
-    Raises:
-        ConfigError: a change of something else.
-    """
-    if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
-        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
-    parsed = OverridesParser.create().parse_overrides(list(changes))
-    return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}
 
 
 def _change(path: Path, values: Mapping[str, Any]) -> None:

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.results import Cell
-from harness.store.cells import read_manifest, scores_lack
+from harness.store.cells import scores_lack
 from harness.store.locks import at_work
+from harness.store.manifest import read_manifest
 from harness.store.reader import cell_folders
 from harness.store.records import read_records
 from harness.store.run_log import RunLine, read_runs

@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.cli.commands.score import parse_settings
 from harness.compression.grid import Variant
-from harness.config.build import build, composed
+from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
 from harness.config.method_path import import_from, method_folders
+from harness.engine.loading import load_model
 from harness.engine.model_spec import choose_device
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
@@ -103,7 +103,7 @@ def _with_model(
         KvgaugeError: it is not there.
     """
     reader, engine = _reader(grid, words)
-    model = reader.spec.load(reader.config, engine.kernels_on(choose_device(reader.spec.device))) if sample else None
+    model = load_model(reader.spec, reader.config, engine.kernels_on(choose_device(reader.spec.device))) if sample else None
     for prepared in prepared_again(grid, variants, reader, engine, asked):
         with_data(grid, prepared, verdicts)
         if model is not None:

@@ -15,7 +15,8 @@ import pandas as pd
 from harness.report.stats import bootstrap
 from harness.report.stats.bootstrap import TaskDraws
 from harness.report.stats.means import MISSING, mean, part_mean, score_mean
-from harness.results import CellResult, Metric, TaskResult
+from harness.results import CellResult, TaskResult
+from harness.task import Metric
 
 _SCORES = (
     "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high", "percent_of_full",

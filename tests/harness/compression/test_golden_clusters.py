@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.compression.grid import Plan
 from harness.compression.method import LayerState, Method
-from harness.compression.scorers import group_heads, order_of
+from harness.compression.selection import Selection, group_heads, order_of
 from harness.engine.attention import ENGINE
-from harness.engine.prefill import Kept, Plan, prefill
+from harness.engine.prefill import Kept, prefill
 from harness.errors import BudgetError
-from harness.results import Selection
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
 from methods.snapkv import SnapKV

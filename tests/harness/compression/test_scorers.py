@@ -13,21 +13,9 @@ from torch.nn import functional
 
 from harness.compression.attention_weights import attention_rows, causal_attention
 from harness.compression.method import LayerState, Ranking
-from harness.compression.scorers import (
-    ColumnSums,
-    FirstTokens,
-    Order,
-    SinksThenRecent,
-    WindowAttention,
-    column_sums,
-    group_heads,
-    kept_indices,
-    order_of,
-    pool,
-    window_attention,
-)
+from harness.compression.scorers import ColumnSums, FirstTokens, SinksThenRecent, WindowAttention, column_sums, pool, window_attention
+from harness.compression.selection import Order, Selection, group_heads, kept_indices, order_of
 from harness.errors import ConfigError
-from harness.results import Selection
 from tests.harness.tiny import STABLE, selections
 
 REPEATABLE = settings(deadline=None, derandomize=True, database=None, max_examples=80)

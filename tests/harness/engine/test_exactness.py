@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from harness.compression.selection import Selection
 from harness.engine.decode import Decoding, Row, decode
 from harness.engine.prefill import prefill
-from harness.results import Selection
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
 
 

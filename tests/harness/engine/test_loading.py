@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.engine.layout import transpose_linears
+from harness.engine.loading import transpose_linears
 from tests.harness.tiny import prompt_of, tiny
 
 

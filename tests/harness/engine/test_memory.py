@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.compression import attention_weights
+from harness.compression.selection import Selection
 from harness.engine import prefill as prefill_module
 from harness.engine.prefill import prefill
-from harness.results import Selection
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
 
 METHODS = methods()

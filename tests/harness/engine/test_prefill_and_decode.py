@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from harness.compression.grid import Plan
+from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
 from harness.engine.cache import KVPool, LayerKV
 from harness.engine.decode import Decoding, Generated, Row, decode
-from harness.engine.prefill import Kept, Plan, extend, prefill
-from harness.engine.settings import Kernels
+from harness.engine.prefill import Kept, extend, prefill
 from harness.errors import ModelError
-from harness.results import Selection
+from harness.kernels import Kernels
 from tests.conftest import needs_triton
 from tests.harness.tiny import HEADS, NAME, STABLE, VOCABULARY, Cell, cells, decode_together, edges, methods, prompt_of, selections, tiny
 

@@ -12,11 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.compression.selection import Selection
 from harness.engine import prefix
 from harness.engine.decode import Row, decode
 from harness.engine.prefill import Prefilled, extend, prefill
-from harness.engine.settings import pauses
-from harness.results import Selection
+from harness.engine.prefix import pauses
 from tests.conftest import Command
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, selections, tiny
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.engine.prompt import END_CHARACTERS, encode_prompts
-from harness.results import Example
+from harness.task import Example
 
 
 class Characters:

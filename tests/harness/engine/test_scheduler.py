@@ -17,15 +17,17 @@ import torch
 
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
+from harness.compression.selection import Selection
 from harness.engine.decode import Decoding, Row
-from harness.engine.jobs import Job
 from harness.engine.prefill import prefill
 from harness.engine.prompt import Prompt
+from harness.engine.scheduler import Job
 from harness.engine.settings import EngineSettings
 from harness.errors import EngineError
-from harness.results import Cell, Example, Record, Selection
+from harness.results import Cell, Record
 from harness.run import evaluate
 from harness.run.evaluate import Evaluator
+from harness.task import Example
 from tasks.tokens import Tokens
 from tests.conftest import Command
 from tests.harness.engine.test_tensor_parallel import shared

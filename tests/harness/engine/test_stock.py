@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from harness.compression.grid import Plan
 from harness.engine.attention import ENGINE, attention, refuse_config
 from harness.engine.decode import Row, decode
+from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
-from harness.engine.prefill import Plan, prefill
+from harness.engine.prefill import prefill
 from harness.errors import ModelError
 from tests.harness.tiny import NAME, STABLE, VOCABULARY, Cell, config, decode_together, methods, prompt_of
 
@@ -47,7 +49,7 @@ def spec_of(folder: Path, dtype: str = "float32") -> ModelSpec:
 
 def load(folder: Path) -> PreTrainedModel:
     spec = spec_of(folder)
-    return spec.load(spec.config())
+    return load_model(spec, spec.config())
 
 
 def stock_tokens(model: PreTrainedModel, prompt: tuple[int, ...], **options: Any) -> list[int]:
@@ -106,7 +108,7 @@ def test_stop_tokens_and_least_lengths_equal_those_of_generate(least: int, tmp_p
 def test_model_comes_in_the_dtype_that_was_asked_for_and_passes_its_own_check(dtype: str, tmp_path: Path) -> None:
     save(config_of("llama", dtype="bfloat16"), tmp_path)
     spec = spec_of(tmp_path, dtype)
-    model = spec.load(spec.config())
+    model = load_model(spec, spec.config())
     assert model.dtype == (torch.float16 if dtype == "float16" else torch.bfloat16)
     assert not model.training
 

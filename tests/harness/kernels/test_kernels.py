@@ -17,18 +17,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from harness.bench.kernels import LEAST_TOKENS, column_sums_cost
+from harness.compression.grid import Plan
 from harness.compression.method import LayerState
-from harness.compression.scorers import ColumnSums, column_sums, kept_indices, order_of
+from harness.compression.scorers import ColumnSums, column_sums
+from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
 from harness.engine.cache import KVPool, LayerKV
 from harness.engine.decode import Row, decode
-from harness.engine.prefill import Plan, prefill
-from harness.engine.settings import EngineSettings, Kernels
+from harness.engine.prefill import prefill
+from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
-from harness.kernels import probe
-from harness.results import Selection
+from harness.kernels import Kernels, probe
 from tests.conftest import ROOT, needs_triton
 from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
 

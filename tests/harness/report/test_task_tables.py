@@ -14,7 +14,8 @@ from rich.console import Console
 
 from harness.report.stats.table import full_cache, percent_of, table
 from harness.report.task_tables import percent, print_table, write_report
-from harness.results import Cell, CellResult, Metric, Record, TaskResult
+from harness.results import Cell, CellResult, Record, TaskResult
+from harness.task import Metric
 
 METRIC = Metric("m", "match", 10.0)
 

@@ -20,11 +20,13 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from harness.compression.grid import Plan
 from harness.compression.method import Method
+from harness.compression.selection import Selection
 from harness.engine.decode import Row, decode
+from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
-from harness.engine.prefill import Plan, prefill
-from harness.results import Selection
+from harness.engine.prefill import prefill
 from methods.fullkv import FullKV
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
@@ -173,7 +175,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Run, st
             folder = folders[name]
             drawn(name).save_pretrained(folder)
         spec = ModelSpec(str(folder), name, None, "float32", "cpu", None, None, "", None, None, {})
-        return spec.load(spec.config())
+        return load_model(spec, spec.config())
 
     @lru_cache
     def together(which: str, name: str, granularity: str, group: str, ties: str) -> dict[str, Outcome]:

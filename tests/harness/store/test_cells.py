@@ -19,9 +19,10 @@ from msgspec import structs
 
 from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
-from harness.store.cells import CellWriter, is_whole, read_manifest
+from harness.store.cells import CellWriter, is_whole
 from harness.store.files import write_atomically
 from harness.store.locks import Claim
+from harness.store.manifest import read_manifest
 from harness.store.records import MAX_RECORD_BYTES, read_records
 from harness.store.shards import Worker
 

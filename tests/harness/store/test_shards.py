@@ -14,7 +14,8 @@ import pytest
 from harness.engine.model_spec import ModelSpec
 from harness.errors import ConfigError
 from harness.launchers import expand
-from harness.store.cells import CellWriter, read_manifest
+from harness.store.cells import CellWriter
+from harness.store.manifest import read_manifest
 from harness.store.shards import Shard
 from tests.conftest import Command, Finished
 from tests.harness.run.test_execute import cells, outcome, records

@@ -15,8 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from harness.engine.prompt import encode_prompts
 from harness.errors import ConfigError, DataError, KvgaugeError
-from harness.results import Example
-from harness.task import Task
+from harness.task import Example, Task
 from tasks.longbench.data import RECORDS, RECORDS_E
 from tasks.longbench.metrics import METRIC_OF
 from tasks.longbench.protocols import PROTOCOLS

@@ -21,8 +21,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from harness.errors import ConfigError, DataError, KvgaugeError
-from harness.results import Example
-from harness.task import Task
+from harness.task import Example, Task
 from tasks.needle.context import haystack_tokens, insertion_point
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.haystack import builtin_text

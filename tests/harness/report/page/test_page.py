@@ -16,8 +16,9 @@ from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 from harness.report.page import examples
 from harness.report.page.examples import BLOCK, blocks, index, left_out, visible
 from harness.report.page.write import write_page
-from harness.results import Cell, CellResult, Manifest, Metric, Record, TaskResult
+from harness.results import Cell, CellResult, Manifest, Record, TaskResult
 from harness.store.reader import Grid
+from harness.task import Metric
 from tests.conftest import Command
 
 METRIC = Metric("f1", "F1", 1.0)

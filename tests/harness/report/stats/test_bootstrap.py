@@ -12,7 +12,8 @@ from msgspec import structs
 
 from harness.report.stats import bootstrap
 from harness.report.stats.bootstrap import TaskDraws, average, summarize
-from harness.results import Cell, CellResult, Metric, Record, TaskResult
+from harness.results import Cell, CellResult, Record, TaskResult
+from harness.task import Metric
 
 FULL, OTHER = Cell("fullkv", "full"), Cell("snapkv", "64")
 

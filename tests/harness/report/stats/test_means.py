@@ -14,7 +14,8 @@ from harness.report.stats.bootstrap import TaskDraws, summarize
 from harness.report.stats.means import mean, part_mean, score_mean
 from harness.report.stats.table import score
 from harness.report.task_tables import print_table
-from harness.results import Cell, CellResult, Metric, Record, TaskResult
+from harness.results import Cell, CellResult, Record, TaskResult
+from harness.task import Metric
 
 CELL = Cell("snapkv", "64")
 METRIC = Metric("m", "m", 1.0)

@@ -1,0 +1,140 @@
+"""Loading a model onto its device, and the check against its own stock attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from harness.compression.grid import Plan
+from harness.compression.selection import Selection
+from harness.engine import tensor_parallel
+from harness.engine.attention import install
+from harness.engine.decode import Row, decode
+from harness.engine.model_spec import ModelSpec, choose_device, first_line, kv_heads
+from harness.engine.prefill import prefill
+from harness.errors import ConfigError, ModelError
+from harness.kernels import Kernels
+
+_SELF_CHECK_TOKENS = 24
+
+
+# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
+_SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
+
+
+def load_model(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels = "torch") -> PreTrainedModel:
+    """The model on its device, with the engine's attention installed and checked.
+
+    Args:
+        spec: the model.
+        config: of ``spec.config()``.
+        kernels: what will compute, and is checked; see ``EngineSettings``.
+
+    Raises:
+        ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
+        ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
+            does not come out as the stock attention does.
+    """
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
+    if spec.tp_plan is not None and not tensor_parallel.are_joined():
+        raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
+    model = tensor_parallel.together(lambda: _loaded(spec, config))
+    check_against_stock(model, spec.label, kernels)
+    return model
+
+
+def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
+    device, dtype = choose_device(spec.device), spec.torch_dtype(config)
+    placement: dict[str, Any] = {"device_map": "auto"} if spec.device_map == "auto" else {}
+    if tensor_parallel.count() > 1:
+        placement = {"distributed_config": {"tp_plan": "auto"}}
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            config=config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+            **placement,
+            **spec.arguments(),
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
+            raise ModelError(f"model={spec.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
+        raise ModelError(
+            f"model.path={spec.path} cannot be loaded ({first_line(error)}): "
+            "kvgauge reads safetensors weights only and runs no code from a checkpoint"
+        ) from error
+    model: PreTrainedModel = loaded[0]
+    if missing := sorted(loaded[1]["missing_keys"]):
+        raise ModelError(
+            f"model.path={spec.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete"
+        )
+    if not placement:
+        model.to(device)  # type: ignore[arg-type]
+        transpose_linears(model)
+    model.train(False)
+    return model
+
+
+def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
+    """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
+
+    Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
+
+    Raises:
+        ModelError: the logits differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(model.config.vocab_size, (_SELF_CHECK_TOKENS,), generator=generator).tolist()
+    with torch.inference_mode():
+        stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
+    install(model)
+    layers = model.config.num_hidden_layers
+    selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
+    done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
+    if tensor_parallel.count() > 1 and tensor_parallel.count() * here != all_heads:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}) has a tensor-parallel plan in transformers that gives each of "
+            f"{tensor_parallel.count()} processes {here} of its {all_heads} kv heads: use model.device_map=auto"
+        )
+    forced = torch.full_like(done.logits, 0.0)
+    forced[ids[-1]] = 1.0
+    rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
+    seen: list[torch.Tensor] = []
+    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
+    if not torch.isfinite(stock).all():
+        return
+    gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())
+    if not gap <= _SELF_CHECK_TOLERANCE[model.dtype]:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} standard deviations; "
+            "its attention is not the plain one and every score would be wrong: use another family"
+        )
+
+
+def transpose_linears(model: PreTrainedModel) -> None:
+    """Let the float32 weights of linear layers on a CPU lie input by input. What they are, and what calls them, stays as it is.
+
+    A decoding step multiplies a row per variant and prompt, some tens of them: BLAS is faster where it need not transpose the weights
+    (``benchmarks/thin_products.py``). Products of whole prompts take as long either way, to the same bits. A head that is tied to the
+    embeddings stays: these are read token by token.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
+            weight = module.weight
+            if weight.device.type == "cpu" and weight.dtype == torch.float32:
+                weight.data = weight.data.t().contiguous().t()

@@ -1,0 +1,121 @@
+"""Weights & Biases: runs of a results folder's cells; the only importer of wandb."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.errors import ConfigError
+from harness.report.plots import curves
+from harness.report.stats.table import table
+from harness.report.suite_tables import curve_of
+from harness.results import Cell, CellResult, Manifest, TaskResult
+from harness.store.run_log import RunLine
+from harness.task import Metric
+
+
+@dataclass(frozen=True)
+class Wandb:
+    """``tracker=wandb``: one W&B run per cell, grouped by model and task, under an id that the cell's settings give.
+
+    Attributes:
+        project: W&B project.
+        entity: W&B team or user; None for the account's default.
+        mode: ``online``, ``offline`` or ``disabled``.
+        dir: folder for W&B's files.
+
+    Raises:
+        ConfigError: an unknown mode.
+    """
+
+    project: str
+    entity: str | None
+    mode: Literal["online", "offline", "disabled"]
+    dir: str
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("online", "offline", "disabled"):
+            raise ConfigError(f"tracker.mode={self.mode} is unknown: use online, offline or disabled")
+
+    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
+        import wandb
+
+        raw = table(result)
+        rows = raw.to_dict("records")
+        try:
+            Path(self.dir).mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory() as folder:
+                images = [*plots, *_curves(result, raw, Path(folder))]
+                for cell, row in zip(result.cells, rows, strict=True):
+                    self._log_cell(cell, {**row, **_cost(cell.cell, runs)}, result, manifests[cell.cell], images)
+        except wandb.Error as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise ConfigError(
+                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in, then kvgauge wandb"
+            ) from error
+
+    def _log_cell(
+        self, cell: CellResult, row: Mapping[Hashable, Any], result: TaskResult, manifest: Manifest, images: Sequence[Path]
+    ) -> None:
+        import wandb
+
+        settings = json.dumps(manifest.settings, sort_keys=True)
+        named = {"model": result.model, "task": result.task, "method": cell.cell.label, "budget": cell.cell.budget}
+        with wandb.init(
+            project=self.project,
+            entity=self.entity,
+            mode=self.mode,
+            dir=self.dir,
+            group=f"{result.model}/{result.task}",
+            name=cell.cell.name,
+            # W&B takes letters, digits, '-' and '_' in an id.
+            id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
+            resume="allow",
+            config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
+            tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
+            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for others: addresses of
+            # remotes, arguments, output.
+            settings=wandb.Settings(console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
+        ) as run:
+            examples = wandb.Table(dataframe=_examples(cell, result.metrics))
+            run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
+            run.summary.update({str(name): value for name, value in row.items() if not pd.isna(value)})
+
+
+def _cost(cell: Cell, runs: Sequence[RunLine]) -> dict[Hashable, Any]:
+    """What the processes that wrote a cell took, for all cells that they wrote together."""
+    ended = [run for run in runs if cell.name in run.cells and run.seconds]
+    if not ended:
+        return {}
+    largest = max(ended, key=lambda run: run.peak_bytes)
+    tokens = sum(run.prefilled_tokens + run.generated_tokens for run in ended)
+    seconds = sum(run.seconds for run in ended)
+    return {"peak_bytes": largest.peak_bytes, "peak_of": largest.peak_of, "tokens_per_second": tokens / seconds}
+
+
+def _curves(result: TaskResult, raw: pd.DataFrame, folder: Path) -> list[Path]:
+    """Scores by budget and by retention, as images; none where there is no score."""
+    if not result.metrics or raw["score"].isna().all():
+        return []
+    title = f"{result.metrics[0].title} (0-100)"
+    paths = []
+    for name, across in (("by_budget", "budget (KV entries per head and layer)"), ("by_retention", "KV entries kept, % of the prompt")):
+        lines = [curve_of(str(label), part, name == "by_retention") for label, part in raw.groupby("method", sort=False)]
+        paths.append(folder / f"{name}.png")
+        curves(lines, f"{result.task} on {result.model}", across, title, paths[-1])
+    return paths
+
+
+def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """What each example is, what the cell made of it, and what that scored."""
+    groups = dict.fromkeys(key for record in cell.records for key in record.group)
+    columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
+    rows = [{**record.to_json(), "references": list(record.references), **record.group, **record.scores} for record in cell.records]
+    return pd.DataFrame(rows).reindex(columns=columns)
