@@ -44,7 +44,7 @@ class ModelSpec:
         max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
             here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
         chat: whether prompts go into the chat template; null leaves it to the task.
-        chatarguments: passed to the chat template.
+        chat_arguments: passed to the chat template.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -60,7 +60,7 @@ class ModelSpec:
     note: str
     max_prompt_tokens: int | Mapping[str, int] | None
     chat: bool | None
-    chatarguments: Mapping[str, Any]
+    chat_arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
         if not isinstance(self.path, str) or not self.path:
