@@ -29,7 +29,7 @@ _UNSUPPORTED_KEYWORDS = {
 }
 
 
-class LayerEngine(Protocol):
+class LayerAttention(Protocol):
     """What a forward call carries to the attention function."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
@@ -52,7 +52,7 @@ def attention(
     Raises:
         ModelError: the call asks for something the engine does not do, or came without an engine.
     """
-    engine: LayerEngine | None = keywords.get(ENGINE)
+    engine: LayerAttention | None = keywords.get(ENGINE)
     family = type(module).__name__
     if engine is None:
         raise ModelError(f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation")

@@ -25,7 +25,7 @@ from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
 from harness.results import SuiteResult
 from harness.run.execute import Counts, execute, follow, has_more, result
-from harness.run.prepare import Prepared, Run, prepare, read_model
+from harness.run.prepare import Prepared, Run, prepare, read_checkpoint
 from harness.run.preview import print_preview
 from harness.run.signals import Relay, Stop
 from harness.store.reader import read_grids, suites
@@ -162,20 +162,20 @@ def _runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
     methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
     variants = make_grid(methods, parse_budgets(values["budget"]))
     tasks, suite = build_task(config.task)
-    reader = read_model(build(config.model), any(task.needs_tokenizer for task in tasks))
+    checkpoint = read_checkpoint(build(config.model), any(task.needs_tokenizer for task in tasks))
     engine, shard = EngineSettings(**values["engine"]), Shard(values["shard"], values["shards"])
     if engine.time_limit_seconds is not None and tensor_parallel.count() > 1:
         raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
     runs = [
         Run(
-            reader=reader,
+            checkpoint=checkpoint,
             variants=variants,
             task=task,
             task_config=values["task"],
             selection=Selection(**values["selection"]),
             results=Path(values["results_dir"]).expanduser(),
             limit=values["limit"],
-            engine=engine,
+            engine_settings=engine,
             shard=shard,
             retry_errors=values["retry_errors"],
         )
