@@ -23,6 +23,7 @@ from harness.config.catalog import ROOT, SETTINGS
 from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
+from harness.launchers.hydra_plugin import register
 from harness.text import plain
 
 _INTERRUPTED = 130
@@ -44,6 +45,7 @@ def main() -> None:
             if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
                 sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
             sys.argv[1:] = search_path_words(sys.argv[1:])
+            register()
             _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt) as error:
         _report(error)
