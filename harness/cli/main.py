@@ -22,6 +22,7 @@ from harness.cli.commands import command_line
 from harness.config.catalog import ROOT, SETTINGS
 from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
+from harness.config.names import importable
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
 from harness.text import plain
@@ -38,6 +39,7 @@ def main() -> None:
     refuse_environment()
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
+    OmegaConf.register_new_resolver("importable", importable, replace=True)
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.config.method_path import source_of
+from harness.config.names import recorded
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.scheduler import Job, by_prefix
@@ -216,7 +217,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
-        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs, **source_of(type(method))},
+        "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
     settings = json.loads(json.dumps(settings))
