@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.engine.decode import Generated, Row, decode
 from harness.kernels import Kernels
 from harness.results import Audit, Cell
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def is_audited(example_id: str, cell: Cell, share: float) -> bool:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
-from transformers import PreTrainedModel
 
 from harness.compression.attention_weights import causal_attention
 from harness.compression.grid import Plan
@@ -22,6 +20,9 @@ from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.time_limit import TimeLimit
 from harness.kernels import Kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
 _PUBLISHED_BLOCK_BYTES = 64 * 2**20
@@ -189,6 +190,8 @@ class _PrefillEngine:
             block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
             return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
         rows, tokens = queries.shape[1], keys.shape[1]
+        from torch.nn.attention.bias import causal_lower_right  # here, as it brings the compiler
+
         options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
         copies = queries.shape[0] // keys.shape[0]
         if copies > 1 and keys.dtype.itemsize > 2:

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from msgspec import structs
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from harness.compression.grid import Plan, Variant
 from harness.compression.selection import Selection
@@ -26,6 +26,9 @@ from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit
 from harness.errors import BudgetError, EngineError, KvgaugeError
 from harness.results import Cell, Record
 from harness.task import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Smaller pieces of a prompt save next to nothing.
 _LEAST_CHUNK_TOKENS = 64

@@ -6,9 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
@@ -28,6 +26,9 @@ from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
 from harness.text import check_model_name, check_name
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
