@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -125,6 +126,7 @@ def _runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
     engine, shard = EngineSettings(**values["engine"]), Shard(values["shard"], values["shards"])
     if engine.time_limit_seconds is not None and tensor_parallel.count() > 1:
         raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
+    gc.enable()  # all that is large is imported; see the command line
     runs = [
         Run(
             reader=reader,
