@@ -37,7 +37,12 @@ def results(kvgauge: Command, tmp_path: Path) -> Path:
     """A task with a heatmap, and two of a suite: of Chinese answers and of code."""
     folder = tmp_path / "results"
     grid = ["method=snapkv", "budget=32", "limit=1", f"results_dir={folder}"]
-    suite = ["task=longbench", f"task.data={ROOT / 'tests/fixtures/longbench'}", "task.datasets=[multifieldqa_zh,lcc]", "task.max_prompt_tokens=100"]
+    suite = [
+        "task=longbench",
+        f"task.data={ROOT / 'tests/fixtures/longbench'}",
+        "task.datasets=[multifieldqa_zh,lcc]",
+        "task.max_prompt_tokens=100",
+    ]
     for task in (["task.lengths=[300]", "task.depths=[50]"], suite):
         done = kvgauge(*grid, *task)
         assert done.code == 0, done.err
