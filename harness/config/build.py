@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from harness.config.catalog import ROOT
+from harness.config.names import importable
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
@@ -34,7 +35,7 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
         KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
     """
     try:
-        return instantiate(node, _convert_="all")
+        return instantiate(node, _target_=importable(str(node.get("_target_"))), _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, Stopped):  # a signal that came meanwhile

@@ -8,14 +8,16 @@ prefill or a decode step). No model class is patched, no cache class is subclass
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 NAME = "kvgauge"
 ENGINE = "kvgauge_engine"
@@ -94,6 +96,8 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         ModelError: the model does not use transformers' attention interface.
     """
+    from transformers import AttentionInterface  # brings the whole of modeling: not where a configuration is read
+
     AttentionInterface.register(NAME, attention)
     try:
         model.set_attn_implementation(NAME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from harness.engine.decode import Generated, Limits, Row
 from harness.engine.engine import Engine
 from harness.results import Audit, Cell
+
+if TYPE_CHECKING:
+    pass
 
 
 def is_audited(example_id: str, cell: Cell, share: float) -> bool:

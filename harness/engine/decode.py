@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
@@ -16,6 +16,9 @@ from harness.engine.cache import KVPool, LayerKV
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
 from harness.kernels import Kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Observer = Callable[[Sequence[int], Tensor], None]
 

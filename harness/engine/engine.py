@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
 
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
@@ -16,6 +16,9 @@ from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefill_attention import Past
 from harness.kernels import Kernels
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
@@ -18,6 +18,9 @@ from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.kernels import Kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from harness.compression.attention_weights import causal_attention
 from harness.compression.grid import Plan
@@ -150,6 +149,8 @@ class PrefillAttention:
             block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
             return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
         rows, tokens = queries.shape[1], keys.shape[1]
+        from torch.nn.attention.bias import causal_lower_right  # here, as it brings the compiler
+
         options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
         copies = queries.shape[0] // keys.shape[0]
         if copies > 1 and keys.dtype.itemsize > 2:

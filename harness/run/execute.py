@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -22,6 +22,9 @@ from harness.run.signals import Relay, Stop
 from harness.store.cells import CellWriter, count_lines
 from harness.store.run_log import logged
 from harness.task import published_examples
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass

@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.config.method_path import source_of
+from harness.config.names import recorded
 from harness.engine.decode import Generated
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
@@ -28,6 +27,9 @@ from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
 from harness.text import check_model_name, check_name
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
-        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs, **source_of(type(method))},
+        "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
     settings = json.loads(json.dumps(settings))
