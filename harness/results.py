@@ -108,9 +108,10 @@ class Cell:
         return f"{self.label}-{self.budget}"
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """What a cell is; written before its first record.
+
+    Reading checks a file against the types and ranges of these fields.
 
     Attributes:
         cell: which one.
@@ -128,17 +129,17 @@ class Manifest:
     """
 
     cell: Cell
-    place: int
+    place: Count
     model: str
     task: str
     settings: Json
-    metrics: Sequence[Json]
-    heatmap_axes: Sequence[str] | None
+    metrics: tuple[Metric, ...]
+    heatmap_axes: tuple[str, str] | None
     note: str
     task_config: Json
     provenance: Json
     breakdown: str | None
-    published: int | None = None
+    published: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,11 @@ import math
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs
 
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
@@ -133,7 +135,7 @@ def prepared_again(
         together.setdefault(selection, []).append(variant)
     for selection, of in together.items():
         manifest = grid.manifests[of[0].cell]
-        manifest = replace(manifest, task_config={**manifest.task_config, **asked})
+        manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
         with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
             task = recorded_task(manifest, grid.folders[of[0].cell])
             run = Run(
@@ -227,12 +229,12 @@ def _check_fingerprint(manifest: Manifest, verdict: Verdict) -> None:
 def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
     """Whether what tables and plots go by is what the task says."""
     made = {
-        "metrics": [asdict(metric) for metric in task.metrics],
+        "metrics": task.metrics,
         "heatmap_axes": task.heatmap_axes,
         "breakdown": task.breakdown,
         "published": published_examples(task),
     }
-    if wrong := [name for name, value in made.items() if _plain(getattr(manifest, name)) != _plain(value)]:
+    if wrong := [name for name, value in made.items() if getattr(manifest, name) != value]:
         verdict.wrong.append(f"the manifest's {wrong[0]} are not those of its task")
     else:
         verdict.checked.append("metrics")
