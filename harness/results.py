@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, structs
 
 from harness.task import Average, Json, Metric
+from harness.text import NAME
 
 _LARGEST = 2**53
 """Of a number in a file: what JSON's readers agree on."""
@@ -18,6 +19,8 @@ Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
 Whole = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]
 Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=2**-53, le=1)]
+Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
+"""What names a folder."""
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -99,7 +102,7 @@ class Cell:
         budget: the budget as written: ``128``, ``12%``, ``full``.
     """
 
-    label: str
+    label: Name
     budget: str
 
     @property
@@ -130,8 +133,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     cell: Cell
     place: Count
-    model: str
-    task: str
+    model: Name
+    task: Name
     settings: Json
     metrics: tuple[Metric, ...]
     heatmap_axes: tuple[str, str] | None

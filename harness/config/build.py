@@ -1,7 +1,7 @@
 """A configuration node to the object that its ``_target_`` names.
 
-Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote them. Hydra itself is
-imported where a configuration is composed, as reading results needs none of it.
+Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote them. Hydra
+itself is imported where a configuration is composed, as reading results needs none of it.
 """
 
 from __future__ import annotations
@@ -119,7 +119,9 @@ def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
         ConfigError: with the first such place.
     """
     if path := next(_calls(values), None):
-        raise ConfigError(f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests")
+        raise ConfigError(
+            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests"
+        )
     if path := next((path for path, _, value in _entries(values) if isinstance(value, str) and "${" in value), None):
         raise ConfigError(f"{where}.{path} of the results is no value but asks for one by ${{...}}: restore their manifests")
 

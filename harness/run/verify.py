@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs
+from msgspec import structs, to_builtins
 
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
@@ -234,7 +234,7 @@ def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
         "breakdown": task.breakdown,
         "published": published_examples(task),
     }
-    if wrong := [name for name, value in made.items() if getattr(manifest, name) != value]:
+    if wrong := [name for name, value in made.items() if _plain(getattr(manifest, name)) != _plain(value)]:
         verdict.wrong.append(f"the manifest's {wrong[0]} are not those of its task")
     else:
         verdict.checked.append("metrics")
@@ -301,7 +301,7 @@ def _check_summary(result: CellResult, metrics: Sequence[Metric], said: Mapping[
 
 def _plain(value: object) -> Any:
     """A value as JSON gives it back."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=to_builtins))
 
 
 def _alike(one: Any, other: Any) -> bool:
