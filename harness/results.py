@@ -11,13 +11,10 @@ from msgspec import Meta, Struct, structs
 
 from harness.task import Average, Json, Metric
 from harness.text import NAME
+from harness.values import LARGEST, Count, Size
 
-_LARGEST = 2**53
-"""Of a number in a file: what JSON's readers agree on."""
-Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
-Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
-Whole = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]
-Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Meta(ge=2**-53, le=1)]
 Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 """What names a folder."""
@@ -81,7 +78,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     kept: Sequence[Size] = ()
     retention: Share | None = None
     kept_bytes: Count | None = None
-    retention_bytes: Annotated[float, Meta(ge=0, le=_LARGEST)] | None = None
+    retention_bytes: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
     kept_sha256: str | None = None
     tied_heads: Count | None = None
     alias_of: str | None = None

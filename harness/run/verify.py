@@ -130,7 +130,7 @@ def prepared_again(
         settings = grid.manifests[cell].settings.get("selection")
         try:
             selection = _SELECTION if settings is None else Selection(**settings)
-        except TypeError as error:
+        except (TypeError, ConfigError) as error:
             raise StoreError(f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest") from error
         together.setdefault(selection, []).append(variant)
     for selection, of in together.items():

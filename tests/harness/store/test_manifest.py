@@ -13,12 +13,8 @@ from tests.conftest import ROOT, Command
 
 NEEDLE = ("task=needle", "task.lengths=[300]", "task.depths=[0,50]")
 LONGBENCH = (
-    "task=longbench",
-    f"task.data={ROOT}/tests/fixtures/longbench",
-    "task.datasets=[trec,qasper]",
-    "task.max_prompt_tokens=400",
-    "limit=1",
-)
+    "task=longbench", f"task.data={ROOT}/tests/fixtures/longbench", "task.datasets=[trec,qasper]", "task.max_prompt_tokens=400", "limit=1",
+)  # fmt: skip
 
 
 def age(results: Path) -> dict[Path, str]:
