@@ -93,8 +93,10 @@ def field_types(kind: Any) -> Mapping[str, Any]:
 
 
 def choices(kind: Any) -> list[str]:
-    """The choices of an annotation, as a configuration writes them: ``null`` for None."""
-    return ["null" if part is type(None) else str(value) for part, _ in _parts(kind) for value in (get_args(part) or [None])]
+    """The choices of an annotation, as a configuration writes them: ``null`` for None, first."""
+    parts = [part for part, _ in _parts(kind)]
+    listed = [str(choice) for part in parts if get_origin(part) is Literal for choice in get_args(part)]
+    return ["null", *listed] if type(None) in parts else listed
 
 
 def _refusal(kind: Any) -> Refusal:
