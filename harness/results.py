@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, structs
 
 from harness.task import Average, Json, Metric
+from harness.text import NAME
+from harness.values import LARGEST, Count, Size
 
-_LARGEST = 2**53
-"""Of a number in a file: what JSON's readers agree on."""
-Count = Annotated[int, Meta(ge=0, le=_LARGEST)]
-Size = Annotated[int, Meta(ge=1, le=_LARGEST)]
-Whole = Annotated[int, Meta(ge=-_LARGEST, le=_LARGEST)]
-Finite = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
+Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
+Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Meta(ge=2**-53, le=1)]
+Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
+"""What names a folder."""
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
@@ -78,7 +78,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     kept: Sequence[Size] = ()
     retention: Share | None = None
     kept_bytes: Count | None = None
-    retention_bytes: Annotated[float, Meta(ge=0, le=_LARGEST)] | None = None
+    retention_bytes: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None
     kept_sha256: str | None = None
     tied_heads: Count | None = None
     alias_of: str | None = None
@@ -99,7 +99,7 @@ class Cell:
         budget: the budget as written: ``128``, ``12%``, ``full``.
     """
 
-    label: str
+    label: Name
     budget: str
 
     @property
@@ -108,9 +108,10 @@ class Cell:
         return f"{self.label}-{self.budget}"
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     """What a cell is; written before its first record.
+
+    Reading checks a file against the types and ranges of these fields.
 
     Attributes:
         cell: which one.
@@ -128,17 +129,17 @@ class Manifest:
     """
 
     cell: Cell
-    place: int
-    model: str
-    task: str
+    place: Count
+    model: Name
+    task: Name
     settings: Json
-    metrics: Sequence[Json]
-    heatmap_axes: Sequence[str] | None
+    metrics: tuple[Metric, ...]
+    heatmap_axes: tuple[str, str] | None
     note: str
     task_config: Json
     provenance: Json
     breakdown: str | None
-    published: int | None = None
+    published: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
+
+from msgspec import Meta
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -208,12 +210,12 @@ class Metric:
     Attributes:
         name: its key in ``Record.scores``.
         title: what tables and plots call it.
-        maximum: the largest value it can take; scores are stored on the scale that was published.
+        maximum: the largest value it can take, above 0; scores are stored on the scale that was published.
     """
 
     name: str
     title: str
-    maximum: float
+    maximum: Annotated[float, Meta(gt=0, lt=2**53)]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ def plain(text: str) -> str:
     return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
 
 
+NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""Regular expression of what can name a folder on every system, and cannot leave the folder it is put in."""
 _RESERVED = ("report", "published")
 
 
@@ -26,7 +28,7 @@ def check_name(value: object, setting: str) -> str:
     Raises:
         ConfigError: it is no text, or holds anything but letters, digits, '.', '_' and '-', or does not begin with a letter or digit.
     """
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", value):
+    if not isinstance(value, str) or not re.fullmatch(NAME, value):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
         raise ConfigError(
             f"{setting}={shown} cannot name a folder: use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"

@@ -10,7 +10,7 @@ def main() -> None:
     if not (here / "harness").is_dir():
         sys.path.insert(0, str(here.parent))
     if sys.argv[1:3] == ["completion", "--words"]:  # a TAB waits for no import
-        from harness.cli.words import candidates
+        from harness.cli.commands.completion import candidates
 
         print("\n".join(candidates(" ".join(sys.argv[3:]))))
         return

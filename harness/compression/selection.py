@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.compression.method import LayerState, Ranking
+from harness.values import check
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,18 @@ class Selection:
         group: how the scores of the query heads that share a kv head are reduced (``kv_head`` only).
         ties: ``stable`` prefers the lowest index, on every device; ``torch`` takes what ``torch.topk`` takes.
         dtype: scores in float32, or in the model's dtype as the published code has them.
+
+    Raises:
+        ConfigError: a value that is none of its choices.
     """
 
     granularity: Literal["query_head", "kv_head"]
     group: Literal["mean", "max", "sum"]
     ties: Literal["stable", "torch"]
     dtype: Literal["float32", "model"]
+
+    def __post_init__(self) -> None:
+        check(self, "selection")
 
 
 def group_heads(scores: Tensor, kv_heads: int, selection: Selection) -> Tensor:

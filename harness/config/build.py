@@ -1,49 +1,56 @@
-"""A configuration node to the object that its ``_target_`` names."""
+"""A configuration node to the object that its ``_target_`` names.
+
+Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote them. Hydra
+itself is imported where a configuration is composed, as reading results needs none of it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-
-from harness.config.catalog import ROOT
+from harness.config.catalog import ROOT, choices
 from harness.config.names import importable
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from harness.compression.method import Method
 
 _HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-"""Keys by which ``instantiate`` makes something other than the value that stands there."""
+"""Keys by which Hydra's own ``instantiate`` would make something other than the value that stands there."""
 
 
 def build(node: Mapping[str, Any], whose: str = "") -> Any:
     """The object of a node.
 
     Args:
-        node: ``_target_`` and its arguments.
+        node: ``_target_``, the full name of a class, and its arguments.
         whose: begins the message of an error.
 
     Raises:
         KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
     """
+    if not isinstance(node, dict):
+        from omegaconf import OmegaConf
+
+        node = cast("dict[str, Any]", OmegaConf.to_container(cast("DictConfig", node), resolve=True, throw_on_missing=True))
+    target, arguments = node.get("_target_"), {name: value for name, value in node.items() if name != "_target_"}
+    if path := next(_calls(arguments), None):
+        raise ConfigError(f"{whose}{path} of {target} would call something, and only the class itself is called: leave it out")
     try:
-        return instantiate(node, _target_=importable(str(node.get("_target_"))), _convert_="all")
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, Stopped):  # a signal that came meanwhile
-            raise cause from None
-        if isinstance(cause, KvgaugeError):
-            raise type(cause)(f"{whose}{cause}") from error
-        reason = str(cause or error).strip().splitlines() or [""]
-        raise ConfigError(f"{node.get('_target_')} cannot be made ({reason[0][:300]}): check its settings") from error
+        return _find_class(target)(**arguments)
+    except Stopped:  # a signal that came meanwhile
+        raise
+    except KvgaugeError as error:
+        raise type(error)(f"{whose}{error}") from error
+    except Exception as error:  # whatever a user's own class raises
+        reason = str(error).strip().splitlines() or [""]
+        raise ConfigError(f"{target} cannot be made ({reason[0][:300]}): check its settings") from error
 
 
 def build_task(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
@@ -63,16 +70,14 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     """``build_task`` of a configuration that a results folder brings, which may come from anyone.
 
     Raises:
-        KvgaugeError: as ``build``, or it would call something that no file of ``conf/task`` calls at that place.
+        KvgaugeError: as ``build``, or it names a class that no file of ``conf/task`` names, or asks for more than values.
     """
     target = node.get("_target_")
     if target is None:
         raise ConfigError("the results do not say which task they are of (task_config has no _target_): restore their manifests")
-    files = [_called(OmegaConf.to_container(OmegaConf.load(path))) for path in (ROOT / "conf/task").glob("*.yaml")]
-    same = [called for called in files if called.get(("_target_",)) == target]
-    if not same:
+    if target not in [choice.target for choice in choices("task") if choice.target]:
         raise ConfigError(f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: add its YAML there")
-    _check_recorded("task_config", node, same)
+    _refuse_calls("task_config", {name: value for name, value in node.items() if name != "_target_"})
     return build_task(node)
 
 
@@ -85,46 +90,57 @@ def recorded_method(target: str, label: str, knobs: Mapping[str, Any]) -> Method
         knobs: its other fields, as the manifest has them, which may come from anyone.
 
     Raises:
-        ConfigError: they do not make one, or would call something else.
+        ConfigError: they do not make one, or ask for more than values.
     """
-    _check_recorded("settings.method", knobs, [{}])  # they were fields of a dataclass, which are values
-    return cast("Method", build({"_target_": target, "label": label, **knobs}))
+    _refuse_calls("settings.method", knobs)
+    return cast("Method", build({**knobs, "_target_": target, "label": label}))
 
 
-_Place = tuple[str | int, ...]
+def _find_class(target: object) -> type:
+    """The class that a full name means.
+
+    Raises:
+        ConfigError, ImportError: there is none.
+    """
+    module, _, name = importable(str(target)).rpartition(".")
+    found = getattr(import_module(module), name, None) if module else None
+    if not isinstance(found, type):
+        raise ConfigError(f"_target_={str(target)[:80]} is no class: give its full name, as methods.snapkv.SnapKV")
+    return found
 
 
-def _check_recorded(where: str, node: Mapping[str, Any], allowed: Sequence[Mapping[_Place, Any]]) -> None:
-    """Refuse what Hydra would do beyond making one object: calls below the top, and ``${...}``, by which a text can become a call.
+def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
+    """Refuse what Hydra would make more of than a value: its keys, and ``${...}``.
+
+    Args:
+        where: the part of a manifest that the values are, for the message.
+        values: from the manifest.
 
     Raises:
         ConfigError: with the first such place.
     """
-    called = _called(node)
-    if called not in allowed:
-        wrong = next((place for place in called if called[place] != allowed[0].get(place)), ("_target_",))
-        raise ConfigError(f"{_words(where, wrong)} of the results would call what no YAML of conf calls there: restore their manifests")
-    if texts := [place for place, value in _entries(node) if isinstance(value, str) and "${" in value]:
-        raise ConfigError(f"{_words(where, texts[0])} of the results is no value but asks for one by ${{...}}: restore their manifests")
+    if path := next(_calls(values), None):
+        raise ConfigError(
+            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests"
+        )
+    if path := next((path for path, _, value in _entries(values) if isinstance(value, str) and "${" in value), None):
+        raise ConfigError(f"{where}.{path} of the results is no value but asks for one by ${{...}}: restore their manifests")
 
 
-def _words(where: str, place: _Place) -> str:
-    return ".".join([where, *(str(part)[:40] for part in place[:4])])
+def _calls(values: Mapping[str, Any]) -> Iterator[str]:
+    """Where Hydra's keys stand, at any depth."""
+    return (path for path, key, _ in _entries(values) if key in _HYDRA)
 
 
-def _called(node: Any) -> dict[_Place, Any]:
-    """What of a configuration lets Hydra call something, by its place."""
-    return {place: value for place, value in _entries(node) if place[-1] in _HYDRA}
-
-
-def _entries(node: Any) -> Iterator[tuple[_Place, Any]]:
-    """Every value of every depth with its place, containers included."""
-    waiting: list[tuple[_Place, Any]] = [((), node)]
+def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
+    """Every value of every depth, containers included, with its key and with its path cut to a readable length."""
+    waiting: list[tuple[tuple[str, ...], object]] = [((), values)]
     while waiting:
-        place, of = waiting.pop()
-        for key, value in of.items() if isinstance(of, Mapping) else enumerate(of) if isinstance(of, list | tuple) else ():
-            yield (*place, key), value
-            waiting.append(((*place, key), value))
+        above, inside = waiting.pop()
+        for key, value in inside.items() if isinstance(inside, Mapping) else enumerate(inside) if isinstance(inside, list | tuple) else ():
+            path = (*above, str(key)[:40])[:4]
+            yield ".".join(path), key, value
+            waiting.append((path, value))
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -133,6 +149,8 @@ def composed(*overrides: str) -> DictConfig:
     Args:
         overrides: as on the command line, ``task.datasets=all``.
     """
+    from hydra import compose, initialize_config_dir
+
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 
@@ -144,11 +162,11 @@ def task_config(name: str, *overrides: str) -> dict[str, Any]:
         name: the file's stem.
         overrides: as on the command line.
     """
+    from omegaconf import OmegaConf
+
     # No run, so no model: of what a task takes from one, hf has nothing set.
     config = composed(f"task={name}", "model=hf", *overrides)
-    values = OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True)
-    assert isinstance(values, dict)
-    return cast("dict[str, Any]", values)
+    return cast("dict[str, Any]", OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True))
 
 
 def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
@@ -157,6 +175,8 @@ def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: a change of something else.
     """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
         raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
     parsed = OverridesParser.create().parse_overrides(list(changes))

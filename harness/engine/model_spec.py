@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, get_args
 
 import torch
+from msgspec import Meta
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
+from harness.values import Refusal, check
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Dtype = Literal["float32", "bfloat16", "float16"]
+_DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
 _HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
 
 
@@ -47,34 +49,23 @@ class ModelSpec:
         ConfigError: a setting that cannot be used.
     """
 
-    path: str
+    path: Annotated[str, Meta(min_length=1), Refusal("names no model", "give a local folder or a hub id")]
     name: str | None
-    revision: str | None
-    dtype: str
+    revision: Annotated[
+        Annotated[str, Meta(pattern=r"^(?!([0-9.]+|inf)\Z)")] | None,
+        Refusal("looks like a commit read as a number", "quote it, model.revision='\"…\"'"),
+    ]
+    dtype: Dtype | Literal["auto"]
     device: str
-    device_map: str | None
-    tp_plan: str | None
+    device_map: Literal["auto"] | None
+    tp_plan: Literal["auto"] | None
     note: str
     max_prompt_tokens: int | Mapping[str, int] | None
     chat: bool | None
     chat_arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.path, str) or not self.path:
-            raise ConfigError(f"model.path={self.path} names no model: give a local folder or a hub id")
-        if self.revision is not None and not isinstance(self.revision, str):
-            raise ConfigError(f"model.revision={self.revision} was read as a number: quote it, model.revision='\"…\"'")
-        if self.revision is not None and re.fullmatch(r"[0-9.]+|inf", self.revision):
-            raise ConfigError(f"model.revision={self.revision} looks like a commit read as a number: quote it, model.revision='\"…\"'")
-        if self.dtype not in (*_DTYPES, "auto"):
-            raise ConfigError(f"model.dtype={self.dtype} is unknown: use {', '.join(_DTYPES)} or auto")
-        for knob in ("device", "note"):
-            if not isinstance(getattr(self, knob), str):
-                raise ConfigError(f"model.{knob}={getattr(self, knob)} is not a text: give it one")
-        if self.device_map not in (None, "auto"):
-            raise ConfigError(f"model.device_map={self.device_map} is unknown: use null or auto")
-        if self.tp_plan not in (None, "auto"):
-            raise ConfigError(f"model.tp_plan={self.tp_plan} is unknown: use null or auto")
+        check(self, "model")
         if self.tp_plan == "auto" and self.device_map is not None:
             raise ConfigError("model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them")
         if self.tp_plan == "auto" and self.device != "auto":

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
 from harness.run.signals import Relay
 from harness.store.shards import Shard
+from harness.values import field_types, made
 
 _EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
 
@@ -62,10 +62,10 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     except ImportError as error:
         what = f"pip install 'kvgauge[{_EXTRAS[backend]}]'"
         raise ConfigError(f"hydra/launcher={backend} needs what is not installed ({error.name}): {what}") from error
-    known = [field.name for field in fields(module.Settings)]
+    known = field_types(module.Settings)
     if others := [name for name in settings if name not in known]:
         raise ConfigError(f"hydra.launcher.{others[0]} is not a setting: use {', '.join(known)}")
-    chosen = module.Settings(**settings)
+    chosen = made(module.Settings, settings, "hydra.launcher")
     # Processes that are started from here find a clone wherever they are started; a wheel is installed.
     if importable("harness") == "harness":
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

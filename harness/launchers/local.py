@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from submitit import LocalExecutor
 
-from harness.launchers.work import Job, Outcome, killed, require_whole
+from harness.launchers.work import Job, Outcome, killed
 from harness.run.signals import Relay
+from harness.values import Count, Size, check
 
 _POLL_SECONDS = 0.2
 
@@ -33,12 +34,12 @@ class Settings:
         ConfigError: a setting that cannot be used.
     """
 
-    at_once: int | None
-    retries: int
-    timeout_min: int
+    at_once: Size | None
+    retries: Count
+    timeout_min: Size
 
     def __post_init__(self) -> None:
-        require_whole(self, at_once=1, retries=0, timeout_min=1)
+        check(self, "hydra.launcher")
 
 
 @dataclass

@@ -7,14 +7,16 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import ray
+from msgspec import Meta
 from ray.exceptions import RayError, RayTaskError, TaskCancelledError, WorkerCrashedError
 
 from harness.errors import ConfigError
-from harness.launchers.work import Job, Outcome, killed, require_whole
+from harness.launchers.work import Job, Outcome, killed
 from harness.run.signals import Relay
+from harness.values import check
 
 _POLL_SECONDS = 0.5
 
@@ -33,13 +35,13 @@ class Settings:
         ConfigError: a setting that cannot be used.
     """
 
-    num_gpus: float
-    num_cpus: float
-    retries: int
+    num_gpus: Annotated[float, Meta(ge=0)]
+    num_cpus: Annotated[float, Meta(ge=0)]
+    retries: Annotated[int, Meta(ge=-1)]
     init: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        require_whole(self, retries=-1)
+        check(self, "hydra.launcher")
 
 
 def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:

@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from msgspec import Meta
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 
 from harness.errors import ConfigError
-from harness.launchers.work import Job, Outcome, require_whole
+from harness.launchers.work import Job, Outcome
 from harness.run.signals import Relay
+from harness.values import Count, Size, check
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,20 @@ class Settings:
         ConfigError: a setting that cannot be used.
     """
 
-    at_once: int | None
-    requeues: int
-    timeout_min: int
-    signal_seconds: int
+    at_once: Size | None
+    requeues: Count
+    timeout_min: Size
+    signal_seconds: Size
     partition: str | None
-    gpus_per_node: int
-    cpus_per_task: int
-    mem_gb: int | None
+    gpus_per_node: Count
+    cpus_per_task: Size
+    mem_gb: Size | None
     setup: Sequence[str]
     sbatch: Mapping[str, Any]
-    poll_seconds: float
+    poll_seconds: Annotated[float, Meta(ge=0)]
 
     def __post_init__(self) -> None:
-        require_whole(self, at_once=1, requeues=0, timeout_min=1, signal_seconds=1, gpus_per_node=0, cpus_per_task=1, mem_gb=1)
+        check(self, "hydra.launcher")
 
     def parameters(self, jobs: int) -> dict[str, Any]:
         """What submitit takes."""

@@ -9,11 +9,8 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-from harness.errors import ConfigError
-
 # Above all of ours: how submitit asks its controller for another start.
 _OTHERS_EXIT_CODE = 144
-_OPTIONAL = ("at_once", "mem_gb")
 
 
 @dataclass(frozen=True)
@@ -72,20 +69,6 @@ class Job:
 def killed(times: int) -> Outcome:
     """Of a job whose process went without a word."""
     return Outcome(137, f"its process was killed {times} times, and is not started again")
-
-
-def require_whole(settings: object, **least: int) -> None:
-    """Refuse settings of a launcher that are no whole numbers of so much or more; None passes where a launcher knows what it means.
-
-    Raises:
-        ConfigError: with the first such setting.
-    """
-    for name, bound in least.items():
-        value = getattr(settings, name)
-        if value is None and name in _OPTIONAL:
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < bound:
-            raise ConfigError(f"hydra.launcher.{name}={value} is not a whole number of {bound} or more: use one")
 
 
 class _Both(io.TextIOBase):

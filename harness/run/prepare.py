@@ -237,7 +237,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         model=run.model,
         task=run.task.name,
         settings=settings,
-        metrics=[asdict(metric) for metric in run.task.metrics],
+        metrics=run.task.metrics,
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,

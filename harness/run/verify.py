@@ -10,9 +10,11 @@ import math
 import random
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import structs, to_builtins
 
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
@@ -129,12 +131,12 @@ def prepared_again(
         settings = grid.manifests[cell].settings.get("selection")
         try:
             selection = _SELECTION if settings is None else Selection(**settings)
-        except TypeError as error:
+        except (TypeError, ConfigError) as error:
             raise StoreError(f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest") from error
         together.setdefault(selection, []).append(variant)
     for selection, of in together.items():
         manifest = grid.manifests[of[0].cell]
-        manifest = replace(manifest, task_config={**manifest.task_config, **asked})
+        manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
         with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
             task = recorded_task(manifest, grid.folders[of[0].cell])
             run = Run(
@@ -229,7 +231,7 @@ def _check_fingerprint(manifest: Manifest, verdict: Verdict) -> None:
 def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
     """Whether what tables and plots go by is what the task says."""
     made = {
-        "metrics": [asdict(metric) for metric in task.metrics],
+        "metrics": task.metrics,
         "heatmap_axes": task.heatmap_axes,
         "breakdown": task.breakdown,
         "published": published_examples(task),
@@ -301,7 +303,7 @@ def _check_summary(result: CellResult, metrics: Sequence[Metric], said: Mapping[
 
 def _plain(value: object) -> Any:
     """A value as JSON gives it back."""
-    return json.loads(json.dumps(value))
+    return json.loads(json.dumps(value, default=to_builtins))
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -22,11 +22,13 @@ from typing import Any
 
 from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
-from harness.store.files import failed, write_atomically
+from harness.store.files import failed, read_json, write_atomically
 from harness.store.locks import Claim
-from harness.store.manifest import _SCORES, _read_json, _write_manifest, check_manifest, read_manifest
+from harness.store.manifest import check_manifest, read_manifest, write_manifest
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import ALONE, Worker
+
+_SCORES = "scores.json"
 
 
 def cell_folder(results: Path, model: str, task: str, cell: Cell) -> Path:
@@ -41,7 +43,7 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
         StoreError: they cannot be read.
     """
     try:
-        return _read_json(folder / _SCORES)
+        return read_json(folder / _SCORES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -111,7 +113,7 @@ class CellWriter:
     def _begin(self, manifest: Manifest, shared: bool) -> None:
         found = read_manifest(self._folder)
         if found is None or not (shared or has_records(self._folder)):
-            _write_manifest(self._folder, manifest)
+            write_manifest(self._folder, manifest)
         else:
             check_manifest(self._folder, found, manifest)
 
@@ -195,7 +197,7 @@ def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
         for folder, manifest in manifests.items():
             try:
                 (folder / _SCORES).unlink(missing_ok=True)
-                _write_manifest(folder, manifest)
+                write_manifest(folder, manifest)
             except OSError as error:
                 raise failed(folder, "written", error) from error
 

@@ -5,24 +5,54 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Struct
+
 from harness.compression.budget import parse_budget
 from harness.errors import ConfigError, StoreError
-from harness.results import Cell, Manifest
-from harness.store.files import failed, write_atomically
-from harness.store.records import MAX_RECORD_BYTES, Unfit, has_records, is_plain
-from harness.text import check_name
+from harness.results import Manifest, Name
+from harness.store.files import Unfit, failed, read_json, write_atomically
+from harness.store.records import has_records
+
+_MANIFEST = "manifest.json"
+_MOVED: Mapping[str, str] = {
+    "tasks.longbench.LongBench": "tasks.longbench.suite.LongBench",
+    "tasks.needle.Needle": "tasks.needle.task.Needle",
+}
+"""Classes of tasks that earlier releases had elsewhere, and where they are now. Manifests name them in ``task_config._target_``; settings,
+which fingerprints are of, name none."""
+
+
+class _Settings(Struct):
+    model: Mapping[str, Any] = {}
+    task: Mapping[str, Any] = {}
+    method: Mapping[str, Any] = {}
+    selection: Mapping[str, Any] = {}
+
+
+class _TaskConfig(Struct):
+    name: Name
+    """Of the suite, or of the task itself."""
+
+
+class _Provenance(Struct):
+    packages: Mapping[str, Any] = {}
+
+
+class _Parts(Struct):
+    """What ``Manifest`` holds as any JSON object, and its readers take for more than that."""
+
+    settings: _Settings
+    task_config: _TaskConfig
+    provenance: _Provenance
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """Hash of a cell's settings, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-_MANIFEST, _SCORES = "manifest.json", "scores.json"
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -32,87 +62,36 @@ def read_manifest(folder: Path) -> Manifest | None:
         StoreError: it cannot be read, or there are records without one.
     """
     path = folder / _MANIFEST
+    remedy = "restore it, or delete the folder to compute the cell again"
     try:
-        values = _read_json(path)
-        manifest = Manifest(**values | {"cell": Cell(**values["cell"])})
-        _check_fields(manifest)
-        suite = manifest.task_config["name"]  # or the task itself
-        for name in (manifest.model, manifest.task, manifest.cell.label, suite):
-            check_name(name, f"a name in {path}")
+        values = read_json(path)
+        manifest = msgspec.convert(values, Manifest)
+        msgspec.convert(values, _Parts)
         if parse_budget(manifest.cell.budget).text != manifest.cell.budget:
             raise Unfit("its cell.budget")
-        return manifest
     except FileNotFoundError:
         if has_records(folder):
-            raise StoreError(
-                f"{folder} has records but no {_MANIFEST}: restore it, or delete the folder to compute the cell again"
-            ) from None
+            raise StoreError(f"{folder} has records but no {_MANIFEST}: {remedy}") from None
         return None
     except OSError as error:
         raise failed(path, "read", error) from error
-    except Unfit as error:
-        raise StoreError(f"{path} cannot be read ({error}): restore it, or delete the folder to compute the cell again") from error
-    except (ValueError, TypeError, KeyError, AttributeError, ConfigError, RecursionError) as error:
-        raise StoreError(
-            f"{path} cannot be read ({type(error).__name__}): restore it, or delete the folder to compute the cell again"
-        ) from error
+    except (Unfit, msgspec.ValidationError) as error:
+        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from error
+    except (ValueError, TypeError, ConfigError, RecursionError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
+    target = manifest.task_config.get("_target_")
+    if isinstance(target, str) and target in _MOVED:
+        return msgspec.structs.replace(manifest, task_config={**manifest.task_config, "_target_": _MOVED[target]})
+    return manifest
 
 
-def _check_fields(manifest: Manifest) -> None:
-    """Whether a manifest's fields are of the kinds that ``Manifest`` says.
-
-    Raises:
-        Unfit: with the first that is not.
-    """
-    axes, published = manifest.heatmap_axes, manifest.published
-    fits = {
-        "cell": isinstance(manifest.cell.label, str) and isinstance(manifest.cell.budget, str),
-        "place": _is_count(manifest.place),
-        "settings": isinstance(manifest.settings, dict),
-        "metrics": isinstance(manifest.metrics, list) and all(map(_is_metric, manifest.metrics)),
-        "heatmap_axes": axes is None or (isinstance(axes, list) and len(axes) == 2 and all(isinstance(axis, str) for axis in axes)),
-        "note": isinstance(manifest.note, str),
-        "task_config": isinstance(manifest.task_config, dict),
-        "provenance": isinstance(manifest.provenance, dict),
-        "breakdown": manifest.breakdown is None or isinstance(manifest.breakdown, str),
-        "published": published is None or _is_count(published),
-    }
-    if wrong := [name for name, fit in fits.items() if not fit]:
-        raise Unfit(f"its {wrong[0]}")
-    parts = {f"settings.{name}": manifest.settings.get(name, {}) for name in ("model", "task", "method", "selection")}
-    parts["provenance.packages"] = manifest.provenance.get("packages", {})
-    if wrong := [name for name, part in parts.items() if not isinstance(part, dict)]:
-        raise Unfit(f"its {wrong[0]}")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-
-
-def _is_metric(metric: object) -> bool:
-    if not isinstance(metric, dict) or metric.keys() != {"name", "title", "maximum"}:
-        return False
-    texts = isinstance(metric["name"], str) and isinstance(metric["title"], str)
-    return texts and type(metric["maximum"]) in (int, float) and 0 < metric["maximum"] < 2**53
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one object; never more of it than a record may have.
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write or replace the manifest of a cell's folder.
 
     Raises:
-        OSError, RecursionError: it cannot be read.
-        TypeError, ValueError: it holds something else, or too much.
+        OSError: it cannot be written, and is what it was.
     """
-    with path.open("rb") as file:
-        text = file.read(MAX_RECORD_BYTES + 1)
-    if len(text) > MAX_RECORD_BYTES:
-        raise Unfit(f"more than {MAX_RECORD_BYTES} bytes")
-    values = json.loads(text.decode("utf-8"))
-    if not isinstance(values, dict):
-        raise TypeError
-    if not is_plain(values):
-        raise Unfit("a number that is none, or lists in lists without end")
-    return values
+    write_atomically(folder / _MANIFEST, json.dumps(msgspec.to_builtins(manifest), indent=2, sort_keys=True) + "\n")
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -153,10 +132,6 @@ def check_sibling(folder: Path, found: Manifest, wanted: Manifest) -> None:
                 f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use another results folder or "
                 "model.name for one of them"
             )
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    write_atomically(folder / _MANIFEST, json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

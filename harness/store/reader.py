@@ -15,7 +15,6 @@ from harness.store.cells import is_whole
 from harness.store.manifest import check_sibling, read_manifest
 from harness.store.records import read_records
 from harness.store.rescoring import other_scoring
-from harness.task import Metric
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
     result = TaskResult(
         model=first.model,
         task=first.task,
-        metrics=tuple(Metric(**metric) for metric in first.metrics),
-        heatmap_axes=None if first.heatmap_axes is None else (first.heatmap_axes[0], first.heatmap_axes[1]),
+        metrics=first.metrics,
+        heatmap_axes=first.heatmap_axes,
         note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
         cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
         breakdown=first.breakdown,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,14 +13,10 @@ from msgspec.structs import force_setattr
 
 from harness.errors import StoreError
 from harness.results import Record
-from harness.store.files import failed
+from harness.store.files import MAX_RECORD_BYTES, Unfit, failed, is_plain
 
 _OF_AN_EXAMPLE = ("group", "references", "details", "prompt_sha256", "prompt_ends")
 _READ = msgspec.json.Decoder(Record).decode
-_DEEPEST = 32
-"""Lists and objects within each other."""
-MAX_RECORD_BYTES = 16 * 2**20
-"""Of a line; a thousand times what a record of LongBench has."""
 
 
 def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
@@ -62,10 +57,6 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
     return records
 
 
-class Unfit(ValueError):
-    """What a file holds is not what it is to be; the message says what."""
-
-
 def _record(line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]) -> Record:
     """One line; equal parts of records are one object.
 
@@ -103,18 +94,6 @@ def _record(line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Se
 
 def _no_number(word: str) -> None:
     raise Unfit(f"the number {word}")
-
-
-def is_plain(values: object) -> bool:
-    """Whether what JSON gave is not deeper than what recurses over it goes, and has no numbers that JSON has not."""
-    level = [values]
-    for _ in range(_DEEPEST):
-        if any(isinstance(value, float) and not math.isfinite(value) for value in level):
-            return False
-        level = [item for of in level if isinstance(of, dict | list) for item in (of.values() if isinstance(of, dict) else of)]
-        if not level:
-            return True
-    return False
 
 
 def stamp(folder: Path) -> tuple[tuple[str, int], ...]:

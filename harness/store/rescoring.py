@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,15 +66,14 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
         knobs = ", ".join(f"task.{knob}" for knob in sorted(old.scoring_knobs))
         raise ConfigError(f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, or set one of {knobs}")
     config = {**manifest.task_config, **values}
-    new = recorded_task(replace(manifest, task_config=config), folder)
+    new = recorded_task(structs.replace(manifest, task_config=config), folder)
     assert isinstance(new, Rescorable)
     settings = dict(manifest.settings)
     if "task" in settings:
         kept = {name: value for name, value in settings["task"].items() if name not in old.score_settings()}
         settings["task"] = {**kept, **new.score_settings()}
     origin = {**manifest.provenance, "fingerprint": fingerprint(settings)}
-    metrics = [asdict(metric) for metric in new.metrics]
-    return replace(manifest, task_config=config, settings=settings, metrics=metrics, provenance=origin)
+    return structs.replace(manifest, task_config=config, settings=settings, metrics=new.metrics, provenance=origin)
 
 
 def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str, Any]:

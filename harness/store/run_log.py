@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import Stopped, StoreError
-from harness.store.records import MAX_RECORD_BYTES
+from harness.store.files import MAX_RECORD_BYTES
 from harness.store.shards import Worker
 
 _OUTCOMES = ("running", "done", "stopped", "failed")

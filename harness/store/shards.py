@@ -5,8 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from harness.errors import ConfigError
+from harness.values import Refusal, check
+
+_REMEDY = "use shards=4 shard=0 to shard=3"
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,11 @@ class Shard:
         ConfigError: there is no such shard.
     """
 
-    index: int
-    count: int
+    index: Annotated[int, Meta(ge=0), Refusal("is not a whole number of 0 or more", _REMEDY)]
+    count: Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", _REMEDY)]
 
     def __post_init__(self) -> None:
-        for name, value, least in (("shards", self.count, 1), ("shard", self.index, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ConfigError(f"{name}={value} is not a whole number of {least} or more: use shards=4 shard=0 to shard=3")
+        check(self, names={"index": "shard", "count": "shards"})
         if self.index >= self.count:
             raise ConfigError(
                 f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or more shards"

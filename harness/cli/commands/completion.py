@@ -1,15 +1,64 @@
-"""``kvgauge completion``: the script by which a shell completes commands, settings and their values."""
+"""``kvgauge completion``: the script by which a shell completes commands, settings and their values, and what the script asks for.
+
+Standard library alone: a TAB must not wait for imports. Flags are read from the source of a command, names from the files of ``conf``, the
+choices of a setting from the annotation of the field that it becomes; nothing is imported to find them.
+"""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from harness.cli.words import SCRIPTS, candidates
+from harness.cli.commands import COMMANDS
+from harness.config.catalog import GROUPS, ROOT, choices
 from harness.errors import ConfigError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 HELP = "Print the script that lets a shell complete kvgauge: source <(kvgauge completion bash)."
+
+_BUDGETS = ("32", "64", "128", "256", "512", "1024", "2048", "12%", "full")
+_CLASSES = {
+    "": "harness.run.configure.RunSettings",
+    "selection": "harness.compression.selection.Selection",
+    "engine": "harness.engine.settings.EngineSettings",
+}
+"""Whose fields the settings of a group are; those of the other groups are fields of the class that a YAML file names."""
+SCRIPTS: Mapping[str, str] = {
+    "bash": r"""
+_kvgauge() {
+    local line="${COMP_LINE:0:COMP_POINT}" IFS=$'\n'
+    local word="${line##*[[:space:]]}"
+    # Bash breaks words at = and :, and replaces what follows the last of them.
+    local cut="${word%"${word##*[=:]}"}"
+    COMPREPLY=($("${COMP_WORDS[0]}" completion --words "$line" 2>/dev/null))
+    [[ ${#COMPREPLY[@]} -eq 1 && "${COMPREPLY[0]}" == *[=.] ]] && compopt -o nospace 2>/dev/null
+    COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+}
+complete -o default -F _kvgauge kvgauge
+""",
+    "zsh": r"""
+_kvgauge() {
+    local -a found
+    found=("${(@f)$("${words[1]}" completion --words "$LBUFFER" 2>/dev/null)}")
+    found=(${found:#})
+    if (( ! $#found )); then _files; return; fi
+    compadd -S '' -- ${(M)found:#*[=.]}
+    compadd -- ${found:#*[=.]}
+}
+compdef _kvgauge kvgauge
+""",
+    "fish": r"""
+complete -c kvgauge -a '(kvgauge completion --words (commandline -cp | string collect) 2>/dev/null)'
+""",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,3 +79,155 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         print(SCRIPTS[arguments.shell].strip())
     else:
         raise ConfigError(f"kvgauge completion got no shell: give one of {', '.join(SCRIPTS)}")
+
+
+def candidates(line: str) -> list[str]:
+    """Words that the last word of a line can become, or the flags and settings that can begin one.
+
+    Args:
+        line: up to the cursor, the command's own name first.
+    """
+    words = _split(line)
+    before, word = words[1:-1], words[-1]
+    possible = _of_command(before[0], before[1:], word) if before and before[0] in COMMANDS else _of_run(before, word)
+    return sorted(choice for choice in set(possible) if choice.startswith(word) and choice != word)
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line, the one at the cursor last; an open quote or bracket is only the beginning of one."""
+    try:
+        words = shlex.split(line)
+    except ValueError:
+        words = line.replace('"', "").replace("'", "").split()
+    words += [""] * (not line or line[-1].isspace() or len(words) < 2)
+    # A shell may give what stands before the command, too: NAME=value, or another command.
+    starts = [index for index, word in enumerate(words[:-1]) if Path(word).name == "kvgauge"]
+    return words[starts[-1] :] if starts else words
+
+
+def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:
+    if word.startswith("-"):
+        return [*_flags(command), "--help"]
+    if command == "bench":
+        return [choice for choice in _of_run(["bench", *before], word) if choice not in COMMANDS]
+    given = [each for flag, each in pairwise(["", *before]) if not each.startswith("-") and not flag.startswith("--")]
+    if command == "list" and not given:
+        return GROUPS.values()
+    if command == "show":
+        return GROUPS if not given else _names(given[0], before) if len(given) == 1 else ()
+    fixed = {"new": ["method"], "data": ["longbench", "check"], "completion": list(SCRIPTS)}
+    return fixed.get(command, ()) if not given else ()
+
+
+def _flags(command: str) -> list[str]:
+    """The flags that a command's module declares."""
+    source = ast.parse((ROOT / f"harness/cli/commands/{COMMANDS[command]}.py").read_text(encoding="utf-8"))
+    (function,) = (node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "arguments")
+    texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    return [text for text in texts if re.fullmatch(r"--[a-z][a-z-]*", text)]
+
+
+def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
+    setting, given, value = word.partition("=")
+    if not given:
+        commands = COMMANDS if not before else ()
+        return [
+            *commands,
+            *(f"{name}=" for name in _settings(before, setting)),
+            *(("--help", "--cfg", "--multirun") * word.startswith("-")),
+        ]
+    begun = re.match(r".*[\[,]", value)
+    lead = f"{setting}={begun[0] if begun else ''}"
+    return [lead + name for name in _values(setting, before)]
+
+
+def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
+    """What a setting can be, where that can be listed."""
+    if setting == "budget":
+        return _BUDGETS
+    if setting == "hydra/launcher":
+        return [path.stem for path in (ROOT / "conf/hydra/launcher").glob("*.yaml")]
+    if setting in GROUPS:
+        return _names(setting, before)
+    above, _, field = setting.rpartition(".")
+    group, _, name = above.partition(".")
+    if above in _CLASSES:
+        return _field_choices(_CLASSES[above], field)
+    files = [choice for choice in choices(group) if choice.target and name in ("", choice.name)] if group in GROUPS else []
+    return [value for choice in files for value in _field_choices(choice.target, field)]
+
+
+def _field_choices(target: str, field: str) -> list[str]:
+    """The choices that the annotation of a class's field has, as ``harness.values.choices`` gives them, and true and false."""
+    module, _, name = target.rpartition(".")
+    classes = [node for node in _source(module) if isinstance(node, ast.ClassDef) and node.name == name]
+    annotated = [part for node in classes for part in node.body if isinstance(part, ast.AnnAssign)]
+    return [value for part in annotated if ast.unparse(part.target) == field for value in _annotated(part.annotation, module)]
+
+
+def _annotated(annotation: ast.expr, module: str) -> list[str]:
+    """The choices of an annotation in the source of a module."""
+    match annotation:
+        case ast.Name("bool"):
+            return ["true", "false"]
+        case ast.Constant(None):
+            return ["null"]
+        case ast.Name(alias):
+            return _aliased(alias, module)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _annotated(left, module) + _annotated(right, module)
+        case ast.Subscript(ast.Name("Literal"), inside):
+            return [str(node.value) for node in ast.walk(inside) if isinstance(node, ast.Constant)]
+        case ast.Subscript(ast.Name("Annotated"), ast.Tuple([inside, *_])):
+            return _annotated(inside, module)
+    return []
+
+
+def _aliased(alias: str, module: str) -> list[str]:
+    """The choices of a name for an annotation, which a module defines or imports."""
+    for node in _source(module):
+        match node:
+            case ast.Assign([ast.Name(name)], value) if name == alias:
+                return _annotated(value, module)
+            case ast.ImportFrom(other, names) if other and alias in [name.name for name in names]:
+                return _aliased(alias, other)
+    return []
+
+
+def _source(module: str) -> list[ast.stmt]:
+    """The statements of a module of the project; none of another's."""
+    path = ROOT / module.removeprefix("kvgauge.").replace(".", "/")
+    file = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    return ast.parse(file.read_text(encoding="utf-8")).body if file else []
+
+
+def _settings(before: Sequence[str], begun: str) -> list[str]:
+    """Settings of a run; those below a group, like ``method.snapkv.window``, once its name has been typed."""
+    config = (ROOT / "conf/config.yaml").read_text(encoding="utf-8")
+    names = [name for name in re.findall(r"^(\w+):", config, re.MULTILINE) if name not in ("defaults", "hydra")]
+    group, below, _ = begun.partition(".")
+    if not below:
+        return [*names, *GROUPS, "method_path", "hydra/launcher"]
+    if group == "method":
+        return [f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)]
+    if group in GROUPS:
+        chosen = next((word.partition("=")[2] for word in reversed(before) if word.startswith(f"{group}=")), "")
+        chosen = chosen or {"task": "needle", "model": "tiny"}.get(group, "")
+        return [f"{group}.{knob}" for choice in choices(group) if choice.name == chosen for knob in _keys(choice.text)]
+    section = re.search(rf"^{re.escape(group)}:\n((?:  .*\n|\n)+)", config, re.MULTILINE)
+    return [f"{group}.{knob}" for knob in re.findall(r"^  (\w+):", section[1], re.MULTILINE)] if section else []
+
+
+def _keys(text: str) -> list[str]:
+    return [key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in ("_target_", "defaults")]
+
+
+def _names(group: str, before: Sequence[str]) -> list[str]:
+    return [choice.name for choice in choices(group, _folders(before))]
+
+
+def _folders(before: Sequence[str]) -> list[Path]:
+    """Folders with methods that the line names already."""
+    given = [word.partition("=")[2] for word in before if word.startswith("method_path=")]
+    given += [word for flag, word in pairwise(before) if flag == "--method-path"]
+    return [Path(name).expanduser() for word in given for name in word.strip("[]").split(",")]

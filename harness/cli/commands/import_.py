@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _plan(
             model=model,
             task=file.task,
             settings=settings,
-            metrics=[asdict(metric) for metric in task.metrics],
+            metrics=task.metrics,
             heatmap_axes=task.heatmap_axes,
             note=f"Imported from {arguments.format}; which entries were kept is not known.",
             task_config=ours,

@@ -108,13 +108,14 @@ def test_a_signal_lets_the_batch_finish_and_the_same_command_goes_on(
     goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
 
 
-def stopped() -> None:
-    raise Stopped(signal.SIGTERM)
+class StoppedWhileMade:
+    def __init__(self) -> None:
+        raise Stopped(signal.SIGTERM)
 
 
 def test_a_signal_while_objects_are_made_stays_one() -> None:
     with pytest.raises(Stopped, match="SIGTERM"):
-        build({"_target_": f"{__name__}.stopped"})
+        build({"_target_": f"{__name__}.StoppedWhileMade"})
 
 
 def test_a_signal_ends_a_multirun_and_not_one_of_its_jobs(

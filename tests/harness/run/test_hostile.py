@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import build
+from harness.config import build, catalog
 from harness.errors import ConfigError, DataError
 from tasks.longbench import files as longbench_files
 from tests.conftest import ROOT, Command
@@ -123,22 +123,30 @@ def test_nothing_below_the_top_of_a_manifests_task_is_called(
     assert not marker.exists()
 
 
-def test_what_the_yaml_of_a_task_calls_is_called_there_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_tasks_yaml_only_the_class_at_the_top_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "conf/task").mkdir(parents=True)
-    (tmp_path / "conf/task/own.yaml").write_text(
-        "_target_: types.SimpleNamespace\nname: own\npart: {_target_: types.SimpleNamespace, x: 1}\n"
-    )
+    (tmp_path / "conf/task/own.yaml").write_text("_target_: types.SimpleNamespace\nname: own\npart: {x: 1}\n")
     (tmp_path / "conf/task/heir.yaml").write_text("defaults: [own]\nname: heir\n")
-    monkeypatch.setattr(build, "ROOT", tmp_path)
-    part = {"_target_": "types.SimpleNamespace", "x": 2}
-    node = {"_target_": "types.SimpleNamespace", "name": "own", "part": part}
+    monkeypatch.setattr(catalog, "ROOT", tmp_path)
+    node = {"_target_": "types.SimpleNamespace", "name": "own", "part": {"x": 2}}
     (made,), _ = build.recorded_tasks(node)
-    assert made.part.x == 2  # type: ignore[attr-defined]
-    for bad in ({"part": part | {"_target_": "builtins.dict"}}, {"other": part}, {"part": {"x": part}}):
-        with pytest.raises(ConfigError, match="would call what no YAML of conf calls there"):
+    assert made.part == {"x": 2}  # type: ignore[attr-defined]
+    part = {"_target_": "types.SimpleNamespace", "x": 2}
+    for bad in ({"part": part}, {"part": part | {"_target_": "builtins.dict"}}, {"other": part}, {"part": {"x": part}}):
+        with pytest.raises(ConfigError, match="of the results would call something"):
             build.recorded_tasks(node | bad)
+        with pytest.raises(ConfigError, match="would call something"):
+            build.build(node | bad)
     with pytest.raises(ConfigError, match="no _target_"):
         build.recorded_tasks({"name": "heir"})
+    with pytest.raises(ConfigError, match="none of conf/task"):
+        build.recorded_tasks(node | {"_target_": "builtins.dict"})
+
+
+@pytest.mark.parametrize("target", ["os.mkdir", "os", "", "methods.snapkv", None, 3, ["os.mkdir"]])
+def test_what_is_no_class_is_not_called(target: object) -> None:
+    with pytest.raises(ConfigError, match="is no class|cannot be made"):
+        build.build({"_target_": target, "path": "x"})
 
 
 @pytest.mark.parametrize(

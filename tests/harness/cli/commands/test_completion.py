@@ -8,11 +8,20 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from harness.cli.commands import COMMANDS
-from harness.cli.words import SCRIPTS, candidates
+from harness.cli.commands.completion import SCRIPTS, candidates
+from harness.compression.selection import Selection
+from harness.engine.model_spec import ModelSpec
+from harness.engine.settings import EngineSettings
+from harness.report.wandb import Wandb
+from harness.run.configure import RunSettings
+from harness.values import choices, field_types
+from methods.pyramidkv import PyramidKV
+from methods.snapkv import SnapKV
 from tests.conftest import ROOT, Command
 
 TORCH_FREE = """
@@ -69,6 +78,20 @@ def test_the_flags_of_a_command_are_those_that_it_takes(command: str) -> None:
 )  # fmt: skip
 def test_a_line_is_ended_with_what_there_is(line: str, words: list[str]) -> None:
     assert candidates(line) == words
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [
+        ("", RunSettings), ("selection.", Selection), ("engine.", EngineSettings), ("model.", ModelSpec), ("tracker.", Wandb),
+        ("method.snapkv.", SnapKV), ("method.pyramidkv.", PyramidKV),
+    ],
+)  # fmt: skip
+def test_the_choices_of_a_setting_are_those_of_its_field(group: str, kind: type) -> None:
+    for name, annotation in field_types(kind).items():
+        wanted = sorted([*choices(annotation), *(("true", "false") if bool in (annotation, *get_args(annotation)) else ())])
+        found = [word.removeprefix(f"{group}{name}=") for word in candidates(f"kvgauge {group}{name}=")]
+        assert found == wanted, name
 
 
 def test_an_empty_line_offers_every_command_and_setting() -> None:

@@ -1,0 +1,111 @@
+"""The composed configuration to runs: every value checked, every object made, nothing read but a model's files without its weights."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+from msgspec import Meta
+from omegaconf import DictConfig, OmegaConf
+
+from harness.compression.budget import parse_budgets
+from harness.compression.grid import make_grid
+from harness.compression.selection import Selection
+from harness.config.build import build, build_task
+from harness.config.catalog import RUN_GROUPS, SETTINGS
+from harness.engine import tensor_parallel
+from harness.engine.settings import EngineSettings
+from harness.errors import ConfigError
+from harness.run.prepare import Run, read_checkpoint
+from harness.store.shards import Shard
+from harness.task import Suite
+from harness.values import Refusal, Size, check, made
+
+_EXAMPLES = {
+    "selection": "selection.ties=torch",
+    "engine": "engine.width=64",
+    "model": "model=tiny",
+    "method": "method=[snapkv,pyramidkv]",
+    "task": "task=needle",
+    "tracker": "tracker=none",
+}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Settings of a run that stand in no group and that no other value checks.
+
+    Attributes:
+        limit: only the first so many examples; None for all.
+        retry_errors: compute examples again whose record is an error.
+        dry_run: print what would be run, and stop.
+        results_dir: the results folder.
+
+    Raises:
+        ConfigError: a setting that cannot be used.
+    """
+
+    limit: Annotated[Size | None, Refusal("is not a whole number of 1 or more", "use limit=null for all examples")]
+    retry_errors: bool
+    dry_run: bool
+    results_dir: Annotated[str, Meta(pattern=r"\S"), Refusal("names no folder", "use results_dir=results")]
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+def runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
+    """One run per task, and the suite that they belong to, if any.
+
+    Raises:
+        ConfigError, ModelError: something of the configuration cannot be used.
+    """
+    values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    _check_groups(values)
+    settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
+    selection = made(Selection, values["selection"], "selection")
+    engine = made(EngineSettings, values["engine"], "engine")
+    # A preset may set knobs of a method that method= does not name; such a node has no target.
+    methods = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
+    variants = make_grid(methods, parse_budgets(values["budget"]))
+    tasks, suite = build_task(values["task"])
+    checkpoint = read_checkpoint(build(values["model"]), any(task.needs_tokenizer for task in tasks))
+    shard = Shard(values["shard"], values["shards"])
+    if engine.time_limit_seconds is not None and tensor_parallel.count() > 1:
+        raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
+    gc.enable()  # all that is large is imported; see the command line
+    found = [
+        Run(
+            checkpoint=checkpoint,
+            variants=variants,
+            task=task,
+            task_config=values["task"],
+            selection=selection,
+            results=Path(settings.results_dir).expanduser(),
+            limit=settings.limit,
+            engine_settings=engine,
+            shard=shard,
+            retry_errors=settings.retry_errors,
+        )
+        for task in tasks
+    ]
+    return found, suite
+
+
+def _check_groups(values: Mapping[Any, Any]) -> None:
+    """Refuse settings that a run does not have, and what stands where a group of settings is to be.
+
+    Raises:
+        ConfigError: with the setting and its value.
+    """
+    if unknown := set(values) - set(SETTINGS):
+        raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
+    for group in ("selection", "engine", *RUN_GROUPS):
+        if not isinstance(values.get(group), dict):
+            raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}")
+    for name, node in values["method"].items():
+        if not isinstance(node, dict):
+            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
