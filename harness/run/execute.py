@@ -14,7 +14,7 @@ from harness.engine import tensor_parallel
 from harness.engine.loading import load_model
 from harness.engine.memory import held_at_most, reset_peak
 from harness.engine.model_spec import choose_device
-from harness.report.stats.table import cell_summary
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import Evaluator
 from harness.run.prepare import Prepared, Run, refreshed

@@ -11,7 +11,6 @@ from filelock import FileLock
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from harness.cli.commands.report import write_overview
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import make_grid
 from harness.compression.selection import Selection
@@ -20,8 +19,6 @@ from harness.config.catalog import RUN_GROUPS, SETTINGS
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, StoreError
-from harness.report.suite_tables import print_suite, write_suite_report
-from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
 from harness.results import SuiteResult
 from harness.run.execute import Counts, execute, follow, has_more, result
@@ -104,6 +101,11 @@ def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, co
     Raises:
         OSError: a file cannot be written.
     """
+    # Not above: pandas and matplotlib take their time, and a dry run needs neither.
+    from harness.report.overview import write_overview
+    from harness.report.suite_tables import print_suite, write_suite_report
+    from harness.report.task_tables import print_table, write_report
+
     grids = [result(prepared) for prepared in tasks]
     report = tasks[0].run.results / "report" / grids[0].model
     files: list[Path] = []

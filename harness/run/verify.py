@@ -22,7 +22,7 @@ from harness.config.catalog import Choice
 from harness.engine.scheduler import Job
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, StoreError
-from harness.report.stats.table import cell_summary
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.evaluate import Evaluator
 from harness.run.prepare import Prepared, Reader, Run, prepare

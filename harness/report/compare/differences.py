@@ -16,7 +16,7 @@ from harness.errors import ConfigError
 from harness.report.compare.published import AVERAGE, Number, Table, columns
 from harness.report.stats.bootstrap import NONE, Floats, TaskDraws, average, summarize
 from harness.report.stats.means import mean
-from harness.report.stats.table import full_cache
+from harness.report.stats.summary import full_cache
 from harness.results import Cell, CellResult, Record
 from harness.store.reader import Grid
 
@@ -25,7 +25,7 @@ RAW = "raw"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contrast:
     """One number of ours and one of theirs.
 
     Attributes:
@@ -72,21 +72,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMethod:
     """One method and budget.
 
     Attributes:
         method: as published.
         budget: as we write it.
         cell: ours, or None.
-        entries: by column.
+        numbers: ours and theirs, by column.
         retention: mean over our results, 0-1; NaN where it is not known.
     """
 
     method: str
     budget: str
     cell: Cell | None
-    entries: Mapping[str, Entry]
+    numbers: Mapping[str, Contrast]
     retention: float
 
 
@@ -110,7 +110,7 @@ class Comparison:
     suite: str
     table: Table
     titles: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedMethod, ...]
     grids: Mapping[str, Grid]
     left_out: tuple[str, ...]
 
@@ -212,10 +212,10 @@ def _only(cell: CellResult, names: set[str]) -> CellResult:
 
 def _row(
     method: str, budget: str, cell: Cell | None, theirs: Mapping[str, Number], titles: Mapping[str, str], draws: Mapping[str, _Draws]
-) -> Row:
+) -> ComparedMethod:
     parts = {name: of.cells[cell] for name, of in draws.items() if cell in of.cells} if cell is not None else {}
     values = {name: draws[name].of(part.cell) for name, part in parts.items()}
-    entries = {}
+    numbers = {}
     for name in titles:
         if name == AVERAGE:
             whole = len(values) == len(titles) - 1
@@ -224,9 +224,9 @@ def _row(
             value, cells = values.get(name, NONE), [parts[name]] if name in parts else []
         counts = (sum(len(c.done) for c in cells), sum(c.errors for c in cells), sum(c.expected for c in cells))
         published = sum(draws[part].published for part in (parts if name == AVERAGE else [name]) if part in draws)
-        entries[name] = Entry(*summarize(value), theirs.get(name), *counts, published)
+        numbers[name] = Contrast(*summarize(value), theirs.get(name), *counts, published)
     done: Iterator[Record] = (record for name, part in parts.items() if name != RAW for record in part.done)
-    return Row(method, budget, cell, entries, mean(record.retention for record in done))
+    return ComparedMethod(method, budget, cell, numbers, mean(record.retention for record in done))
 
 
 def _size(budget: str) -> tuple[int, float]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from harness.report.stats.table import full_cache
+from harness.report.stats.summary import full_cache
 from harness.results import Record, TaskResult
 from harness.text import plain
 

@@ -74,8 +74,8 @@ class TaskDraws:
         if reference not in self._drawn:
             base: Floats | float = 0.0 if reference is None else self._scores[reference]
             values = {cell: scores - base for cell, scores in self._scores.items()}
-            known = {cell: np.isfinite(of) for cell, of in values.items()}
-            resampled: dict[Cell, list[Floats]] = {cell: [] for cell, of in known.items() if of.sum() >= FEWEST}
+            known = {cell: np.isfinite(scores) for cell, scores in values.items()}
+            resampled: dict[Cell, list[Floats]] = {cell: [] for cell, there in known.items() if there.sum() >= FEWEST}
             zeroed = {cell: np.where(known[cell], values[cell], 0.0) for cell in resampled}
             examples = self._weights.shape[1]
             rows = max(1, _BLOCK // max(1, examples))
@@ -85,8 +85,8 @@ class TaskDraws:
                     with np.errstate(invalid="ignore", divide="ignore"):
                         means.append((weights @ zeroed[cell]) / counts)
             self._drawn[reference] = {}
-            for cell, of in values.items():
-                there = of[known[cell]]
+            for cell, scores in values.items():
+                there = scores[known[cell]]
                 mean = self._means[cell] if reference is None else float(there.mean()) if len(there) else math.nan
                 self._drawn[reference][cell] = np.concatenate([[mean], *resampled.get(cell, [NONE[1:]])])
         return self._drawn[reference]

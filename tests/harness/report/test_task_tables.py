@@ -12,7 +12,8 @@ from matplotlib.image import imread
 from msgspec import structs
 from rich.console import Console
 
-from harness.report.stats.table import full_cache, percent_of, table
+from harness.report.stats.summary import full_cache, percent_of
+from harness.report.stats.table import table
 from harness.report.task_tables import percent, print_table, write_report
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.task import Metric
