@@ -16,7 +16,8 @@ _PALETTE = (
 def colour_of(label: str) -> str:
     """The colour of a method, as ``#rrggbb``.
 
-    By the place of the label among the methods of ``conf/method``; of any other label, by its hash, among the colours that are left.
+    By the place of the label among the methods of ``conf/method``; of any other label, by its hash, among the colours
+    that are left.
     """
     names = _names()
     if label in names:

@@ -1,4 +1,7 @@
-"""A document: titled tables with notes. Each is made once; ``render`` writes and prints it, and the page shows the same tables."""
+"""A document: titled tables with notes.
+
+Each is made once; ``render`` writes and prints it, and the page shows the same tables.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ class TableCell:
         value: what it is sorted by; None, and last, where something is missing.
         large: what the page shows above the small print; the text where this is "".
         small: small print on the page, such as an interval, or "".
-        bar: an interval with its value (low, value, high), in percent of the range that the column covers; None where nothing is drawn.
+        bar: an interval with its value (low, value, high), in percent of the range that the column covers; None where
+            nothing is drawn.
     """
 
     text: str
@@ -44,9 +48,10 @@ class Column:
         header: what it is called.
         cells: from the first line to the last.
         numeric: True if it is aligned right and sorted from the largest; False for text.
-        spare: when a terminal that is too narrow leaves the column out: the lowest first, of equals the last; None if it never does.
-        page_header: what the page calls it, where it is something else; None for a column that the page leaves out, as it is the small
-            print of another.
+        spare: when a terminal that is too narrow leaves the column out: the lowest first, of equals the last; None if
+            it never does.
+        page_header: what the page calls it, where it is something else; None for a column that the page leaves out, as
+            it is the small print of another.
     """
 
     header: str

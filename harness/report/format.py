@@ -30,7 +30,10 @@ def interval(low: float, high: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent: one decimal, below 10 two, below 1 two significant digits, as budgets of long prompts are tiny shares."""
+    """A share in percent, as budgets of long prompts are tiny shares.
+
+    It has one decimal, below 10 two, and below 0.1 two significant digits.
+    """
     percent = 100 * share
     return f"{percent:.2g}" if 0 < percent < 0.1 else number(percent, 2 if percent < 10 else 1)
 

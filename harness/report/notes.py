@@ -56,7 +56,7 @@ def bytes_notes(shares: Iterable[float | None]) -> list[str]:
 
 
 def published_notes(tasks: Mapping[str, TaskResult]) -> list[str]:
-    """One line on all tasks that have fewer examples than were published, as after ``limit=`` or from a data file that was cut.
+    """One line on all tasks with fewer examples than were published, as after ``limit=`` or from a shortened file.
 
     Args:
         tasks: by what they are called.

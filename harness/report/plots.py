@@ -1,7 +1,7 @@
 """Plots of a task's cells: a heatmap per cell, and scores by budget. Figures are objects; no pyplot, no global state.
 
-Published needle heatmaps run from red over yellow to green. Here the map is viridis: it stays readable for colour-blind readers, and
-in grey.
+Published needle heatmaps run from red over yellow to green. Here the map is viridis: it stays readable for colour-blind
+readers, and in grey.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _TEXT: dict[str, Any] = {"parse_math": False, "fontsize": 8}  # a $ in a label i
 
 
 def heatmap(result: TaskResult, path: Path) -> None:
-    """One panel per cell: the headline as a share of its maximum, over the task's two heatmap axes, on the fixed scale 0-1.
+    """One panel per cell: the headline as a share of its maximum over the task's two axes.
 
-    Methods are rows and budgets columns, as in ``panel_rows``. Positions without a result are grey and hatched. Panel titles give the mean
-    over results.
+    The scale is always 0-1.     Methods are rows and budgets columns, as in ``panel_rows``. Positions without a result
+    are grey and hatched. Panel titles give the mean over results.
 
     Args:
         result: has ``metrics``, ``heatmap_axes`` and at least one record.
@@ -70,9 +70,10 @@ def heatmap(result: TaskResult, path: Path) -> None:
 
 
 def summary(result: TaskResult, path: Path) -> None:
-    """The headline of every cell by budget (0-100) with its interval and, where a cell kept everything, in percent of that cell's.
+    """The headline of every cell by budget (0-100), with its interval.
 
-    The second is how needle results are often published. It goes over the examples that both cells have.
+    Where a cell kept everything, a second panel has percentages of that cell's headline, as needle results are often
+    published. They go over the examples that both cells have.
 
     Args:
         result: has ``metrics``.
@@ -162,7 +163,8 @@ def _fold(text: str, inches: float) -> str:
 
 
 def _panel(axes: Axes, shown: Heatmap, shares: NDArray[np.float64], inches: tuple[float, float]) -> AxesImage:
-    # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the map.
+    # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the
+    # map.
     axes.add_patch(
         Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.85", edgecolor="0.55", hatch="////", linewidth=0, zorder=-1)
     )

@@ -49,8 +49,8 @@ def write(document: Document, folder: Path) -> list[Path]:
 def show(document: Document, console: Console) -> None:
     """Print a document.
 
-    A terminal that is too narrow for a table gets it without its spare columns, and a note says which; what is still too wide comes in
-    pieces that repeat the keys. Elsewhere, as in a file, every table is printed whole, however wide.
+    A terminal that is too narrow for a table gets it without its spare columns, and a note says which; what is still
+    too wide comes in pieces that repeat the keys. Elsewhere, as in a file, every table is printed whole, however wide.
     """
     console.print(Text(plain(document.title), style="bold"), soft_wrap=True)
     left_out: list[str] = []
@@ -75,10 +75,10 @@ def markdown(document: Document) -> str:
 
 
 def latex(document: Document) -> str:
-    r"""A document as LaTeX for ``\input``: tables made as narrow as the line, then a table with the title and the notes.
+    r"""A document as LaTeX for ``\input``: tables as narrow as the line, then one with the title and the notes.
 
-    Where lines of a table form groups the document is a long one: its tables run over pages, in the smallest print, and no page break parts
-    a group.
+    Where lines of a table form groups the document is a long one: its tables run over pages, in the smallest print, and
+    no page break parts a group.
     """
     tables = document.tables if document.papers is None else document.papers
     notes = [_latex_row([plain(text)]) for text in (document.title, *document.notes)]
@@ -97,7 +97,7 @@ def latex(document: Document) -> str:
 
 
 def _without_spare(table: Table, width: int) -> tuple[Table, list[str]]:
-    """A table without the spare columns that a terminal of so many characters has no room for, and what these are called."""
+    """A table without the spare columns that do not fit into so many characters, and what these are called."""
     left_out = []
     while _width(table) > width:
         spare = [(column.spare, -place) for place, column in enumerate(table.columns) if column.spare is not None]
@@ -181,7 +181,7 @@ def _width(table: Table) -> int:
 
 
 def _rich(table: Table) -> rich_table.Table:
-    """The table at its natural width; headers are broken to the width of their columns. Text objects: labels are never markup."""
+    """The table at its natural width, with headers broken to the width of their columns; labels are never markup."""
     rendered = rich_table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
         lines = textwrap.wrap(plain(column.header), max([8, *(len(cell.text) for cell in column.cells)]), break_long_words=False)

@@ -46,11 +46,12 @@ _SCORES, _TASKS = "Scores", "Tasks and intervals"
 
 @once
 def suite_table(result: SuiteResult) -> pd.DataFrame:
-    """One row per cell and column of the paper's tables, tasks first, then averages; unrounded, NaN where something is missing.
+    """One row per cell and task, then per cell and average, unrounded; NaN where something is missing.
 
-    Columns: ``method``, ``budget``, ``column``, ``kind`` (task or average), ``score`` (0-100) with ``score_low`` and ``score_high``
-    (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired interval, and those of
-    ``aggregate.table`` from ``n`` to ``alias_of``; means of an average's tasks have the weights that their scores have.
+    Columns: ``method``, ``budget``, ``column``, ``kind`` (task or average), ``score`` (0-100) with ``score_low`` and
+    ``score_high`` (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired
+    interval, and those of ``table`` from ``n`` to ``alias_of``; means of an average's tasks have the weights that their
+    scores have.
     """
     draws = {task.task: TaskDraws(task) for task in result.tasks}
     by_task = {task.task: {cell.cell: cell for cell in task.cells} for task in result.tasks}
@@ -92,7 +93,10 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
 
 
 def print_suite(result: SuiteResult, console: Console) -> None:
-    """Print averages and breakdowns and, elsewhere than in a terminal, the scores by task; all there is of a suite without averages."""
+    """Print the tables and their notes.
+
+    Of a suite with averages, a terminal gets these and the breakdowns; a file gets the scores by task as well.
+    """
     document = suite_document(result)
     left_out = {_TASKS, _SCORES} if console.is_terminal else {_TASKS}
     tables = [table for table in document.tables if not result.averages or table.title not in left_out]
@@ -125,7 +129,11 @@ def wide_table(title: str, raw: pd.DataFrame) -> Table:
 
 
 def averages_table(raw: pd.DataFrame) -> Table:
-    """Averages with cells down, and what was kept on average over the tasks of the first; of ``suite_table`` that has averages."""
+    """Averages with cells down, and what was kept on average over the tasks of the first average.
+
+    Args:
+        raw: a ``suite_table`` with averages.
+    """
     part = raw[raw["kind"] == "average"]
     wide = wide_table("Averages", part)
     return replace(wide, columns=[*wide.columns, *share_columns(part[part["column"] == part["column"].iloc[0]])])
@@ -194,7 +202,7 @@ def _long_table(title: str, raw: pd.DataFrame) -> Table:
 
 
 def _breakdown_tables(result: SuiteResult) -> list[Table]:
-    """Cells and values of a breakdown down, its tasks and their plain mean across; one table for each breakdown that tasks have."""
+    """Cells and values of a breakdown down, its tasks and their mean across; one table for each breakdown."""
     tables = []
     for key in dict.fromkeys(task.breakdown for task in result.tasks if is_broken_down(task)):
         parts = {_title(result, task): breakdown(task).set_index([*_KEYS, key])["score"] for task in result.tasks if task.breakdown == key}

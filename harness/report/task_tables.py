@@ -1,6 +1,7 @@
 """The report of a task: its table as Markdown, CSV and LaTeX files with the plots beside them, and on the terminal.
 
-The CSV holds raw numbers under plain column names; everything else shows the same numbers rounded. What is missing is an en dash.
+The CSV holds raw numbers under plain column names; everything else shows the same numbers rounded. What is missing is
+an en dash.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from harness.text import plain
 
 
 def write_report(result: TaskResult, folder: Path) -> list[Path]:
-    """Write ``table.md``, ``table.csv``, ``table.tex`` and, where there are scores to draw, ``summary.png`` and ``heatmap.png``.
+    """Write ``table.md``, ``table.csv``, ``table.tex`` and, with scores to draw, ``summary.png`` and ``heatmap.png``.
 
     A task with a breakdown also has ``breakdown.csv``, and its scores by value below the table.
 

@@ -80,8 +80,8 @@ class Wandb:
             resume="allow",
             config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
             tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
-            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for others: addresses of
-            # remotes, arguments, output.
+            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for
+            # others: addresses of remotes, arguments, output.
             settings=wandb.Settings(console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
         ) as run:
             examples = wandb.Table(dataframe=_examples(cell, result.metrics))

@@ -42,8 +42,11 @@ def claims_document(comparison: Comparison) -> Document | None:
 
 
 def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
-    """Columns: ``method`` (our label), ``budget``, ``papers_say`` (percent), ``prompt_tokens_mean``, ``tokens_before_truncation_mean``,
-    ``budget_share`` (of the mean prompt), ``retention`` and ``retention_bytes`` (measured), all shares 0-1; ``n``.
+    """One row per cell of ours, and per budget that only a text speaks of.
+
+    Columns: ``method`` (our label), ``budget``, ``papers_say`` (percent), ``prompt_tokens_mean``,
+    ``tokens_before_truncation_mean``, ``budget_share`` (of the mean prompt), ``retention`` and ``retention_bytes``
+    (measured), all shares 0-1; ``n``.
     """
     examples = {
         (name, record.example_id): record

@@ -1,6 +1,7 @@
 """Our numbers beside published ones: differences, our intervals, and whether the published number lies inside.
 
-A cell of ours is held against the published method that its class is called, not its label. What is missing on either side stays missing.
+A cell of ours is held against the published method that its class is called, not its label. What is missing on either
+side stays missing.
 """
 
 from __future__ import annotations
@@ -148,7 +149,7 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
 
 
 def unlike(grids: Sequence[Grid], table: Table) -> str | None:
-    """Why grids cannot be held against a table: the first that shows another metric. None where nothing is in the way."""
+    """Why grids cannot be held against a table: the first that shows another metric; None if they can."""
     for grid in grids:
         found = grid.result.metrics[0].name
         if table.metric and found != table.metric:
@@ -165,7 +166,7 @@ def dataset_of(grid: Grid, titles: Mapping[str, str]) -> str:
 
 
 def method_of(grid: Grid, cell: Cell, published: Sequence[str]) -> str:
-    """What a cell's method is called in papers: as its class is. What was imported has no class and goes by its label."""
+    """What a cell's method is called in papers: the name of its class, or the label of an imported cell."""
     name = method_class(grid, cell)
     if name is not None:
         return name

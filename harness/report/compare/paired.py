@@ -1,4 +1,4 @@
-"""Two results folders of ours, paired by example: differences with intervals, for every task and average that both have."""
+"""Two results folders of ours, paired by example: differences with intervals for all tasks and averages of both."""
 
 from __future__ import annotations
 
@@ -86,7 +86,10 @@ def _key(grid: Grid, single: bool) -> tuple[str, str]:
 
 
 class _Draws:
-    """One task of both folders, with resamples that take the same examples from both. An example with another prompt is another one."""
+    """One task of both folders, with resamples that take the same examples from both.
+
+    An example with another prompt is another example.
+    """
 
     def __init__(self, a: Grid, b: Grid) -> None:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
@@ -128,7 +131,7 @@ def _named(side: str, cell: Cell) -> Cell:
 
 
 def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
-    """A cell whose examples are called otherwise where their prompts are known to be others than in the other folder's cell."""
+    """A cell whose examples have other names where their prompts differ from those of the other folder's cell."""
     prompts = {r.example_id: r.prompt_sha256 for r in others.records} if others else {}
 
     def named(record: Record) -> Record:

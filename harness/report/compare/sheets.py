@@ -27,9 +27,9 @@ def comparison_document(comparison: Comparison) -> Document:
 def raw_table(comparison: Comparison) -> pd.DataFrame:
     """One line per method, budget and column, unrounded; NaN where something is missing.
 
-    Columns: ``method`` (as published), ``label`` (ours), ``budget``, ``column``, ``ours`` with ``ours_low`` and ``ours_high``, ``theirs``,
-    ``difference`` (ours minus theirs), ``theirs_is`` (inside or outside our interval, or that ours is a trial), ``n``, ``errors``,
-    ``expected``, ``source``, ``note``.
+    Columns: ``method`` (as published), ``label`` (ours), ``budget``, ``column``, ``ours`` with ``ours_low`` and
+    ``ours_high``, ``theirs``, ``difference`` (ours minus theirs), ``theirs_is`` (inside or outside our interval, or
+    that ours is a trial), ``n``, ``errors``, ``expected``, ``source``, ``note``.
     """
     return pd.DataFrame(
         [
@@ -57,7 +57,7 @@ def raw_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def layout(comparison: Comparison, marks: Mapping[str, int]) -> Table:
-    """Methods and budgets down, datasets across; of each number ours, its interval, theirs, the difference and where theirs lies."""
+    """Methods and budgets down, datasets across: ours, its interval, theirs, the difference and where theirs lies."""
     groups = [(_name(row), row.budget, dict(_lines(row, marks))) for row in comparison.rows]
     return grouped("By dataset", list(comparison.titles.values()), [("examples", "", {"": _examples(comparison)}), *groups])
 

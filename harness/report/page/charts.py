@@ -1,7 +1,8 @@
-"""Charts of the report page as coordinates: curves, heatmaps, kept entries by layer. The template draws them as inline SVG.
+"""Charts of the report page as coordinates: curves, heatmaps, kept entries by layer.
 
-No chart library: one for browsers would be most of the page's weight, and an image by matplotlib cannot follow the reader's colours. What
-matplotlib decides well is taken from it: ticks, and colours that colour-blind readers can tell apart.
+The template draws them as inline SVG. No chart library: one for browsers would be most of the page's weight, and an
+image by matplotlib cannot follow the reader's colours. What matplotlib decides well is taken from it: ticks, and
+colours that colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Point:
-    """A score in a chart, in the chart's units, y downwards; ``low`` and ``high`` are None where there is no interval."""
+    """A score in a chart's units, y downwards; ``low`` and ``high`` are None where there is no interval."""
 
     x: float
     y: float
@@ -161,7 +162,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
 
 
 def heatmaps(result: TaskResult) -> Panels | None:
-    """The headline as a share of its maximum over the task's two axes, on the fixed scale 0-1; None where there is nothing to show."""
+    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show."""
     shown = heatmap_of(result)
     if shown is None:
         return None
@@ -181,7 +182,7 @@ def heatmaps(result: TaskResult) -> Panels | None:
 
 
 def kept_by_layer(result: TaskResult) -> Panels | None:
-    """Entries that each layer keeps, the mean over results, as a figure that is as wide as the layer keeps: the first layer at its foot.
+    """Entries that each layer keeps, the mean over results, as bars with the first layer at the foot.
 
     Figures of one budget share their scale. None where nobody knows what was kept.
     """

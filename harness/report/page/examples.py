@@ -1,7 +1,9 @@
-"""Examples of the report page, packed: an index of scores for each task, and blocks of texts that are unpacked when somebody looks.
+"""Examples of the report page, packed.
 
-Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and thousands of examples
-open at once.
+Each task has an index of scores, and blocks of texts that are unpacked when somebody looks.
+
+Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and
+thousands of examples open at once.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from harness.text import plain
 BLOCK = 20
 """Examples whose texts are unpacked together."""
 TEXTS = 50_000
-"""Texts of a task that the page holds at most, examples x cells: what a browser opens without a pause, and more than LongBench has."""
+"""Most texts of a task on the page, examples x cells: a browser opens them without a pause, and LongBench has fewer."""
 LONGEST = 20_000
 """Characters of a text that are shown; of a longer one the first and the last half of them."""
 _REFERENCE_CHARACTERS = 80
@@ -36,9 +38,10 @@ def index(result: TaskResult) -> dict[str, Any]:
     """What the list of examples shows.
 
     Returns:
-        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and maxima, the headline
-        first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of the groups, first reference, and of each
-        cell the headline as a share of its maximum, "error", or None where it has neither.
+        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and
+        maxima, the headline first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of
+        the groups, first reference, and of each cell the headline as a share of its maximum, "error", or None where it
+        has neither.
     """
     names, full = _examples(result), full_cache(result.cells)
     of = [{record.example_id: record for record in cell.records} for cell in result.cells]
@@ -77,7 +80,7 @@ def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
 
 
 def visible(text: str) -> str:
-    """``text`` with a picture or a code in place of every character that would not be seen, or would move what stands around it.
+    """``text`` with a picture or a code for each character that nobody would see, or that would move its surroundings.
 
     Of a text longer than ``LONGEST`` the middle is left out.
     """

@@ -1,7 +1,7 @@
 """The report page: everything that a results folder holds in one file, which asks nothing of the network.
 
-The page's policy (Content-Security-Policy) lets only its own script run, by hash, and nothing be fetched; texts reach it through Jinja's
-escaping or as packed data, and are shown as text.
+The page's policy (Content-Security-Policy) lets only its own script run, by hash, and nothing be fetched; texts reach
+it through Jinja's escaping or as packed data, and are shown as text.
 """
 
 from __future__ import annotations

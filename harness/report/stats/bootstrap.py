@@ -1,8 +1,8 @@
 """Bootstrap intervals of scores and of paired differences, within a task and over several.
 
-One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same examples from both.
-Error records and missing examples are left out of a mean, and out of a pair; a result without the score is not: it makes the cell's
-mean missing, as in ``means``.
+One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same
+examples from both. Error records and missing examples are left out of a mean, and out of a pair; a result without the
+score is not: it makes the cell's mean missing, as in ``means``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from harness.results import Cell, TaskResult
 RESAMPLES = 2000
 LEVEL = 95
 FEWEST = 5
-"""Examples that an interval needs at least: resamples of fewer hardly differ, and would look more certain than they are."""
+"""Examples that an interval needs: resamples of fewer hardly differ, and would look more certain than they are."""
 
 _BLOCK = 2**17
-"""Weights that are floating-point numbers at a time: 1 MiB, which stays in the cache while all cells are multiplied with it."""
+"""Weights that are made floating-point numbers at a time: 1 MiB, which stays in the cache for all cells."""
 
 Floats = NDArray[np.float64]
 
@@ -70,7 +70,7 @@ class TaskDraws:
         return self._draws(reference)[cell]
 
     def _draws(self, reference: Cell | None) -> dict[Cell, Floats]:
-        """Means and, behind each, that of each resample; none of these of fewer than ``FEWEST``. All cells at once: weights are many."""
+        """Means and, behind each, its resampled means, which are NaN for fewer examples than ``FEWEST``; for all cells at once."""
         if reference not in self._drawn:
             base: Floats | float = 0.0 if reference is None else self._scores[reference]
             values = {cell: scores - base for cell, scores in self._scores.items()}

@@ -19,8 +19,8 @@ class Curve:
 
     Attributes:
         label: the method.
-        across: where each score stands; None for one that has no place on the axis and is drawn as a line across, NaN for one that is
-            left out, as nobody knows where it stands.
+        across: where each score stands; None for one that has no place on the axis and is drawn as a line across, NaN
+            for one that is left out, as nobody knows where it stands.
         scores: with ``low`` and ``high``, their intervals; NaN where there is none.
     """
 
@@ -62,7 +62,8 @@ def score_curves(raw: pd.DataFrame) -> list[Curves]:
         values = (list(rows["score"]), list(rows["score_low"]), list(rows["score_high"]))
         budgets.append(Curve(str(label), [_entries(budget) for budget in rows["budget"]], *values))
         shares: list[float | None] = [100 * share for share in rows["retention"]]
-        # A method that always kept everything is a line to hold the others against, and as points would push them into a corner.
+        # A method that always kept everything is a line to hold the others against, and as points would push them into
+        # a corner.
         retentions.append(Curve(str(label), [None] * len(shares) if set(shares) == {_ALL} else shares, *values))
     return [
         Curves("budget", "budget, KV entries per head and layer", budgets),

@@ -12,7 +12,10 @@ Made = TypeVar("Made")
 
 
 def once(make: Callable[[Source], Made]) -> Callable[[Source], Made]:
-    """``make``, called once for each argument; what it returned is kept as long as the argument lives, and must not be changed."""
+    """``make``, called once for each argument.
+
+    What it returned is kept as long as the argument lives, and must not be changed.
+    """
     made: WeakKeyDictionary[Source, Made] = WeakKeyDictionary()
 
     @wraps(make)

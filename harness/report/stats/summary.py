@@ -1,4 +1,7 @@
-"""What the records of cells say by themselves: unrounded numbers, without pandas. Error records count as errors and enter no mean."""
+"""What the records of cells say by themselves: unrounded numbers, without pandas.
+
+Error records count as errors and enter no mean.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ def alias_of(cell: CellResult) -> str | None:
 
 
 def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
-    """The cell that kept everything in every example, found by what it kept and not by its name; an alias only if nothing else did."""
+    """The cell that kept everything in every example, whatever its name; an alias only if no other cell did."""
     full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
     return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
 
 
 def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
-    """The cell's score in percent of the full cache's, over the examples that both have, so that a partial cell stays comparable.
+    """The cell's score in percent of the full cache's, over the examples that both have.
 
-    NaN where they share no example or the full cache scores 0 on those.
+    So a partial cell stays comparable. NaN where they share no example or the full cache scores 0 on those.
     """
     theirs = {r.example_id: r.scores.get(metric.name) for r in full.done}
     ours = {r.example_id: r.scores.get(metric.name) for r in cell.done if r.example_id in theirs}
@@ -40,7 +43,7 @@ def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
 
 
 def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """What a cell's records say by themselves, unrounded; None where nothing is known. The columns are those of ``table``."""
+    """What a cell's records say, by the columns of ``table`` and unrounded; None where nothing is known."""
     row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
     if metrics:
         row["score"] = score(cell, metrics[0])

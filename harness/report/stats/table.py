@@ -23,11 +23,12 @@ _COUNTS = (
 def table(result: TaskResult) -> pd.DataFrame:
     """One row per cell, in the order of the grid, unrounded; what is missing is NaN.
 
-    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100) with ``score_low`` and ``score_high`` (95 % bootstrap
-    over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its paired interval and
-    ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results), ``errors``, ``expected`` (examples asked
-    for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and head, over layers and examples); ``retention`` and
-    ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
+    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100) with ``score_low`` and ``score_high``
+    (95 % bootstrap over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its
+    paired interval and ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results),
+    ``errors``, ``expected`` (examples asked for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and
+    head, over layers and examples); ``retention`` and ``retention_bytes`` (shares of the full cache, 0-1 and above);
+    ``prompt_tokens_mean``; ``alias_of``.
     """
     full = full_cache(result.cells)
     draws = TaskDraws(result) if result.metrics else None
