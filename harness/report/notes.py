@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from harness.report.stats.bootstrap import FEWEST
 from harness.report.stats.summary import alias_of
-from harness.results import Audit, CellResult, TaskResult
+from harness.results import Audit, CellResult, Manifest, TaskResult
 from harness.text import plain
 
 SAME_AS = "same as: kept exactly the entries of that cell in every example, so it was decoded once for both."
@@ -83,3 +83,9 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
             first = next(record for record in cell.records if record.error is not None)
             notes.append(plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"))
     return notes
+
+
+def method_knobs(manifest: Manifest) -> str:
+    """The settings of a cell's method, as ``window=8, kernel=7``; "" where it has none or was imported."""
+    settings = manifest.settings.get("method", {})
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if name != "class")

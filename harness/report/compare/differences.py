@@ -127,8 +127,8 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
     theirs = table.of(model)
     there = {dataset for numbers in theirs.values() for dataset in numbers}
     titles = {dataset: title for dataset, title in columns(table.suite).items() if dataset in there}
-    found = {dataset_of(grid, titles): grid for grid in grids}
-    ours = {dataset: found[dataset] for dataset in titles if dataset in found}
+    by_dataset = {dataset_of(grid, titles): grid for grid in grids}
+    ours = {dataset: by_dataset[dataset] for dataset in titles if dataset in by_dataset}
     draws = {dataset: _Draws(grid, table.scale) for dataset, grid in ours.items()}
     if table.scale != "score":
         metric = next(iter(ours.values())).result.metrics[0]
@@ -144,16 +144,16 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
     keys.sort(key=lambda key: (_size(key[1]), order.index(key[0])))
     rows = tuple(_row(*key, theirs.get(key[:2], {}), titles, draws) for key in keys)
     first = grids[0]
-    names = tuple(name for name in found if name not in titles)
+    names = tuple(name for name in by_dataset if name not in titles)
     return Comparison(first.result.model, model, first.task_config["name"], table, titles, rows, ours, names)
 
 
 def unlike(grids: Sequence[Grid], table: Table) -> str | None:
     """Why grids cannot be held against a table: the first that shows another metric; None if they can."""
     for grid in grids:
-        found = grid.result.metrics[0].name
-        if table.metric and found != table.metric:
-            shows = f"task {grid.result.task} shows {found}, and {table.title} has {table.metric}"
+        shown = grid.result.metrics[0].name
+        if table.metric and shown != table.metric:
+            shows = f"task {grid.result.task} shows {shown}, and {table.title} has {table.metric}"
             folder = next(iter(grid.folders.values())).parent
             return f"{shows}: change that with kvgauge score {folder} --set task.show={table.metric}"
     return None
@@ -214,7 +214,7 @@ def _only(cell: CellResult, names: set[str]) -> CellResult:
 def _row(
     method: str, budget: str, cell: Cell | None, theirs: Mapping[str, Number], titles: Mapping[str, str], draws: Mapping[str, _Draws]
 ) -> ComparedMethod:
-    parts = {name: of.cells[cell] for name, of in draws.items() if cell in of.cells} if cell is not None else {}
+    parts = {name: column.cells[cell] for name, column in draws.items() if cell in column.cells} if cell is not None else {}
     values = {name: draws[name].of(part.cell) for name, part in parts.items()}
     numbers = {}
     for name in titles:

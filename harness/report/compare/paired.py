@@ -150,7 +150,7 @@ def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path
     names, columns = _columns(suite, pairs)
     cells = list(dict.fromkeys(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests))
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
-    raw = pd.DataFrame([_raw(cell, title, pair) for cell, of_cell in rows.items() for title, pair in of_cell.items()])
+    raw = pd.DataFrame([_raw(cell, title, pair) for cell, numbers in rows.items() for title, pair in numbers.items()])
     models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))
     notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
     notes += [
@@ -158,7 +158,7 @@ def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; 0 is inside or "
         "outside of it. A and B: over their own results.",
     ]
-    by_task = [pair for of_cell in rows.values() for title, pair in of_cell.items() if title in names]
+    by_task = [pair for numbers in rows.values() for title, pair in numbers.items() if title in names]
     if any(pair.n < pair.expected for pair in by_task):
         notes.append("n of N: only n of the examples that either has are compared.")
     if differing := sum(pair.other_prompts for pair in by_task):

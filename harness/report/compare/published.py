@@ -134,7 +134,7 @@ def same_model(names: Sequence[str], published: Sequence[str]) -> str | None:
 
 
 def related_models(model: str, published: Sequence[str]) -> list[str]:
-    """Published models whose name begins with this one's, or the other way round: other versions, or less exact names."""
+    """Published models whose name begins with this one's, or the other way round: other versions or less exact names."""
     words = _words(model)
     return [other for other in published if other != model and (w := _words(other))[: len(words)] == words[: len(w)]]
 
@@ -147,8 +147,8 @@ def _words(name: str) -> tuple[str, ...]:
 def _rows(table: str) -> dict[tuple[str, str, str], dict[str, Number]]:
     rows: dict[tuple[str, str, str], dict[str, Number]] = {}
     for row in _read(table):
-        of = rows.setdefault((row["model"], row["method"], row["budget"]), {})
-        of[row["dataset"]] = Number(row["score"], row["source"], row["note"])
+        numbers = rows.setdefault((row["model"], row["method"], row["budget"]), {})
+        numbers[row["dataset"]] = Number(row["score"], row["source"], row["note"])
     return rows
 
 

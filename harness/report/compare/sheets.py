@@ -11,7 +11,7 @@ from harness.report.compare.differences import RAW, ComparedMethod, Comparison, 
 from harness.report.compare.published import AVERAGE, Number, related_models, tables
 from harness.report.document import Column, Document, Table, TableCell, budgets, count_cell, grouped, interval_cell, number_cell, texts
 from harness.report.format import DASH, counted, number, percent, signed
-from harness.report.notes import few_notes
+from harness.report.notes import few_notes, method_knobs
 from harness.report.stats.bootstrap import LEVEL
 
 
@@ -140,7 +140,7 @@ def _notes(comparison: Comparison) -> list[str]:
     grids = list(comparison.grids.values())
     notes = list(dict.fromkeys(grid.result.note for grid in grids if grid.result.note))
     notes.append(f"theirs: {comparison.table.title}, {comparison.theirs}; {comparison.table.protocol}.")
-    notes += [*_elsewhere(comparison), *settings_notes(comparison)]
+    notes += [*_elsewhere(comparison), *_settings(comparison)]
     notes.append(
         f"Interval: {LEVEL} % bootstrap over our examples. theirs is inside or outside of it; difference: ours minus theirs. "
         "An average needs all of its datasets."
@@ -163,14 +163,14 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _elsewhere(comparison: Comparison) -> list[str]:
     """What else is published of this model."""
-    of_suite = [table for table in tables() if table.suite == comparison.table.suite]
-    others = [table.name for table in of_suite if comparison.theirs in table.models and table is not comparison.table]
-    models = related_models(comparison.theirs, list(dict.fromkeys(model for table in of_suite for model in table.models)))
-    found = [f"--table {name}" for name in others] + [f"--model {model}" for model in models]
-    return [f"also published: {', '.join(found)}."] if found else []
+    suite = [table for table in tables() if table.suite == comparison.table.suite]
+    others = [table.name for table in suite if comparison.theirs in table.models and table is not comparison.table]
+    models = related_models(comparison.theirs, list(dict.fromkeys(model for table in suite for model in table.models)))
+    elsewhere = [f"--table {name}" for name in others] + [f"--model {model}" for model in models]
+    return [f"also published: {', '.join(elsewhere)}."] if elsewhere else []
 
 
-def settings_notes(comparison: Comparison) -> list[str]:
+def _settings(comparison: Comparison) -> list[str]:
     """What ours were made with: task, model and selection of the first cell, and every method's knobs."""
     if not comparison.grids:
         return []
@@ -182,12 +182,8 @@ def settings_notes(comparison: Comparison) -> list[str]:
     if "dtype" in settings.get("model", {}):
         knobs["model.dtype"] = settings["model"]["dtype"]
     notes = ["ours: " + ", ".join(f"{name}={value}" for name, value in knobs.items()) + "."]
-    methods = {}
-    for cell, manifest in first.manifests.items():
-        of_method = {name: value for name, value in manifest.settings.get("method", {}).items() if name != "class"}
-        if of_method:
-            methods[cell.label] = ", ".join(f"{name}={value}" for name, value in of_method.items())
-    return notes + [f"{label}: {knobs}." for label, knobs in methods.items()]
+    methods = {cell.label: method_knobs(manifest) for cell, manifest in first.manifests.items()}
+    return notes + [f"{label}: {knobs}." for label, knobs in methods.items() if knobs]
 
 
 def _is_plain(value: object) -> bool:

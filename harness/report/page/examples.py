@@ -13,9 +13,9 @@ import gzip
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
+from harness.report.stats.once import once
 from harness.report.stats.summary import full_cache
 from harness.results import Record, TaskResult
 from harness.text import plain
@@ -44,11 +44,11 @@ def index(result: TaskResult) -> dict[str, Any]:
         has neither.
     """
     names, full = _examples(result), full_cache(result.cells)
-    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    by_id = [{record.example_id: record for record in cell.records} for cell in result.cells]
     keys = list(dict.fromkeys(key for cell in result.cells for record in cell.records for key in record.group))
     rows = []
     for name in names:
-        records = [found.get(name) for found in of]
+        records = [cell.get(name) for cell in by_id]
         first = next(record for record in records if record is not None)
         group = [_value(first.group.get(key)) for key in keys]
         reference = plain(first.references[0][:LONGEST])[:_REFERENCE_CHARACTERS] if first.references else ""
@@ -74,9 +74,9 @@ def left_out(result: TaskResult) -> list[str]:
 def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
     """The texts of all examples, ``BLOCK`` at a time, in the order of the index."""
     names = _examples(result)
-    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    by_id = [{record.example_id: record for record in cell.records} for cell in result.cells]
     for start in range(0, len(names), BLOCK):
-        yield [_texts([found.get(name) for found in of]) for name in names[start : start + BLOCK]]
+        yield [_texts([cell.get(name) for cell in by_id]) for name in names[start : start + BLOCK]]
 
 
 def visible(text: str) -> str:
@@ -103,7 +103,7 @@ def _examples(result: TaskResult) -> list[str]:
     return _all_examples(result)[: max(1, TEXTS // len(result.cells))]
 
 
-@lru_cache(maxsize=1)
+@once
 def _all_examples(result: TaskResult) -> list[str]:
     return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
 
@@ -131,7 +131,7 @@ def _texts(records: Sequence[Record | None]) -> dict[str, Any]:
 
 def _cell(record: Record) -> dict[str, Any]:
     """What one cell made of an example; without what is missing."""
-    found = {
+    known = {
         "text": None if record.text is None else visible(record.text),
         "ids": list(record.tokens) if record.text is None else None,
         "scores": dict(record.scores),
@@ -139,7 +139,7 @@ def _cell(record: Record) -> dict[str, Any]:
         "alias": record.alias_of,
         "error": None if record.error is None else plain(record.error),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _value(value: float | int | str | None) -> float | int | str | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from harness.report.document import Table, texts
 from harness.report.format import DASH
+from harness.report.notes import method_knobs
 from harness.report.stats.bootstrap import LEVEL
 from harness.results import Manifest
 
@@ -21,11 +22,10 @@ def origins(manifests: Iterable[Manifest]) -> Table:
 def _origin(manifest: Manifest) -> dict[str, object]:
     provenance = manifest.provenance
     packages = provenance.get("packages", {})
-    knobs = {name: value for name, value in manifest.settings.get("method", {}).items() if name != "class"}
     return {
         "method": manifest.cell.label,
         "budget": manifest.cell.budget,
-        "knobs": ", ".join(f"{name}={value}" for name, value in knobs.items()) or DASH,
+        "knobs": method_knobs(manifest) or DASH,
         "created": provenance.get("created") or DASH,
         "commit": _commit(provenance),
         "device": provenance.get("device") or DASH,
