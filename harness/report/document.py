@@ -132,7 +132,7 @@ def texts(header: str, values: Iterable[object]) -> Column:
 
 def budgets(values: Iterable[str]) -> Column:
     """The column of budgets: sorted by number of entries, then shares, then the full cache."""
-    return Column("budget", [TableCell(text, _size(text)) for text in values], numeric=False)
+    return Column("budget", [TableCell(plain(text), _size(text)) for text in values], numeric=False)
 
 
 def grouped(title: str, headers: Sequence[str], groups: Sequence[tuple[str, str, Mapping[str, Sequence[str]]]]) -> Table:

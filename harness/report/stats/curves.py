@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -78,11 +77,6 @@ def apart(values: Iterable[float]) -> list[float]:
         if not kept or value > 1.15 * kept[-1]:
             kept.append(value)
     return kept
-
-
-def known(value: float | None) -> bool:
-    """True for a finite number; False for NaN and None."""
-    return value is not None and math.isfinite(value)
 
 
 def _entries(budget: str) -> float | None:
