@@ -1,7 +1,7 @@
 """The rooms of the house, read from the code: ``make rooms`` writes them into docs/architecture.md.
 
-    python docs/rooms.py            writes both parts
-    python docs/rooms.py --print    prints them
+python docs/rooms.py            writes both parts
+python docs/rooms.py --print    prints them
 """
 
 from __future__ import annotations

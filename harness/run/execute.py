@@ -13,7 +13,7 @@ from harness.engine import tensor_parallel
 from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
 from harness.engine.model_spec import choose_device
-from harness.report.stats.table import cell_summary
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, refreshed
@@ -39,9 +39,7 @@ class Counts:
     records: int = 0
 
 
-def execute(
-    tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None
-) -> tuple[list[Prepared], Counts]:
+def execute(tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None) -> tuple[list[Prepared], Counts]:
     """Compute what is missing and write it, prompt by prompt; and the scores of every cell that is whole then.
 
     Args:

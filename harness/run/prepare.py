@@ -88,8 +88,13 @@ class Run:
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell lies; there must be a results folder."""
+        return cell_folder(self.folder_of_results, self.model, self.task.name, cell)
+
+    @property
+    def folder_of_results(self) -> Path:
+        """The results folder; there must be one."""
         assert self.results is not None
-        return cell_folder(self.results, self.model, self.task.name, cell)
+        return self.results
 
 
 @dataclass(frozen=True)
