@@ -20,10 +20,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
 from harness.cli.commands import command_line
+from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT, SETTINGS
 from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
-from harness.config.names import importable
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
 from harness.text import plain
@@ -38,9 +38,7 @@ def main() -> None:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     refuse_environment()
-    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
-    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
-    OmegaConf.register_new_resolver("importable", importable, replace=True)
+    register_resolvers()
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])

@@ -35,7 +35,7 @@ _CHARACTER_INCHES = 0.075  # of the 8 point font that titles are set in, wide le
 _TEXT: dict[str, Any] = {"parse_math": False, "fontsize": 8}  # a $ in a label is a $
 
 
-def heatmap(result: TaskResult, path: Path) -> None:
+def heatmap_figure(result: TaskResult) -> Figure:
     """One panel per cell: the headline as a share of its maximum over the task's two axes.
 
     The scale is always 0-1.     Methods are rows and budgets columns, as in ``panel_rows``. Positions without a result
@@ -43,7 +43,6 @@ def heatmap(result: TaskResult, path: Path) -> None:
 
     Args:
         result: has ``metrics``, ``heatmap_axes`` and at least one record.
-        path: the PNG to write.
     """
     shown = heatmap_of(result)
     assert shown is not None
@@ -66,7 +65,12 @@ def heatmap(result: TaskResult, path: Path) -> None:
     _title(figure, result)
     figure.supxlabel(shown.across, **_TEXT)
     figure.supylabel(shown.down, **_TEXT)
-    _save(figure, path)
+    return figure
+
+
+def heatmap(result: TaskResult, path: Path) -> None:
+    """Write ``heatmap_figure`` as a PNG."""
+    _save(heatmap_figure(result), path)
 
 
 def summary(result: TaskResult, path: Path) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 from harness.engine import tensor_parallel
 from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
-from harness.engine.model_spec import choose_device
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
@@ -234,4 +233,4 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
 
 def _load(run: Run) -> Engine:
     spec, config = run.checkpoint.spec, run.checkpoint.config
-    return Engine.load(spec, config, run.engine_settings.kernels_on(choose_device(spec.device)))
+    return Engine.load(spec, config=config, kernels=run.engine_settings.kernels)

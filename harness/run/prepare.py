@@ -13,10 +13,11 @@ from harness.compression.selection import Selection
 from harness.config.method_path import source_of
 from harness.config.names import recorded
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
+from harness.engine.weights_hash import memory_sha256
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.provenance import provenance
@@ -30,6 +31,8 @@ from harness.text import check_model_name, check_name
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from harness.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,30 @@ def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
     where = provenance(str(choose_device(spec.device)))
     tokenizer = spec.tokenizer() if needs_tokenizer else None
     return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
+
+
+def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
+    """The same of a model that is loaded already.
+
+    Raises:
+        ConfigError: the task needs a tokenizer, and the engine has none.
+        ModelError: what lies where it was loaded from cannot be read.
+    """
+    if engine.spec is not None:
+        return read_checkpoint(engine.spec, needs_tokenizer)
+    model, tokenizer = engine.model, engine.tokenizer if needs_tokenizer else None
+    if needs_tokenizer and tokenizer is None:
+        raise ConfigError(f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer")
+    dtype = str(model.dtype).removeprefix("torch.")
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return Checkpoint(
+        spec=ModelSpec(engine.name, name=engine.name, device=str(model.device)),
+        config=model.config,
+        tokenizer=tokenizer,
+        end_ids=all_end_ids(named, model.config, tokenizer),
+        identity={"weights": memory_sha256(model), "dtype": dtype},
+        provenance=provenance(str(model.device)),
+    )
 
 
 def prepare(run: Run) -> Prepared:
