@@ -72,7 +72,7 @@ class Result:
                 "task": grid.result.task,
                 "method": cell.cell.label,
                 "budget": cell.cell.budget,
-                **msgspec.to_builtins(record),
+                **msgspec.json.decode(msgspec.json.encode(record)),
             }
             for grid in self.grids
             for cell in grid.result.cells
