@@ -103,6 +103,7 @@ def print_suite(result: SuiteResult, console: Console) -> None:
     show(replace(document, tables=tables), console)
 
 
+@once
 def suite_document(result: SuiteResult) -> Document:
     """All there is to read about a suite."""
     raw = suite_table(result)

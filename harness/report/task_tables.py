@@ -16,6 +16,7 @@ from harness.report.format import interval, number, part_score, signed
 from harness.report.notes import task_notes
 from harness.report.render import show, write
 from harness.report.stats.bootstrap import LEVEL
+from harness.report.stats.once import once
 from harness.report.stats.summary import full_cache
 from harness.report.stats.table import breakdown, table
 from harness.results import TaskResult
@@ -61,6 +62,7 @@ def task_document(result: TaskResult) -> Document:
     return Document(f"{result.task} on {result.model}", "table", tables, task_notes(result), data)
 
 
+@once
 def score_table(result: TaskResult) -> Table:
     """One line per cell: scores, counts and what was kept."""
     raw = table(result)
