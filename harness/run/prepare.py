@@ -63,7 +63,7 @@ class Run:
         task: the benchmark.
         task_config: its configuration, kept in manifests.
         selection: how entries are picked.
-        results: the results folder.
+        results: the results folder; None for a run that reads and writes no disk.
         limit: only the first so many examples; None for all.
         engine_settings: how rows are computed.
         shard: which of the examples are this process's.
@@ -75,7 +75,7 @@ class Run:
     task: Task
     task_config: Mapping[str, Any]
     selection: Selection
-    results: Path
+    results: Path | None
     limit: int | None
     engine_settings: EngineSettings
     shard: Shard
@@ -87,8 +87,14 @@ class Run:
         return self.checkpoint.spec.label
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell lies."""
-        return cell_folder(self.results, self.model, self.task.name, cell)
+        """Where a cell lies; there must be a results folder."""
+        return cell_folder(self.folder_of_results, self.model, self.task.name, cell)
+
+    @property
+    def folder_of_results(self) -> Path:
+        """The results folder; there must be one."""
+        assert self.results is not None
+        return self.results
 
 
 @dataclass(frozen=True)
@@ -181,7 +187,8 @@ def prepare(run: Run) -> Prepared:
     note = _note(run.checkpoint.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
-    _check_siblings(run, next(iter(manifests.values())))
+    if run.results is not None:
+        _check_siblings(run, next(iter(manifests.values())))
     return prepared
 
 
@@ -192,8 +199,8 @@ def refreshed(prepared: Prepared) -> Prepared:
         StoreError: something there is of other settings or prompts, or cannot be read.
     """
     run, prompts = prepared.run, prepared.prompts
-    stamps = {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
-    if stamps == prepared.stamps:
+    stamps = {} if run.results is None else {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
+    if stamps and stamps == prepared.stamps:
         return prepared
     names = {prompt.example.id for prompt in prompts}
     found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
@@ -248,11 +255,13 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
 
 
 def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
-    """What a cell's folder holds.
+    """What a cell's folder holds; nothing without a results folder.
 
     Raises:
         StoreError: the folder was made with other settings, or from another prompt, or is not scored.
     """
+    if run.results is None:
+        return {}
     folder = run.folder(manifest.cell)
     found = read_manifest(folder)
     if found is None or not has_records(folder):
