@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from harness.config.catalog import ROOT
 from harness.errors import ConfigError
 
@@ -29,6 +27,8 @@ def search_path_words(words: Sequence[str]) -> list[str]:
     given = [word for word in words if word.startswith(_SETTING)]
     if not given:
         return list(words)
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     value = given[-1].removeprefix(_SETTING)
     listed = OverridesParser.create().parse_override(given[-1]).value() if value.startswith("[") else [value]
     assert isinstance(listed, list)
