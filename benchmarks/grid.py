@@ -39,10 +39,10 @@ def main() -> None:
     costs = []
     for granularity in options.heads:
         of = subject("width-512", WIDTH_512, "cpu", granularity, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
-        model = of.load()
+        engine = of.engine()
         for tokens, prompts in QUICK if options.quick else [point for point in POINTS if point[0] in options.tokens]:
             alone = prompts == 1 and not options.grid_only
-            costs.append(grid_cost(of, model, tokens, prompts, 1 if options.quick else options.rounds, alone))
+            costs.append(grid_cost(of, engine, tokens, prompts, 1 if options.quick else options.rounds, alone))
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
     for path in write(options.out, "grid", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):

@@ -31,22 +31,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     of = subject("width-512", WIDTH_512, "cpu", options.heads, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
-    model = of.load()
+    engine = of.engine()
     lengths = [160] if options.quick else options.tokens
-    grid_profile(of, model, 64, of.variants[:1])  # first calls are slower
+    grid_profile(of, engine, 64, of.variants[:1])  # first calls are slower
     columns: dict[str, dict[str, float]] = {}
     notes, plain = [], {}
     for tokens in lengths:
-        columns[f"{tokens} after s"] = grid_profile(of, model, tokens, of.variants)
+        columns[f"{tokens} after s"] = grid_profile(of, engine, tokens, of.variants)
         before: Counter[str] = Counter()
         for label in dict.fromkeys(variant.cell.label for variant in of.variants):
             cells = [variant for variant in of.variants if variant.cell.label == label]
-            for part, seconds in grid_profile(of, model, tokens, [cells[len(cells) // 2]]).items():
+            for part, seconds in grid_profile(of, engine, tokens, [cells[len(cells) // 2]]).items():
                 before[part] += len(cells) * seconds
         columns[f"{tokens} before s"] = dict(before)
-        rows = list({id(row): row for row in prefilled(of, model, of.prompt(tokens), of.variants).values()}.values())
-        floor = decode_floor(of, model, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
-        stock = plain[str(tokens)] = sdpa_seconds(of, model, tokens)
+        rows = list({id(row): row for row in prefilled(of, engine, of.prompt(tokens), of.variants).values()}.values())
+        floor = decode_floor(of, engine, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
+        stock = plain[str(tokens)] = sdpa_seconds(of, engine, tokens)
         whole = sum(columns[f"{tokens} after s"].values())
         bound = stock + max(floor.values())
         notes.append(

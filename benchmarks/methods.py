@@ -28,10 +28,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     of = subject("width-512", WIDTH_512, "cpu", "kv_head", [128], 4 if options.quick else 32)
-    model = of.load()
+    engine = of.engine()
     costs = []
     for tokens in [160] if options.quick else options.tokens:
-        costs += method_costs(of, model, tokens, 1 if options.quick else options.rounds)
+        costs += method_costs(of, engine, tokens, 1 if options.quick else options.rounds)
         print("\n".join(table([cost.row() for cost in costs if cost.tokens == tokens])), flush=True)
     title = "Each method by itself, batch 1: 8 layers of width 512, float32, kv heads, budget 128"
     for path in write(options.out, "methods", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):

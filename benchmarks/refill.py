@@ -27,17 +27,16 @@ from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
-from harness.engine.decode import Decoding  # noqa: E402
+from harness.engine import engine as engine_module  # noqa: E402
+from harness.engine.decode import Decoding, Limits  # noqa: E402
+from harness.engine.engine import Engine  # noqa: E402
 from harness.engine.prompt import Prompt  # noqa: E402
-from harness.engine.scheduler import Job  # noqa: E402
+from harness.engine.request import Request  # noqa: E402
+from harness.engine.scheduler import Finished, Scheduler  # noqa: E402
 from harness.engine.settings import EngineSettings  # noqa: E402
-from harness.results import Cell, Record  # noqa: E402
-from harness.run import evaluate  # noqa: E402
-from harness.run.evaluate import Evaluator  # noqa: E402
+from harness.results import Cell  # noqa: E402
 from harness.task import Example  # noqa: E402
-from tasks.tokens import Tokens  # noqa: E402
 
-Prompts = list[dict[Cell, Record]]
 GRID = ("method=[fullkv,h2o,snapkv]", "budget=[32,64]", f"model.path={ROOT}/models/tiny")
 NEW_TOKENS, STOPS = 48, tuple(range(5, 1000, 16))
 
@@ -60,16 +59,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     subject = subject_of(GRID, NEW_TOKENS)
-    model, jobs = subject.load(), jobs_of(subject, 12 if options.quick else 48)
+    engine, requests = subject.engine(), requests_of(subject, 12 if options.quick else 48)
     rows, raw = [], []
     for width in (16,) if options.quick else (64, 16):
-        rounds = [paired(subject, model, jobs, width) for _ in range(1 if options.quick else options.rounds)]
-        rows.append(row(width, len(jobs), rounds))
+        rounds = [paired(subject, engine, requests, width) for _ in range(1 if options.quick else options.rounds)]
+        rows.append(row(width, len(requests), rounds))
         raw.append({"width": width, "rounds": [[vars(steps) for steps in pair] for pair in rounds]})
         print("\n".join(table([rows[-1]])), flush=True)
     notes = [
-        "Seconds are medians of the whole of `Evaluator.run`, prefills included; the ratio is the median of the rounds' own.",
-        "Without: `Evaluator.run` on as many prompts as have `width` rows together, and on the next ones when all of these have ended.",
+        "Seconds are medians of the whole of `Scheduler.run`, prefills included; the ratio is the median of the rounds' own.",
+        "Without: `Scheduler.run` on as many prompts as have `width` rows together, and on the next ones when all of these have ended.",
     ]
     title = f"Prompts taken while others decode: embedded model, {len(subject.variants)} cells, answers of 1 to {NEW_TOKENS} tokens"
     for path in write(options.out, "refill", title, machine(), rows, raw, notes):
@@ -92,33 +91,33 @@ def row(width: int, prompts: int, rounds: Sequence[tuple[Steps, Steps]]) -> dict
     }
 
 
-def jobs_of(subject: Subject, count: int) -> list[Job]:
+def requests_of(subject: Subject, count: int) -> list[Request]:
     """Random prompts of 96 to 191 tokens."""
     found = []
     for place in range(count):
         ids = np.array(subject.prompt(96 + place * 53 % 96, place), dtype="<i4")
-        found.append(Job(Prompt(Example(id=str(place), prompt=()), ids, "", ()), subject.variants, {}))
+        found.append(Request(Prompt(Example(id=str(place), prompt=()), ids, "", ()), subject.variants, {}))
     return found
 
 
-def paired(subject: Subject, model: Any, jobs: Sequence[Job], width: int) -> tuple[Steps, Steps]:
+def paired(subject: Subject, engine: Engine, requests: Sequence[Request], width: int) -> tuple[Steps, Steps]:
     """Both ways, one after the other."""
     each = max(1, width // len(subject.variants))
-    batches = [jobs[start : start + each] for start in range(0, len(jobs), each)]
+    batches = [requests[start : start + each] for start in range(0, len(requests), each)]
 
-    def without(evaluator: Evaluator) -> Iterator[Prompts]:
+    def without(scheduler: Scheduler) -> Iterator[list[Finished]]:
         for batch in batches:
-            yield from evaluator.run(batch, lambda: True)
+            yield from scheduler.run(batch, lambda: True)
 
-    apart, one = measured(subject, model, width, without)
-    together, other = measured(subject, model, width, lambda evaluator: evaluator.run(jobs, lambda: True))
+    apart, one = measured(subject, engine, width, without)
+    together, other = measured(subject, engine, width, lambda scheduler: scheduler.run(requests, lambda: True))
     if apart != together:
         raise SystemExit("generated tokens differ: report this as a bug")
     return one, other
 
 
 def measured(
-    subject: Subject, model: Any, width: int, way: Callable[[Evaluator], Iterator[Prompts]]
+    subject: Subject, engine: Engine, width: int, way: Callable[[Scheduler], Iterator[list[Finished]]]
 ) -> tuple[dict[tuple[str, Cell], tuple[int, ...]], Steps]:
     """Tokens by example and cell, and what they took."""
     steps = Steps()
@@ -129,17 +128,19 @@ def measured(
             steps.rows += self.alive
             super().step()
 
-    engine = EngineSettings(width, False, None, False, None, 0.0, "torch")
-    task, cells = Tokens("tokens", "", NEW_TOKENS, 0, STOPS), [variant.cell for variant in subject.variants]
-    evaluator = Evaluator(model, subject.name, None, frozenset(), task, cells, subject.selection, engine, lambda _: None)
-    before, evaluate.Decoding = evaluate.Decoding, Counted  # type: ignore[misc]
+    settings = EngineSettings(width, False, None, False, None, 0.0, "torch")
+    limits, cells = Limits(frozenset(STOPS), NEW_TOKENS), [variant.cell for variant in subject.variants]
+    scheduler = Scheduler(engine, limits, cells, subject.selection, settings, lambda _: None)
+    before, engine_module.Decoding = engine_module.Decoding, Counted  # type: ignore[misc]
     start = seconds()
     try:
-        found = [record for prompts in way(evaluator) for of in prompts for record in of.items()]
+        finished = [one for prompts in way(scheduler) for one in prompts]
     finally:
-        evaluate.Decoding = before  # type: ignore[misc]
+        engine_module.Decoding = before  # type: ignore[misc]
     steps.seconds = seconds() - start
-    return {(record.example_id, cell): tuple(record.tokens) for cell, record in found}, steps
+    return {
+        (request.prompt.example.id, cell): outcome.generated.tokens for request, outcomes in finished for cell, outcome in outcomes.items()
+    }, steps
 
 
 if __name__ == "__main__":

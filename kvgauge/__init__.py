@@ -1,1 +1,55 @@
-"""KV-cache compression, measured."""
+"""KV-cache compression, measured.
+
+What methods, tasks and notebooks of your own import, in a clone and beside an installed wheel: ``from kvgauge import LayerState``. Nothing
+is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    # For methods.
+    "compression.method": ("LayerState", "Method", "Ranking", "ReadsWeights", "require_above"),
+    "compression.scorers": (
+        "ColumnSums",
+        "FirstTokens",
+        "SinksThenRecent",
+        "WindowAttention",
+        "check_window",
+        "column_sums",
+        "pool",
+        "window_attention",
+    ),
+    "compression.selection": ("Selection",),
+    # For tasks.
+    "task": ("Average", "Example", "Metric", "Suite", "Task"),
+    # For both.
+    "errors": ("BudgetError", "ConfigError", "DataError", "KvgaugeError"),
+    # For notebooks and scripts: names of harness/api.py go here, and into __init__.pyi.
+}
+"""The public names by their module below ``harness``."""
+
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+# A wheel carries the folder inside this package, a clone beside it.
+_HARNESS = f"{__name__}.harness" if os.path.isdir(os.path.join(__path__[0], "harness")) else "harness"
+
+__all__ = ["__version__", *_HOME]  # strings, all of them
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"{_HARNESS}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -7,7 +7,8 @@ from pathlib import Path
 def main() -> None:
     """Run the command line of the harness, which a wheel carries inside this package and a clone beside it."""
     here = Path(__file__).resolve().parent
-    sys.path.insert(0, str(here if (here / "harness").is_dir() else here.parent))
+    if not (here / "harness").is_dir():
+        sys.path.insert(0, str(here.parent))
     if sys.argv[1:3] == ["completion", "--words"]:  # a TAB waits for no import
         from harness.cli.commands.completion import candidates
 

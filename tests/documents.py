@@ -17,7 +17,6 @@ _CLONE = (
     "run.py",
     "kvgauge",
     "harness",
-    "hydra_plugins",
     "methods",
     "tasks",
     "conf",

@@ -65,22 +65,22 @@ def test_projection_is_made_of_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_row_that_gives_other_tokens_among_others_is_counted(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny()
-    assert checks.row_checks(subject, model, 60, 2)["other alone"] == 0
+    engine = subject.engine()
+    assert checks.row_checks(subject, engine, 60, 2)["other alone"] == 0
     real = checks.decoded
 
-    def spoiled(subject: Subject, model: object, rows: list[object]) -> list[Generated]:
-        first, *others = real(subject, model, rows)  # type: ignore[arg-type]
+    def spoiled(subject: Subject, engine: object, rows: list[object]) -> list[Generated]:
+        first, *others = real(subject, engine, rows)  # type: ignore[arg-type]
         return [Generated((*first.tokens[:2], first.tokens[2] ^ 1, *first.tokens[3:])), *others]
 
     monkeypatch.setattr(checks, "decoded", spoiled)
-    found = checks.row_checks(subject, model, 60, 2)
+    found = checks.row_checks(subject, engine, 60, 2)
     assert found["other alone"] == 1 and found["other in reverse order"] == 2 and found["largest margin"] > 0
 
 
 def test_timers_count_nothing_twice_and_leave_functions_as_they_were(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     before = [getattr(owner, name) for owner, name, _ in profile._PARTS]
-    found = grid_profile(subject, tiny(), 60, subject.variants)
+    found = grid_profile(subject, subject.engine(), 60, subject.variants)
     assert [getattr(owner, name) for owner, name, _ in profile._PARTS] == before
     assert set(found) == {profile.PREFILL, profile.DECODE, *(part for _, _, part in profile._PARTS)}
     clock = iter(range(100))

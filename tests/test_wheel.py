@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Command
+
 ROOT = Path(__file__).parents[1]
-RUN = """
-import sys
-sys.path[:] = [{wheel!r}, *(p for p in sys.path if p != {root!r})]
-sys.argv = ["kvgauge", "method=snapkv", "budget=32", "task.lengths=[300]", "task.depths=[50]", "results_dir=results"]
-from kvgauge.__main__ import main
-try:
+CELL = ("method=snapkv", "budget=32", "task.lengths=[300]", "task.depths=[50]")
+# What a user may have beside kvgauge, under names that are folders of a clone.
+OWN = ("harness", "methods", "models", "tasks")
+BESIDE = """
+import importlib, sys
+sys.argv = ["kvgauge", *{words!r}]
+def ours():
+    from kvgauge.__main__ import main
     main()
-finally:
-    import harness, methods, tasks
-    print([m.__file__ for m in (harness, methods, tasks)])
+def theirs():
+    for name in {own!r}:
+        assert importlib.import_module(name).MINE and importlib.import_module(name + ".part").MINE
+for step in ({order}):
+    step()
+theirs()
+assert not [name for name in sys.modules if name.partition(".")[0] in {own!r} and not hasattr(sys.modules[name], "MINE")]
 """
 
 
@@ -56,16 +67,70 @@ def test_the_wheel_gives_the_console_command(wheel: Path) -> None:
         assert "kvgauge = kvgauge.__main__:main" in archive.read(entry).decode()
 
 
-def test_the_wheel_runs_by_itself_from_any_folder(wheel: Path, tmp_path: Path) -> None:
-    unpacked = tmp_path / "site"
-    zipfile.ZipFile(wheel).extractall(unpacked)
-    code = RUN.format(wheel=str(unpacked), root=str(ROOT))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Python of a new environment that has the wheel, and the libraries that lie here."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin/python"
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    # As a line of a .pth file the folder is only searched: its own .pth file, which names the clone, is not read.
+    (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run([*install, "--ignore-installed"], check=True, capture_output=True)
+    return python
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_and_a_clone_write_the_same_cells(kvgauge: Command, installed: Path, tmp_path: Path) -> None:
+    command = str(installed.parent / "kvgauge")
+    done = run(command, *CELL, "results_dir=theirs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "prefills: 1; cells: 1; new records: 1" in done.stdout
-    assert done.stdout.strip().splitlines()[-1].count(str(unpacked / "kvgauge")) == 3
-    assert (tmp_path / "results/tiny/needle/snapkv-32/scores.json").exists()
-    assert (tmp_path / "results/report/index.html").exists()
+    assert (tmp_path / "theirs/report/index.html").exists()
+    ours = kvgauge(*CELL, f"results_dir={tmp_path / 'ours'}")
+    assert ours.code == 0, ours.err
+    cells = [tmp_path / folder / "tiny/needle/snapkv-32" for folder in ("ours", "theirs")]
+    records, other_records = ((cell / "records.0.jsonl").read_text() for cell in cells)
+    assert records == other_records
+    manifests = [json.loads((cell / "manifest.json").read_text()) for cell in cells]
+    ours_made, theirs_made = (manifest.pop("provenance") for manifest in manifests)
+    assert ours_made["fingerprint"] == theirs_made["fingerprint"]
+    assert manifests[0] == manifests[1] and manifests[0]["settings"]["method"]["class"] == "methods.snapkv.SnapKV"
+    again = kvgauge(*CELL, f"results_dir={tmp_path / 'theirs'}")
+    assert again.code == 0 and "new records: 0" in again.out, again.err
+    for words in (("verify", "ours"), ("score", "ours"), ("show", "method", "snapkv")):
+        done = run(command, *words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", ["theirs, ours", "ours, theirs"])
+def test_a_users_own_packages_and_an_installed_wheel_leave_each_other_alone(order: str, installed: Path, tmp_path: Path) -> None:
+    for name in OWN:
+        (tmp_path / name).mkdir()
+        for module in ("__init__", "part"):
+            (tmp_path / name / f"{module}.py").write_text("MINE = True\n")
+    code = BESIDE.format(words=[*CELL, "dry_run=true"], own=OWN, order=order)
+    done = run(str(installed), "-c", code, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "prefills: 1 " in done.stdout
+
+
+@pytest.mark.slow
+def test_a_method_of_ones_own_runs_beside_an_installed_wheel(installed: Path, tmp_path: Path) -> None:
+    command = str(installed.parent / "kvgauge")
+    written = run(command, "new", "method", "outer", "--method-path", "mine", cwd=tmp_path)
+    assert written.returncode == 0, written.stderr
+    done = run(command, "method_path=mine", "method=outer", *CELL[1:], "dry_run=true", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    tested = run(str(installed), "-m", "pytest", "-q", "-p", "no:cacheprovider", "mine/test_outer.py", cwd=tmp_path)
+    assert tested.returncode == 0, tested.stdout
 
 
 @pytest.mark.parametrize("command", [["run.py"], ["-m", "kvgauge"]])

@@ -8,11 +8,11 @@ from statistics import median
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.engine.attention import install
+from harness.engine.engine import Engine
 from harness.errors import EngineError
 from harness.results import Cell
 
@@ -85,7 +85,7 @@ class GridCost:
         }
 
 
-def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: int, rounds: int, alone: bool) -> GridCost:
+def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, rounds: int, alone: bool) -> GridCost:
     """Measure a grid, prompt by prompt prefilled and all rows decoded together.
 
     Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock ones. In half
@@ -94,7 +94,7 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
 
     Args:
         subject: the grid.
-        model: the loaded subject.
+        engine: the loaded subject.
         tokens: of each prompt.
         prompts: 1 or more.
         rounds: 1 or more; medians are over them.
@@ -105,51 +105,51 @@ def grid_cost(subject: Subject, model: PreTrainedModel, tokens: int, prompts: in
     """
     ids = [subject.prompt(tokens, place) for place in range(prompts)]
     measured, rows = [], 0
-    warm_ups = 1 if model.device.type == "cuda" else 0
+    warm_ups = 1 if engine.device.type == "cuda" else 0
     for turn in range(-warm_ups, rounds):
-        stock_seconds, stock = _stock(subject, model, ids[0])
+        stock_seconds, stock = _stock(subject, engine, ids[0])
         start = seconds()
-        cells = [prefilled(subject, model, prompt, subject.variants) for prompt in ids]
+        cells = [prefilled(subject, engine, prompt, subject.variants) for prompt in ids]
         middle = seconds()
         distinct = {id(row): row for of_prompt in cells for row in of_prompt.values()}
-        outcomes = dict(zip(distinct, decoded(subject, model, list(distinct.values())), strict=True))
+        outcomes = dict(zip(distinct, decoded(subject, engine, list(distinct.values())), strict=True))
         end = seconds()
         found = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
         rows = len(distinct)
         alone_seconds = None
         if alone and turn >= 0:
-            alone_seconds, expected = _alone(subject, model, ids[0])
-            _compare(model, found, expected, "alone")
-        _compare(model, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
+            alone_seconds, expected = _alone(subject, engine, ids[0])
+            _compare(engine, found, expected, "alone")
+        _compare(engine, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
     heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
     return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, counted)
 
 
-def _alone(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
+def _alone(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
     start = seconds()
     found = {}
     for variant in subject.variants:
-        rows = prefilled(subject, model, prompt, [variant])
-        found[variant.cell] = decoded(subject, model, list(rows.values()))[0].tokens
+        rows = prefilled(subject, engine, prompt, [variant])
+        found[variant.cell] = decoded(subject, engine, list(rows.values()))[0].tokens
     return seconds() - start, found
 
 
-def _stock(subject: Subject, model: PreTrainedModel, prompt: Sequence[int]) -> tuple[float, Tokens]:
-    ids = torch.tensor([list(prompt)], device=model.device)
-    model.set_attn_implementation("sdpa")
+def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, Tokens]:
+    ids = torch.tensor([list(prompt)], device=engine.device)
+    engine.model.set_attn_implementation("sdpa")
     try:
         start = seconds()
-        generated: Any = model.generate(  # type: ignore[operator]
+        generated: Any = engine.model.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=subject.new_tokens, eos_token_id=None, pad_token_id=0
         )
         return seconds() - start, tuple(generated[0, len(prompt) :].tolist())
     finally:
-        install(model)
+        install(engine.model)
 
 
-def _compare(model: PreTrainedModel, found: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:
-    if model.dtype != torch.float32:
+def _compare(engine: Engine, found: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:
+    if engine.model.dtype != torch.float32:
         return
     for cell, tokens in expected.items():
         if found[cell] != tokens:

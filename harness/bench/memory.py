@@ -9,31 +9,31 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from transformers import PreTrainedModel
 
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.compression.grid import Variant
+from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
 from harness.errors import EngineError
 
 _WARM_UP_TOKENS = 64
 
 
-def peak_bytes(subject: Subject, model: PreTrainedModel, variants: Sequence[Variant], tokens: int) -> int:
+def peak_bytes(subject: Subject, engine: Engine, variants: Sequence[Variant], tokens: int) -> int:
     """Bytes beyond the model that a prompt takes at most.
 
     On a CUDA device how much its allocator held at most beyond what it held before; on a CPU that of a new process.
 
     Args:
         subject: a model that can be loaded in another process.
-        model: the loaded subject.
+        engine: the loaded subject.
         variants: those of the subject that share the prefill and decode together.
         tokens: of the prompt.
 
     Raises:
         EngineError: the new process failed.
     """
-    return _growth(subject, model, variants, tokens) if model.device.type == "cuda" else peak_of_a_process(subject, variants, tokens)
+    return _growth(subject, engine, variants, tokens) if engine.device.type == "cuda" else peak_of_a_process(subject, variants, tokens)
 
 
 def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
@@ -59,18 +59,18 @@ def child() -> None:
     """What the process of one point does: read a point from standard input, print its bytes."""
     threads, subject, variants, tokens = pickle.loads(sys.stdin.buffer.read())
     torch.set_num_threads(threads)
-    model = subject.load()
-    _work(subject, variants, _WARM_UP_TOKENS, model)
-    print(_growth(subject, model, variants, tokens))
+    engine = subject.engine()
+    _work(subject, variants, _WARM_UP_TOKENS, engine)
+    print(_growth(subject, engine, variants, tokens))
 
 
-def _growth(subject: Subject, model: PreTrainedModel, variants: Sequence[Variant], tokens: int) -> int:
-    reset_peak(model.device)
-    before = held_at_most(model.device)
-    _work(subject, variants, tokens, model)
-    return held_at_most(model.device) - before
+def _growth(subject: Subject, engine: Engine, variants: Sequence[Variant], tokens: int) -> int:
+    reset_peak(engine.device)
+    before = held_at_most(engine.device)
+    _work(subject, variants, tokens, engine)
+    return held_at_most(engine.device) - before
 
 
-def _work(subject: Subject, variants: Sequence[Variant], tokens: int, model: PreTrainedModel) -> None:
-    rows = prefilled(subject, model, subject.prompt(tokens), variants)
-    decoded(subject, model, list({id(row): row for row in rows.values()}.values()))
+def _work(subject: Subject, variants: Sequence[Variant], tokens: int, engine: Engine) -> None:
+    rows = prefilled(subject, engine, subject.prompt(tokens), variants)
+    decoded(subject, engine, list({id(row): row for row in rows.values()}.values()))

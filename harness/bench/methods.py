@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from harness.bench.clock import seconds
 from harness.bench.memory import peak_bytes
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.compression.grid import Variant
+from harness.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ def one_by_one(variants: Sequence[Variant]) -> list[Variant]:
     return sorted(found, key=lambda variant: variant.method.ranking is not None)
 
 
-def method_costs(subject: Subject, model: PreTrainedModel, tokens: int, rounds: int) -> list[MethodCost]:
+def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> list[MethodCost]:
     """Measure every method of the grid alone, in turn within a round.
 
     Args:
         subject: the grid, with the full cache among its methods.
-        model: the loaded subject.
+        engine: the loaded subject.
         tokens: of the prompt.
         rounds: 1 or more; medians are over them.
     """
@@ -71,9 +70,9 @@ def method_costs(subject: Subject, model: PreTrainedModel, tokens: int, rounds: 
     for _ in range(rounds):
         for variant in variants:
             start = seconds()
-            rows = prefilled(subject, model, prompt, [variant])
+            rows = prefilled(subject, engine, prompt, [variant])
             middle = seconds()
-            decoded(subject, model, list(rows.values()))
+            decoded(subject, engine, list(rows.values()))
             found[variant.cell.name].append((middle - start, (seconds() - middle) / (subject.new_tokens - 1)))
     full = [prefill for prefill, _ in found[variants[0].cell.name]]
     return [
@@ -83,7 +82,7 @@ def method_costs(subject: Subject, model: PreTrainedModel, tokens: int, rounds: 
             prefill=tuple(prefill for prefill, _ in found[variant.cell.name]),
             overhead=tuple(prefill / base - 1 for (prefill, _), base in zip(found[variant.cell.name], full, strict=True)),
             token=tuple(token for _, token in found[variant.cell.name]),
-            peak=peak_bytes(subject, model, [variant], tokens),
+            peak=peak_bytes(subject, engine, [variant], tokens),
         )
         for variant in variants
     ]

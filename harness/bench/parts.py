@@ -9,8 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
-
 from harness.bench.checks import row_checks
 from harness.bench.clock import machine
 from harness.bench.grid import grid_cost
@@ -19,6 +17,7 @@ from harness.bench.memory import peak_bytes
 from harness.bench.methods import method_costs, one_by_one
 from harness.bench.subject import Subject, random_layer
 from harness.bench.write import write
+from harness.engine.engine import Engine
 
 PARTS = ("grid", "methods", "memory", "checks", "kernels")
 
@@ -48,14 +47,14 @@ def measure(
     Raises:
         KvgaugeError: a length that the model or the machine cannot take.
     """
-    model = subject.load()
+    engine = subject.engine()
     for part in PARTS:
         if part in parts:
             work = partial(_grid, alone=alone) if part == "grid" else _MEASURES[part]
-            rows, raw = work(subject, model, lengths, prompts, rounds)
+            rows, raw = work(subject, engine, lengths, prompts, rounds)
             if not rows:
                 continue
-            title = f"{_TITLES[part]}: {subject.name}, {str(model.dtype).removeprefix('torch.')}"
+            title = f"{_TITLES[part]}: {subject.name}, {str(engine.model.dtype).removeprefix('torch.')}"
             for path in write(out, part, title, machine(), rows, raw):
                 tell(path)
 
@@ -63,38 +62,38 @@ def measure(
 _Measured = tuple[list[Any], list[Any]]
 
 
-def _grid(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, rounds: int, alone: bool) -> _Measured:
-    costs = [grid_cost(subject, model, tokens, prompts, rounds, alone) for tokens in lengths]
+def _grid(subject: Subject, engine: Engine, lengths: Sequence[int], prompts: int, rounds: int, alone: bool) -> _Measured:
+    costs = [grid_cost(subject, engine, tokens, prompts, rounds, alone) for tokens in lengths]
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
-def _methods(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
-    costs = [cost for tokens in lengths for cost in method_costs(subject, model, tokens, rounds)]
+def _methods(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
+    costs = [cost for tokens in lengths for cost in method_costs(subject, engine, tokens, rounds)]
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
-def _memory(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, __: int) -> _Measured:
+def _memory(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, __: int) -> _Measured:
     rows = []
     for tokens in lengths:
-        full = peak_bytes(subject, model, one_by_one(subject.variants)[:1], tokens)
-        grid = peak_bytes(subject, model, subject.variants, tokens)
+        full = peak_bytes(subject, engine, one_by_one(subject.variants)[:1], tokens)
+        grid = peak_bytes(subject, engine, subject.variants, tokens)
         rows.append({"tokens": tokens, "FullKV MB": full / 1e6, "grid MB": grid / 1e6, "grid / FullKV": grid / full if full else None})
     return rows, rows
 
 
-def _checks(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], prompts: int, _: int) -> _Measured:
-    rows = [row_checks(subject, model, tokens, prompts) for tokens in lengths]
+def _checks(subject: Subject, engine: Engine, lengths: Sequence[int], prompts: int, _: int) -> _Measured:
+    rows = [row_checks(subject, engine, tokens, prompts) for tokens in lengths]
     return rows, rows
 
 
-def _kernels(subject: Subject, model: PreTrainedModel, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
-    if model.device.type != "cuda" or find_spec("triton") is None:
+def _kernels(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
+    if engine.device.type != "cuda" or find_spec("triton") is None:
         return [], []
-    rows = [column_sums_cost(random_layer(subject, model, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS]
+    rows = [column_sums_cost(random_layer(subject, engine, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS]
     return rows, rows
 
 
-_MEASURES: dict[str, Callable[[Subject, PreTrainedModel, Sequence[int], int, int], _Measured]] = {
+_MEASURES: dict[str, Callable[[Subject, Engine, Sequence[int], int, int], _Measured]] = {
     "methods": _methods,
     "memory": _memory,
     "checks": _checks,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
@@ -15,17 +14,19 @@ from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnReader
 from harness.compression.selection import Order
 from harness.engine import prefill as prefilling
+from harness.engine import prefill_attention
 from harness.engine.cache import KVPool
+from harness.engine.engine import Engine
 
 Seconds = dict[str, float]
 
 PREFILL, DECODE = "prefill: projections, MLP, head", "decode: projections, MLP, head"
 _PARTS: Sequence[tuple[Any, str, str]] = (
-    (prefilling, "causal_attention", "prefill: attention"),
+    (prefill_attention, "causal_attention", "prefill: attention"),
     (ColumnReader, "read", "prefill: H2O's column sums"),
-    (prefilling, "order_of", "prefill: window scores, pooling"),
+    (prefill_attention, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
-    (prefilling._PrefillEngine, "_take", "prefill: kept entries gathered"),
+    (prefill_attention.PrefillAttention, "_take", "prefill: kept entries gathered"),
     (prefilling, "_hashes", "prefill: kept indices hashed"),
     (KVPool, "add", "decode: entries moved into the pool"),
     (KVPool, "attend", "decode: attention"),
@@ -68,41 +69,41 @@ class Stopwatch:
                 setattr(owner, name, work)
 
 
-def grid_profile(subject: Subject, model: PreTrainedModel, tokens: int, variants: Sequence[Variant]) -> Seconds:
+def grid_profile(subject: Subject, engine: Engine, tokens: int, variants: Sequence[Variant]) -> Seconds:
     """One prompt with these variants, prefilled once and decoded together.
 
     Args:
         subject: the grid.
-        model: the loaded subject.
+        engine: the loaded subject.
         tokens: of the prompt.
         variants: those of the subject that share the work.
     """
     watch = Stopwatch()
     with watch.watching():
-        rows = watch.around(PREFILL, prefilled)(subject, model, subject.prompt(tokens), variants)
-        watch.around(DECODE, decoded)(subject, model, list({id(row): row for row in rows.values()}.values()))
+        rows = watch.around(PREFILL, prefilled)(subject, engine, subject.prompt(tokens), variants)
+        watch.around(DECODE, decoded)(subject, engine, list({id(row): row for row in rows.values()}.values()))
     return watch.found
 
 
-def sdpa_seconds(subject: Subject, model: PreTrainedModel, tokens: int) -> float:
+def sdpa_seconds(subject: Subject, engine: Engine, tokens: int) -> float:
     """A plain prefill by transformers' SDPA, nothing kept but its cache: the floor of ours."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
+    before = engine.model.config._attn_implementation
+    engine.model.set_attn_implementation("sdpa")
     try:
         start = seconds()
         with torch.inference_mode():
-            model(torch.tensor([subject.prompt(tokens)], device=model.device), use_cache=True, logits_to_keep=1)
+            engine.model(torch.tensor([subject.prompt(tokens)], device=engine.device), use_cache=True, logits_to_keep=1)
         return seconds() - start
     finally:
-        model.set_attn_implementation(before)
+        engine.model.set_attn_implementation(before)
 
 
-def decode_floor(subject: Subject, model: PreTrainedModel, kept_bytes: int, rows: int) -> Seconds:
+def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -> Seconds:
     """What decoding cannot be faster than on this machine, whose rates are measured here.
 
     Args:
         subject: the grid.
-        model: the loaded subject.
+        engine: the loaded subject.
         kept_bytes: bytes of the kept entries of all rows.
         rows: decoded together.
 
@@ -111,12 +112,12 @@ def decode_floor(subject: Subject, model: PreTrainedModel, kept_bytes: int, rows
         ``reading`` (every weight and every kept entry once per step, at the rate of copying).
     """
     steps = subject.new_tokens - 1
-    embeddings = model.get_input_embeddings()
-    weights = sum(each.numel() for each in model.parameters()) - sum(each.numel() for each in embeddings.parameters())
-    size = next(model.parameters()).element_size()
-    one = torch.randn(1024, 1024, device=model.device, dtype=model.dtype)
+    embeddings = engine.model.get_input_embeddings()
+    weights = sum(each.numel() for each in engine.model.parameters()) - sum(each.numel() for each in embeddings.parameters())
+    size = next(engine.model.parameters()).element_size()
+    one = torch.randn(1024, 1024, device=engine.device, dtype=engine.model.dtype)
     product = _fastest(lambda: one @ one)
-    many = torch.zeros(16 * 2**20, device=model.device, dtype=torch.float32)
+    many = torch.zeros(16 * 2**20, device=engine.device, dtype=torch.float32)
     other = many.clone()
     copy = _fastest(lambda: other.copy_(many))
     return {

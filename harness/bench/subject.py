@@ -12,8 +12,8 @@ from transformers import PretrainedConfig, PreTrainedModel
 from harness.compression.grid import Variant
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
-from harness.engine.decode import Generated, Row, decode
-from harness.engine.prefill import prefill
+from harness.engine.decode import Generated, Limits, Row
+from harness.engine.engine import Engine
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.results import Cell
@@ -43,6 +43,15 @@ class Subject:
     new_tokens: int
     kernels: Kernels = "torch"
 
+    @property
+    def limits(self) -> Limits:
+        """When a row ends: after all new tokens."""
+        return Limits(frozenset(), self.new_tokens)
+
+    def engine(self) -> Engine:
+        """The loaded model."""
+        return Engine(self.load(), self.name, self.kernels)
+
     def prompt(self, tokens: int, place: int = 0) -> list[int]:
         """A random prompt.
 
@@ -58,7 +67,7 @@ class Subject:
         return torch.randint(self.config.vocab_size, (tokens,), generator=generator).tolist()
 
 
-def random_layer(subject: Subject, model: PreTrainedModel, tokens: int) -> LayerState:
+def random_layer(subject: Subject, engine: Engine, tokens: int) -> LayerState:
     """One layer of the model's shape, in its dtype and on its device, with random states."""
     config = subject.config
     heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
@@ -66,19 +75,19 @@ def random_layer(subject: Subject, model: PreTrainedModel, tokens: int) -> Layer
     generator = torch.Generator().manual_seed(_SEED)
 
     def states(heads: int) -> Tensor:
-        return torch.randn(heads, tokens, dim, generator=generator).to(model.dtype).to(model.device)
+        return torch.randn(heads, tokens, dim, generator=generator).to(engine.model.dtype).to(engine.device)
 
     return LayerState(states(heads), states(kv_heads), states(kv_heads), 0, 1, dim**-0.5, torch.float32)
 
 
-def prefilled(subject: Subject, model: PreTrainedModel, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
+def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
     """One prefill; cells that kept the same entries share one row."""
     plans = [variant.plan(len(prompt), subject.config.num_hidden_layers) for variant in variants]
-    done = prefill(model, subject.name, prompt, plans, subject.selection, kernels=subject.kernels)
+    done = engine.prefill(prompt, plans, subject.selection)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
     return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}
 
 
-def decoded(subject: Subject, model: PreTrainedModel, rows: Sequence[Row]) -> list[Generated]:
+def decoded(subject: Subject, engine: Engine, rows: Sequence[Row]) -> list[Generated]:
     """All rows together, to the last of the new tokens."""
-    return decode(model, subject.name, rows, frozenset(), subject.new_tokens, kernels=subject.kernels)
+    return engine.decode(rows, subject.limits)

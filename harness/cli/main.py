@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import logging
 import os
 import re
@@ -22,7 +23,9 @@ from harness.cli.commands import command_line
 from harness.config.catalog import ROOT, SETTINGS
 from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
+from harness.config.names import importable
 from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
+from harness.launchers.hydra_plugin import register
 from harness.text import plain
 
 _INTERRUPTED = 130
@@ -37,6 +40,7 @@ def main() -> None:
     refuse_environment()
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
+    OmegaConf.register_new_resolver("importable", importable, replace=True)
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
@@ -44,6 +48,7 @@ def main() -> None:
             if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
                 sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
             sys.argv[1:] = search_path_words(sys.argv[1:])
+            register()
             _hydra_main()
     except (KvgaugeError, HydraException, OmegaConfBaseException, YAMLError, KeyboardInterrupt) as error:
         _report(error)
@@ -55,9 +60,10 @@ def main() -> None:
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
 def _hydra_main(config: DictConfig) -> None:
-    from harness.run.main import run  # last: a wrong word or --help must not wait for what a run imports
-
+    gc.disable()  # until the run has imported torch and transformers: collecting meanwhile takes a tenth of a start
     try:
+        from harness.run.main import run  # last: a wrong word or --help must not wait for what a run imports
+
         import_from(HydraConfig.get().searchpath)
         if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
             _report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
@@ -66,6 +72,8 @@ def _hydra_main(config: DictConfig) -> None:
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
             raise  # the other jobs go on
         _report(error)  # inside, as Hydra would print more than the message
+    finally:
+        gc.enable()
     if not whole:
         raise SystemExit(1)
 

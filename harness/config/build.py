@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.config.catalog import ROOT, choices
+from harness.config.names import importable
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
@@ -101,7 +102,7 @@ def _find_class(target: object) -> type:
     Raises:
         ConfigError, ImportError: there is none.
     """
-    module, _, name = str(target).rpartition(".")
+    module, _, name = importable(str(target)).rpartition(".")
     found = getattr(import_module(module), name, None) if module else None
     if not isinstance(found, type):
         raise ConfigError(f"_target_={str(target)[:80]} is no class: give its full name, as methods.snapkv.SnapKV")

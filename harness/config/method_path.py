@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from harness.config.catalog import ROOT
+from harness.config.names import recorded
 from harness.errors import ConfigError
 
 _SETTING = "method_path="
@@ -76,12 +77,12 @@ def source_of(method: type) -> dict[str, str]:
 
     Nothing of the project's own methods, which a manifest knows by their commit.
     """
+    if recorded(method).startswith("methods."):
+        return {}
     name, _, _ = method.__module__.partition(".")
     module = sys.modules.get(name)
     # A package has folders, several perhaps where it has no __init__.py; any other module has a file.
     folders, file = [Path(folder) for folder in getattr(module, "__path__", ())], getattr(module, "__file__", None)
-    if any(place.resolve().is_relative_to(ROOT / "methods") for place in folders or ([Path(file)] if file else [])):
-        return {}
     if folders:
         return {"source_sha256": files_sha256((folder, path) for folder in folders for path in folder.rglob("*.py"))}
     return {"source_sha256": files_sha256([(Path(file).parent, Path(file))])} if file else {}

@@ -8,14 +8,16 @@ prefill or a decode step). No model class is patched, no cache class is subclass
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers import AttentionInterface, PretrainedConfig, PreTrainedModel
 
 from harness.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 NAME = "kvgauge"
 ENGINE = "kvgauge_engine"
@@ -29,7 +31,7 @@ _UNSUPPORTED_KEYWORDS = {
 }
 
 
-class LayerEngine(Protocol):
+class LayerAttention(Protocol):
     """What a forward call carries to the attention function."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
@@ -52,7 +54,7 @@ def attention(
     Raises:
         ModelError: the call asks for something the engine does not do, or came without an engine.
     """
-    engine: LayerEngine | None = keywords.get(ENGINE)
+    engine: LayerAttention | None = keywords.get(ENGINE)
     family = type(module).__name__
     if engine is None:
         raise ModelError(f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation")
@@ -94,6 +96,8 @@ def install(model: PreTrainedModel) -> None:
     Raises:
         ModelError: the model does not use transformers' attention interface.
     """
+    from transformers import AttentionInterface  # brings the whole of modeling: not where a configuration is read
+
     AttentionInterface.register(NAME, attention)
     try:
         model.set_attn_implementation(NAME)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from harness.engine.decode import Generated, Row, decode
-from harness.kernels import Kernels
+from harness.engine.decode import Generated, Limits, Row
+from harness.engine.engine import Engine
 from harness.results import Audit, Cell
+
+if TYPE_CHECKING:
+    pass
 
 
 def is_audited(example_id: str, cell: Cell, share: float) -> bool:
@@ -20,34 +23,29 @@ def is_audited(example_id: str, cell: Cell, share: float) -> bool:
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
-def audit(
-    model: PreTrainedModel,
-    name: str,
-    row: Row,
-    wide: Generated,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    min_new_tokens: int,
-    kernels: Kernels = "torch",
-) -> Audit:
+def audit(engine: Engine, row: Row, wide: Generated, limits: Limits) -> Audit:
     """Decode a row alone and hold it against what it gave among others.
 
     Args:
-        model, name, stop_ids, max_new_tokens, min_new_tokens, kernels: as in ``decode``.
+        engine: decodes it.
         row: the row; its entries are taken over.
         wide: its outcome in the batch.
+        limits: when a row ends.
     """
     margins: list[float] = []
-    stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=model.device)
+    stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=engine.model.device)
 
     def observe(_: Sequence[int], logits: Tensor) -> None:
-        allowed = logits[0].index_fill(0, stops, -torch.inf) if len(margins) < min_new_tokens else logits[0]
+        early = len(margins) < limits.min_new_tokens
+        allowed = logits[0].index_fill(0, stops, -torch.inf) if early else logits[0]
         first, second = allowed.topk(2).values.tolist()
         margins.append(first - second)
 
-    (alone,) = decode(model, name, [row], stop_ids, max_new_tokens, min_new_tokens, observe, kernels)
+    (alone,) = engine.decode([row], limits, observe)
     if alone.tokens == wide.tokens:
         return Audit(True, None, None)
-    pairs = zip(alone.tokens, wide.tokens, strict=False)
-    place = next((place for place, (one, other) in enumerate(pairs) if one != other), min(len(alone.tokens), len(wide.tokens)))
-    return Audit(False, place, margins[place] if place < len(margins) else None)
+    pairs = enumerate(zip(alone.tokens, wide.tokens, strict=False))
+    shorter = min(len(alone.tokens), len(wide.tokens))
+    first_divergence = next((step for step, (one, other) in pairs if one != other), shorter)
+    margin = margins[first_divergence] if first_divergence < len(margins) else None
+    return Audit(False, first_divergence, margin)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Forward = Callable[[Tensor, Tensor], Tensor]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
@@ -17,7 +17,25 @@ from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
 from harness.kernels import Kernels
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Observer = Callable[[Sequence[int], Tensor], None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a row ends.
+
+    Attributes:
+        stop_ids: a row ends with the first of these tokens.
+        max_new_tokens: tokens of a row at most, 1 or more.
+        min_new_tokens: stop tokens are impossible before this many tokens of a row.
+    """
+
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    min_new_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +68,7 @@ class Generated:
     error: str | None = None
 
 
-class _StepEngine:
+class _DecodingAttention:
     def __init__(self, pool: KVPool) -> None:
         self.seen: list[int] = []
         self._pool = pool
@@ -61,8 +79,8 @@ class _StepEngine:
 
 
 @dataclass
-class _Decoding:
-    """A row in the batch: its number, the pool's step when it joined, what it has generated, and whether it has ended."""
+class _ActiveRow:
+    """A row in the batch: its number, the cache's step when it joined, what it has generated, and whether it has ended."""
 
     number: int
     born: int
@@ -77,34 +95,28 @@ class Decoding:
         self,
         model: PreTrainedModel,
         name: str,
-        stop_ids: frozenset[int],
-        max_new_tokens: int,
-        min_new_tokens: int = 0,
+        limits: Limits,
         observe: Observer | None = None,
         kernels: Kernels = "torch",
     ) -> None:
-        """Hold no row yet.
+        """Start without rows.
 
         Args:
             model: with ``attention.install`` applied.
             name: the model's name, for errors.
-            stop_ids: a row ends with the first of these.
-            max_new_tokens: of a row, 1 or more.
-            min_new_tokens: a stop token is impossible before this many tokens of a row.
+            limits: when a row ends.
             observe: called with (numbers of rows, their float32 logits [rows, vocabulary]): of those that join, then of those in the batch.
             kernels: what computes; see ``EngineSettings``.
         """
         self._model = model
         self._name = name
-        self._stop_ids = stop_ids
-        self._stops = torch.tensor(sorted(stop_ids), dtype=torch.int64, device=model.device)
-        self._most = max_new_tokens
-        self._least = min_new_tokens
+        self._limits = limits
+        self._stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=model.device)
         self._observe = observe
         self._layers: int = model.config.num_hidden_layers
         self._pool = KVPool(self._layers, kernels)
         self._graphs = StepGraphs(model) if kernels == "triton" else None
-        self._batch: list[_Decoding] = []
+        self._batch: list[_ActiveRow] = []
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest of each row in the batch
         self._positions = self._tokens  # where they stand
         self._joined = 0
@@ -134,13 +146,13 @@ class Decoding:
         self._joined += len(rows)
         # Rows that keep equally many entries become neighbours, which the pool attends to at once.
         places = sorted(range(len(rows)), key=lambda place: [layer.keys.shape[:2] for layer in rows[place].layers])
-        joining = [_Decoding(first + place, self._pool.step) for place in places]
+        joining = [_ActiveRow(first + place, self._pool.step) for place in places]
         logits = torch.stack([rows[place].logits.to(self._model.device) for place in places])
         chosen = self._choose(joining, logits, all_finite(logits), [rows[place].broken for place in places])
         going = [place for place, row in enumerate(joining) if not row.ended]
         self._drop()  # what has ended makes room before the others come
         if going:
-            self._pool.add([rows[places[place]].layers for place in going], spare=self._most - 1)
+            self._pool.add([rows[places[place]].layers for place in going], spare=self._limits.max_new_tokens - 1)
             self._batch += [joining[place] for place in going]
             positions = torch.tensor([rows[places[place]].prompt_tokens for place in going], device=self._model.device)
             self._changed()
@@ -166,29 +178,29 @@ class Decoding:
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
         # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
-        if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._most - 1 for row in self._batch):
+        if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._limits.max_new_tokens - 1 for row in self._batch):
             self._drop()
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Float32 logits [rows, vocabulary] behind the newest tokens."""
-        engine = _StepEngine(self._pool)
+        attention = _DecodingAttention(self._pool)
         output = self._model(
             tokens[:, None],
             position_ids=positions[:, None],
             use_cache=False,
             past_key_values=None,
             logits_to_keep=1,
-            **{ENGINE: engine},
+            **{ENGINE: attention},
         )
-        check_layers(engine.seen, self._layers, self._name, f"decoding step {self._pool.step + 1}")
+        check_layers(attention.seen, self._layers, self._name, f"decoding step {self._pool.step + 1}")
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
-    def _choose(self, rows: Sequence[_Decoding], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]) -> Tensor:
+    def _choose(self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]) -> Tensor:
         """The next token of each row, noted where the row goes on or ends with it."""
         if self._observe is not None:
             self._observe([row.number for row in rows], logits)
-        early = [place for place, row in enumerate(rows) if len(row.tokens) < self._least]
+        early = [place for place, row in enumerate(rows) if len(row.tokens) < self._limits.min_new_tokens]
         if early:
             logits = logits.index_put((torch.tensor(early, device=logits.device),), logits[early].index_fill(1, self._stops, -torch.inf))
         chosen = tensor_parallel.from_first(logits.argmax(-1))
@@ -197,7 +209,7 @@ class Decoding:
                 continue
             if good:
                 row.tokens.append(token)
-            row.ended = not good or token in self._stop_ids or len(row.tokens) == self._most
+            row.ended = not good or token in self._limits.stop_ids or len(row.tokens) == self._limits.max_new_tokens
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)
                 self._ended[row.number] = Generated(tuple(row.tokens), error)
@@ -222,16 +234,14 @@ def decode(
     model: PreTrainedModel,
     name: str,
     rows: Sequence[Row],
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    min_new_tokens: int = 0,
+    limits: Limits,
     observe: Observer | None = None,
     kernels: Kernels = "torch",
 ) -> list[Generated]:
     """Decode some rows together, from their first token to their last.
 
     Args:
-        model, name, stop_ids, max_new_tokens, min_new_tokens, observe, kernels: as in ``Decoding``.
+        model, name, limits, observe, kernels: as in ``Decoding``.
         rows: 1 or more; their entries are taken over.
 
     Returns:
@@ -240,7 +250,7 @@ def decode(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    decoding = Decoding(model, name, stop_ids, max_new_tokens, min_new_tokens, observe, kernels)
+    decoding = Decoding(model, name, limits, observe, kernels)
     numbers = decoding.add(rows)
     while decoding.alive:
         decoding.step()

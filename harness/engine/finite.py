@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def first_broken(model: PreTrainedModel, again: Callable[[], object], rows: int) -> list[str]:

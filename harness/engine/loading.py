@@ -18,7 +18,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import install
-from harness.engine.decode import Row, decode
+from harness.engine.decode import Limits, Row, decode
 from harness.engine.model_spec import ModelSpec, choose_device, first_line, kv_heads
 from harness.engine.prefill import prefill
 from harness.errors import ConfigError, ModelError
@@ -114,7 +114,7 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
     forced[ids[-1]] = 1.0
     rows = [Row(len(ids) - 1, forced, done.kept[0].layers)]
     seen: list[torch.Tensor] = []
-    decode(model, name, rows, frozenset(), 2, observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
+    decode(model, name, rows, Limits(frozenset(), 2), observe=lambda _, logits: seen.append(logits[0]), kernels=kernels)
     if not torch.isfinite(stock).all():
         return
     gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())

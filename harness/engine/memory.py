@@ -8,14 +8,17 @@ import resource
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.model_spec import entry_bytes
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # More gain next to nothing, and a crash loses what is being decoded.
 _MOST_ROWS = 256

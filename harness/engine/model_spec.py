@@ -7,23 +7,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, get_args
 
 import torch
 from msgspec import Meta
-from transformers import (
-    AutoConfig,
-    AutoTokenizer,
-    GenerationConfig,
-    PretrainedConfig,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
 from harness.values import Refusal, check
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}

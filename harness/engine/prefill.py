@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
-from transformers import PreTrainedModel
 
-from harness.compression.attention_weights import causal_attention
 from harness.compression.grid import Plan
-from harness.compression.method import LayerState, Ranking, ReadsWeights, ScoreReader
-from harness.compression.selection import Order, Selection, kept_indices, order_of
+from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.attention import ENGINE, check_layers, fused_attention
+from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
-from harness.engine.time_limit import TimeLimit
+from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.kernels import Kernels
 
-# The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
-_PUBLISHED_BLOCK_BYTES = 64 * 2**20
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -63,166 +59,6 @@ class Prefilled:
     broken: str | None
 
 
-@dataclass(frozen=True)
-class _LayerPast:
-    """One layer of a beginning: what later tokens attend to, and what rankings need of it."""
-
-    queries: Tensor
-    keys: Tensor
-    values: Tensor
-    readers: Mapping[Ranking, ScoreReader]
-
-
-@dataclass(frozen=True)
-class Past:
-    """The beginning of a prompt, prefilled. Prompts that begin alike can go on from it.
-
-    It holds the queries, keys and values of all layers, so that every ranking can be computed when the prompt is whole.
-
-    Attributes:
-        ids: its tokens, 1 or more.
-        layers: one entry per layer.
-        broken: where its numbers stopped being finite, if they did.
-    """
-
-    ids: tuple[int, ...]
-    layers: tuple[_LayerPast, ...]
-    broken: str | None
-
-    def begins(self, prompt: Sequence[int]) -> bool:
-        """Whether it is the beginning of a longer prompt."""
-        return len(self.ids) < len(prompt) and tuple(prompt[: len(self.ids)]) == self.ids
-
-
-@dataclass
-class _Growing:
-    """What a plan has kept so far: entries, their indices of all heads (None for everything), and tied heads. Nothing in it waits for the
-    device."""
-
-    layers: list[LayerKV] = field(default_factory=list)
-    indices: list[Tensor | None] = field(default_factory=list)
-    ties: list[Tensor] = field(default_factory=list)
-
-
-class _PrefillEngine:
-    """Computes full causal attention and lets every plan take its entries while the layer is at hand."""
-
-    def __init__(
-        self,
-        plans: Sequence[Plan],
-        layers: int,
-        selection: Selection,
-        past: Past | None,
-        whole: bool,
-        kernels: Kernels = "torch",
-    ) -> None:
-        """Take what all layers share.
-
-        Args:
-            plans: what to keep when the prompt is whole.
-            layers: of the model.
-            selection: how entries are picked.
-            past: what was prefilled before.
-            whole: False where more of the prompt is to come: then everything is kept, and nothing is picked.
-            kernels: see ``EngineSettings``.
-        """
-        self.seen: list[int] = []
-        self.full_bytes = 0
-        self.growing = {plan: _Growing() for plan in plans}
-        self.held: list[_LayerPast] = []
-        self._layers = layers
-        self._selection = selection
-        self._past = past
-        self._whole = whole
-        self._kernels = kernels
-
-    def idle(self) -> _PrefillEngine:
-        """One that computes the same attention and keeps nothing."""
-        return _PrefillEngine((), self._layers, self._selection, self._past, whole=True)
-
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        self.seen.append(layer)
-        new, past = queries[0], self._past.layers[layer] if self._past is not None else None
-        score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
-        every_query, every_key, every_value = new, keys[0], values[0]
-        if past is not None:
-            every_query = torch.cat([past.queries, every_query], dim=1)
-            every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
-        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels)
-        self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
-        readers = self._readers(state, past)
-        out = self._attention(new, state, list(readers.values()))
-        if self._whole:
-            raw = {ranking: reader.scores() for ranking, reader in readers.items()}
-            orders: dict[Ranking, Order] = {}
-            for plan, growing in self.growing.items():
-                self._take(plan, growing, state, raw, orders)
-        else:
-            self.held.append(_LayerPast(state.queries, state.keys, state.values, readers))
-        return out.transpose(0, 1)[None]
-
-    def _readers(self, state: LayerState, past: _LayerPast | None) -> dict[Ranking, ScoreReader]:
-        """Rankings of this layer that can be computed from the attention's own weights, where it has any and of the scores' dtype."""
-        if state.queries.device.type != "cpu" or state.score_dtype != state.queries.dtype:
-            return {}
-        tokens = state.keys.shape[1]
-        found: dict[Ranking, ScoreReader] = {}
-        for plan in self.growing:
-            ranking = plan.ranking
-            if not isinstance(ranking, ReadsWeights) or ranking in found or (past is not None and ranking not in past.readers):
-                continue
-            if self._whole and not ranking.window < plan.keep[state.index] < tokens:
-                continue
-            reader = ranking.reader(state)
-            if reader is not None:
-                if past is not None:
-                    reader.resume(past.readers[ranking])
-                found[ranking] = reader
-        return found
-
-    def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[ScoreReader]) -> Tensor:
-        """[H, rows, D] of the last queries."""
-        keys, values = state.keys, state.values
-        if queries.device.type == "cpu":
-            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above; and always
-            # this one, so that a cell's numbers do not depend on which others are in the grid.
-            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
-            return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
-        rows, tokens = queries.shape[1], keys.shape[1]
-        options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
-        copies = queries.shape[0] // keys.shape[0]
-        if copies > 1 and keys.dtype.itemsize > 2:
-            # Without copies nothing fused takes these, and all weights would be made at once.
-            keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
-        return fused_attention(queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options)[0]
-
-    def _take(self, plan: Plan, growing: _Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]) -> None:
-        kv_heads, tokens, _ = state.keys.shape
-        keep = plan.keep[state.index]
-        if keep >= tokens or plan.ranking is None:
-            growing.layers.append(LayerKV(state.keys, state.values))
-            growing.indices.append(None)
-            return
-        ranking = plan.ranking
-        order = None
-        if keep > ranking.window:
-            order = orders.get(ranking)
-            if order is None:
-                try:
-                    order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
-                except TimeLimit as over:
-                    over.at = ranking
-                    raise
-        copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
-        heads = kv_heads * copies
-        indices = kept_indices(order, keep, ranking.window, tokens, heads, state.keys.device)
-        if order is not None:
-            growing.ties.append(order.tied_heads(indices[:, : keep - ranking.window]))
-        source = torch.arange(heads, device=indices.device)[:, None] // copies
-        growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
-        growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
-
-
 @torch.inference_mode()
 def extend(
     model: PreTrainedModel, name: str, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
@@ -238,9 +74,9 @@ def extend(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, whole=False)
-    _, broken = _forward(model, name, beginning, engine, past)
-    return Past(tuple(beginning), tuple(engine.held), broken)
+    attention = PrefillAttention(plans, model.config.num_hidden_layers, selection, past, whole=False)
+    _, broken = _forward(model, name, beginning, attention, past)
+    return Past(tuple(beginning), tuple(attention.held), broken)
 
 
 @torch.inference_mode()
@@ -267,12 +103,12 @@ def prefill(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    engine = _PrefillEngine(plans, model.config.num_hidden_layers, selection, past, True, kernels)
-    logits, broken = _forward(model, name, prompt, engine, past)
+    attention = PrefillAttention(plans, model.config.num_hidden_layers, selection, past, True, kernels)
+    logits, broken = _forward(model, name, prompt, attention, past)
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
-    hashes = _hashes([growing.indices for growing in engine.growing.values()])
-    for (plan, growing), sha256 in zip(engine.growing.items(), hashes, strict=True):
+    hashes = _hashes([growing.indices for growing in attention.growing.values()])
+    for (plan, growing), sha256 in zip(attention.growing.items(), hashes, strict=True):
         if sha256 not in by_digest:
             by_digest[sha256] = Kept(
                 layers=growing.layers,
@@ -282,7 +118,7 @@ def prefill(
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
             )
         kept[plan] = by_digest[sha256]
-    return Prefilled(logits, tuple(kept[plan] for plan in plans), engine.full_bytes, broken)
+    return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)
 
 
 def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:
@@ -304,7 +140,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 
 def _forward(
-    model: PreTrainedModel, name: str, prompt: Sequence[int], engine: _PrefillEngine, past: Past | None
+    model: PreTrainedModel, name: str, prompt: Sequence[int], attention: PrefillAttention, past: Past | None
 ) -> tuple[Tensor, str | None]:
     """The tokens after the past, at their positions: float32 logits of the last, and where numbers stopped being finite."""
     assert past is None or past.begins(prompt)
@@ -312,14 +148,14 @@ def _forward(
     ids = torch.tensor([list(prompt[first:])], device=model.device)
     positions = torch.arange(first, len(prompt), device=model.device)[None]
 
-    def run(engine: _PrefillEngine) -> Tensor:
-        output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: engine})
+    def run(attention: PrefillAttention) -> Tensor:
+        output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: attention})
         last: Tensor = output.logits[0, -1].float()
         return last
 
-    logits = run(engine)
-    check_layers(engine.seen, model.config.num_hidden_layers, name, "prefill")
+    logits = run(attention)
+    check_layers(attention.seen, model.config.num_hidden_layers, name, "prefill")
     broken = past.broken if past is not None else None
     if broken is None and not all(all_finite(logits[None])):
-        (broken,) = first_broken(model, lambda: run(engine.idle()), 1)
+        (broken,) = first_broken(model, lambda: run(attention.idle()), 1)
     return logits, broken

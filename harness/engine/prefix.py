@@ -1,31 +1,112 @@
-"""In which order prompts are prefilled so that what they begin with is computed once, and which beginnings are held meanwhile."""
+"""Prompts that begin alike: in which order they are prefilled, and the beginnings that are held meanwhile."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:  # a dry run needs the order of prompts and no engine
+    from harness.compression.grid import Plan
+    from harness.compression.selection import Selection
+    from harness.engine.engine import Engine
+    from harness.engine.prefill import Prefilled
+    from harness.engine.prefill_attention import Past
+
 # A shared beginning that saves fewer tokens is not worth a forward of its own.
-_LEAST_TOKENS = 64
+_LEAST_SHARED_TOKENS = 64
+# Smaller pieces of a prompt save next to nothing.
+_LEAST_CHUNK_TOKENS = 64
+
+
+class Prefiller:
+    """Prefills prompts one after the other, in pieces where asked to, and each from the longest beginning that is held.
+
+    Attributes:
+        prompts: prompts that were prefilled so far, those done again included.
+        prompt_tokens: their tokens.
+        prefilled_tokens: the tokens of them that were really computed.
+    """
+
+    def __init__(self, engine: Engine, selection: Selection, chunk_tokens: int | None) -> None:
+        """Hold no beginning yet.
+
+        Args:
+            engine: computes.
+            selection: how entries are picked.
+            chunk_tokens: tokens of a piece in which longer prompts are prefilled; None for one piece.
+        """
+        self.prompts = 0
+        self.prompt_tokens = 0
+        self.prefilled_tokens = 0
+        self._engine = engine
+        self._selection = selection
+        self._chunk_tokens = chunk_tokens
+        self._held: list[Past] = []
+
+    def prefill(self, ids: Sequence[int], plans: Sequence[Plan], hold: Sequence[int]) -> Prefilled:
+        """Run a prompt to its end.
+
+        Args:
+            ids: its tokens, 1 or more.
+            plans: what to keep.
+            hold: lengths of those of its beginnings that later prompts go on from; all others are let go of.
+
+        Raises:
+            ModelError: a layer did not come through the engine.
+        """
+        shared = [past for past in self._held if past.begins(ids)]
+        past = max(shared, key=lambda past: len(past.ids), default=None)
+        self._held = [past for past in shared if len(past.ids) in hold]
+        done = len(past.ids) if past is not None else 0
+        self.prompts += 1
+        self.prompt_tokens += len(ids)
+        self.prefilled_tokens += len(ids) - done
+        for stop in pauses(done, len(ids), self._chunk_tokens, hold):
+            past = self._engine.extend(ids[:stop], plans, self._selection, past)
+            if stop in hold:
+                self._held.append(past)
+        return self._engine.prefill(ids, plans, self._selection, past)
+
+    def forget(self) -> None:
+        """Let go of all beginnings."""
+        self._held = []
+
+    def shorten(self, tokens: int) -> int | None:
+        """Halve the pieces, for want of memory.
+
+        Args:
+            tokens: length of the prompt that did not fit.
+
+        Returns:
+            Tokens of a piece from now on; None, and nothing changes, where smaller pieces would be no use.
+        """
+        chunk = min(self._chunk_tokens or tokens, tokens)
+        if chunk <= _LEAST_CHUNK_TOKENS:
+            return None
+        self._chunk_tokens = max(_LEAST_CHUNK_TOKENS, -(-chunk // 2))
+        return self._chunk_tokens
 
 
 def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[int, ...]]]:
     """Walk the tree of common beginnings, prompts as its leaves.
 
-    Prompts that part at one point follow each other, the part with most tokens last: it alone needs the beginning no longer, so that few
-    beginnings are held at once. A haystack with the needle at many depths, or at one depth in many lengths, is walked from its front
-    to its back.
+    Prompts that part at one point follow each other, the one with most tokens left last: it alone needs the beginning
+    no longer, so that few beginnings are held at once. A haystack with the needle at many depths, or at one depth in
+    many lengths, is walked from its front to its back.
 
     Returns:
-        Each prompt's place once, with the lengths of those of its beginnings that later prompts go on from, ascending.
+        The index of each prompt once, with the lengths of those of its beginnings that later prompts go on from,
+        ascending.
     """
-    ranked = sorted(range(len(prompts)), key=lambda place: prompts[place].astype(">i4").tobytes())
+    ranked = sorted(range(len(prompts)), key=lambda index: prompts[index].astype(">i4").tobytes())
     common = [_common(prompts[one], prompts[other]) for one, other in pairwise(ranked)]
     order: list[tuple[int, tuple[int, ...]]] = []
-    # Ranges of ``ranked`` that share a beginning; what of it is prefilled when the walk gets there; what is held for later ones.
+    # Ranges of ``ranked`` that share a beginning; the tokens of it that are prefilled when the walk gets there; the
+    # lengths that are held for later ones.
     waiting: list[tuple[int, int, int, tuple[int, ...]]] = [(0, len(ranked), 0, ())] if ranked else []
     while waiting:
         start, stop, done, held = waiting.pop()
@@ -33,13 +114,13 @@ def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[
             order.append((ranked[start], held))
             continue
         shared = min(common[start : stop - 1])
-        cuts = [start, *(place + 1 for place in range(start, stop - 1) if common[place] == shared), stop]
+        cuts = [start, *(cut + 1 for cut in range(start, stop - 1) if common[cut] == shared), stop]
         parts = list(pairwise(cuts))
-        if shared - done < _LEAST_TOKENS:
+        if shared - done < _LEAST_SHARED_TOKENS:
             parts.sort(key=lambda part: min(ranked[part[0] : part[1]]))
             waiting += [(*part, done, held) for part in reversed(parts)]
         else:
-            parts.sort(key=lambda part: sum(len(prompts[place]) - shared for place in ranked[part[0] : part[1]]))
+            parts.sort(key=lambda part: sum(len(prompts[index]) - shared for index in ranked[part[0] : part[1]]))
             waiting.append((*parts[-1], shared, held))
             waiting += [(*part, shared, (*held, shared)) for part in reversed(parts[:-1])]
     return order

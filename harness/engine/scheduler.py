@@ -1,168 +1,251 @@
-"""What is computed at a time: prompts whose rows decode together, and which others join when rows have ended."""
+"""Requests to outcomes: which prompts are prefilled when, how many rows decode together, and what happens when memory
+runs out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 
-from harness.compression.grid import Variant
-from harness.engine.decode import Decoding, Generated, Row
-from harness.engine.prefill import Kept
-from harness.engine.prefix import prefix_order
-from harness.engine.prompt import Prompt
-from harness.results import Audit, Cell, Record
+from harness.compression.grid import Plan, Variant
+from harness.compression.selection import Selection
+from harness.engine import tensor_parallel
+from harness.engine.audit import audit
+from harness.engine.decode import Generated, Limits
+from harness.engine.engine import Engine
+from harness.engine.memory import (
+    PrefillMemoryError,
+    free_bytes,
+    is_out_of_memory,
+    reason_of,
+    release,
+    row_bytes,
+    rows_that_fit,
+)
+from harness.engine.prefix import Prefiller
+from harness.engine.request import Outcome, Request
+from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
+from harness.engine.settings import EngineSettings
+from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
+from harness.errors import BudgetError, EngineError, KvgaugeError
+from harness.results import Cell
 
-
-@dataclass(frozen=True)
-class Part:
-    """What is computed of a prompt at once: all that is missing, or less where that was too much for the memory.
-
-    Attributes:
-        place: of the prompt among all.
-        job: the prompt, with the variants of this part alone.
-        later: variants of further parts, one after the other.
-        found: records of parts that are done.
-        begun: whether it has been taken before, so that it is computed to its end whatever else is not.
-    """
-
-    place: int
-    job: Job
-    later: tuple[tuple[Variant, ...], ...] = ()
-    found: Mapping[Cell, Record] = field(default_factory=dict)
-    begun: bool = False
-
-    def halved(self) -> Part:
-        """With the first half of its variants; there must be two."""
-        missing = self.job.missing
-        middle = len(missing) // 2
-        return replace(self, job=replace(self.job, missing=missing[:middle]), later=(missing[middle:], *self.later))
-
-    def rest(self, records: Mapping[Cell, Record]) -> Part:
-        """What comes after it, now that it has these records; there must be something."""
-        found = {**self.found, **records}
-        job = replace(self.job, missing=self.later[0], done={**self.job.done, **records})
-        return replace(self, job=job, later=self.later[1:], found=found)
+Finished = tuple[Request, dict[Cell, Outcome]]
 
 
-@dataclass
-class Group:
-    """Variants of one prompt that kept the same entries: one row.
+class Scheduler:
+    """Runs requests through an engine: one prefill per prompt for all its variants, equal kept sets decoded once, and
+    rows of several prompts decoded together.
 
     Attributes:
-        leader: the first cell of the grid that kept these entries; the others are its aliases.
-        full_bytes: bytes of the stock full cache.
-        known: whether another cell's record has its outcome, so that it is not decoded.
-        outcome: None until it is decoded.
-        alone: its row once more, where that is to be decoded again alone.
-        audit: what decoding it again alone gave, if it was.
+        prefiller: prefills the prompts and counts their tokens.
+        decoded: rows that were decoded so far.
+        width: rows that decode together at most; 0 until the first requests are there where ``engine.width=auto``.
     """
 
-    prompt: Prompt
-    members: Sequence[tuple[Cell, Kept]]
-    leader: Cell
-    full_bytes: int
-    row: Row
-    known: bool
-    outcome: Generated | None
-    alone: Row | None = None
-    audit: Audit | None = None
+    def __init__(
+        self,
+        engine: Engine,
+        limits: Limits,
+        order: Sequence[Cell],
+        selection: Selection,
+        settings: EngineSettings,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Take what all requests share.
 
+        Args:
+            engine: computes.
+            limits: when a row ends.
+            order: all cells of the grid; among cells that kept the same entries the first one is decoded.
+            selection: how entries are picked.
+            settings: how rows are computed.
+            tell: called with a line when memory makes the width or the pieces of a prompt smaller.
 
-@dataclass(eq=False)
-class Flying:
-    """A part that has been taken.
-
-    Attributes:
-        part: what it is.
-        failed: records of those of its variants that have no row.
-        groups: None until the prompt is prefilled.
-    """
-
-    part: Part
-    failed: dict[Cell, Record] = field(default_factory=dict)
-    groups: list[Group] | None = None
-
-    @property
-    def rows(self) -> int:
-        """Rows that are still to be decoded; at most, where that is not known yet."""
-        return len(self.part.job.missing) if self.groups is None else sum(group.outcome is None for group in self.groups)
-
-
-class Flight:
-    """Parts that were taken and not finished, in that order, and the rows that decode."""
-
-    def __init__(self, decoding: Decoding) -> None:
-        """Hold nothing yet."""
-        self.flying: list[Flying] = []
-        self._decoding = decoding
-        self._by_number: dict[int, Group] = {}
-        self._waiting: list[Group] = []
-
-    @property
-    def rows(self) -> int:
-        """Rows that are still to be decoded."""
-        return sum(flying.rows for flying in self.flying)
-
-    def has_room(self, rows: int, width: int) -> bool:
-        """Whether another part may be taken, of so many rows: always where there is none, and never behind one that others come after."""
-        return not self.flying or (not self.flying[-1].part.later and self.rows + rows <= width)
-
-    def take(self, part: Part) -> None:
-        """A part to be prefilled."""
-        self.flying.append(Flying(replace(part, begun=True)))
-
-    def wait(self, groups: Sequence[Group]) -> None:
-        """Rows to be decoded; what is known of others gives up its entries."""
-        for group in groups:
-            if group.known:
-                group.row.layers.clear()
-            else:
-                self._waiting.append(group)
-
-    def advance(self, width: int) -> list[Group]:
-        """One token more for each row; where at most half of the width goes on, those that wait join first.
-
-        Returns:
-            Those that ended.
+        Raises:
+            ConfigError: a time limit where there can be none.
         """
-        alive = self._decoding.alive
-        if self._waiting and alive <= width // 2:
-            joining, self._waiting = self._waiting[: width - alive], self._waiting[width - alive :]
-            self._by_number.update(zip(self._decoding.add([group.row for group in joining]), joining, strict=True))
-        if self._decoding.alive:
-            self._decoding.step()
-        ended = []
-        for number, outcome in self._decoding.take().items():
-            ended.append(self._by_number.pop(number))
-            ended[-1].outcome = outcome
-        return ended
+        if settings.time_limit_seconds is not None:
+            check_time_limit()
+        self.prefiller = Prefiller(engine, selection, settings.chunk_tokens)
+        self.decoded = 0
+        self.width = 1 if settings.exact else settings.width if settings.width != "auto" else 0
+        self._free = tensor_parallel.least(free_bytes(engine.device)) if settings.width == "auto" else 0
+        self._engine = engine
+        self._limits = limits
+        self._order = {cell: index for index, cell in enumerate(order)}
+        self._selection = selection
+        self._settings = settings
+        self._tell = tell
 
-    def landed(self) -> list[Flying]:
-        """Parts whose rows have all ended; they stay until they are removed."""
-        return [flying for flying in self.flying if not flying.rows]
+    def run(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[list[Finished]]:
+        """The missing outcomes of each prompt, in the order of the requests.
 
-    def remove(self, landed: Sequence[Flying]) -> None:
-        """Parts that are finished leave."""
-        self.flying = [flying for flying in self.flying if flying not in landed]
+        A prompt is given out as soon as all its rows and those of earlier prompts have ended. Prompts are taken, in
+        their order, as long as their rows and those that decode are at most ``width``, at least one prompt; and again
+        when at most half of the width is still decoding. So what is computed when depends on the requests, the width
+        and the tokens alone.
 
+        When memory runs out, all that was taken and is not finished is done again with half the width; where one prompt
+        alone is too much, its variants in halves, or, for its prefill, in pieces, each half as long as before. What is
+        kept and generated stays the same.
 
-@dataclass(frozen=True)
-class Job:
-    """What is still to do for one prompt.
+        Args:
+            requests: what to compute.
+            more: asked before a prompt is taken. After it returns False, no new prompt starts; running ones finish.
 
-    Attributes:
-        prompt: the prompt.
-        missing: variants without a record, in the order of the grid.
-        done: records that other cells of the grid have of this prompt, by cell.
-        held: lengths of those of its beginnings that later jobs go on from, ascending.
-    """
+        Raises:
+            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
+                Before it is raised, the outcomes of later prompts are given out.
+        """
+        finished: dict[int, dict[Cell, Outcome]] = {}
+        turn = 0
+        try:
+            for just_finished in self._finishing(requests, more):
+                finished |= just_finished
+                ready = []
+                while turn in finished:
+                    ready.append((requests[turn], finished.pop(turn)))
+                    turn += 1
+                if ready:
+                    yield ready
+        except KvgaugeError:
+            if finished:
+                yield [(requests[index], finished[index]) for index in sorted(finished)]
+            raise
 
-    prompt: Prompt
-    missing: tuple[Variant, ...]
-    done: Mapping[Cell, Record]
-    held: tuple[int, ...] = ()
+    def _finishing(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[dict[int, dict[Cell, Outcome]]]:
+        """Outcomes of each prompt, by its index, as soon as all its rows have ended."""
+        if requests and not self.width:
+            self.width = self._width_that_fits(requests)
+        queue, running = deque(itertools.starmap(Part, enumerate(requests))), self._running()
+        while queue or running.parts:
+            try:
+                if not self._take(queue, running, more):
+                    self._advance(running)
+                done = self._finish(queue, running)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
+                if tensor_parallel.count() > 1:
+                    raise EngineError(
+                        f"{tensor_parallel.name()} ran out of memory ({reason}), and the others cannot go back to do "
+                        "what was begun in parts: use a smaller engine.width or engine.prefill_chunk"
+                    ) from error
+            else:
+                if done:
+                    yield done
+                continue
+            # Outside the handler, so that the failed attempt's tensors are gone.
+            parts = [taken.part for taken in running.parts]
+            running = self._running()
+            self.prefiller.forget()
+            release()
+            queue.extendleft(reversed(self._smaller(parts, reason, prefilling)))
 
+    def _running(self) -> Running:
+        return Running(self._engine.decoding(self._limits))
 
-def by_prefix(jobs: Sequence[Job]) -> list[Job]:
-    """Jobs in the order in which what their prompts begin with is prefilled once, each with what is held for later ones."""
-    return [replace(jobs[place], held=held) for place, held in prefix_order([job.prompt.ids for job in jobs])]
+    def _take(self, queue: deque[Part], running: Running, more: Callable[[], bool]) -> bool:
+        """Prefill the prompts that there is room for; False where none was taken."""
+        if running.rows > self.width // 2:
+            return False
+        while queue and running.has_room(len(queue[0].request.missing), self.width):
+            if not (queue[0].begun or more()):
+                queue.clear()  # what was begun stands before all else
+                break
+            running.take(queue.popleft())
+        taken = [part for part in running.parts if part.rows is None]
+        for part in taken:
+            part.rows = self._prefill(part)
+            running.enqueue(part.rows)
+        return bool(taken)
+
+    def _advance(self, running: Running) -> None:
+        for shared in running.advance(self.width):
+            if shared.alone is not None:
+                assert shared.generated is not None
+                row, shared.alone = shared.alone, None
+                shared.audit = audit(self._engine, row, shared.generated, self._limits)
+
+    def _finish(self, queue: deque[Part], running: Running) -> dict[int, dict[Cell, Outcome]]:
+        """Outcomes of prompts that are finished; where a part has ended that others come after, the next is queued."""
+        done = {}
+        finished = running.finished()
+        running.remove(finished)
+        for taken in finished:
+            outcomes = taken.outcomes()
+            self.decoded += taken.decoded
+            if taken.part.later:
+                queue.appendleft(taken.part.rest(outcomes))
+            else:
+                done[taken.part.index] = {**taken.part.outcomes, **outcomes}
+        return done
+
+    def _prefill(self, running: RunningPart) -> list[SharedRow]:
+        """The rows of a part; variants that have none are noted as failed."""
+        request, plans = running.part.request, dict[Variant, Plan]()
+        for variant in request.missing:
+            try:
+                plans[variant] = variant.plan(len(request.prompt.ids), self._engine.layers)
+            except BudgetError as error:
+                running.failed[variant.cell] = Outcome(Generated((), str(error)))
+        limit = self._settings.time_limit_seconds
+        while plans:
+            try:
+                with time_limit(limit):
+                    return self._rows(request, plans)
+            except TimeLimit as over:
+                self.prefiller.forget()
+                slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
+                why = too_long("the prefill" if over.at is None else f"the prefill, at {over.at}", limit)
+                for variant in slow:
+                    running.failed[variant.cell] = Outcome(Generated((), why))
+                    del plans[variant]
+        return []
+
+    def _rows(self, request: Request, plans: Mapping[Variant, Plan]) -> list[SharedRow]:
+        try:
+            prefilled = self.prefiller.prefill(request.prompt.ids.tolist(), list(plans.values()), request.hold)
+        except (MemoryError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise PrefillMemoryError(reason_of(error)) from error
+            raise
+        return shared_rows(request, plans, prefilled, self._order, self._settings.audit)
+
+    def _width_that_fits(self, requests: Sequence[Request]) -> int:
+        """Rows that fit into the memory that is free now, were all prompts as long as the longest."""
+        longest = max(requests, key=lambda request: len(request.prompt.ids))
+        tokens = len(longest.prompt.ids)
+        plans = []
+        for variant in longest.missing:
+            with suppress(BudgetError):  # an error record, no row
+                plans.append(variant.plan(tokens, self._engine.layers))
+        new_tokens = self._limits.max_new_tokens
+        each = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
+        width = rows_that_fit(self._free, each)
+        self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
+        return width
+
+    def _smaller(self, parts: Sequence[Part], reason: str, prefilling: bool) -> Sequence[Part]:
+        """What did not fit into memory together, in another way.
+
+        Raises:
+            EngineError: there is none.
+        """
+        request = parts[0].request
+        tokens = len(request.prompt.ids)
+        if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(tokens)) is not None:
+            self._tell(f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are")
+            return parts
+        if len(parts) == 1 and len(request.missing) == 1:
+            raise EngineError(
+                f"one prompt of {tokens} tokens does not fit into memory with {request.missing[0].cell.name} alone "
+                f"({reason}): use a smaller model.dtype, model.device_map=auto or shorter prompts"
+            )
+        if self.width > 1:
+            self.width = max(1, min(self.width, sum(len(part.request.missing) for part in parts)) // 2)
+            self._tell(f"out of memory: going on with engine.width={self.width}; budgets and prompts stay as they are")
+        return parts if len(parts) > 1 else [parts[0].halved()]

@@ -38,6 +38,11 @@ def check_time_limit() -> None:
         raise ConfigError("engine.time_limit_seconds needs a POSIX system and the main thread of a process: use null here")
 
 
+def too_long(what: str, seconds: float | None) -> str:
+    """What an error record says of work that took longer than ``engine.time_limit_seconds``."""
+    return f"{what} took longer than engine.time_limit_seconds={seconds}: raise it, or look at the example"
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise ``TimeLimit`` in the body after so many seconds; None for no limit."""

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from harness.config.catalog import ROOT
+from harness.config.names import importable
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
 from harness.run.signals import Relay
@@ -65,8 +66,9 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     if others := [name for name in settings if name not in known]:
         raise ConfigError(f"hydra.launcher.{others[0]} is not a setting: use {', '.join(known)}")
     chosen = made(module.Settings, settings, "hydra.launcher")
-    # Processes that are started from here find the project wherever they are started.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    # Processes that are started from here find a clone wherever they are started; a wheel is installed.
+    if importable("harness") == "harness":
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     logs = folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     logs.mkdir(parents=True, exist_ok=True)
 

@@ -57,7 +57,7 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
     Raises:
         ConfigError: Ray does not start, or cannot be reached.
     """
-    environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    environment = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
     try:
         ray.init(**{"runtime_env": environment, **settings.init})
     except (RayError, RuntimeError, ConnectionError, ValueError, TypeError, OSError) as error:

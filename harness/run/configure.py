@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from harness.config.catalog import RUN_GROUPS, SETTINGS
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
-from harness.run.prepare import Run, read_model
+from harness.run.prepare import Run, read_checkpoint
 from harness.store.shards import Shard
 from harness.task import Suite
 from harness.values import Refusal, Size, check, made
@@ -71,20 +72,21 @@ def runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
     methods = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
     variants = make_grid(methods, parse_budgets(values["budget"]))
     tasks, suite = build_task(values["task"])
-    reader = read_model(build(values["model"]), any(task.needs_tokenizer for task in tasks))
+    checkpoint = read_checkpoint(build(values["model"]), any(task.needs_tokenizer for task in tasks))
     shard = Shard(values["shard"], values["shards"])
     if engine.time_limit_seconds is not None and tensor_parallel.count() > 1:
         raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
+    gc.enable()  # all that is large is imported; see the command line
     found = [
         Run(
-            reader=reader,
+            checkpoint=checkpoint,
             variants=variants,
             task=task,
             task_config=values["task"],
             selection=selection,
             results=Path(settings.results_dir).expanduser(),
             limit=settings.limit,
-            engine=engine,
+            engine_settings=engine,
             shard=shard,
             retry_errors=settings.retry_errors,
         )

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from harness.engine import tensor_parallel
-from harness.engine.loading import load_model
+from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
 from harness.engine.model_spec import choose_device
 from harness.report.stats.table import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
-from harness.run.evaluate import Evaluator
+from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, refreshed
 from harness.run.progress import Bar
 from harness.run.signals import Relay, Stop
 from harness.store.cells import CellWriter, count_lines
 from harness.store.run_log import logged
 from harness.task import published_examples
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass
@@ -55,19 +57,19 @@ def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[li
         with _writers(prepared):
             pass  # a folder that cannot be written is found before the model is loaded
     counts, finished = Counts(), []
-    missing = sum(len(prepared.jobs) for prepared in tasks)
-    model = None
+    missing = sum(len(prepared.requests) for prepared in tasks)
+    engine = None
     if missing:
         tensor_parallel.say(("load",))
-        model = _load(tasks[0].run)
+        engine = _load(tasks[0].run)
     with Bar(console, "prompts", missing) as bar:
         for place, prepared in enumerate(tasks):
             with _writers(prepared) as writers:
                 current = refreshed(prepared)  # what others wrote until this process had the locks
-                bar.advance(len(prepared.jobs) - len(current.jobs))
-                if model is not None and current.jobs:
-                    tensor_parallel.say(("task", place, current.jobs))
-                    counts = _compute(current, model, writers, counts, bar, stop)
+                bar.advance(len(prepared.requests) - len(current.requests))
+                if engine is not None and current.requests:
+                    tensor_parallel.say(("task", place, current.requests))
+                    counts = _compute(current, engine, writers, counts, bar, stop)
                 if current.run.shard.count > 1:
                     current = refreshed(current)  # what the other shards wrote
                 _finish(current, writers)
@@ -92,9 +94,9 @@ def follow(runs: Sequence[Run], relay: Relay) -> None:
     while (order := tensor_parallel.hear()) is not None:
         match order:
             case ("load",):
-                model = _load(runs[0])
-            case ("task", place, jobs):
-                for _ in _evaluator(runs[place], model, lambda _: None).run(jobs, more):
+                engine = _load(runs[0])
+            case ("task", place, requests):
+                for _ in make_scheduler(runs[place], engine, lambda _: None).run(requests, more):
                     pass
                 more()
 
@@ -146,28 +148,26 @@ def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
             writers[of.cell].finish(scores, prepared.stamps[of.cell] if shared else None)
 
 
-def _compute(
-    prepared: Prepared, model: PreTrainedModel, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop
-) -> Counts:
+def _compute(prepared: Prepared, engine: Engine, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop) -> Counts:
     """Every job of a task.
 
     Returns:
         What was done before and now.
     """
-    run, reader = prepared.run, prepared.run.reader
-    evaluator = _evaluator(run, model, bar.tell)
+    run = prepared.run
+    scheduler = make_scheduler(run, engine, bar.tell)
     counts = Counts()
-    reset_peak(model.device)
+    reset_peak(engine.device)
 
     def now() -> dict[str, Any]:
         return {
-            "prefills": evaluator.prefills,
-            "prefilled_tokens": evaluator.prefilled_tokens,
-            "rows": evaluator.decoded,
+            "prefills": scheduler.prefiller.prompts,
+            "prefilled_tokens": scheduler.prefiller.prefilled_tokens,
+            "rows": scheduler.decoded,
             "generated_tokens": counts.generated_tokens,
             "records": counts.records,
-            "peak_bytes": held_at_most(model.device),
-            "peak_of": "cuda" if model.device.type == "cuda" else "process",
+            "peak_bytes": held_at_most(engine.device),
+            "peak_of": "cuda" if engine.device.type == "cuda" else "process",
         }
 
     def more() -> bool:
@@ -178,14 +178,14 @@ def _compute(
     known = {
         "cells": [cell.name for cell in prepared.manifests],
         "examples": len(prepared.prompts),
-        "prompts": len(prepared.jobs),
+        "prompts": len(prepared.requests),
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
-        "device": reader.provenance["device"],
-        "width": evaluator.width,
-        "kernels": evaluator.kernels,
+        "device": run.checkpoint.provenance["device"],
+        "width": scheduler.width,
+        "kernels": engine.kernels,
     }
     with logged(prepared.folder, prepared.worker, now, **known), stop.finishing():
-        for prompts in evaluator.run(prepared.jobs, more):
+        for prompts in evaluate(run, scheduler, prepared.requests, more):
             for cell, records in _by_cell(prompts).items():
                 writers[cell].append(records)
                 prepared.records[cell].update({record.example_id: record for record in records})
@@ -194,10 +194,10 @@ def _compute(
             bar.advance(len(prompts))
         more()
     return Counts(
-        before.prefills + evaluator.prefills,
-        before.prompt_tokens + evaluator.prompt_tokens,
-        before.prefilled_tokens + evaluator.prefilled_tokens,
-        before.decoded_rows + evaluator.decoded,
+        before.prefills + scheduler.prefiller.prompts,
+        before.prompt_tokens + scheduler.prefiller.prompt_tokens,
+        before.prefilled_tokens + scheduler.prefiller.prefilled_tokens,
+        before.decoded_rows + scheduler.decoded,
         before.generated_tokens + counts.generated_tokens,
         before.records + counts.records,
     )
@@ -211,11 +211,6 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
     return found
 
 
-def _load(run: Run) -> PreTrainedModel:
-    spec = run.reader.spec
-    return load_model(spec, run.reader.config, run.engine.kernels_on(choose_device(spec.device)))
-
-
-def _evaluator(run: Run, model: PreTrainedModel, tell: Callable[[str], None]) -> Evaluator:
-    order, reader = [variant.cell for variant in run.variants], run.reader
-    return Evaluator(model, run.model, reader.tokenizer, reader.end_ids, run.task, order, run.selection, run.engine, tell)
+def _load(run: Run) -> Engine:
+    spec, config = run.checkpoint.spec, run.checkpoint.config
+    return Engine.load(spec, config, run.engine_settings.kernels_on(choose_device(spec.device)))

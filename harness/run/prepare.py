@@ -6,16 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.config.method_path import source_of
+from harness.config.names import recorded
+from harness.engine.decode import Generated
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.scheduler import Job, by_prefix
+from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
@@ -28,9 +28,12 @@ from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
 from harness.text import check_model_name, check_name
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True)
-class Reader:
+class Checkpoint:
     """A model without its weights: what prompts and manifests need of it.
 
     Attributes:
@@ -55,33 +58,33 @@ class Run:
     """What was asked for, of one task.
 
     Attributes:
-        reader: the model.
+        checkpoint: the model.
         variants: the grid.
         task: the benchmark.
         task_config: its configuration, kept in manifests.
         selection: how entries are picked.
         results: the results folder.
         limit: only the first so many examples; None for all.
-        engine: how rows are computed.
+        engine_settings: how rows are computed.
         shard: which of the examples are this process's.
         retry_errors: compute examples again whose record is an error.
     """
 
-    reader: Reader
+    checkpoint: Checkpoint
     variants: tuple[Variant, ...]
     task: Task
     task_config: Mapping[str, Any]
     selection: Selection
     results: Path
     limit: int | None
-    engine: EngineSettings
+    engine_settings: EngineSettings
     shard: Shard
     retry_errors: bool
 
     @property
     def model(self) -> str:
         """The model's name."""
-        return self.reader.spec.label
+        return self.checkpoint.spec.label
 
     def folder(self, cell: Cell) -> Path:
         """Where a cell lies."""
@@ -99,7 +102,7 @@ class Prepared:
         stamps: of what is on disk, by cell.
         records: what is on disk of the examples asked for, by cell and example.
         others: what is on disk of other examples, by cell.
-        jobs: what is missing of this process's shard, prompt by prompt.
+        requests: what is missing of this process's shard, prompt by prompt.
     """
 
     run: Run
@@ -108,7 +111,7 @@ class Prepared:
     stamps: Mapping[Cell, tuple[tuple[str, int], ...]]
     records: Mapping[Cell, dict[str, Record]]
     others: Mapping[Cell, Sequence[Record]]
-    jobs: Sequence[Job]
+    requests: Sequence[Request]
 
     @property
     def folder(self) -> Path:
@@ -136,7 +139,7 @@ class Prepared:
         return all((record := of.get(p.example.id)) is not None and record.error is None for of in self.records.values() for p in self.own)
 
 
-def read_model(spec: ModelSpec, needs_tokenizer: bool) -> Reader:
+def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
     """Everything of a model but its weights.
 
     Raises:
@@ -146,7 +149,7 @@ def read_model(spec: ModelSpec, needs_tokenizer: bool) -> Reader:
     config = spec.config()
     where = provenance(str(choose_device(spec.device)))
     tokenizer = spec.tokenizer() if needs_tokenizer else None
-    return Reader(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
+    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
 
 
 def prepare(run: Run) -> Prepared:
@@ -156,28 +159,28 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: something of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine.kernels_on(choose_device(run.reader.spec.device))
-    config = run.reader.config
+    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
+    config = run.checkpoint.config
     task_settings = run.task.settings()
-    examples = run.task.examples(run.reader.tokenizer)
+    examples = run.task.examples(run.checkpoint.tokenizer)
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
-    prompts = encode_prompts((examples[place] for place in asked), run.reader.tokenizer, config.vocab_size)
+    prompts = encode_prompts((examples[place] for place in asked), run.checkpoint.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
-    stops = run.task.stop_ids(run.reader.tokenizer, run.reader.end_ids)
+    stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
             f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's tokenizer, or other ids"
         )
     common = {
-        "model": run.reader.identity,
+        "model": run.checkpoint.identity,
         "task": {**task_settings, "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = _note(run.reader.spec, config, prompts)
+    note = _note(run.checkpoint.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
-    prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, jobs=()))
+    prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     _check_siblings(run, next(iter(manifests.values())))
     return prepared
 
@@ -196,15 +199,23 @@ def refreshed(prepared: Prepared) -> Prepared:
     found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
     records = {cell: {name: record for name, record in of.items() if name in names} for cell, of in found.items()}
     others = {cell: [record for name, record in of.items() if name not in names] for cell, of in found.items()}
-    jobs = []
+    requests = []
     for prompt in prepared.own:
-        name = prompt.example.id
-        done = {cell: of[name] for cell, of in records.items() if name in of and not (run.retry_errors and of[name].error is not None)}
+        example = prompt.example.id
+        done = {cell: by_example[example] for cell, by_example in records.items() if example in by_example}
+        if run.retry_errors:
+            done = {cell: record for cell, record in done.items() if record.error is None}
         missing = tuple(variant for variant in run.variants if variant.cell not in done)
         if missing:
-            jobs.append(Job(prompt, missing, done))
-    jobs = by_prefix(jobs) if run.engine.reuse_prefix else jobs
-    return replace(prepared, stamps=stamps, records=records, others=others, jobs=jobs)
+            known = {
+                cell: Known(record.kept_sha256, Generated(tuple(record.tokens), record.error))
+                for cell, record in done.items()
+                if record.kept_sha256 is not None
+            }
+            requests.append(Request(prompt, missing, known))
+    if run.engine_settings.reuse_prefix:
+        requests = in_prefix_order(requests)
+    return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
 def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:
@@ -216,7 +227,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
-        "method": {"class": f"{type(method).__module__}.{type(method).__qualname__}", **knobs, **source_of(type(method))},
+        "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
     settings = json.loads(json.dumps(settings))
@@ -230,7 +241,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,
-        provenance={**run.reader.provenance, "fingerprint": fingerprint(settings)},
+        provenance={**run.checkpoint.provenance, "fingerprint": fingerprint(settings)},
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
     )

@@ -16,7 +16,7 @@ from harness.run.prepare import Prepared
 def print_preview(prepared: Prepared, console: Console) -> None:
     """Print the cells, what each would keep and has already, the prompts and the prefills."""
     run = prepared.run
-    spec, config = run.reader.spec, run.reader.config
+    spec, config = run.checkpoint.spec, run.checkpoint.config
     layers = config.num_hidden_layers
     per_entry, heads, kv_heads = entry_bytes(config, spec.torch_dtype(config))
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
@@ -47,7 +47,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     console.print(
         f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all\n"
-        f"prefills: {len(prepared.jobs)} (prompts with a cell that is not done); the full cache is "
+        f"prefills: {len(prepared.requests)} (prompts with a cell that is not done); the full cache is "
         f"{fmean(lengths) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
         highlight=False,
         soft_wrap=True,

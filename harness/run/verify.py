@@ -21,13 +21,14 @@ from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
-from harness.engine.scheduler import Job
+from harness.engine.engine import Engine
+from harness.engine.request import Request
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, StoreError
 from harness.report.stats.table import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
-from harness.run.evaluate import Evaluator
-from harness.run.prepare import Prepared, Reader, Run, prepare
+from harness.run.evaluate import evaluate, make_scheduler
+from harness.run.prepare import Checkpoint, Prepared, Run, prepare
 from harness.store.cells import read_scores
 from harness.store.manifest import difference, fingerprint
 from harness.store.reader import Grid
@@ -111,15 +112,15 @@ def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Ver
 
 
 def prepared_again(
-    grid: Grid, variants: Mapping[Cell, Variant], reader: Reader, engine: EngineSettings, asked: Mapping[str, Any]
+    grid: Grid, variants: Mapping[Cell, Variant], checkpoint: Checkpoint, engine_settings: EngineSettings, asked: Mapping[str, Any]
 ) -> Iterator[Prepared]:
     """The run of a task's cells as it would be begun today, one for each selection that they were made with.
 
     Args:
         grid: the task's cells.
         variants: as ``without_model`` found them.
-        reader: the model.
-        engine: how rows would be computed.
+        checkpoint: the model.
+        engine_settings: how rows would be computed.
         asked: settings of the task that say which examples were asked for, where the manifests' are not the last.
 
     Raises:
@@ -139,14 +140,14 @@ def prepared_again(
         with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
             task = recorded_task(manifest, grid.folders[of[0].cell])
             run = Run(
-                reader=reader,
+                checkpoint=checkpoint,
                 variants=tuple(of),
                 task=task,
                 task_config=manifest.task_config,
                 selection=selection,
                 results=Path(empty),
                 limit=None,
-                engine=engine,
+                engine_settings=engine_settings,
                 shard=Shard(0, 1),
                 retry_errors=False,
             )
@@ -156,8 +157,8 @@ def prepared_again(
 def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) -> None:
     """Settings and prompts: those of the manifest and the records, and those that the model's files and the task's data give now."""
     prompts = {prompt.example.id: prompt for prompt in prepared.prompts}
-    reader = prepared.run.reader
-    tokenizer, layers = reader.tokenizer, reader.config.num_hidden_layers
+    checkpoint = prepared.run.checkpoint
+    tokenizer, layers = checkpoint.tokenizer, checkpoint.config.num_hidden_layers
     for result in grid.result.cells:
         if result.cell not in prepared.manifests:
             continue
@@ -183,28 +184,29 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
             verdict.compare("texts", ((r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text) for r in told))
 
 
-def with_model(grid: Grid, prepared: Prepared, evaluator: Evaluator, sample: int, verdicts: Mapping[Cell, Verdict]) -> None:
+def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verdicts: Mapping[Cell, Verdict]) -> None:
     """Prefill and decode a sample of examples again: the same for all cells, drawn by the task's name.
 
     Args:
         grid: the task's cells.
         prepared: their run as it would be begun today.
-        evaluator: with the model.
+        engine: the model.
         sample: examples; all if there are fewer.
         verdicts: by cell.
     """
     done = {cell.cell: {record.example_id: record for record in cell.done} for cell in grid.result.cells if cell.cell in prepared.manifests}
     names = sorted(prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values()))
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
-    jobs = [
-        Job(job.prompt, tuple(v for v in job.missing if job.prompt.example.id in done[v.cell]), {})
-        for job in prepared.jobs
-        if job.prompt.example.id in chosen
+    requests = [
+        Request(request.prompt, tuple(v for v in request.missing if request.prompt.example.id in done[v.cell]), known={})
+        for request in prepared.requests
+        if request.prompt.example.id in chosen
     ]
     again: dict[Cell, list[Record]] = {cell: [] for cell in done}
-    for prompts in evaluator.run(jobs, lambda: True):
-        for found in prompts:
-            for cell, record in found.items():
+    scheduler = make_scheduler(prepared.run, engine, lambda _: None)
+    for prompts in evaluate(prepared.run, scheduler, requests, lambda: True):
+        for by_cell in prompts:
+            for cell, record in by_cell.items():
                 again[cell].append(record)
     for cell, records in again.items():
         pairs = [(record, done[cell][record.example_id]) for record in records]

@@ -21,10 +21,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-from rouge_score import rouge_scorer
 
 from harness.errors import ConfigError
 from harness.task import Example, Metric
@@ -34,6 +33,7 @@ from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.words import MOST, keys_and_values
 
 if TYPE_CHECKING:
+    from rouge_score import rouge_scorer
     from transformers import PreTrainedTokenizerBase
 
 METRICS = (
@@ -41,7 +41,6 @@ METRICS = (
     Metric("rouge1_x10", "ROUGE-1 F x10", 10.0),
     Metric("contains_answer", "contains answer", 1.0),
 )
-_ROUGE = rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class Needle:
         needle = self._texts(example.id)["needle"]
         scores = {
             "word_overlap": sum(len(words & wanted) / len(wanted) for wanted in expected) / len(expected),
-            "rouge1_x10": 10 * float(_ROUGE.score(needle, response)["rouge1"].fmeasure) if response else 0.0,
+            "rouge1_x10": 10 * float(_scorer().score(needle, response)["rouge1"].fmeasure) if response else 0.0,
             "contains_answer": sum(answer.lower() in lowered for answer in example.references) / len(example.references),
         }
         return {metric.name: scores[metric.name] for metric in self.metrics}
@@ -310,3 +309,10 @@ class Needle:
 def _fill(template: str, values: Mapping[str, str]) -> str:
     """Replaces slots in one pass, so that braces in the haystack or in a needle stay what they are."""
     return re.sub(r"\{(context|question|key|value)\}", lambda match: values.get(match[1], match[0]), template)
+
+
+@lru_cache(maxsize=1)
+def _scorer() -> rouge_scorer.RougeScorer:
+    from rouge_score import rouge_scorer  # brings nltk: not where nothing is scored
+
+    return rouge_scorer.RougeScorer(["rouge1"], use_stemmer=True)

@@ -20,8 +20,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from rouge_score import rouge_scorer
+if TYPE_CHECKING:
+    from rouge_score import rouge_scorer
+
 
 OFFICIAL_CALLS = 991
 """How many calls deep the recursion of ``rouge`` 1.0.1 gets at the default limit of 1000 when LongBench's ``eval.py`` calls it.
@@ -78,6 +81,8 @@ def rouge_score_f(prediction: str, reference: str) -> dict[str, float]:
 
 @lru_cache(maxsize=1)
 def _scorer() -> rouge_scorer.RougeScorer:
+    from rouge_score import rouge_scorer  # brings nltk: not where nothing is scored with it
+
     return rouge_scorer.RougeScorer(["rougeL", "rougeLsum"], use_stemmer=False)
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import difflib
 import re
 import string
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.util import find_spec, module_from_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import ConfigError, DataError
@@ -94,11 +97,10 @@ def retrieval_zh(prediction: str, reference: str) -> float:
 def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> float:
     """Likeness of the reference and the first line of the prediction that holds no "`", "#" or "//"; whole percents / 100.
 
-    The official code asks ``fuzzywuzzy.fuzz.ratio``, which measures with ``difflib`` or, if python-Levenshtein happens to be installed,
-    with that, and tells nobody; one to three points lie between them. Here the measure is named and never changes by itself:
-    ``difflib`` is what LongBench's requirements install, ``levenshtein`` what KVCache-Factory's do. For the latter rapidfuzz (MIT)
-    is asked, which ``ratio`` of python-Levenshtein 0.27 itself calls; fuzzywuzzy and python-Levenshtein are GPL and not
-    needed.
+    The likeness is ``fuzzywuzzy.fuzz.ratio``, as in the official code. When it is imported, fuzzywuzzy chooses python-Levenshtein where
+    that happens to be installed, or else ``difflib``, and tells nobody; one to three points lie between them. Here it is given the measure
+    by name: ``difflib`` is what LongBench's requirements install, ``levenshtein`` what KVCache-Factory's do. For the latter rapidfuzz
+    is asked, which ``ratio`` of python-Levenshtein 0.27 itself calls.
 
     Args:
         prediction: the generated text.
@@ -110,7 +112,7 @@ def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> fl
     """
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if "`" not in line and "#" not in line and "//" not in line), "")
-    return _percent(line, reference, backend) / 100
+    return int(_fuzzywuzzy(check_backend(backend, "code_similarity")).ratio(line, reference)) / 100
 
 
 @lru_cache(maxsize=1)
@@ -141,19 +143,29 @@ def check_backend(backend: object, setting: str) -> CodeBackend:
     return "levenshtein" if backend == "levenshtein" else "difflib"
 
 
-def _percent(first: str, second: str, backend: CodeBackend) -> int:
-    """``fuzzywuzzy.fuzz.ratio``: 100 for equal texts, even empty ones; 0 where one is empty; halves go to the even percent."""
-    if first == second:
-        return 100
-    if not first or not second:
-        return 0
-    if check_backend(backend, "code_similarity") == "difflib":
-        ratio = difflib.SequenceMatcher(None, first, second).ratio()  # not symmetric: the prediction comes first
-    else:
+@lru_cache(maxsize=2)
+def _fuzzywuzzy(backend: CodeBackend) -> ModuleType:
+    """``fuzzywuzzy.fuzz`` with a measure of our choice: a copy for each, so that the one that others import stays what it is."""
+    spec = find_spec("fuzzywuzzy.fuzz")
+    assert spec is not None and spec.loader is not None
+    fuzz = module_from_spec(spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that python-Levenshtein would be faster
+        spec.loader.exec_module(fuzz)
+    fuzz.SequenceMatcher = difflib.SequenceMatcher if backend == "difflib" else _Levenshtein  # type: ignore[attr-defined]
+    return fuzz
+
+
+class _Levenshtein:
+    """What fuzzywuzzy asks of a measure, with python-Levenshtein's number."""
+
+    def __init__(self, _: None, first: str, second: str) -> None:
+        self._texts = first, second
+
+    def ratio(self) -> float:
         from rapidfuzz.distance import Indel
 
-        ratio = Indel.normalized_similarity(first, second)
-    return round(100 * ratio)
+        return Indel.normalized_similarity(*self._texts)
 
 
 def _words(text: str) -> list[str]:

@@ -16,7 +16,7 @@ from harness.compression.grid import Plan
 from harness.compression.method import Method
 from harness.compression.selection import Selection
 from harness.engine.attention import install
-from harness.engine.decode import Generated, Row, decode
+from harness.engine.decode import Generated, Limits, Row, decode
 from harness.engine.prefill import Kept, prefill
 from methods.fullkv import FullKV
 from methods.h2o import H2O
@@ -160,5 +160,5 @@ def decode_together(
             seen[row].append(logits[place].clone())
 
     in_order = [rows[place] for place in range(len(cells))]
-    done_rows = decode(model, NAME, in_order, stop_ids, max_new_tokens, min_new_tokens, observe)
+    done_rows = decode(model, NAME, in_order, Limits(stop_ids, max_new_tokens, min_new_tokens), observe)
     return done_rows, [torch.stack(logits) for logits in seen]

@@ -11,6 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
+from harness import cli
 from harness.config.catalog import choices
 from harness.errors import ConfigError, StoreError
 
@@ -54,11 +55,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} is there already: use another name, or move it away")
-    templates = Environment(loader=PackageLoader("harness.cli"), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+    templates = Environment(
+        loader=PackageLoader(cli.__name__), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False
+    )
     title = "".join(part.capitalize() for part in name.split("_"))
     for path, template in files.items():
         text = templates.get_template(template).render(
-            name=name, module=name if outside else f"methods.{name}", title=title, window=_WINDOW
+            name=name, module=name if outside else f"methods.{name}", outside=outside, title=title, window=_WINDOW
         )
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

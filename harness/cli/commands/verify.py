@@ -14,13 +14,12 @@ from harness.compression.grid import Variant
 from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
 from harness.config.method_path import import_from, method_folders
-from harness.engine.loading import load_model
+from harness.engine.engine import Engine
 from harness.engine.model_spec import choose_device
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.results import Cell
-from harness.run.evaluate import Evaluator
-from harness.run.prepare import Reader, read_model
+from harness.run.prepare import Checkpoint, read_checkpoint
 from harness.run.verify import Verdict, prepared_again, with_data, with_model, without_model
 from harness.store.reader import Grid, read_grids
 from harness.store.rescoring import recorded_task
@@ -102,20 +101,16 @@ def _with_model(
     Raises:
         KvgaugeError: it is not there.
     """
-    reader, engine = _reader(grid, words)
-    model = load_model(reader.spec, reader.config, engine.kernels_on(choose_device(reader.spec.device))) if sample else None
-    for prepared in prepared_again(grid, variants, reader, engine, asked):
+    checkpoint, settings = _checkpoint(grid, words)
+    kernels = settings.kernels_on(choose_device(checkpoint.spec.device))
+    engine = Engine.load(checkpoint.spec, checkpoint.config, kernels) if sample else None
+    for prepared in prepared_again(grid, variants, checkpoint, settings, asked):
         with_data(grid, prepared, verdicts)
-        if model is not None:
-            run = prepared.run
-            cells = list(prepared.manifests)
-            evaluator = Evaluator(
-                model, run.model, reader.tokenizer, reader.end_ids, run.task, cells, run.selection, engine, lambda _: None
-            )
-            with_model(grid, prepared, evaluator, sample, verdicts)
+        if engine is not None:
+            with_model(grid, prepared, engine, sample, verdicts)
 
 
-def _reader(grid: Grid, words: Sequence[str]) -> tuple[Reader, EngineSettings]:
+def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSettings]:
     """The model of a grid: what was given or, by its name, a preset; in the dtype that the records were made in."""
     name = grid.result.model
     if not any(word.startswith("model=") for word in words):
@@ -128,8 +123,8 @@ def _reader(grid: Grid, words: Sequence[str]) -> tuple[Reader, EngineSettings]:
     if dtype is not None and not re.fullmatch(r"\w+", str(dtype)):  # it becomes a word of a command line
         raise StoreError(f"model.dtype in the manifest of {folder} is not one: restore the manifest")
     config = composed(*words, *([f"model.dtype={dtype}"] if dtype else []), f"model.name={name}")
-    engine = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
-    return read_model(build(config.model), recorded_task(manifest, folder).needs_tokenizer), engine
+    settings = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
+    return read_checkpoint(build(config.model), recorded_task(manifest, folder).needs_tokenizer), settings
 
 
 def _line(grid: Grid, verdict: Verdict) -> str:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from harness.compression.selection import Selection
-from harness.engine.decode import Decoding, Row, decode
+from harness.engine.decode import Decoding, Limits, Row, decode
 from harness.engine.prefill import prefill
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
 
@@ -53,7 +53,7 @@ def logits_of(model: PreTrainedModel, cells: list[Cell], selection: Selection, s
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     uncast.steps.clear()
     batches: list[list[int]] = []
-    decode(cast("PreTrainedModel", uncast), NAME, rows, frozenset(), steps, observe=lambda batch, _: batches.append(list(batch)))
+    decode(cast("PreTrainedModel", uncast), NAME, rows, Limits(frozenset(), steps), observe=lambda batch, _: batches.append(list(batch)))
     found: list[list[Tensor]] = [[] for _ in cells]
     for batch, logits in zip(batches[1:], uncast.steps, strict=True):
         assert logits.dtype == torch.float64
@@ -93,7 +93,7 @@ def test_rows_that_join_while_others_decode_have_the_logits_of_each_alone() -> N
     def observe(batch: Sequence[int], _: Tensor) -> None:
         numbers[:] = batch
 
-    decoding = Decoding(cast("PreTrainedModel", uncast), NAME, frozenset(), 5, observe=observe)
+    decoding = Decoding(cast("PreTrainedModel", uncast), NAME, Limits(frozenset(), 5), observe=observe)
     waiting = [cells[start : start + 6] for start in range(0, len(cells), 6)]
     while waiting or decoding.alive:
         if waiting:

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.compression import attention_weights
 from harness.compression.selection import Selection
-from harness.engine import prefill as prefill_module
+from harness.engine import prefill_attention
 from harness.engine.prefill import prefill
 from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
 
@@ -46,7 +46,7 @@ def largest(tokens: int, names: list[str], ties: Literal["stable", "torch"]) -> 
 @pytest.mark.parametrize("ties", ["stable", "torch"])
 def test_no_tensor_of_a_prefill_grows_with_tokens_squared(ties: Literal["stable", "torch"], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(attention_weights._BLOCK_BYTES, "cpu", SMALL_BLOCK)
-    monkeypatch.setattr(prefill_module, "_PUBLISHED_BLOCK_BYTES", SMALL_BLOCK)
+    monkeypatch.setattr(prefill_attention, "_PUBLISHED_BLOCK_BYTES", SMALL_BLOCK)
     short, long = (largest(tokens, list(METHODS), ties) for tokens in (256, 512))
     assert SMALL_BLOCK < short < 256 * 256 * 4, "the test would see one head's weights"
     assert long <= 2 * short
@@ -61,14 +61,14 @@ def test_a_matrix_of_all_weights_would_be_seen(monkeypatch: pytest.MonkeyPatch) 
 def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Tensor]] = []
     counts = []
-    attend = prefill_module._PrefillEngine.attend
+    attend = prefill_attention.PrefillAttention.attend
 
     def watched(self: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         counts.append(sum(reference() is not None for reference in alive))
         alive.extend([weakref.ref(keys), weakref.ref(values)])
         return attend(self, layer, queries, keys, values, scaling)
 
-    monkeypatch.setattr(prefill_module._PrefillEngine, "attend", watched)
+    monkeypatch.setattr(prefill_attention.PrefillAttention, "attend", watched)
     prompt = prompt_of(200)
     cells = [Cell(prompt, method, 20) for name, method in METHODS.items() if name != "fullkv"]
     done = prefill(tiny(), NAME, prompt, [cell.plan(3) for cell in cells], Selection("kv_head", "mean", "stable", "float32"))

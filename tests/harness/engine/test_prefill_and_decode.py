@@ -17,7 +17,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
 from harness.engine.cache import KVPool, LayerKV
-from harness.engine.decode import Decoding, Generated, Row, decode
+from harness.engine.decode import Decoding, Generated, Limits, Row, decode
 from harness.engine.prefill import Kept, extend, prefill
 from harness.errors import ModelError
 from harness.kernels import Kernels
@@ -232,7 +232,7 @@ def test_rows_that_join_at_any_moment_give_the_tokens_and_logits_of_each_alone(
         for place, number in enumerate(numbers):
             seen.setdefault(number, []).append(logits[place].clone())
 
-    decoding = Decoding(model, NAME, *limits, observe)
+    decoding = Decoding(model, NAME, Limits(*limits), observe)
     places: list[Cell] = []
     ended: dict[int, Generated] = {}
     for moment in range(13):
@@ -474,7 +474,7 @@ def test_forward_that_misses_or_repeats_a_layer_stops_the_run(seen: list[int]) -
         prefill(cast("PreTrainedModel", Broken()), "broken", [1, 2], [Plan((2, 2, 2), None)], STABLE)
     rows = [Row(2, torch.zeros(5), [LayerKV(torch.randn(2, 2, 4), torch.randn(2, 2, 4)) for _ in range(3)])]
     with pytest.raises(ModelError, match="model=broken: .*during decoding step 1"):
-        decode(cast("PreTrainedModel", Broken()), "broken", rows, frozenset(), 2)
+        decode(cast("PreTrainedModel", Broken()), "broken", rows, Limits(frozenset(), 2))
 
 
 def test_edges_are_the_ones_that_matter() -> None:
@@ -510,7 +510,7 @@ def test_first_layer_whose_output_is_not_finite_is_named(weight: str, where: str
     past = extend(model, NAME, prompt[:20], [plan], STABLE) if pieces else None
     done = prefill(model, NAME, prompt, [plan], STABLE, past)
     assert done.broken == where
-    (ill,) = decode(model, NAME, [Row(30, done.logits, done.kept[0].layers, done.broken)], frozenset(), 3)
+    (ill,) = decode(model, NAME, [Row(30, done.logits, done.kept[0].layers, done.broken)], Limits(frozenset(), 3))
     assert ill.error is not None
     assert ill.error.startswith(f"logits of new token 1 are not finite, first {where}: check the weights")
     with torch.no_grad():
@@ -528,7 +528,7 @@ def test_row_that_breaks_while_decoding_names_its_layer_and_the_others_go_on() -
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     with torch.inference_mode():
         rows[1].layers[1].values[0, 0] = torch.nan
-    well, ill = decode(model, NAME, rows, frozenset(), 6)
+    well, ill = decode(model, NAME, rows, Limits(frozenset(), 6))
     assert well == healthy
     assert len(ill.tokens) == 1
     assert ill.error is not None

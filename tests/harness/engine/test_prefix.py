@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.compression.selection import Selection
 from harness.engine import prefix
-from harness.engine.decode import Row, decode
+from harness.engine.decode import Limits, Row, decode
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefix import pauses
 from tests.conftest import Command
@@ -31,7 +31,7 @@ def check_equal(model: torch.nn.Module, prompt: tuple[int, ...], whole: Prefille
     found = []
     for done in (whole, pieces):
         rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
-        found.append([outcome.tokens for outcome in decode(model, NAME, list(rows.values()), frozenset(), 5)])  # type: ignore[arg-type]
+        found.append([outcome.tokens for outcome in decode(model, NAME, list(rows.values()), Limits(frozenset(), 5))])  # type: ignore[arg-type]
     assert found[0] == found[1]
 
 
@@ -103,7 +103,7 @@ def test_no_token_of_a_common_beginning_is_prefilled_twice(draws: st.DataObject)
         beginning = base[: draws.draw(st.integers(0, max(0, len(base) - 1)))]
         prompts.append([*beginning, *draws.draw(st.lists(st.integers(0, 2), max_size=6)), 100 + place])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prefix, "_LEAST_TOKENS", 1)
+        patch.setattr(prefix, "_LEAST_SHARED_TOKENS", 1)
         order = prefix.prefix_order([np.array(prompt, dtype="<i4") for prompt in prompts])
     assert sorted(place for place, _ in order) == list(range(len(prompts)))
     held: list[list[int]] = []

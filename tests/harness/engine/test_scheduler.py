@@ -8,6 +8,7 @@ import random
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -18,17 +19,17 @@ import torch
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
-from harness.engine.decode import Decoding, Row
+from harness.engine import engine as engine_module
+from harness.engine.decode import Decoding, Limits, Row
+from harness.engine.engine import Engine
 from harness.engine.prefill import prefill
 from harness.engine.prompt import Prompt
-from harness.engine.scheduler import Job
+from harness.engine.request import Outcome, Request
+from harness.engine.scheduler import Finished, Scheduler
 from harness.engine.settings import EngineSettings
 from harness.errors import EngineError
-from harness.results import Cell, Record
-from harness.run import evaluate
-from harness.run.evaluate import Evaluator
+from harness.results import Cell
 from harness.task import Example
-from tasks.tokens import Tokens
 from tests.conftest import Command
 from tests.harness.engine.test_tensor_parallel import shared
 from tests.harness.run.test_execute import cells, outcome, records
@@ -37,7 +38,7 @@ from tests.harness.tiny import NAME, methods, prompt_of, tiny
 
 STOPS = tuple(range(10, 17))
 NEW_TOKENS = 24
-Found = dict[tuple[str, Cell], Record]
+Found = dict[tuple[str, Cell], Outcome]
 
 
 def grid() -> tuple[Variant, ...]:
@@ -45,42 +46,49 @@ def grid() -> tuple[Variant, ...]:
     return make_grid([methods()[name] for name in ("fullkv", "snapkv")], parse_budgets([12, 20]))
 
 
-def jobs(count: int = 14) -> list[Job]:
+def requests(count: int = 14) -> list[Request]:
     """Prompts of different lengths, all of the grid missing."""
-    found = []
-    for place in range(count):
-        ids = np.array(prompt_of(30 + 3 * place, place), dtype="<i4")
-        found.append(Job(Prompt(Example(id=f"p{place}", prompt=()), ids, "0" * 64, ()), grid(), {}))
-    return found
+    made = []
+    for index in range(count):
+        ids = np.array(prompt_of(30 + 3 * index, index), dtype="<i4")
+        made.append(Request(Prompt(Example(id=f"p{index}", prompt=()), ids, "0" * 64, ()), grid(), {}))
+    return made
 
 
-def evaluator(width: int | Literal["auto"] = 8, exact: bool = False, tell: Callable[[str], None] = lambda _: None) -> Evaluator:
-    engine = EngineSettings(width, exact, None, False, None, 0.0, "torch")
-    task = Tokens("tokens", "", NEW_TOKENS, 1, STOPS)
+def scheduler(width: int | Literal["auto"] = 8, exact: bool = False, tell: Callable[[str], None] = lambda _: None) -> Scheduler:
+    settings = EngineSettings(width, exact, None, False, None, 0.0, "torch")
+    limits = Limits(frozenset(STOPS), NEW_TOKENS, 1)
     order = [variant.cell for variant in grid()]
-    return Evaluator(tiny(), NAME, None, frozenset(), task, order, Selection("kv_head", "mean", "stable", "float32"), engine, tell)
+    selection = Selection("kv_head", "mean", "stable", "float32")
+    return Scheduler(Engine(tiny(), NAME), limits, order, selection, settings, tell)
 
 
 def always() -> bool:
     return True
 
 
-def gathered(found: Iterator[list[dict[Cell, Record]]]) -> Found:
-    """Records by example and cell; none may come twice, and a prompt comes whole."""
+def comparable(outcome: Outcome) -> Outcome:
+    """Without the tensors that decoding has taken over, all of them or none by now."""
+    assert outcome.kept is not None
+    return replace(outcome, kept=replace(outcome.kept, layers=[]))
+
+
+def gathered(finished: Iterator[list[Finished]]) -> Found:
+    """Outcomes by example and cell; none may come twice, and a prompt comes whole."""
     everything: Found = {}
-    for prompts in found:
-        for of in prompts:
-            assert set(of) == {variant.cell for variant in grid()} and len({record.example_id for record in of.values()}) == 1
-            for cell, record in of.items():
-                assert (record.example_id, cell) not in everything
-                everything[record.example_id, cell] = record
+    for prompts in finished:
+        for request, outcomes in prompts:
+            assert set(outcomes) == {variant.cell for variant in grid()}
+            for cell, came in outcomes.items():
+                assert (request.prompt.example.id, cell) not in everything
+                everything[request.prompt.example.id, cell] = comparable(came)
     return everything
 
 
 @pytest.fixture(scope="module")
 def alone() -> Found:
     """What every prompt gives with each row alone."""
-    return gathered(evaluator(exact=True).run(jobs(), always))
+    return gathered(scheduler(exact=True).run(requests(), always))
 
 
 class Counting(Decoding):
@@ -101,32 +109,33 @@ class Counting(Decoding):
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     fresh = type("Counted", (Counting,), {"alive_at": [], "joined": []})
-    monkeypatch.setattr(evaluate, "Decoding", fresh)
+    monkeypatch.setattr(engine_module, "Decoding", fresh)
     return fresh
 
 
 def test_answers_of_the_test_end_at_different_places(alone: Found) -> None:
-    lengths = [len(record.tokens) for record in alone.values()]
+    generated = [each.generated.tokens for each in alone.values()]
+    lengths = [len(tokens) for tokens in generated]
     assert len(set(lengths)) > 8 and max(lengths) == NEW_TOKENS and min(lengths) < 5
-    assert len({record.tokens for record in alone.values()}) > 20
+    assert len(set(generated)) > 20
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 5, 8, 13, 64, "auto"])
-def test_records_are_those_of_each_row_alone_whatever_the_width(
+def test_outcomes_are_those_of_each_row_alone_whatever_the_width(
     alone: Found, width: int | Literal["auto"], counting: type[Counting]
 ) -> None:
-    assert gathered(evaluator(width).run(jobs(), always)) == alone
+    assert gathered(scheduler(width).run(requests(), always)) == alone
     assert max(counting.joined) <= (width if width != "auto" else 256), "never more rows than the width"
 
 
 def test_decoding_stays_wide_while_prompts_wait(alone: Found, counting: type[Counting]) -> None:
-    width, everything, begun = 12, jobs(), []
+    width, everything, begun = 12, requests(), []
 
     def more() -> bool:
         begun.append(len(counting.alive_at))
         return True
 
-    assert gathered(evaluator(width).run(everything, more)) == alone
+    assert gathered(scheduler(width).run(everything, more)) == alone
     refilled = list(counting.alive_at)
     # A prompt has three rows: as long as one waits, no step is taken by so few that it could have joined.
     assert len(begun) == len(everything)
@@ -134,7 +143,7 @@ def test_decoding_stays_wide_while_prompts_wait(alone: Found, counting: type[Cou
     counting.alive_at.clear()
     apart: Found = {}
     for start in range(0, len(everything), 4):
-        apart |= gathered(evaluator(width).run(everything[start : start + 4], always))
+        apart |= gathered(scheduler(width).run(everything[start : start + 4], always))
     assert apart == alone
     assert sum(refilled) == sum(counting.alive_at), "the same tokens"
     assert len(refilled) < 0.8 * len(counting.alive_at), "in fewer steps"
@@ -142,26 +151,26 @@ def test_decoding_stays_wide_while_prompts_wait(alone: Found, counting: type[Cou
 
 def test_prompts_come_in_their_order_whichever_ends_first() -> None:
     order, steps = [], []
-    for prompts in evaluator(8).run(jobs(), always):
-        order += [next(iter(of.values())).example_id for of in prompts]
+    for prompts in scheduler(8).run(requests(), always):
+        order += [request.prompt.example.id for request, _ in prompts]
         steps.append(len(prompts))
-    assert order == [job.prompt.example.id for job in jobs()]
+    assert order == [request.prompt.example.id for request in requests()]
     assert max(steps) > 1, "one that ended before an earlier one has waited for it"
 
 
 def test_what_had_to_wait_for_an_earlier_prompt_is_given_out_before_an_error(alone: Found, monkeypatch: pytest.MonkeyPatch) -> None:
     later = {variant.cell: alone["p1", variant.cell] for variant in grid()}
 
-    def landing(*_: Any) -> Iterator[dict[int, dict[Cell, Record]]]:
+    def finishing(*_: Any) -> Iterator[dict[int, dict[Cell, Outcome]]]:
         yield {1: later}
         raise EngineError("the first prompt does not fit")
 
-    run, given = evaluator(8), []
-    monkeypatch.setattr(run, "_landing", landing)
+    run, given = scheduler(8), []
+    monkeypatch.setattr(run, "_finishing", finishing)
     with pytest.raises(EngineError, match="does not fit"):
-        for prompts in run.run(jobs(), always):
+        for prompts in run.run(requests(), always):
             given += prompts
-    assert given == [later]
+    assert [(request.prompt.example.id, outcomes) for request, outcomes in given] == [("p1", later)]
 
 
 @pytest.mark.parametrize("width", [1, 5, 8])
@@ -172,9 +181,9 @@ def test_once_nothing_more_may_begin_what_has_begun_is_finished(alone: Found, wi
         asked[0] += 1
         return asked[0] < 7
 
-    monkeypatch.setattr(evaluate, "prefill", lambda *words: (prefilled.append(words[2]), prefill(*words))[1])
-    found = gathered(evaluator(width).run(jobs(), more))
-    assert found == {place: record for place, record in alone.items() if int(place[0][1:]) < 6}
+    monkeypatch.setattr(engine_module, "prefill", lambda *words: (prefilled.append(words[2]), prefill(*words))[1])
+    found = gathered(scheduler(width).run(requests(), more))
+    assert found == {key: each for key, each in alone.items() if int(key[0][1:]) < 6}
     assert len(prefilled) == 6 and asked[0] == 7, "it is not asked again"
 
 
@@ -206,11 +215,11 @@ def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(alone: Found, see
         perhaps()
         return prefill(*words)
 
-    monkeypatch.setattr(evaluate, "Decoding", Tight)
-    monkeypatch.setattr(evaluate, "prefill", tight)
+    monkeypatch.setattr(engine_module, "Decoding", Tight)
+    monkeypatch.setattr(engine_module, "prefill", tight)
     told: list[str] = []
-    run = evaluator(13, tell=told.append)
-    assert gathered(run.run(jobs(), always)) == alone
+    run = scheduler(13, tell=told.append)
+    assert gathered(run.run(requests(), always)) == alone
     assert failures[0] == len(told) == 2 and run.width < 7, told
     assert run.decoded == len(alone), "a row that was dropped is counted once"
 
@@ -222,10 +231,10 @@ def test_prompt_whose_rows_do_not_fit_together_is_done_in_parts_between_the_othe
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().add(rows)
 
-    monkeypatch.setattr(evaluate, "Decoding", Tight)
+    monkeypatch.setattr(engine_module, "Decoding", Tight)
     told: list[str] = []
-    run = evaluator(8, tell=told.append)
-    assert gathered(run.run(jobs(), always)) == alone
+    run = scheduler(8, tell=told.append)
+    assert gathered(run.run(requests(), always)) == alone
     assert run.width == 1 and len(told) == 3
 
 

@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig,
 
 from harness.compression.grid import Plan
 from harness.engine.attention import ENGINE, attention, refuse_config
-from harness.engine.decode import Row, decode
+from harness.engine.decode import Limits, Row, decode
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import prefill
@@ -139,7 +139,7 @@ def test_layer_without_the_hook_stops_the_decoding(tmp_path: Path) -> None:
     unhook(model, 0)
     unhook(model, 2)
     with pytest.raises(ModelError, match="model=tiny: attention of layer 0, 2 of 3 did not reach the engine during decoding step 1"):
-        decode(model, NAME, [Row(20, done.logits, done.kept[0].layers)], frozenset(), 3)
+        decode(model, NAME, [Row(20, done.logits, done.kept[0].layers)], Limits(frozenset(), 3))
 
 
 def test_layer_without_the_hook_stops_the_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_model_without_an_engine_does_not_run(tmp_path: Path) -> None:
 
 def test_attention_that_is_not_the_stock_one_stops_the_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(config(), tmp_path)
-    monkeypatch.setattr("harness.engine.prefill.causal_attention", lambda queries, keys, values, *_: 0.9 * queries)
+    monkeypatch.setattr("harness.engine.prefill_attention.causal_attention", lambda queries, keys, values, *_: 0.9 * queries)
     with pytest.raises(ModelError, match=r"model=tiny \(llama\): the engine's logits differ from the stock ones by .* use another family"):
         load(tmp_path)
 

@@ -16,8 +16,9 @@ import torch
 from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig
 
 from harness.cli import main
+from harness.engine import engine as engine_module
+from harness.engine import scheduler
 from harness.engine.decode import Decoding, Row
-from harness.run import evaluate
 from harness.store.run_log import read_runs
 from tests.conftest import ROOT, Command, Finished
 from tests.harness.run.test_execute import cells, outcome, records
@@ -131,7 +132,7 @@ def test_automatic_width_is_that_of_the_process_with_the_least_memory(
     each = 8 * 2 * 32 * 4 * (1 * (100 + 2) + 2 * (32 + 2)) // 2
 
     def tight(rank: int) -> None:
-        monkeypatch.setattr(evaluate, "free_bytes", lambda _: 2 * 3 * each + 5 if rank else 2**40)
+        monkeypatch.setattr(scheduler, "free_bytes", lambda _: 2 * 3 * each + 5 if rank else 2**40)
 
     finished = shared([*small, "engine.width=auto"], tmp_path, prepare=tight)
     assert [process.code for process in finished] == [0, 0], finished[0].err
@@ -167,7 +168,7 @@ def test_a_process_out_of_memory_says_so_and_the_first_one_keeps_what_is_finishe
                     raise torch.OutOfMemoryError("CUDA out of memory.")
                 return super().add(rows)
 
-        monkeypatch.setattr(evaluate, "Decoding", Tight)
+        monkeypatch.setattr(engine_module, "Decoding", Tight)
 
     first, other = shared(small, tmp_path, prepare=tight)
     heard_of(first, tmp_path / "results", 6, "one of the 2 processes of this run has ended", ["p40", "p64"])

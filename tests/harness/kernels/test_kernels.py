@@ -25,7 +25,7 @@ from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
 from harness.engine.cache import KVPool, LayerKV
-from harness.engine.decode import Row, decode
+from harness.engine.decode import Generated, Limits, Row, decode
 from harness.engine.prefill import prefill
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
@@ -231,7 +231,12 @@ def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -
         cell = Cell(prompt_of(30 + place), method, 12)
         done = prefill(model, NAME, cell.prompt, [cell.plan(3)], selection)
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
-    found = [decode(model, NAME, [replace(r, layers=list(r.layers)) for r in rows], frozenset(), 8, kernels=k) for k in get_args(Kernels)]
+
+    def again(kernels: Kernels) -> list[Generated]:
+        copies = [replace(row, layers=list(row.layers)) for row in rows]
+        return decode(model, NAME, copies, Limits(frozenset(), 8), kernels=kernels)
+
+    found = [again(kernels) for kernels in get_args(Kernels)]
     assert found[0] == found[1]
 
 
@@ -251,7 +256,7 @@ def test_a_captured_step_gives_what_a_launched_one_gives(monkeypatch: pytest.Mon
             cell = Cell(prompt_of(30 + place), method, 12)
             done = prefill(model, NAME, cell.prompt, [cell.plan(3)], STABLE)
             rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
-        decode(model, NAME, rows, frozenset(), 8, observe=lambda _, of, to=logits: to.append(of), kernels="triton")
+        decode(model, NAME, rows, Limits(frozenset(), 8), observe=lambda _, of, to=logits: to.append(of), kernels="triton")
         found.append(torch.stack(logits))
         assert len(replays) == 6, "of the seven steps all but the first, and none where launched"
     assert torch.equal(*found)

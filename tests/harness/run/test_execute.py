@@ -24,12 +24,12 @@ from safetensors.torch import load_file, save_file
 from harness.cli import main
 from harness.compression.method import LayerState
 from harness.compression.scorers import WindowAttention
-from harness.engine import memory
+from harness.engine import engine as engine_module
+from harness.engine import memory, scheduler
 from harness.engine.decode import Decoding, Generated, Row
 from harness.engine.prefill import extend, prefill
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit
 from harness.errors import ConfigError
-from harness.run import evaluate
 from tasks.needle.task import Needle
 from tests.conftest import Command
 
@@ -165,9 +165,9 @@ def test_automatic_width_is_what_half_of_the_free_memory_holds(
     kvgauge(*words, f"results_dir={tmp_path / 'one'}")
     # 8 layers, keys and values of 32 dimensions in float32: 100 + 12 entries of 2 kv heads, and 32 + 12 of 4 query heads.
     each = 8 * 2 * 32 * 4 * (2 * (100 + 12) + 4 * (32 + 12)) // 2
-    monkeypatch.setattr(evaluate, "free_bytes", lambda _: 2 * 3 * each + 5)
+    monkeypatch.setattr(scheduler, "free_bytes", lambda _: 2 * 3 * each + 5)
     widths: list[int] = []
-    monkeypatch.setattr(evaluate, "Decoding", watched(lambda decoding, rows: widths.append(decoding.alive + len(rows))))
+    monkeypatch.setattr(engine_module, "Decoding", watched(lambda decoding, rows: widths.append(decoding.alive + len(rows))))
     done = kvgauge(*words, "engine.width=auto", f"results_dir={tmp_path / 'auto'}")
     assert done.code == 0, done.err
     assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in done.out
@@ -190,7 +190,7 @@ def test_out_of_memory_halves_the_width_and_changes_no_record(
         if widths[-1] > 5:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(evaluate, "Decoding", watched(tight))
+    monkeypatch.setattr(engine_module, "Decoding", watched(tight))
     done = kvgauge(*grid, "engine.width=64", f"results_dir={tmp_path / 'tight'}")
     assert done.code == 0, done.err
     assert "out of memory: going on with engine.width=26; budgets and prompts stay as they are" in done.out
@@ -213,8 +213,8 @@ def test_out_of_memory_at_prefill_halves_the_width_then_the_pieces_and_changes_n
 
         return run
 
-    monkeypatch.setattr(evaluate, "prefill", tight(prefill))
-    monkeypatch.setattr(evaluate, "extend", tight(extend))
+    monkeypatch.setattr(engine_module, "prefill", tight(prefill))
+    monkeypatch.setattr(engine_module, "extend", tight(extend))
     done = kvgauge(*grid, "engine.width=64", f"results_dir={tmp_path / 'tight'}")
     assert done.code == 0, done.err
     told = [line for line in done.out.splitlines() if "out of memory" in line]
@@ -231,8 +231,8 @@ def test_prompt_that_no_piece_is_small_enough_for_is_one_line(
     def full(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(evaluate, "prefill", full)
-    monkeypatch.setattr(evaluate, "extend", full)
+    monkeypatch.setattr(engine_module, "prefill", full)
+    monkeypatch.setattr(engine_module, "extend", full)
     failed = kvgauge(*grid, f"results_dir={tmp_path}")
     assert failed.code == 6
     assert "one prompt of 40 tokens does not fit into memory with fullkv-full alone (CUDA out of memory.)" in failed.err
@@ -247,7 +247,7 @@ def test_one_row_that_does_not_fit_is_one_line_and_keeps_what_is_finished(
         if any(row.prompt_tokens >= 65 for row in rows):
             raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr(evaluate, "Decoding", watched(tight))
+    monkeypatch.setattr(engine_module, "Decoding", watched(tight))
     failed = kvgauge(*grid, f"results_dir={results}")
     assert failed.code == 6
     assert "one prompt of 65 tokens does not fit into memory with fullkv-full alone (CUDA out of memory.)" in failed.err
@@ -260,7 +260,7 @@ def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(
     def broken(*_: Any) -> Any:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(evaluate, "Decoding", watched(broken))
+    monkeypatch.setattr(engine_module, "Decoding", watched(broken))
     with pytest.raises(RuntimeError, match="a bug"):
         kvgauge(*grid, f"results_dir={tmp_path / 'results'}")
 
@@ -420,7 +420,7 @@ def test_row_that_differs_when_alone_is_told_with_its_margin(
             done = {number: outcome.tokens for number, outcome in super().take().items()}
             return {number: Generated((*tokens[:3], tokens[3] ^ 1, *tokens[4:])) for number, tokens in done.items()}
 
-    monkeypatch.setattr(evaluate, "Decoding", Other)
+    monkeypatch.setattr(engine_module, "Decoding", Other)
     done = kvgauge(*grid, "method=[fullkv,snapkv]", "engine.audit=1", f"results_dir={tmp_path}")
     audits = [r["audit"] for cell in cells(tmp_path).values() for r in records(cell) if r["audit"] is not None]
     rows = int(re.findall(r"decoded as (\d+) rows", done.out)[0])

@@ -16,9 +16,9 @@ import pytest
 from harness.cli import main
 from harness.cli.commands import status
 from harness.config.build import build
+from harness.engine import engine as engine_module
 from harness.engine.prefill import prefill
 from harness.errors import Stopped
-from harness.run import evaluate
 from harness.store.locks import at_work
 from harness.store.run_log import read_runs
 from tests.conftest import Command, Finished
@@ -51,7 +51,7 @@ def at_prompt(number: int, happens: Event, monkeypatch: pytest.MonkeyPatch) -> N
             happens()
         return prefill(*words)
 
-    monkeypatch.setattr(evaluate, "prefill", disturbed)
+    monkeypatch.setattr(engine_module, "prefill", disturbed)
 
 
 def in_child(prepare: Event, words: Sequence[str]) -> tuple[int, str]:

@@ -23,7 +23,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.engine.decode import Row, decode
+from harness.engine.decode import Limits, Row, decode
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import prefill
@@ -198,7 +198,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Run, st
             for place, row in enumerate(batch):
                 logits[row].append(found[place].clone())
 
-        generated = decode(model(which, name), name, rows, frozenset(), STEPS, observe=observe)
+        generated = decode(model(which, name), name, rows, Limits(frozenset(), STEPS), observe=observe)
         return {
             id: Outcome(list(new.tokens), torch.stack(seen), *shape)
             for id, new, seen, shape in zip(ids, generated, logits, shapes, strict=True)

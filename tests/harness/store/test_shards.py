@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.engine import engine as engine_module
 from harness.errors import ConfigError
 from harness.launchers import expand
-from harness.run import execute
 from harness.store.cells import CellWriter
 from harness.store.manifest import read_manifest
 from harness.store.shards import Shard
@@ -105,14 +105,14 @@ def test_only_shards_of_one_split_write_beside_each_other(
 def test_what_another_run_wrote_while_the_model_was_loaded_is_not_computed_again(
     run: Callable[..., Finished], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load, results = execute.load_model, tmp_path / "results"
+    load, results = engine_module.load_model, tmp_path / "results"
     assert run("shards=2", "shard=0", f"results_dir={tmp_path / 'other'}").code == 0
 
     def slow(*words: Any) -> Any:
         shutil.copytree(tmp_path / "other", results, dirs_exist_ok=True)
         return load(*words)
 
-    monkeypatch.setattr(execute, "load_model", slow)
+    monkeypatch.setattr(engine_module, "load_model", slow)
     done = run()
     assert done.code == 0, done.err
     assert "new records: 4, decoded as 4 rows; from earlier runs: 4" in done.out

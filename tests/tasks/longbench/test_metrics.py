@@ -32,6 +32,7 @@ from tasks.longbench.metrics import (
     sample_score,
 )
 from tasks.needle.haystack import builtin_text
+from tasks.scores import text
 from tasks.scores.rouge_l import OFFICIAL_CALLS, rouge_l, rouge_score_f
 from tasks.scores.text import (
     CODE_BACKENDS,
@@ -315,6 +316,16 @@ def test_installed_python_levenshtein_does_not_change_the_default() -> None:
     pair = ("assertEquals(a, b)", "self.assert(b == a)")
     assert code_similarity(*pair, "levenshtein") == fuzz.ratio(*pair) / 100
     assert code_similarity(*pair, "difflib") == round(100 * difflib.SequenceMatcher(None, *pair).ratio()) / 100 != fuzz.ratio(*pair) / 100
+
+
+def test_the_measure_is_the_same_without_python_levenshtein(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = ("assertEquals(a, b)", "self.assert(b == a)")
+    found = [code_similarity(*pair, backend) for backend in CODE_BACKENDS]
+    monkeypatch.setitem(sys.modules, "Levenshtein", None)
+    monkeypatch.setitem(sys.modules, "fuzzywuzzy.StringMatcher", None)
+    text._fuzzywuzzy.cache_clear()
+    assert [code_similarity(*pair, backend) for backend in CODE_BACKENDS] == found
+    assert text._fuzzywuzzy("difflib") is not text._fuzzywuzzy("levenshtein") is not fuzz
 
 
 def test_missing_backend_and_unknown_backend_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

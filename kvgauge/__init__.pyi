@@ -1,0 +1,27 @@
+"""Types of the names that ``__init__.py`` imports when they are first asked for."""
+
+from harness.compression.method import LayerState as LayerState
+from harness.compression.method import Method as Method
+from harness.compression.method import Ranking as Ranking
+from harness.compression.method import ReadsWeights as ReadsWeights
+from harness.compression.method import require_above as require_above
+from harness.compression.scorers import ColumnSums as ColumnSums
+from harness.compression.scorers import FirstTokens as FirstTokens
+from harness.compression.scorers import SinksThenRecent as SinksThenRecent
+from harness.compression.scorers import WindowAttention as WindowAttention
+from harness.compression.scorers import check_window as check_window
+from harness.compression.scorers import column_sums as column_sums
+from harness.compression.scorers import pool as pool
+from harness.compression.scorers import window_attention as window_attention
+from harness.compression.selection import Selection as Selection
+from harness.errors import BudgetError as BudgetError
+from harness.errors import ConfigError as ConfigError
+from harness.errors import DataError as DataError
+from harness.errors import KvgaugeError as KvgaugeError
+from harness.task import Average as Average
+from harness.task import Example as Example
+from harness.task import Metric as Metric
+from harness.task import Suite as Suite
+from harness.task import Task as Task
+
+__version__: str
