@@ -151,6 +151,9 @@ def composed(*overrides: str) -> DictConfig:
     """
     from hydra import compose, initialize_config_dir
 
+    from harness.config.guard import register_resolvers
+
+    register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))
 

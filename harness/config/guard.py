@@ -1,7 +1,8 @@
-"""What a configuration may not do: take values from the environment, and lead Hydra's own folders elsewhere by a name."""
+"""What a configuration can ask for, and may not: values of the environment, and folders of Hydra's own that a name leads elsewhere."""
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from harness.config.catalog import ROOT
+from harness.config.names import importable
 from harness.errors import ConfigError
 
 
-def refuse_environment() -> None:
-    """Let ``${oc.env:NAME}`` be an error: what a run is configured with is written into manifests, and a secret would be in all of them.
+def register_resolvers() -> None:
+    """Let configurations say ``${root:}``, ``${user:PATH}`` and ``${importable:NAME}``, and refuse ``${oc.env:NAME}``.
 
-    That holds for configurations that a results folder brings, too.
+    What a run is configured with is written into manifests, and a secret of the environment would be in all of them.
     """
 
     def refuse(name: str, *_: Any) -> None:
@@ -25,6 +28,9 @@ def refuse_environment() -> None:
         )
 
     OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
+    OmegaConf.register_new_resolver("importable", importable, replace=True)
 
 
 class OwnFolders(Callback):
