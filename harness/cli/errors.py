@@ -56,25 +56,25 @@ def _configuration_error(error: BaseException) -> str:
     text = str(error).strip()
     if isinstance(error, YAMLError):
         return f"a YAML file cannot be read ({error}): write plain values, without tags"
-    if isinstance(error, MissingConfigException) and (found := re.search(r"Could not \w+ '([\w/]+)/([^'/]*)'", text)):
-        group, value = found.groups()
+    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not \w+ '([\w/]+)/([^'/]*)'", text)):
+        group, value = match.groups()
         # Hydra names the options, or, for one of a list, where it has looked.
-        places = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
+        folders = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
-            path.stem for place in places for path in Path(place, group).glob("*.yaml")
+            path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")
         )
         near = difflib.get_close_matches(value, options, 1)
         return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
-    if found := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
-        return found[1]
+    if match := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
+        return match[1]
     if isinstance(error, MissingMandatoryValue):
         return f"{error.full_key} is not set: give {error.full_key}=…"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return f"{found[1]} is not a setting of this run: {_closest(found[1])}"
-    if found := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
-        return f"{found[1]}={found[2]} is no list: write {found[1]}=[{found[2]}]"
-    if found := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
-        return f"the list {found[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return f"{match[1]} is not a setting of this run: {_closest(match[1])}"
+    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
+        return f"{match[1]}={match[2]} is no list: write {match[1]}=[{match[2]}]"
+    if match := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
+        return f"the list {match[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
     return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
 
 

@@ -103,10 +103,10 @@ def _find_class(target: object) -> type:
         ConfigError, ImportError: there is none.
     """
     module, _, name = importable(str(target)).rpartition(".")
-    found = getattr(import_module(module), name, None) if module else None
-    if not isinstance(found, type):
+    named = getattr(import_module(module), name, None) if module else None
+    if not isinstance(named, type):
         raise ConfigError(f"_target_={str(target)[:80]} is no class: give its full name, as methods.snapkv.SnapKV")
-    return found
+    return named
 
 
 def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:

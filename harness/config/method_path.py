@@ -66,8 +66,8 @@ def import_from(search_path: Iterable[str | Path]) -> None:
     Args:
         search_path: folders, or Hydra's addresses of them.
     """
-    for place in search_path:
-        folder = str(place).removeprefix(_SCHEME)
+    for address in search_path:
+        folder = str(address).removeprefix(_SCHEME)
         if folder not in sys.path and Path(folder).is_dir():
             sys.path.append(folder)
 
