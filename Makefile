@@ -13,7 +13,7 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny bench bench-gpu docs check test
+.PHONY: setup run longbench needle train-tiny bench bench-gpu rooms docs check test
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -60,6 +60,10 @@ bench: setup
 # Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` shows on a CPU that it works.
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
+
+# The tree and the sizes in docs/architecture.md, from the code.
+rooms: setup
+	$(BIN)/python docs/rooms.py
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
 docs: setup

@@ -73,7 +73,7 @@ def write(results: Path, examples: int, cells: int) -> None:
 
 def report(results: Path) -> dict[str, float]:
     """What ``kvgauge report`` does, by parts."""
-    from harness.cli.commands.report import write_overview
+    from harness.report.overview import write_overview
     from harness.report.task_tables import write_report
     from harness.store.reader import read_grids, suites
 

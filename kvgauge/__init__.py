@@ -29,7 +29,8 @@ _MODULES = {
     "task": ("Average", "Example", "Metric", "Suite", "Task"),
     # For both.
     "errors": ("BudgetError", "ConfigError", "DataError", "KvgaugeError"),
-    # For notebooks and scripts: names of harness/api.py go here, and into __init__.pyi.
+    # For notebooks and scripts.
+    "api": ("Engine", "Result", "read", "run"),
 }
 """The public names by their module below ``harness``."""
 

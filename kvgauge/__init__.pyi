@@ -1,5 +1,8 @@
 """Types of the names that ``__init__.py`` imports when they are first asked for."""
 
+from harness.api import Result as Result
+from harness.api import read as read
+from harness.api import run as run
 from harness.compression.method import LayerState as LayerState
 from harness.compression.method import Method as Method
 from harness.compression.method import Ranking as Ranking
@@ -14,6 +17,7 @@ from harness.compression.scorers import column_sums as column_sums
 from harness.compression.scorers import pool as pool
 from harness.compression.scorers import window_attention as window_attention
 from harness.compression.selection import Selection as Selection
+from harness.engine.engine import Engine as Engine
 from harness.errors import BudgetError as BudgetError
 from harness.errors import ConfigError as ConfigError
 from harness.errors import DataError as DataError

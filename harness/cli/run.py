@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from harness.cli.errors import report
+from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT
-from harness.config.guard import register_resolvers
+from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
@@ -29,6 +30,7 @@ def start() -> None:
     if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
         sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
     sys.argv[1:] = search_path_words(sys.argv[1:])
+    refuse_environment()
     register_resolvers()
     register()
     _hydra_main()

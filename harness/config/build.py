@@ -6,6 +6,7 @@ itself is imported where a configuration is composed, as reading results needs n
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -143,16 +144,31 @@ def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
             waiting.append((path, value))
 
 
+def register_resolvers() -> None:
+    """Teach OmegaConf what the files of ``conf`` ask for: the root of the project, a path of the user's, a class."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
+    OmegaConf.register_new_resolver("importable", importable, replace=True)
+
+
 def composed(*overrides: str) -> DictConfig:
-    """The configuration of a run, for commands that run none.
+    """The configuration of a run, for commands that run none and for Python.
 
     Args:
         overrides: as on the command line, ``task.datasets=all``.
+
+    Raises:
+        ConfigError: one takes a value from the environment.
     """
     from hydra import compose, initialize_config_dir
 
-    from harness.config.guard import register_resolvers
+    from harness.config.guard import environment_error
 
+    for word in overrides:
+        if named := re.search(r"\$\{oc\.env:([^,}]*)", word):
+            raise environment_error(named[1])
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))

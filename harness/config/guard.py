@@ -1,8 +1,7 @@
-"""What a configuration can ask for, and may not: values of the environment, and folders of Hydra's own that a name leads elsewhere."""
+"""What a configuration may not do: take values from the environment, and lead Hydra's own folders elsewhere by a name."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from pathlib import Path
@@ -11,26 +10,23 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from harness.config.catalog import ROOT
-from harness.config.names import importable
 from harness.errors import ConfigError
 
 
-def register_resolvers() -> None:
-    """Let configurations say ``${root:}``, ``${user:PATH}`` and ``${importable:NAME}``, and refuse ``${oc.env:NAME}``.
-
-    What a run is configured with is written into manifests, and a secret of the environment would be in all of them.
-    """
+def refuse_environment() -> None:
+    """Let ``${oc.env:NAME}`` be an error wherever it stands, for the rest of the process."""
 
     def refuse(name: str, *_: Any) -> None:
-        raise ConfigError(
-            f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
-        )
+        raise environment_error(name)
 
     OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
-    OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
-    OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
-    OmegaConf.register_new_resolver("importable", importable, replace=True)
+
+
+def environment_error(name: str) -> ConfigError:
+    """What is said of ``${oc.env:NAME}``: configurations are written into manifests, and a secret would be in all of them."""
+    return ConfigError(
+        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
+    )
 
 
 class OwnFolders(Callback):

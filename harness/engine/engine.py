@@ -3,54 +3,103 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
+from harness.engine.attention import refuse_config
 from harness.engine.decode import Decoding, Generated, Limits, Observer, Row, decode
-from harness.engine.loading import load_model
-from harness.engine.model_spec import ModelSpec
+from harness.engine.loading import check_against_stock, load_model
+from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefill_attention import Past
+from harness.engine.settings import choose_kernels
+from harness.errors import ConfigError
 from harness.kernels import Kernels
+from harness.text import check_name
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
 class Engine:
     """A model that prefills exactly and decodes from compressed caches.
 
-    It knows no task, no disk and no configuration files.
+    It knows no task, no results folder and no configuration files.
 
     Attributes:
         model: with ``attention.install`` applied.
-        name: the model's name, for errors.
+        name: the model's name, in errors and results.
         kernels: what computes attention while decoding, and H2O's column sums: ``torch``, or ``triton`` on a CUDA device.
+        spec: where it was loaded from; None for a model that was in memory.
+        tokenizer: of a model that was in memory; a loaded one's is read from where its spec says.
     """
 
     model: PreTrainedModel
     name: str
     kernels: Kernels = "torch"
+    spec: ModelSpec | None = None
+    tokenizer: PreTrainedTokenizerBase | None = None
 
     @classmethod
-    def load(cls, spec: ModelSpec, config: PretrainedConfig | None = None, kernels: Kernels = "torch") -> Engine:
+    def load(
+        cls,
+        model: str | Path | ModelSpec,
+        *,
+        config: PretrainedConfig | None = None,
+        kernels: Kernels | Literal["auto"] = "auto",
+        **settings: Any,
+    ) -> Engine:
         """Read a model's weights, install the attention and check it against the stock one.
 
         Args:
-            spec: the model.
-            config: what ``spec.config()`` returned, if it was read before.
-            kernels: see the class.
+            model: a local folder, a hub id, or both with its settings.
+            config: what ``ModelSpec.config`` returned, if it was read before.
+            kernels: ``auto`` takes ``triton`` where it can run.
+            **settings: fields of ``ModelSpec``: ``name``, ``revision``, ``dtype``, ``device``, ``device_map`` and so on.
 
         Raises:
             ConfigError: a setting that cannot be used here.
             ModelError: the model cannot be read, or not be evaluated exactly.
         """
-        return cls(load_model(spec, spec.config() if config is None else config, kernels), spec.label, kernels)
+        if unknown := set(settings) - {field.name for field in fields(ModelSpec)}:
+            raise ConfigError(f"{unknown.pop()} is no setting of a model: Engine.load takes the fields of ModelSpec")
+        spec = model if isinstance(model, ModelSpec) else ModelSpec(str(model), **settings)
+        chosen = choose_kernels(kernels, choose_device(spec.device))
+        loaded = load_model(spec, spec.config() if config is None else config, chosen)
+        return cls(loaded, spec.label, chosen, spec)
+
+    @classmethod
+    def wrap(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        name: str | None = None,
+        kernels: Kernels | Literal["auto"] = "auto",
+    ) -> Engine:
+        """Take a model that transformers has loaded. Its attention is replaced, and checked against the stock one.
+
+        Args:
+            model: set to evaluation.
+            tokenizer: the model's; None for prompts of token ids.
+            name: in results; None takes the last part of the name it was loaded by.
+            kernels: ``auto`` takes ``triton`` where it can run.
+
+        Raises:
+            ConfigError: a name that cannot name a folder.
+            ModelError: the model cannot be evaluated exactly.
+        """
+        label = check_name(name if name is not None else Path(str(model.name_or_path)).name or "model", "name")
+        refuse_config(model.config, label)
+        model.train(False)
+        chosen = choose_kernels(kernels, model.device)
+        check_against_stock(model, label, chosen)
+        return cls(model, label, chosen, tokenizer=tokenizer)
 
     @property
     def device(self) -> torch.device:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from msgspec import Meta
@@ -15,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
+from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
 from harness.values import Refusal, check
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
-_HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,19 @@ class ModelSpec:
     """
 
     path: Annotated[str, Meta(min_length=1), Refusal("names no model", "give a local folder or a hub id")]
-    name: str | None
+    name: str | None = None
     revision: Annotated[
         Annotated[str, Meta(pattern=r"^(?!([0-9.]+|inf)\Z)")] | None,
         Refusal("looks like a commit read as a number", "quote it, model.revision='\"…\"'"),
-    ]
-    dtype: Dtype | Literal["auto"]
-    device: str
-    device_map: Literal["auto"] | None
-    tp_plan: Literal["auto"] | None
-    note: str
-    max_prompt_tokens: int | Mapping[str, int] | None
-    chat: bool | None
-    chat_arguments: Mapping[str, Any]
+    ] = None
+    dtype: Dtype | Literal["auto"] = "auto"
+    device: str = "auto"
+    device_map: Literal["auto"] | None = None
+    tp_plan: Literal["auto"] | None = None
+    note: str = ""
+    max_prompt_tokens: int | Mapping[str, int] | None = None
+    chat: bool | None = None
+    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check(self, "model")
@@ -133,27 +131,20 @@ class ModelSpec:
         Raises:
             ModelError: there is a generation config, and it cannot be read.
         """
-        found: set[int] = set()
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
-            sources: list[Any] = [GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id]
+            named = GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id
         except (OSError, ValueError) as error:
             missing = (
                 not (Path(self.path) / "generation_config.json").exists() if self.is_local else "does not appear to have" in str(error)
             )
             if not missing:
                 raise ModelError(
-                    f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names end tokens; mend or "
-                    "fetch it"
+                    f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names "
+                    "end tokens; mend or fetch it"
                 ) from error
-            sources = []
-        sources += [config.eos_token_id, tokenizer.eos_token_id if tokenizer is not None else None]
-        if tokenizer is not None:
-            vocabulary = tokenizer.get_vocab()
-            sources += [vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>")]
-        for source in sources:
-            found.update([source] if isinstance(source, int) else source or ())
-        return frozenset(token for token in found if 0 <= token < config.vocab_size)
+            named = None
+        return all_end_ids(named, config, tokenizer)
 
     def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
         """The dtype that weights and cache will have."""
@@ -165,9 +156,27 @@ class ModelSpec:
         """What the numbers depend on, for the cell's fingerprint: the weights' commit or hash, and the dtype."""
         dtype = str(self.torch_dtype(config)).removeprefix("torch.")
         if self.is_local:
-            return {"weights": _folder_hash(Path(self.path)), "dtype": dtype}
+            return {"weights": folder_sha256(Path(self.path)), "dtype": dtype}
         commit = getattr(config, "_commit_hash", None)
         return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
+
+
+def all_end_ids(named: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+    """The end tokens of a model, those it has no embedding for left out.
+
+    Args:
+        named: of its generation config.
+        config: names more.
+        tokenizer: names more, some families' end of a turn among them.
+    """
+    sources: list[Any] = [named, config.eos_token_id]
+    if tokenizer is not None:
+        vocabulary = tokenizer.get_vocab()
+        sources += [tokenizer.eos_token_id, *(vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>"))]
+    tokens: set[int] = set()
+    for source in sources:
+        tokens.update([source] if isinstance(source, int) else source or ())
+    return frozenset(token for token in tokens if 0 <= token < config.vocab_size)
 
 
 def first_line(error: BaseException) -> str:
@@ -214,35 +223,3 @@ def choose_device(device: str) -> torch.device:
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu")
     return chosen
-
-
-def _folder_hash(folder: Path) -> str:
-    """Hash of the configuration, the tokenizer's files and the weights; of weights above 256 MiB a part of every tensor is read."""
-    digest = hashlib.sha256()
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    config.pop("_name_or_path", None)
-    config.pop("transformers_version", None)
-    digest.update(json.dumps(config, sort_keys=True).encode())
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("tokenizer.model")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            if size <= _HASHED_WHOLE_BYTES or file.suffix != ".safetensors":
-                digest.update(stream.read())
-            else:
-                _hash_parts(stream, digest)
-    return digest.hexdigest()
-
-
-def _hash_parts(stream: BinaryIO, digest: hashlib._Hash) -> None:
-    """The header of a safetensors file and the beginning and the middle of every tensor, so that no changed tensor goes unnoticed."""
-    length = int.from_bytes(stream.read(8), "little")
-    header = stream.read(length)
-    digest.update(header)
-    for name, tensor in sorted(json.loads(header).items()):
-        if name == "__metadata__":
-            continue
-        start, stop = tensor["data_offsets"]
-        for place in (start, (start + stop) // 2):
-            stream.seek(8 + length + place)
-            digest.update(stream.read(min(_HASHED_PART_BYTES, stop - place)))

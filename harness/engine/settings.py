@@ -55,14 +55,27 @@ class EngineSettings:
         Raises:
             ConfigError: the project's are asked for where they cannot run.
         """
-        if self.kernels == "torch":
-            return "torch"
-        reason = why_not(device)
-        if reason is not None and self.kernels == "triton":
-            raise ConfigError(f"engine.kernels=triton {reason}: use engine.kernels=auto")
-        return "triton" if reason is None else "torch"
+        return choose_kernels(self.kernels, device)
 
     @property
     def chunk_tokens(self) -> int | None:
         """Tokens of a piece; None where prompts are prefilled in one."""
         return _CHUNK_TOKENS if self.prefill_chunk == "auto" else self.prefill_chunk
+
+
+def choose_kernels(kernels: Kernels | Literal["auto"], device: torch.device) -> Kernels:
+    """What computes on a device.
+
+    Args:
+        kernels: ``engine.kernels``.
+        device: the model's.
+
+    Raises:
+        ConfigError: the project's kernels are asked for where they cannot run.
+    """
+    if kernels == "torch":
+        return "torch"
+    reason = why_not(device)
+    if reason is not None and kernels == "triton":
+        raise ConfigError(f"engine.kernels=triton {reason}: use engine.kernels=auto")
+    return "triton" if reason is None else "torch"

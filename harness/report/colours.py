@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 from functools import cache
 
-from matplotlib import color_sequences
-from matplotlib.typing import ColorType
-
 from harness.config.catalog import ROOT
 
-_PALETTE = color_sequences["petroff10"]  # made for colour-blind readers
+_PALETTE = (
+    "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
+)  # fmt: skip
+"""matplotlib's ``petroff10``, made for colour-blind readers."""
 
 
-def colour_of(label: str) -> ColorType:
-    """By the place of the label among the methods of ``conf/method``; of any other label, by its hash, among the colours that are left."""
+def colour_of(label: str) -> str:
+    """The colour of a method, as ``#rrggbb``.
+
+    By the place of the label among the methods of ``conf/method``; of any other label, by its hash, among the colours
+    that are left.
+    """
     names = _names()
     if label in names:
         return _PALETTE[names.index(label) % len(_PALETTE)]

@@ -5,8 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from harness.report.stats.bootstrap import FEWEST
-from harness.results import Audit, CellResult, TaskResult
+from harness.report.stats.summary import alias_of
+from harness.results import Audit, CellResult, Manifest, TaskResult
 from harness.text import plain
+
+SAME_AS = "same as: kept exactly the entries of that cell in every example, so it was decoded once for both."
+KEPT = "kept: KV entries per layer and head, over layers and examples. entries %, bytes %: share of the full cache."
+
+
+def task_notes(result: TaskResult) -> list[str]:
+    """What a reader of a task's table must know."""
+    notes = [plain(result.note)] if result.note else []
+    notes += [KEPT, *published_notes({result.task: result}), *cell_notes(result.cells), *alias_notes(result.cells)]
+    return notes + error_notes(result)
+
+
+def alias_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What an alias is, if a cell is one."""
+    return [SAME_AS] if any(alias_of(cell) for cell in cells) else []
 
 
 def cell_notes(cells: Iterable[CellResult]) -> list[str]:
@@ -40,13 +56,16 @@ def bytes_notes(shares: Iterable[float | None]) -> list[str]:
 
 
 def published_notes(tasks: Mapping[str, TaskResult]) -> list[str]:
-    """One line on all tasks that have fewer examples than were published, as after ``limit=`` or from a data file that was cut.
+    """One line on all tasks with fewer examples than were published, as after ``limit=`` or from a shortened file.
 
     Args:
         tasks: by what they are called.
     """
-    found = {title: max((cell.expected for cell in task.cells), default=0) for title, task in tasks.items()}
-    fewer = [f"{plain(title)} {found[title]} of {task.published}" for title, task in tasks.items() if found[title] < (task.published or 0)]
+    fewer = []
+    for title, task in tasks.items():
+        examples = max((cell.expected for cell in task.cells), default=0)
+        if examples < (task.published or 0):
+            fewer.append(f"{plain(title)} {examples} of {task.published}")
     return [f"fewer examples than published: {', '.join(fewer)}."] if fewer else []
 
 
@@ -64,3 +83,9 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
             first = next(record for record in cell.records if record.error is not None)
             notes.append(plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"))
     return notes
+
+
+def method_knobs(manifest: Manifest) -> str:
+    """The settings of a cell's method, as ``window=8, kernel=7``; "" where it has none or was imported."""
+    settings = manifest.settings.get("method", {})
+    return ", ".join(f"{name}={value}" for name, value in settings.items() if name != "class")

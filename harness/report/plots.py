@@ -1,7 +1,7 @@
 """Plots of a task's cells: a heatmap per cell, and scores by budget. Figures are objects; no pyplot, no global state.
 
-Published needle heatmaps run from red over yellow to green. Here the map is viridis: it stays readable for colour-blind readers, and
-in grey.
+Published needle heatmaps run from red over yellow to green. Here the map is viridis: it stays readable for colour-blind
+readers, and in grey.
 """
 
 from __future__ import annotations
@@ -9,48 +9,45 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
+from numpy.typing import NDArray
 
 from harness.report.colours import colour_of
+from harness.report.format import number, short
+from harness.report.stats.curves import Curves, apart
+from harness.report.stats.heatmap import Heatmap, heatmap_of, mean_title, panel_rows
 from harness.report.stats.means import MISSING
-from harness.report.stats.table import full_cache, score, table
+from harness.report.stats.summary import full_cache
+from harness.report.stats.table import table
 from harness.results import CellResult, TaskResult
-from harness.task import Metric
 from harness.text import plain
 
 DPI = 150
-_AXIS_TITLES = {"length": "prompt tokens requested", "depth": "depth %"}
 _CHARACTER_INCHES = 0.075  # of the 8 point font that titles are set in, wide letters included
 _TEXT: dict[str, Any] = {"parse_math": False, "fontsize": 8}  # a $ in a label is a $
 
 
-def heatmap(result: TaskResult, path: Path) -> None:
-    """One panel per cell: the headline as a share of its maximum, over the task's two heatmap axes, on the fixed scale 0-1.
+def heatmap_figure(result: TaskResult) -> Figure:
+    """One panel per cell: the headline as a share of its maximum over the task's two axes.
 
-    Methods are rows and budgets columns. A method with one cell, at a budget no other method has (the full cache), stands in the
-    first row. Positions without a result are grey and hatched. Panel titles give the mean over results.
+    The scale is always 0-1.     Methods are rows and budgets columns, as in ``panel_rows``. Positions without a result
+    are grey and hatched. Panel titles give the mean over results.
 
     Args:
         result: has ``metrics``, ``heatmap_axes`` and at least one record.
-        path: the PNG to write.
     """
-    assert result.metrics and result.heatmap_axes
-    metric, (across, down) = result.metrics[0], result.heatmap_axes
-    groups = [r.group for cell in result.cells for r in cell.records]
-    columns, rows = (ordered({group[axis] for group in groups}) for axis in (across, down))
-    assert columns and rows
-    layout = panel_rows(result.cells)
-    width, height = min(max(0.3 * len(columns), 2.4), 4.5), min(max(0.26 * len(rows), 1.6), 3.2)
+    shown = heatmap_of(result)
+    assert shown is not None
+    metric, layout = result.metrics[0], panel_rows(result.cells)
+    width, height = min(max(0.3 * len(shown.columns), 2.4), 4.5), min(max(0.26 * len(shown.rows), 1.6), 3.2)
     wide = len(layout[0])
     figure = Figure(figsize=(width * wide + 1.6, (height + 0.6) * len(layout) + 0.8), dpi=DPI, layout="constrained")
     grid = figure.subplots(len(layout), wide, squeeze=False)
@@ -59,22 +56,28 @@ def heatmap(result: TaskResult, path: Path) -> None:
         if cell is None:
             axes.set_axis_off()
             continue
-        image = _panel(axes, pivot(cell, metric, result.heatmap_axes).reindex(index=rows, columns=columns), (width, height))
+        image = _panel(axes, shown, shown.shares[cell.cell], (width, height))
         axes.set_title(_fold(f"{cell.cell.label} {cell.cell.budget}", width) + f"\n{mean_title(cell, metric)}", **_TEXT)
     assert image is not None
     bar = figure.colorbar(image, ax=grid.ravel().tolist(), aspect=30, fraction=0.05, pad=0.02)
     bar.set_label(_fold(f"{metric.title} (share of the maximum)", figure.get_figheight()), **_TEXT)
     bar.ax.tick_params(labelsize=7)
     _title(figure, result)
-    figure.supxlabel(axis_title(across), **_TEXT)
-    figure.supylabel(axis_title(down), **_TEXT)
-    _save(figure, path)
+    figure.supxlabel(shown.across, **_TEXT)
+    figure.supylabel(shown.down, **_TEXT)
+    return figure
+
+
+def heatmap(result: TaskResult, path: Path) -> None:
+    """Write ``heatmap_figure`` as a PNG."""
+    _save(heatmap_figure(result), path)
 
 
 def summary(result: TaskResult, path: Path) -> None:
-    """The headline of every cell by budget (0-100) with its interval and, where a cell kept everything, in percent of that cell's.
+    """The headline of every cell by budget (0-100), with its interval.
 
-    The second is how needle results are often published. It goes over the examples that both cells have.
+    Where a cell kept everything, a second panel has percentages of that cell's headline, as needle results are often
+    published. They go over the examples that both cells have.
 
     Args:
         result: has ``metrics``.
@@ -101,37 +104,18 @@ def summary(result: TaskResult, path: Path) -> None:
     _save(figure, path)
 
 
-@dataclass(frozen=True)
-class Curve:
-    """One method's scores.
-
-    Attributes:
-        label: the method.
-        across: where each score stands; None for one that has no place on the axis and is drawn as a line across, NaN for one that is
-            left out, as nobody knows where it stands.
-        scores: with ``low`` and ``high``, their intervals; NaN where there is none.
-    """
-
-    label: str
-    across: Sequence[float | None]
-    scores: Sequence[float]
-    low: Sequence[float]
-    high: Sequence[float]
-
-
-def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Path) -> None:
+def curves(drawn: Curves, title: str, down: str, path: Path) -> None:
     """Scores with intervals over budgets or retentions, on a logarithmic axis.
 
     Args:
-        lines: one per method.
+        drawn: the curves.
         title: of the plot.
-        across: title of the horizontal axis.
         down: title of the vertical axis.
         path: the PNG to write.
     """
     figure = Figure(figsize=(7.5, 4.5), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for line in lines:
+    for line in drawn.lines:
         colour = colour_of(line.label)
         points = [p for p in zip(line.across, line.scores, line.low, line.high, strict=True) if math.isfinite(p[1])]
         on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None and math.isfinite(x))
@@ -155,10 +139,10 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
                     axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)
-    places = apart(x for line in lines for x in line.across if x is not None and math.isfinite(x))
-    axes.set_xticks(places, [f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in places])
+    places = apart(x for line in drawn.lines for x in line.across if x is not None and math.isfinite(x))
+    axes.set_xticks(places, [short(x) for x in places])
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xlabel(plain(across), **_TEXT)
+    axes.set_xlabel(plain(drawn.across), **_TEXT)
     axes.set_ylabel(_fold(down, 4), **_TEXT)
     axes.tick_params(labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -166,15 +150,6 @@ def curves(lines: Sequence[Curve], title: str, across: str, down: str, path: Pat
         axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(_fold(title, 7.5), parse_math=False, fontsize=10)
     _save(figure, path)
-
-
-def apart(values: Iterable[float]) -> list[float]:
-    """Values by size without those that would stand on top of the one before on a logarithmic axis."""
-    kept: list[float] = []
-    for value in sorted(set(values)):
-        if not kept or value > 1.15 * kept[-1]:
-            kept.append(value)
-    return kept
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -191,58 +166,15 @@ def _fold(text: str, inches: float) -> str:
     return "\n".join(textwrap.wrap(plain(text), max(8, int(inches / _CHARACTER_INCHES))))
 
 
-def axis_title(name: str) -> str:
-    """What an axis over a ``group`` key is called."""
-    return _AXIS_TITLES.get(name, plain(name.replace("_", " ")))
-
-
-def ordered(values: set[float | int | str]) -> list[float | int | str]:
-    """Numbers by size, then texts."""
-    return sorted(values, key=lambda value: (isinstance(value, str), value))
-
-
-def panel_rows(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
-    """Cells as rows of panels, methods down and budgets across; None is an empty place."""
-    labels = list(dict.fromkeys(cell.cell.label for cell in cells))
-    of = {label: [cell for cell in cells if cell.cell.label == label] for label in labels}
-    shared = {cell.cell.budget for row in of.values() if len(row) > 1 for cell in row}
-    singles = [cell for row in of.values() if len(row) == 1 for cell in row if cell.cell.budget not in shared]
-    budgets = [budget for budget in dict.fromkeys(cell.cell.budget for cell in cells) if budget in shared]
-    wide = len(budgets) or math.ceil(math.sqrt(len(singles)))
-    rows: list[list[CellResult | None]] = [list(singles[start : start + wide]) for start in range(0, len(singles), wide)]
-    for row in rows:
-        row += [None] * (wide - len(row))
-    for label in labels:
-        by_budget = {cell.cell.budget: cell for cell in of[label] if cell not in singles}
-        if by_budget:
-            rows.append([by_budget.get(budget) for budget in budgets])
-    return rows
-
-
-def pivot(cell: CellResult, metric: Metric, axes: tuple[str, str]) -> pd.DataFrame:
-    """Share of the maximum by row and column: the mean over results, NaN where there is none."""
-    across, down = axes
-    records = [(r.group[across], r.group[down], r.scores.get(metric.name, MISSING) / metric.maximum) for r in cell.done]
-    frame = pd.DataFrame(records, columns=["across", "down", "value"])
-    return frame.pivot_table(index="down", columns="across", values="value", aggfunc="mean")
-
-
-def mean_title(cell: CellResult, metric: Metric) -> str:
-    """A cell's mean as a share of the maximum, and over how many examples if not all."""
-    value = score(cell, metric) / 100
-    part = "" if len(cell.done) == cell.expected else f" ({len(cell.done)} of {cell.expected})"
-    return (f"mean {value:.3f}" if math.isfinite(value) else "mean –") + part
-
-
-def _panel(axes: Axes, values: pd.DataFrame, inches: tuple[float, float]) -> AxesImage:
-    # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the map.
+def _panel(axes: Axes, shown: Heatmap, shares: NDArray[np.float64], inches: tuple[float, float]) -> AxesImage:
+    # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the
+    # map.
     axes.add_patch(
         Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.85", edgecolor="0.55", hatch="////", linewidth=0, zorder=-1)
     )
-    shares = np.ma.masked_invalid(values.to_numpy(dtype=float))
-    image = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = axes.imshow(np.ma.masked_invalid(shares), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     columns, rows = (
-        _ticks(list(index), room) for index, room in zip((values.columns, values.index), (inches[0] / 0.3, inches[1] / 0.17), strict=True)
+        _ticks(values, room) for values, room in zip((shown.columns, shown.rows), (inches[0] / 0.3, inches[1] / 0.17), strict=True)
     )
     axes.set_xticks(list(columns), list(columns.values()), rotation=45, ha="right", rotation_mode="anchor", fontsize=7, parse_math=False)
     axes.set_yticks(list(rows), list(rows.values()), fontsize=7, parse_math=False)
@@ -268,7 +200,7 @@ def _bars(
         axes.barh(place, value if known else 0, height=0.8, color=colour_of(cell.cell.label), alpha=1 if whole else 0.5)
         if math.isfinite(low):
             axes.errorbar(value, place, xerr=np.maximum([[value - low], [high - value]], 0), color="0.25", linewidth=0.9, capsize=2)
-        text = (f"{value:.1f}" if known else "–") + ("" if whole else f" ({len(cell.done)} of {cell.expected})")
+        text = number(value, 1) + ("" if whole else f" ({len(cell.done)} of {cell.expected})")
         axes.annotate(text, (np.nanmax([value, high, 0]), place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
     axes.set_yticks(places, [_fold(f"{cell.cell.label} {cell.cell.budget}", 2.5) for cell in cells], fontsize=7, parse_math=False)
     axes.set_ylim(max(places) + 0.7, -0.7)

@@ -1,4 +1,4 @@
-"""Tables of several tasks together: scores by task, averages with intervals, what was kept.
+"""The report of a suite, several tasks together: scores by task, averages with intervals, what was kept.
 
 scores.csv     one row per cell and column (a task or an average), unrounded, with intervals and differences
 table.md       the same numbers, readable, and the scores of tasks that are broken down, by value
@@ -9,47 +9,49 @@ by_budget.png, by_retention.png
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.text import Text
 
-from harness.report.notes import cell_notes, error_notes, published_notes
-from harness.report.plots import Curve, curves
-from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
-from harness.report.stats.means import mean
-from harness.report.stats.table import alias_of, breakdown, full_cache
-from harness.report.task_tables import (
-    COST_HEADERS,
-    KEPT,
-    SAME_AS,
+from harness.report.columns import (
+    DIFFERENCE,
+    ITS_INTERVAL,
     cost_columns,
-    escape_markdown,
-    fitting_table,
-    interval,
-    is_broken_down,
-    latex_tables,
-    markdown_table,
-    number,
-    part_score,
-    rich_table,
+    count_columns,
+    interval_column,
+    number_column,
+    score_column,
+    share_columns,
 )
+from harness.report.document import Column, Document, Table, budgets, number_cell, texts
+from harness.report.format import part_score
+from harness.report.notes import KEPT, alias_notes, cell_notes, error_notes, published_notes
+from harness.report.render import show, write
+from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
+from harness.report.stats.curves import score_curves
+from harness.report.stats.means import mean
+from harness.report.stats.once import once
+from harness.report.stats.summary import alias_of, full_cache
+from harness.report.stats.table import breakdown
+from harness.report.task_tables import is_broken_down
 from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult
 from harness.text import plain
 
 _KEYS = ["method", "budget"]
-_DIFFERENCE, _ITS_INTERVAL, _INTERVAL = "difference to the full cache", f"its {LEVEL} % interval", f"{LEVEL} % interval"
-_SPARE = [*(COST_HEADERS[name] for name in ("prompt_tokens_mean", "kept")), _ITS_INTERVAL, _DIFFERENCE, _INTERVAL]
+_SCORES, _TASKS = "Scores", "Tasks and intervals"
 
 
+@once
 def suite_table(result: SuiteResult) -> pd.DataFrame:
-    """One row per cell and column of the paper's tables, tasks first, then averages; unrounded, NaN where something is missing.
+    """One row per cell and task, then per cell and average, unrounded; NaN where something is missing.
 
-    Columns: ``method``, ``budget``, ``column``, ``kind`` (task or average), ``score`` (0-100) with ``score_low`` and ``score_high``
-    (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired interval, and those of
-    ``aggregate.table`` from ``n`` to ``alias_of``; means of an average's tasks have the weights that their scores have.
+    Columns: ``method``, ``budget``, ``column``, ``kind`` (task or average), ``score`` (0-100) with ``score_low`` and
+    ``score_high`` (95 % bootstrap over examples), ``difference`` to the cell that kept everything with its paired
+    interval, and those of ``table`` from ``n`` to ``alias_of``; means of an average's tasks have the weights that their
+    scores have.
     """
     draws = {task.task: TaskDraws(task) for task in result.tasks}
     by_task = {task.task: {cell.cell: cell for cell in task.cells} for task in result.tasks}
@@ -78,40 +80,63 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    raw = suite_table(result)
-    texts = {
-        "table.md": _markdown(result, raw),
-        "scores.csv": raw.to_csv(index=False, lineterminator="\n"),
-        "table.tex": _latex(result, raw),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-    plots = ["by_budget.png", "by_retention.png"] if raw["score"].notna().any() else []
-    for name in plots:
-        title = headline(result)
-        rows = raw[raw["column"] == title]
-        curves(
-            [curve_of(str(label), part, name == "by_retention.png") for label, part in rows.groupby("method", sort=False)],
-            " ".join([f"{result.suite} on {result.model}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]),
-            "KV entries kept, % of the prompt" if name == "by_retention.png" else "budget (KV entries per head and layer)",
-            f"{title} (0-100)",
-            folder / name,
-        )
-    return [folder / name for name in (*texts, *plots)]
+    from harness.report.plots import curves  # matplotlib takes its time, and a terminal does not need it
+
+    raw, title = suite_table(result), headline(result)
+    files = write(suite_document(result), folder)
+    if raw["score"].notna().any():
+        about = [f"{result.suite} on {result.model}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]
+        for drawn in score_curves(raw[raw["column"] == title]):
+            files.append(folder / f"{drawn.stem}.png")
+            curves(drawn, " ".join(about), f"{title} (0-100)", files[-1])
+    return files
 
 
 def print_suite(result: SuiteResult, console: Console) -> None:
-    """Print scores by task and averages; in a terminal the averages alone, without the columns that it has no room for."""
+    """Print the tables and their notes.
+
+    Of a suite with averages, a terminal gets these and the breakdowns; a file gets the scores by task as well.
+    """
+    document = suite_document(result)
+    left_out = {_TASKS, _SCORES} if console.is_terminal else {_TASKS}
+    tables = [table for table in document.tables if not result.averages or table.title not in left_out]
+    show(replace(document, tables=tables), console)
+
+
+def suite_document(result: SuiteResult) -> Document:
+    """All there is to read about a suite."""
     raw = suite_table(result)
-    console.print(Text(f"{plain(result.suite)} on {plain(result.model)}", style="bold"))
-    details = _details(raw, "average" if result.averages else "task")
-    table, left_out = fitting_table(details, {}, _SPARE, console)
-    whole = [] if console.is_terminal and result.averages else [rich_table(_scores(raw), {})]
-    for shown in (*whole, table, *(rich_table(part, {}) for part in _broken_down(result))):
-        console.print(shown, crop=False)
-    for note in [*_notes(result), *left_out]:
-        console.print(Text(note), soft_wrap=True)
+    tasks, averages = raw["kind"] == "task", raw["kind"] == "average"
+    tables = [wide_table(_SCORES, raw)]
+    papers = [wide_table("", raw[tasks | (raw["column"] == headline(result))])]
+    if result.averages:
+        tables.append(_long_table("Averages and intervals", raw[averages]))
+        papers.append(wide_table("", raw[averages]))
+    tables += [*_breakdown_tables(result), _long_table(_TASKS, raw[tasks])]
+    return Document(f"{result.suite} on {result.model}", "table", tables, _notes(result), {"scores": raw}, papers)
+
+
+def wide_table(title: str, raw: pd.DataFrame) -> Table:
+    """Scores with cells down and tasks or averages across, in the layout of the papers.
+
+    Args:
+        title: the table's.
+        raw: rows of ``suite_table``.
+    """
+    cells = raw.drop_duplicates(_KEYS)
+    parts = [(str(name), part) for name, part in raw.groupby("column", sort=False)]
+    return Table(title, [*_key_columns(cells), *(score_column(plain(name), part) for name, part in parts)])
+
+
+def averages_table(raw: pd.DataFrame) -> Table:
+    """Averages with cells down, and what was kept on average over the tasks of the first average.
+
+    Args:
+        raw: a ``suite_table`` with averages.
+    """
+    part = raw[raw["kind"] == "average"]
+    wide = wide_table("Averages", part)
+    return replace(wide, columns=[*wide.columns, *share_columns(part[part["column"] == part["column"].iloc[0]])])
 
 
 def headline(result: SuiteResult) -> str:
@@ -130,9 +155,8 @@ def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, .
 
 def _full(result: SuiteResult) -> Cell | None:
     """The cell that kept everything in every task."""
-    full = full_cache(
-        [_together([cell for task in result.tasks for cell in task.cells if cell.cell == of.cell]) for of in result.tasks[0].cells]
-    )
+    cells = [cell.cell for cell in result.tasks[0].cells]
+    full = full_cache([_together([cell for task in result.tasks for cell in task.cells if cell.cell == name]) for name in cells])
     return full.cell if full else None
 
 
@@ -163,15 +187,22 @@ def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
     }
 
 
-def _scores(raw: pd.DataFrame) -> pd.DataFrame:
-    """Cells down, tasks and averages across."""
-    wide = raw.assign(score=[number(v, 2) for v in raw["score"]]).pivot(index=_KEYS, columns="column", values="score")
-    order = list(dict.fromkeys(zip(raw["method"], raw["budget"], strict=True)))
-    return wide.reindex(index=pd.MultiIndex.from_tuples(order, names=_KEYS), columns=list(dict.fromkeys(raw["column"]))).reset_index()
+def _key_columns(raw: pd.DataFrame) -> list[Column]:
+    return [texts("method", raw["method"]), budgets(raw["budget"])]
 
 
-def _broken_down(result: SuiteResult) -> list[pd.DataFrame]:
-    """Cells and values of a breakdown down, its tasks and their plain mean across; one table for each breakdown that tasks have."""
+def _long_table(title: str, raw: pd.DataFrame) -> Table:
+    """One line per cell and task, or per cell and average: score, interval, difference, what was kept."""
+    scores = number_column("score", raw["score"], 2)
+    columns = [*_key_columns(raw), texts("column", raw["column"]), scores, interval_column(raw)]
+    if "difference" in raw:
+        columns.append(number_column("difference to the full cache", raw["difference"], 2, DIFFERENCE))
+        columns.append(interval_column(raw, "difference", f"its {LEVEL} % interval", ITS_INTERVAL))
+    return Table(title, [*columns, *count_columns(raw, spare_errors=False), *cost_columns(raw)], keys=3)
+
+
+def _breakdown_tables(result: SuiteResult) -> list[Table]:
+    """Cells and values of a breakdown down, its tasks and their mean across; one table for each breakdown."""
     tables = []
     for key in dict.fromkeys(task.breakdown for task in result.tasks if is_broken_down(task)):
         parts = {_title(result, task): breakdown(task).set_index([*_KEYS, key])["score"] for task in result.tasks if task.breakdown == key}
@@ -180,28 +211,16 @@ def _broken_down(result: SuiteResult) -> list[pd.DataFrame]:
             wide["mean"] = wide.mean(axis="columns", skipna=False)
         # The order of the cells; a value that the first task lacks would stand last.
         cells = [(cell.cell.label, cell.cell.budget) for cell in result.tasks[0].cells]
-        order = sorted(wide.index, key=lambda row: (cells.index(row[:2]), isinstance(row[2], str), row[2]))
-        shown = wide.reindex(order).map(part_score).reset_index()
-        tables.append(shown.assign(method=shown["method"].map(plain)).astype(str))
+        order = sorted(wide.index, key=lambda line: (cells.index(line[:2]), isinstance(line[2], str), line[2]))
+        wide = wide.reindex(order).reset_index()
+        values = replace(texts(str(key), wide[key]), numeric=True)
+        scores = [Column(str(name), [number_cell(value, part_score(value)) for value in wide[name]]) for name in wide.columns[3:]]
+        tables.append(Table(f"By {key}", [*_key_columns(wide), values, *scores], keys=3))
     return tables
 
 
 def _title(result: SuiteResult, task: TaskResult) -> str:
     return task.task.removeprefix(f"{result.suite}-")
-
-
-def _details(raw: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """One row per cell and task, or per cell and average: score, interval, difference, what was kept."""
-    part = raw[raw["kind"] == kind]
-    shown = pd.DataFrame({"method": part["method"].map(plain), "budget": part["budget"], "column": part["column"].map(plain)})
-    shown["score"] = [number(v, 2) for v in part["score"]]
-    shown[_INTERVAL] = [interval(*pair) for pair in zip(part["score_low"], part["score_high"], strict=True)]
-    if "difference" in part:
-        shown[_DIFFERENCE] = [number(v, 2) for v in part["difference"]]
-        shown[_ITS_INTERVAL] = [interval(*pair) for pair in zip(part["difference_low"], part["difference_high"], strict=True)]
-    shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(part["n"], part["expected"], strict=True)]
-    shown["errors"] = part["errors"].map(str)
-    return shown.assign(**{COST_HEADERS[name]: texts for name, texts in cost_columns(part).items()})
 
 
 def _notes(result: SuiteResult) -> list[str]:
@@ -213,39 +232,5 @@ def _notes(result: SuiteResult) -> list[str]:
     notes.append(
         f"Differences are to {full.name}, paired by example." if full else "No cell kept the full cache, so there are no differences."
     )
-    notes += cell_notes(cells)
-    if any(alias_of(cell) for cell in cells):
-        notes.append(SAME_AS)
+    notes += [*cell_notes(cells), *alias_notes(cells)]
     return [*notes, *(note for task in result.tasks for note in error_notes(task, _title(result, task)))]
-
-
-def _markdown(result: SuiteResult, raw: pd.DataFrame) -> str:
-    sections = [("Scores", _scores(raw))]
-    if result.averages:
-        sections.append(("Averages and intervals", _details(raw, "average")))
-    sections += [(f"By {shown.columns[2]}", shown) for shown in _broken_down(result)]
-    sections.append(("Tasks and intervals", _details(raw, "task")))
-    parts = [f"# {escape_markdown(plain(result.suite))} on {escape_markdown(plain(result.model))}"]
-    for title, shown in sections:
-        parts += [f"## {escape_markdown(title)}", markdown_table(shown, {})]
-    parts += [f"Note: {escape_markdown(note)}" for note in _notes(result)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _latex(result: SuiteResult, raw: pd.DataFrame) -> str:
-    """Scores by task and their first average, in the layout of the papers; then all averages."""
-    tables = [_scores(raw[(raw["kind"] == "task") | (raw["column"] == headline(result))])]
-    if result.averages:
-        tables.append(_scores(raw[raw["kind"] == "average"]))
-    return latex_tables([(table, {}) for table in tables], [f"{plain(result.suite)} on {plain(result.model)}", *_notes(result)])
-
-
-def curve_of(label: str, part: pd.DataFrame, by_retention: bool) -> Curve:
-    """One method's rows of ``suite_table`` or ``aggregate.table`` as a curve, over retentions in percent or over budgets."""
-    across = [100 * share for share in part["retention"]] if by_retention else [_entries(budget) for budget in part["budget"]]
-    return Curve(label, across, list(part["score"]), list(part["score_low"]), list(part["score_high"]))
-
-
-def _entries(budget: str) -> float | None:
-    """Where a budget stands on the axis; None for shares and the full cache, which are lines across."""
-    return float(budget) if budget.isdigit() else None

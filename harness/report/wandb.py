@@ -14,8 +14,8 @@ import pandas as pd
 
 from harness.errors import ConfigError
 from harness.report.plots import curves
+from harness.report.stats.curves import score_curves
 from harness.report.stats.table import table
-from harness.report.suite_tables import curve_of
 from harness.results import Cell, CellResult, Manifest, TaskResult
 from harness.store.run_log import RunLine
 from harness.task import Metric
@@ -80,8 +80,8 @@ class Wandb:
             resume="allow",
             config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
             tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
-            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for others: addresses of
-            # remotes, arguments, output.
+            # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for
+            # others: addresses of remotes, arguments, output.
             settings=wandb.Settings(console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
         ) as run:
             examples = wandb.Table(dataframe=_examples(cell, result.metrics))
@@ -104,12 +104,10 @@ def _curves(result: TaskResult, raw: pd.DataFrame, folder: Path) -> list[Path]:
     """Scores by budget and by retention, as images; none where there is no score."""
     if not result.metrics or raw["score"].isna().all():
         return []
-    title = f"{result.metrics[0].title} (0-100)"
     paths = []
-    for name, across in (("by_budget", "budget (KV entries per head and layer)"), ("by_retention", "KV entries kept, % of the prompt")):
-        lines = [curve_of(str(label), part, name == "by_retention") for label, part in raw.groupby("method", sort=False)]
-        paths.append(folder / f"{name}.png")
-        curves(lines, f"{result.task} on {result.model}", across, title, paths[-1])
+    for drawn in score_curves(raw):
+        paths.append(folder / f"{drawn.stem}.png")
+        curves(drawn, f"{result.task} on {result.model}", f"{result.metrics[0].title} (0-100)", paths[-1])
     return paths
 
 

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from msgspec import Meta
 from omegaconf import DictConfig, OmegaConf
 
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import make_grid
+from harness.compression.method import Method
 from harness.compression.selection import Selection
 from harness.config.build import build, build_task
 from harness.config.catalog import RUN_GROUPS, SETTINGS
+from harness.config.names import recorded
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
-from harness.run.prepare import Run, read_checkpoint
+from harness.run.prepare import Run, checkpoint_of, read_checkpoint
 from harness.store.shards import Shard
-from harness.task import Suite
+from harness.task import Suite, Task
 from harness.values import Refusal, Size, check, made
+
+if TYPE_CHECKING:
+    from harness.engine.engine import Engine
 
 _EXAMPLES = {
     "selection": "selection.ties=torch",
@@ -57,8 +62,22 @@ class RunSettings:
         check(self)
 
 
-def runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
+def runs(
+    config: DictConfig,
+    *,
+    engine: Engine | None = None,
+    methods: Sequence[Method] = (),
+    task: Task | None = None,
+    in_memory: bool = False,
+) -> tuple[list[Run], Suite | None]:
     """One run per task, and the suite that they belong to, if any.
+
+    Args:
+        config: the composed configuration.
+        engine: the model, where it is loaded already; then ``config.model`` is not used.
+        methods: beside those of the configuration.
+        task: instead of the configuration's.
+        in_memory: without a results folder.
 
     Raises:
         ConfigError, ModelError: something of the configuration cannot be used.
@@ -67,30 +86,32 @@ def runs(config: DictConfig) -> tuple[list[Run], Suite | None]:
     _check_groups(values)
     settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
     selection = made(Selection, values["selection"], "selection")
-    engine = made(EngineSettings, values["engine"], "engine")
+    engine_settings = made(EngineSettings, values["engine"], "engine")
     # A preset may set knobs of a method that method= does not name; such a node has no target.
-    methods = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
-    variants = make_grid(methods, parse_budgets(values["budget"]))
-    tasks, suite = build_task(values["task"])
-    checkpoint = read_checkpoint(build(values["model"]), any(task.needs_tokenizer for task in tasks))
+    named = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
+    variants = make_grid([*named, *methods], parse_budgets(values["budget"]))
+    tasks, suite = build_task(values["task"]) if task is None else ([task], None)
+    task_config = values["task"] if task is None else {"_target_": recorded(type(task)), "name": task.name}
+    needs_tokenizer = any(each.needs_tokenizer for each in tasks)
+    checkpoint = read_checkpoint(build(values["model"]), needs_tokenizer) if engine is None else checkpoint_of(engine, needs_tokenizer)
     shard = Shard(values["shard"], values["shards"])
-    if engine.time_limit_seconds is not None and tensor_parallel.count() > 1:
+    if engine_settings.time_limit_seconds is not None and tensor_parallel.count() > 1:
         raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
     gc.enable()  # all that is large is imported; see the command line
     found = [
         Run(
             checkpoint=checkpoint,
             variants=variants,
-            task=task,
-            task_config=values["task"],
+            task=each,
+            task_config=task_config,
             selection=selection,
-            results=Path(settings.results_dir).expanduser(),
+            results=None if in_memory else Path(settings.results_dir).expanduser(),
             limit=settings.limit,
-            engine_settings=engine,
+            engine_settings=engine_settings,
             shard=shard,
             retry_errors=settings.retry_errors,
         )
-        for task in tasks
+        for each in tasks
     ]
     return found, suite
 

@@ -12,8 +12,7 @@ from rich.console import Console
 from harness.engine import tensor_parallel
 from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
-from harness.engine.model_spec import choose_device
-from harness.report.stats.table import cell_summary
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, refreshed
@@ -39,13 +38,14 @@ class Counts:
     records: int = 0
 
 
-def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[list[Prepared], Counts]:
+def execute(tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None) -> tuple[list[Prepared], Counts]:
     """Compute what is missing and write it, prompt by prompt; and the scores of every cell that is whole then.
 
     Args:
-        tasks: runs of one model.
+        tasks: runs of one model, with a results folder.
         console: for progress.
         stop: what a signal says.
+        engine: the model, if it is loaded already; otherwise it is loaded when something is missing.
 
     Returns:
         The runs as they are now, and what they took.
@@ -58,8 +58,7 @@ def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[li
             pass  # a folder that cannot be written is found before the model is loaded
     counts, finished = Counts(), []
     missing = sum(len(prepared.requests) for prepared in tasks)
-    engine = None
-    if missing:
+    if missing and engine is None:
         tensor_parallel.say(("load",))
         engine = _load(tasks[0].run)
     with Bar(console, "prompts", missing) as bar:
@@ -75,6 +74,27 @@ def execute(tasks: Sequence[Prepared], console: Console, stop: Stop) -> tuple[li
                 _finish(current, writers)
                 finished.append(current)
     return finished, counts
+
+
+def execute_in_memory(tasks: Sequence[Prepared], console: Console, engine: Engine | None = None) -> None:
+    """Compute everything and keep it in ``Prepared.records``; nothing is written.
+
+    Args:
+        tasks: runs of one model, without a results folder.
+        console: for progress.
+        engine: the model, if it is loaded already.
+
+    Raises:
+        KvgaugeError: it cannot be done.
+    """
+    engine = engine or _load(tasks[0].run)
+    with Bar(console, "prompts", sum(len(prepared.requests) for prepared in tasks)) as bar:
+        for prepared in tasks:
+            scheduler = make_scheduler(prepared.run, engine, bar.tell)
+            for prompts in evaluate(prepared.run, scheduler, prepared.requests, lambda: True):
+                for cell, records in _by_cell(prompts).items():
+                    prepared.records[cell].update({record.example_id: record for record in records})
+                bar.advance(len(prompts))
 
 
 def follow(runs: Sequence[Run], relay: Relay) -> None:
@@ -213,4 +233,4 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
 
 def _load(run: Run) -> Engine:
     spec, config = run.checkpoint.spec, run.checkpoint.config
-    return Engine.load(spec, config, run.engine_settings.kernels_on(choose_device(spec.device)))
+    return Engine.load(spec, config=config, kernels=run.engine_settings.kernels)

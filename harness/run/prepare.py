@@ -13,10 +13,11 @@ from harness.compression.selection import Selection
 from harness.config.method_path import source_of
 from harness.config.names import recorded
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
+from harness.engine.weights_hash import memory_sha256
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.provenance import provenance
@@ -30,6 +31,8 @@ from harness.text import check_model_name, check_name
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from harness.engine.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Run:
         task: the benchmark.
         task_config: its configuration, kept in manifests.
         selection: how entries are picked.
-        results: the results folder.
+        results: the results folder; None for a run that reads and writes no disk.
         limit: only the first so many examples; None for all.
         engine_settings: how rows are computed.
         shard: which of the examples are this process's.
@@ -75,7 +78,7 @@ class Run:
     task: Task
     task_config: Mapping[str, Any]
     selection: Selection
-    results: Path
+    results: Path | None
     limit: int | None
     engine_settings: EngineSettings
     shard: Shard
@@ -87,8 +90,14 @@ class Run:
         return self.checkpoint.spec.label
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell lies."""
-        return cell_folder(self.results, self.model, self.task.name, cell)
+        """Where a cell lies; there must be a results folder."""
+        return cell_folder(self.folder_of_results, self.model, self.task.name, cell)
+
+    @property
+    def folder_of_results(self) -> Path:
+        """The results folder; there must be one."""
+        assert self.results is not None
+        return self.results
 
 
 @dataclass(frozen=True)
@@ -152,6 +161,30 @@ def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
     return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
 
 
+def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
+    """The same of a model that is loaded already.
+
+    Raises:
+        ConfigError: the task needs a tokenizer, and the engine has none.
+        ModelError: what lies where it was loaded from cannot be read.
+    """
+    if engine.spec is not None:
+        return read_checkpoint(engine.spec, needs_tokenizer)
+    model, tokenizer = engine.model, engine.tokenizer if needs_tokenizer else None
+    if needs_tokenizer and tokenizer is None:
+        raise ConfigError(f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer")
+    dtype = str(model.dtype).removeprefix("torch.")
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return Checkpoint(
+        spec=ModelSpec(engine.name, name=engine.name, device=str(model.device)),
+        config=model.config,
+        tokenizer=tokenizer,
+        end_ids=all_end_ids(named, model.config, tokenizer),
+        identity={"weights": memory_sha256(model), "dtype": dtype},
+        provenance=provenance(str(model.device)),
+    )
+
+
 def prepare(run: Run) -> Prepared:
     """Check everything that can be checked without weights, and find out what is missing.
 
@@ -181,7 +214,8 @@ def prepare(run: Run) -> Prepared:
     note = _note(run.checkpoint.spec, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
-    _check_siblings(run, next(iter(manifests.values())))
+    if run.results is not None:
+        _check_siblings(run, next(iter(manifests.values())))
     return prepared
 
 
@@ -192,8 +226,8 @@ def refreshed(prepared: Prepared) -> Prepared:
         StoreError: something there is of other settings or prompts, or cannot be read.
     """
     run, prompts = prepared.run, prepared.prompts
-    stamps = {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
-    if stamps == prepared.stamps:
+    stamps = {} if run.results is None else {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
+    if stamps and stamps == prepared.stamps:
         return prepared
     names = {prompt.example.id for prompt in prompts}
     found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
@@ -248,11 +282,13 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
 
 
 def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
-    """What a cell's folder holds.
+    """What a cell's folder holds; nothing without a results folder.
 
     Raises:
         StoreError: the folder was made with other settings, or from another prompt, or is not scored.
     """
+    if run.results is None:
+        return {}
     folder = run.folder(manifest.cell)
     found = read_manifest(folder)
     if found is None or not has_records(folder):

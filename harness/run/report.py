@@ -8,8 +8,8 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
-from harness.cli.commands.report import write_overview
 from harness.errors import StoreError
+from harness.report.overview import write_overview
 from harness.report.suite_tables import print_suite, write_suite_report
 from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
@@ -36,7 +36,7 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, con
     Raises:
         StoreError: a file cannot be written.
     """
-    folder = tasks[0].run.results / "report"
+    folder = tasks[0].run.folder_of_results / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # two shards may find the cells whole
@@ -83,7 +83,7 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
 
 def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, console: Console) -> list[Path]:
     grids = [result(prepared) for prepared in tasks]
-    report = tasks[0].run.results / "report" / grids[0].model
+    report = tasks[0].run.folder_of_results / "report" / grids[0].model
     files: list[Path] = []
     for prepared, grid in zip(tasks, grids, strict=True):
         written = write_report(grid, report / grid.task)

@@ -25,7 +25,7 @@ from harness.engine.engine import Engine
 from harness.engine.request import Request
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, StoreError
-from harness.report.stats.table import cell_summary
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Checkpoint, Prepared, Run, prepare

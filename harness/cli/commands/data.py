@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError
-from harness.report.task_tables import DASH
+from harness.report.format import DASH
 from harness.task import DataFile, DataSource
 
 HELP = "Fetch the data of a task and verify it, or tell what a copy of it holds."

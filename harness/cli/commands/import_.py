@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 from rich.console import Console
 
-from harness.cli.commands.report import rebuild
 from harness.compression.budget import FULL, parse_budget
 from harness.config.build import build, build_task, task_config
 from harness.errors import ConfigError
-from harness.report.stats.table import cell_summary
+from harness.report.overview import rebuild
+from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.provenance import provenance
 from harness.store.cells import CellWriter, cell_folder

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.cli.commands.report import rebuild
 from harness.config.build import parse_settings
 from harness.errors import ConfigError
-from harness.report.stats.table import cell_summary
+from harness.report.overview import rebuild
+from harness.report.stats.summary import cell_summary
 from harness.store.cells import CellWriter, replace_manifests
 from harness.store.reader import read_grids, read_manifests
 from harness.store.rescoring import recorded_task, rescored, with_scoring

@@ -15,7 +15,6 @@ from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
 from harness.config.method_path import import_from, method_folders
 from harness.engine.engine import Engine
-from harness.engine.model_spec import choose_device
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.results import Cell
@@ -102,8 +101,7 @@ def _with_model(
         KvgaugeError: it is not there.
     """
     checkpoint, settings = _checkpoint(grid, words)
-    kernels = settings.kernels_on(choose_device(checkpoint.spec.device))
-    engine = Engine.load(checkpoint.spec, checkpoint.config, kernels) if sample else None
+    engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels) if sample else None
     for prepared in prepared_again(grid, variants, checkpoint, settings, asked):
         with_data(grid, prepared, verdicts)
         if engine is not None:

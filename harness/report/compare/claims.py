@@ -8,45 +8,45 @@ from collections.abc import Sequence
 import pandas as pd
 
 from harness.compression.budget import parse_budget
-from harness.report.compare.differences import Comparison, Row
+from harness.report.columns import number_column, share_columns
+from harness.report.compare.differences import ComparedMethod, Comparison
 from harness.report.compare.published import Claim, claims
+from harness.report.document import Column, Document, Table, budgets, number_cell, texts
+from harness.report.format import DASH, percent
 from harness.report.notes import bytes_notes
-from harness.report.render import Section, Sheet
 from harness.report.stats.means import mean
-from harness.report.task_tables import DASH, number, percent
 from harness.results import Record
-from harness.text import plain
 
 _SAYS = "papers say"
 
 
-def claims_sheet(comparison: Comparison) -> Sheet | None:
+def claims_document(comparison: Comparison) -> Document | None:
     """One line per cell of ours, and one per budget that a text speaks of; None where none speaks of this suite."""
     said = claims(comparison.table.suite)
-    raw = _raw(comparison, said)
     if not said:
         return None
-    shown = pd.DataFrame(
-        {
-            "method": [DASH if pd.isna(label) else plain(label) for label in raw["method"]],
-            "budget": raw["budget"],
-            _SAYS: [_text([claim for claim in said if claim.budget == budget]) for budget in raw["budget"]],
-            "prompt tokens": [number(v, 0) for v in raw["prompt_tokens_mean"]],
-            "before cutting": [number(v, 0) for v in raw["tokens_before_truncation_mean"]],
-            "budget / prompt %": [percent(v) for v in raw["budget_share"]],
-            "entries %": [percent(v) for v in raw["retention"]],
-            "bytes %": [percent(v) for v in raw["retention_bytes"]],
-        }
-    )
-    budgets = list(raw["budget"])
-    starts = frozenset(place for place, budget in enumerate(budgets) if place and budget != budgets[place - 1])
+    raw = _raw(comparison, said)
+    sizes = list(raw["budget"])
+    columns = [
+        texts("method", [DASH if pd.isna(label) else label for label in raw["method"]]),
+        budgets(sizes),
+        texts(_SAYS, [_text([claim for claim in said if claim.budget == budget]) for budget in sizes]),
+        number_column("prompt tokens", raw["prompt_tokens_mean"], 0),
+        number_column("before cutting", raw["tokens_before_truncation_mean"], 0),
+        Column("budget / prompt %", [number_cell(share, percent(share)) for share in raw["budget_share"]]),
+        *share_columns(raw),
+    ]
+    starts = frozenset(place for place, budget in enumerate(sizes) if place and budget != sizes[place - 1])
     title = f"What share of the cache a budget is: {comparison.suite} on {comparison.ours}"
-    return Sheet(title, (Section("Shares", shown, 3, starts),), tuple(_notes(comparison, said, raw)), raw)
+    return Document(title, "claims", [Table("Shares", columns, 3, starts)], _notes(comparison, said, raw), {"claims": raw})
 
 
 def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
-    """Columns: ``method`` (our label), ``budget``, ``papers_say`` (percent), ``prompt_tokens_mean``, ``tokens_before_truncation_mean``,
-    ``budget_share`` (of the mean prompt), ``retention`` and ``retention_bytes`` (measured), all shares 0-1; ``n``.
+    """One row per cell of ours, and per budget that only a text speaks of.
+
+    Columns: ``method`` (our label), ``budget``, ``papers_say`` (percent), ``prompt_tokens_mean``,
+    ``tokens_before_truncation_mean``, ``budget_share`` (of the mean prompt), ``retention`` and ``retention_bytes``
+    (measured), all shares 0-1; ``n``.
     """
     examples = {
         (name, record.example_id): record
@@ -81,7 +81,7 @@ def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
     )
 
 
-def _records(comparison: Comparison, row: Row) -> list[Record]:
+def _records(comparison: Comparison, row: ComparedMethod) -> list[Record]:
     return [r for grid in comparison.grids.values() for cell in grid.result.cells if cell.cell == row.cell for r in cell.done]
 
 

@@ -1,6 +1,7 @@
 """Our numbers beside published ones: differences, our intervals, and whether the published number lies inside.
 
-A cell of ours is held against the published method that its class is called, not its label. What is missing on either side stays missing.
+A cell of ours is held against the published method that its class is called, not its label. What is missing on either
+side stays missing.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from harness.errors import ConfigError
 from harness.report.compare.published import AVERAGE, Number, Table, columns
 from harness.report.stats.bootstrap import NONE, Floats, TaskDraws, average, summarize
 from harness.report.stats.means import mean
-from harness.report.stats.table import full_cache
+from harness.report.stats.summary import full_cache
 from harness.results import Cell, CellResult, Record
 from harness.store.reader import Grid
 
@@ -25,7 +26,7 @@ RAW = "raw"
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contrast:
     """One number of ours and one of theirs.
 
     Attributes:
@@ -72,21 +73,21 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedMethod:
     """One method and budget.
 
     Attributes:
         method: as published.
         budget: as we write it.
         cell: ours, or None.
-        entries: by column.
+        numbers: ours and theirs, by column.
         retention: mean over our results, 0-1; NaN where it is not known.
     """
 
     method: str
     budget: str
     cell: Cell | None
-    entries: Mapping[str, Entry]
+    numbers: Mapping[str, Contrast]
     retention: float
 
 
@@ -110,7 +111,7 @@ class Comparison:
     suite: str
     table: Table
     titles: Mapping[str, str]
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedMethod, ...]
     grids: Mapping[str, Grid]
     left_out: tuple[str, ...]
 
@@ -126,8 +127,8 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
     theirs = table.of(model)
     there = {dataset for numbers in theirs.values() for dataset in numbers}
     titles = {dataset: title for dataset, title in columns(table.suite).items() if dataset in there}
-    found = {dataset_of(grid, titles): grid for grid in grids}
-    ours = {dataset: found[dataset] for dataset in titles if dataset in found}
+    by_dataset = {dataset_of(grid, titles): grid for grid in grids}
+    ours = {dataset: by_dataset[dataset] for dataset in titles if dataset in by_dataset}
     draws = {dataset: _Draws(grid, table.scale) for dataset, grid in ours.items()}
     if table.scale != "score":
         metric = next(iter(ours.values())).result.metrics[0]
@@ -143,16 +144,16 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
     keys.sort(key=lambda key: (_size(key[1]), order.index(key[0])))
     rows = tuple(_row(*key, theirs.get(key[:2], {}), titles, draws) for key in keys)
     first = grids[0]
-    names = tuple(name for name in found if name not in titles)
+    names = tuple(name for name in by_dataset if name not in titles)
     return Comparison(first.result.model, model, first.task_config["name"], table, titles, rows, ours, names)
 
 
 def unlike(grids: Sequence[Grid], table: Table) -> str | None:
-    """Why grids cannot be held against a table: the first that shows another metric. None where nothing is in the way."""
+    """Why grids cannot be held against a table: the first that shows another metric; None if they can."""
     for grid in grids:
-        found = grid.result.metrics[0].name
-        if table.metric and found != table.metric:
-            shows = f"task {grid.result.task} shows {found}, and {table.title} has {table.metric}"
+        shown = grid.result.metrics[0].name
+        if table.metric and shown != table.metric:
+            shows = f"task {grid.result.task} shows {shown}, and {table.title} has {table.metric}"
             folder = next(iter(grid.folders.values())).parent
             return f"{shows}: change that with kvgauge score {folder} --set task.show={table.metric}"
     return None
@@ -165,7 +166,7 @@ def dataset_of(grid: Grid, titles: Mapping[str, str]) -> str:
 
 
 def method_of(grid: Grid, cell: Cell, published: Sequence[str]) -> str:
-    """What a cell's method is called in papers: as its class is. What was imported has no class and goes by its label."""
+    """What a cell's method is called in papers: the name of its class, or the label of an imported cell."""
     name = method_class(grid, cell)
     if name is not None:
         return name
@@ -212,10 +213,10 @@ def _only(cell: CellResult, names: set[str]) -> CellResult:
 
 def _row(
     method: str, budget: str, cell: Cell | None, theirs: Mapping[str, Number], titles: Mapping[str, str], draws: Mapping[str, _Draws]
-) -> Row:
-    parts = {name: of.cells[cell] for name, of in draws.items() if cell in of.cells} if cell is not None else {}
+) -> ComparedMethod:
+    parts = {name: column.cells[cell] for name, column in draws.items() if cell in column.cells} if cell is not None else {}
     values = {name: draws[name].of(part.cell) for name, part in parts.items()}
-    entries = {}
+    numbers = {}
     for name in titles:
         if name == AVERAGE:
             whole = len(values) == len(titles) - 1
@@ -224,9 +225,9 @@ def _row(
             value, cells = values.get(name, NONE), [parts[name]] if name in parts else []
         counts = (sum(len(c.done) for c in cells), sum(c.errors for c in cells), sum(c.expected for c in cells))
         published = sum(draws[part].published for part in (parts if name == AVERAGE else [name]) if part in draws)
-        entries[name] = Entry(*summarize(value), theirs.get(name), *counts, published)
+        numbers[name] = Contrast(*summarize(value), theirs.get(name), *counts, published)
     done: Iterator[Record] = (record for name, part in parts.items() if name != RAW for record in part.done)
-    return Row(method, budget, cell, entries, mean(record.retention for record in done))
+    return ComparedMethod(method, budget, cell, numbers, mean(record.retention for record in done))
 
 
 def _size(budget: str) -> tuple[int, float]:

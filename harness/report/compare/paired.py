@@ -1,4 +1,4 @@
-"""Two results folders of ours, paired by example: differences with intervals, for every task and average that both have."""
+"""Two results folders of ours, paired by example: differences with intervals for all tasks and averages of both."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from msgspec import structs
 
 from harness.config.build import build_task
 from harness.errors import ConfigError, StoreError
-from harness.report.compare.sheets import of, signed
+from harness.report.document import Column, Document, Table, TableCell, budgets, count_cell, grouped, interval_cell, number_cell, texts
+from harness.report.format import DASH, counted, number, signed
 from harness.report.notes import few_notes
-from harness.report.render import Section, Sheet
 from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
-from harness.report.task_tables import DASH, interval, number
 from harness.results import Cell, CellResult, Record
 from harness.store.reader import Grid
 from harness.text import plain
@@ -54,8 +53,8 @@ class Pair:
         return "" if not math.isfinite(self.low) else "inside" if self.low <= 0 <= self.high else "outside"
 
 
-def paired_sheets(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Path) -> Iterator[tuple[Path, str, Sheet]]:
-    """One sheet per model and suite, or task, that both folders have.
+def paired_documents(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Path) -> Iterator[tuple[Path, Document]]:
+    """One document per model and suite, or task, that both folders have.
 
     Args:
         a: the first folder's grids; of one model, or of models that are called the same in both.
@@ -64,7 +63,7 @@ def paired_sheets(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Pa
         path_b: what the second is called.
 
     Yields:
-        (folder, stem, sheet).
+        (folder below the report, document).
 
     Raises:
         ConfigError: a task's headline is another metric in each.
@@ -79,7 +78,7 @@ def paired_sheets(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Pa
     if not suites:
         raise StoreError(f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each of one model")
     for (model, suite), pairs in suites.items():
-        yield Path(model, suite), "paired", _sheet(suite, pairs, path_a, path_b)
+        yield Path(model, suite), _document(suite, pairs, path_a, path_b)
 
 
 def _key(grid: Grid, single: bool) -> tuple[str, str]:
@@ -87,7 +86,10 @@ def _key(grid: Grid, single: bool) -> tuple[str, str]:
 
 
 class _Draws:
-    """One task of both folders, with resamples that take the same examples from both. An example with another prompt is another one."""
+    """One task of both folders, with resamples that take the same examples from both.
+
+    An example with another prompt is another example.
+    """
 
     def __init__(self, a: Grid, b: Grid) -> None:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
@@ -98,7 +100,7 @@ class _Draws:
             )
         first = {cell.cell: cell for cell in a.result.cells}
         second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
-        self._cells = {("A", cell): of for cell, of in first.items()} | {("B", cell): of for cell, of in second.items()}
+        self._cells = {("A", name): cell for name, cell in first.items()} | {("B", name): cell for name, cell in second.items()}
         named = tuple(replace(cell, cell=_named(side, cell.cell)) for (side, _), cell in self._cells.items())
         self._draws = TaskDraws(replace(a.result, cells=named))
 
@@ -129,7 +131,7 @@ def _named(side: str, cell: Cell) -> Cell:
 
 
 def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
-    """A cell whose examples are called otherwise where their prompts are known to be others than in the other folder's cell."""
+    """A cell whose examples have other names where their prompts differ from those of the other folder's cell."""
     prompts = {r.example_id: r.prompt_sha256 for r in others.records} if others else {}
 
     def named(record: Record) -> Record:
@@ -143,12 +145,12 @@ def _title(metrics: Sequence[object]) -> str:
     return str(getattr(metrics[0], "name", "")) if metrics else "nothing"
 
 
-def _sheet(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path) -> Sheet:
+def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path) -> Document:
     draws = {a.result.task: _Draws(a, b) for a, b in pairs}
     names, columns = _columns(suite, pairs)
     cells = list(dict.fromkeys(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests))
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
-    raw = pd.DataFrame([_raw(cell, title, pair) for cell, of_cell in rows.items() for title, pair in of_cell.items()])
+    raw = pd.DataFrame([_raw(cell, title, pair) for cell, numbers in rows.items() for title, pair in numbers.items()])
     models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))
     notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
     notes += [
@@ -156,15 +158,15 @@ def _sheet(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b:
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; 0 is inside or "
         "outside of it. A and B: over their own results.",
     ]
-    by_task = [pair for of_cell in rows.values() for title, pair in of_cell.items() if title in names]
+    by_task = [pair for numbers in rows.values() for title, pair in numbers.items() if title in names]
     if any(pair.n < pair.expected for pair in by_task):
         notes.append("n of N: only n of the examples that either has are compared.")
     if differing := sum(pair.other_prompts for pair in by_task):
         notes.append(f"{differing} examples have another prompt in B than in A and are left out of the difference.")
     notes += few_notes(pair.n for pair in by_task)
     titles = [title for title in columns if title not in names] or list(columns)
-    sections = (_averages(rows, titles), _layout(rows, [title for title in columns if title in names]))
-    return Sheet(f"{suite} on {' and '.join(models)}: B against A", sections, tuple(notes), raw)
+    tables = [_averages(rows, titles), _layout(rows, [title for title in columns if title in names])]
+    return Document(f"{suite} on {' and '.join(models)}: B against A", "paired", tables, notes, {"paired": raw})
 
 
 def _columns(suite: str, pairs: Sequence[tuple[Grid, Grid]]) -> tuple[set[str], dict[str, tuple[tuple[str, ...], ...]]]:
@@ -204,46 +206,40 @@ def _raw(cell: Cell, title: str, pair: Pair) -> dict[str, object]:
     }
 
 
-def _averages(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Section:
+def _averages(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Table:
     """One line per cell and average; without averages, per task."""
-    lines = [
-        {
-            "method": plain(cell.label),
-            "budget": cell.budget,
-            "column": plain(title),
-            "A": number(pair.first, 2),
-            "B": number(pair.second, 2),
-            "difference": signed(pair.difference),
-            f"{LEVEL} % interval": interval(pair.low, pair.high),
-            "0 is": pair.verdict or DASH,
-            "n": of(pair.n, pair.expected),
-            "errors": str(pair.errors),
-        }
-        for cell, of_cell in rows.items()
-        for title, pair in of_cell.items()
-        if title in titles
+    lines = [(cell, title, pair) for cell, pairs in rows.items() for title, pair in pairs.items() if title in titles]
+    pairs = [pair for *_, pair in lines]
+    columns = [
+        texts("method", [cell.label for cell, *_ in lines]),
+        budgets([cell.budget for cell, *_ in lines]),
+        texts("column", [title for _, title, _ in lines]),
+        Column("A", [number_cell(pair.first, number(pair.first, 2)) for pair in pairs]),
+        Column("B", [number_cell(pair.second, number(pair.second, 2)) for pair in pairs]),
+        Column("difference", [number_cell(pair.difference, signed(pair.difference)) for pair in pairs]),
+        Column(f"{LEVEL} % interval", [interval_cell(pair.low, pair.high) for pair in pairs]),
+        Column("0 is", [TableCell(pair.verdict or DASH, pair.verdict or None) for pair in pairs]),
+        Column("n", [count_cell(pair.n, pair.expected) for pair in pairs]),
+        Column("errors", [number_cell(pair.errors, str(pair.errors)) for pair in pairs]),
     ]
-    return Section("Averages" if len(titles) > 1 else titles[0], pd.DataFrame(lines), 3)
+    return Table("Averages" if len(titles) > 1 else titles[0], columns, keys=3)
 
 
-def _layout(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Section:
+def _layout(rows: Mapping[Cell, Mapping[str, Pair]], titles: Sequence[str]) -> Table:
     """Cells down, tasks across; of each both numbers, the difference and its interval."""
-    lines: list[list[str]] = []
-    starts = []
-    for cell, of_cell in rows.items():
-        pairs = [of_cell[title] for title in titles]
-        starts.append(len(lines))
-        texts = {"A": [number(p.first, 2) for p in pairs], "B": [number(p.second, 2) for p in pairs]}
-        if any(p.n for p in pairs):
-            texts |= {
-                "difference": [signed(p.difference) for p in pairs],
-                f"{LEVEL} % low": [number(p.low, 2) for p in pairs],
-                f"{LEVEL} % high": [number(p.high, 2) for p in pairs],
-                "0 is": [p.verdict or DASH for p in pairs],
-                "n": [of(p.n, p.expected) for p in pairs],
-            }
-        head = [plain(cell.label), cell.budget]
-        for what, line in texts.items():
-            lines.append([*head, what, *line])
-            head = ["", ""]
-    return Section("By task", pd.DataFrame(lines, columns=["method", "budget", "", *titles]), 3, frozenset(starts))
+    groups = [(cell.label, cell.budget, _lines([pairs[title] for title in titles])) for cell, pairs in rows.items()]
+    return grouped("By task", titles, groups)
+
+
+def _lines(pairs: Sequence[Pair]) -> dict[str, list[str]]:
+    """What is said of a cell, a line for each, with one text per task."""
+    lines = {"A": [number(pair.first, 2) for pair in pairs], "B": [number(pair.second, 2) for pair in pairs]}
+    if any(pair.n for pair in pairs):
+        lines |= {
+            "difference": [signed(pair.difference) for pair in pairs],
+            f"{LEVEL} % low": [number(pair.low, 2) for pair in pairs],
+            f"{LEVEL} % high": [number(pair.high, 2) for pair in pairs],
+            "0 is": [pair.verdict or DASH for pair in pairs],
+            "n": [counted(pair.n, pair.expected) for pair in pairs],
+        }
+    return lines

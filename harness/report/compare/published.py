@@ -156,13 +156,16 @@ def claims(suite: str) -> tuple[Claim, ...]:
 
 
 def same_model(names: Sequence[str], published: Sequence[str]) -> str | None:
-    """The published model that one of the names is, but for its organisation, case, separators and the prefix "Meta-"; or None."""
+    """The published model that has one of the names, or None.
+
+    Organisation, case, separators and the prefix "Meta-" do not count.
+    """
     by_words = {_words(model): model for model in published}
     return next((by_words[words] for name in names if (words := _words(name.rpartition("/")[2])) in by_words), None)
 
 
 def related_models(model: str, published: Sequence[str]) -> list[str]:
-    """Published models whose name goes on where this one's ends, or the other way round: another version, or the same less exactly."""
+    """Published models whose name begins with this one's, or the other way round: other versions or less exact names."""
     words = _words(model)
     return [other for other in published if other != model and (w := _words(other))[: len(words)] == words[: len(w)]]
 

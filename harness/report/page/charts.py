@@ -1,14 +1,15 @@
-"""Charts of the report page as coordinates: curves, heatmaps, kept entries by layer. The template draws them as inline SVG.
+"""Charts of the report page as coordinates: curves, heatmaps, kept entries by layer.
 
-No chart library: one for browsers would be most of the page's weight, and an image by matplotlib cannot follow the reader's colours. What
-matplotlib decides well is taken from it: ticks, and colours that colour-blind readers can tell apart.
+The template draws them as inline SVG. No chart library: one for browsers would be most of the page's weight, and an
+image by matplotlib cannot follow the reader's colours. What matplotlib decides well is taken from it: ticks, and
+colours that colour-blind readers can tell apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -17,8 +18,9 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.colours import colour_of
-from harness.report.plots import Curve, apart, axis_title, mean_title, ordered, panel_rows, pivot
-from harness.report.task_tables import interval, number
+from harness.report.format import DASH, interval, number, short
+from harness.report.stats.curves import Curve, Curves, apart
+from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
 from harness.results import CellResult, TaskResult
 from harness.text import plain
 
@@ -37,7 +39,7 @@ SYMBOLS = (
 
 @dataclass(frozen=True)
 class Point:
-    """A score in a chart, in the chart's units, y downwards; ``low`` and ``high`` are None where there is no interval."""
+    """A score in a chart's units, y downwards; ``low`` and ``high`` are None where there is no interval."""
 
     x: float
     y: float
@@ -109,15 +111,14 @@ def scale() -> list[str]:
     return [_shade(step / 10) for step in range(11)]
 
 
-def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Chart | None:
+def chart(drawn: Curves, title: str) -> Chart | None:
     """The chart of some curves on a logarithmic axis; None where there is no score to draw.
 
     Args:
-        lines: one per method.
-        title: of the chart.
-        x_title: of the horizontal axis.
-        y_title: of the vertical axis.
+        drawn: the curves.
+        title: what the scores are.
     """
+    lines = drawn.lines
     known = [
         (line, x, score, low, high)
         for line in lines
@@ -141,7 +142,7 @@ def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Cha
 
     def point(line: Curve, aside: float, x: float | None, score: float, low: float, high: float) -> Point:
         known = math.isfinite(low)
-        where = "" if x is None else f" at {_short(x)}"
+        where = "" if x is None else f" at {short(x)}"
         says = f"{plain(line.label)}{where}: {number(score, 2)}" + (f" ({interval(low, high)})" if known else "")
         return Point(
             0.0 if x is None else round(x_of(x) + aside, 1), y_of(score), y_of(low) if known else None, y_of(high) if known else None, says
@@ -154,60 +155,56 @@ def chart(lines: Sequence[Curve], title: str, x_title: str, y_title: str) -> Cha
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         symbol = SYMBOLS[place % len(SYMBOLS)]
-        series.append(Series(plain(line.label), to_hex(colour_of(line.label)), symbol, on_axis, [p for x, p in mine if x is None]))
-    x_ticks = [(x_of(x), _short(x)) for x in apart(x_values)]
-    return Chart(title, x_title, y_title, x_ticks, [(y_of(y), f"{y:g}") for y in y_values], series)
+        series.append(Series(plain(line.label), colour_of(line.label), symbol, on_axis, [p for x, p in mine if x is None]))
+    x_ticks = [(x_of(x), short(x)) for x in apart(x_values)]
+    y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
+    return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series)
 
 
 def heatmaps(result: TaskResult) -> Panels | None:
-    """The headline as a share of its maximum over the task's two axes, on the fixed scale 0-1; None where there is nothing to show."""
-    groups = [r.group for cell in result.cells for r in cell.records]
-    if not (result.metrics and result.heatmap_axes and groups):
+    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show."""
+    shown = heatmap_of(result)
+    if shown is None:
         return None
-    metric, axes = result.metrics[0], result.heatmap_axes
-    columns, rows = (ordered({group[axis] for group in groups}) for axis in axes)
+    metric = result.metrics[0]
 
     def panel(cell: CellResult) -> Panel:
-        shares = pivot(cell, metric, axes).reindex(index=rows, columns=columns).to_numpy(dtype=float)
-        names = [axis_title(axis) for axis in axes]
         tiles = []
-        for (y, row), (x, column) in product(enumerate(rows), enumerate(columns)):
-            value = shares[y, x]
+        for (y, row), (x, column) in product(enumerate(shown.rows), enumerate(shown.columns)):
+            value = float(shown.shares[cell.cell][y, x])
             if math.isfinite(value):
-                tiles.append((x, y, 1, 1, _shade(value), f"{names[0]} {column}, {names[1]} {row}: {number(value, 3)}"))
-        return Panel(plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), to_hex(colour_of(cell.cell.label)), tiles)
+                tiles.append((x, y, 1, 1, _shade(value), f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}"))
+        return Panel(plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour_of(cell.cell.label), tiles)
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    x_ends, y_ends = ((plain(str(values[0])), plain(str(values[-1]))) for values in (columns, rows))
-    return Panels(panels, len(columns), len(rows), axis_title(axes[0]), axis_title(axes[1]), x_ends, y_ends)
+    x_ends, y_ends = ((plain(str(values[0])), plain(str(values[-1]))) for values in (shown.columns, shown.rows))
+    return Panels(panels, len(shown.columns), len(shown.rows), shown.across, shown.down, x_ends, y_ends)
 
 
 def kept_by_layer(result: TaskResult) -> Panels | None:
-    """Entries that each layer keeps, the mean over results, as a figure that is as wide as the layer keeps: the first layer at its foot.
+    """Entries that each layer keeps, the mean over results, as bars with the first layer at the foot.
 
     Figures of one budget share their scale. None where nobody knows what was kept.
     """
-    means = {cell.cell: _layers(cell) for cell in result.cells}
-    most: Mapping[str, float] = {
-        budget: max(entries for cell, of in means.items() if cell.budget == budget for entries, *_ in of)
-        for budget in {cell.budget for cell, of in means.items() if of}
-    }
-    if not most:
+    kept = {cell.cell: _layers(cell) for cell in result.cells}
+    most: dict[str, float] = {}
+    for cell, layers in kept.items():
+        most[cell.budget] = max([most.get(cell.budget, 0.0), *(mean for mean, *_ in layers)])
+    count = max(map(len, kept.values()), default=0)
+    if not count:
         return None
-    layers = max(len(of) for of in means.values())
 
     def panel(cell: CellResult) -> Panel:
-        of = means[cell.cell]
-        tiles = []
-        for layer, (mean, least, largest) in enumerate(of):
+        layers, tiles = kept[cell.cell], []
+        for layer, (mean, least, largest) in enumerate(layers):
             width = round(100 * mean / most[cell.cell.budget], 2)
             spread = "" if least == largest else f" ({least} to {largest})"
-            tiles.append((round(50 - width / 2, 2), layers - 1 - layer, width, 0.86, "", f"layer {layer}: {mean:.0f} entries{spread}"))
-        says = f"{of[0][0]:.0f} … {of[-1][0]:.0f}" if of else "–"
-        return Panel(plain(cell.cell.label), cell.cell.budget, says, to_hex(colour_of(cell.cell.label)), tiles)
+            tiles.append((round(50 - width / 2, 2), count - 1 - layer, width, 0.86, "", f"layer {layer}: {mean:.0f} entries{spread}"))
+        says = f"{layers[0][0]:.0f} … {layers[-1][0]:.0f}" if layers else DASH
+        return Panel(plain(cell.cell.label), cell.cell.budget, says, colour_of(cell.cell.label), tiles)
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    return Panels(panels, 100, layers, "entries kept", "layer", ("", ""), (str(layers - 1), "0"))
+    return Panels(panels, 100, count, "entries kept", "layer", ("", ""), (str(count - 1), "0"))
 
 
 def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
@@ -222,7 +219,3 @@ def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
 
 def _shade(share: float) -> str:
     return to_hex(colormaps["viridis"](share))
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"

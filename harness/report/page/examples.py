@@ -1,7 +1,9 @@
-"""Examples of the report page, packed: an index of scores for each task, and blocks of texts that are unpacked when somebody looks.
+"""Examples of the report page, packed.
 
-Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and thousands of examples
-open at once.
+Each task has an index of scores, and blocks of texts that are unpacked when somebody looks.
+
+Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and
+thousands of examples open at once.
 """
 
 from __future__ import annotations
@@ -11,17 +13,17 @@ import gzip
 import json
 import unicodedata
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import Any
 
-from harness.report.stats.table import full_cache
+from harness.report.stats.once import once
+from harness.report.stats.summary import full_cache
 from harness.results import Record, TaskResult
 from harness.text import plain
 
 BLOCK = 20
 """Examples whose texts are unpacked together."""
 TEXTS = 50_000
-"""Texts of a task that the page holds at most, examples x cells: what a browser opens without a pause, and more than LongBench has."""
+"""Most texts of a task on the page, examples x cells: a browser opens them without a pause, and LongBench has fewer."""
 LONGEST = 20_000
 """Characters of a text that are shown; of a longer one the first and the last half of them."""
 _REFERENCE_CHARACTERS = 80
@@ -36,16 +38,17 @@ def index(result: TaskResult) -> dict[str, Any]:
     """What the list of examples shows.
 
     Returns:
-        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and maxima, the headline
-        first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of the groups, first reference, and of each
-        cell the headline as a share of its maximum, "error", or None where it has neither.
+        ``cells``, their names; ``full``, the place of the one that kept everything, or None; ``metrics``, titles and
+        maxima, the headline first; ``groups``, titles; ``block``, examples per block; and ``examples``: id, values of
+        the groups, first reference, and of each cell the headline as a share of its maximum, "error", or None where it
+        has neither.
     """
     names, full = _examples(result), full_cache(result.cells)
-    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    by_id = [{record.example_id: record for record in cell.records} for cell in result.cells]
     keys = list(dict.fromkeys(key for cell in result.cells for record in cell.records for key in record.group))
     rows = []
     for name in names:
-        records = [found.get(name) for found in of]
+        records = [cell.get(name) for cell in by_id]
         first = next(record for record in records if record is not None)
         group = [_value(first.group.get(key)) for key in keys]
         reference = plain(first.references[0][:LONGEST])[:_REFERENCE_CHARACTERS] if first.references else ""
@@ -71,13 +74,13 @@ def left_out(result: TaskResult) -> list[str]:
 def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
     """The texts of all examples, ``BLOCK`` at a time, in the order of the index."""
     names = _examples(result)
-    of = [{record.example_id: record for record in cell.records} for cell in result.cells]
+    by_id = [{record.example_id: record for record in cell.records} for cell in result.cells]
     for start in range(0, len(names), BLOCK):
-        yield [_texts([found.get(name) for found in of]) for name in names[start : start + BLOCK]]
+        yield [_texts([cell.get(name) for cell in by_id]) for name in names[start : start + BLOCK]]
 
 
 def visible(text: str) -> str:
-    """``text`` with a picture or a code in place of every character that would not be seen, or would move what stands around it.
+    """``text`` with a picture or a code for each character that nobody would see, or that would move its surroundings.
 
     Of a text longer than ``LONGEST`` the middle is left out.
     """
@@ -100,7 +103,7 @@ def _examples(result: TaskResult) -> list[str]:
     return _all_examples(result)[: max(1, TEXTS // len(result.cells))]
 
 
-@lru_cache(maxsize=1)
+@once
 def _all_examples(result: TaskResult) -> list[str]:
     return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
 
@@ -128,7 +131,7 @@ def _texts(records: Sequence[Record | None]) -> dict[str, Any]:
 
 def _cell(record: Record) -> dict[str, Any]:
     """What one cell made of an example; without what is missing."""
-    found = {
+    known = {
         "text": None if record.text is None else visible(record.text),
         "ids": list(record.tokens) if record.text is None else None,
         "scores": dict(record.scores),
@@ -136,7 +139,7 @@ def _cell(record: Record) -> dict[str, Any]:
         "alias": record.alias_of,
         "error": None if record.error is None else plain(record.error),
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in known.items() if value is not None}
 
 
 def _value(value: float | int | str | None) -> float | int | str | None:

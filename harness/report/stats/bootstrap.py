@@ -1,8 +1,8 @@
 """Bootstrap intervals of scores and of paired differences, within a task and over several.
 
-One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same examples from both.
-Error records and missing examples are left out of a mean, and out of a pair; a result without the score is not: it makes the cell's
-mean missing, as in ``means``.
+One set of resamples serves all cells of a task, so that differences between cells are paired: a resample takes the same
+examples from both. Error records and missing examples are left out of a mean, and out of a pair; a result without the
+score is not: it makes the cell's mean missing, as in ``means``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from harness.results import Cell, TaskResult
 RESAMPLES = 2000
 LEVEL = 95
 FEWEST = 5
-"""Examples that an interval needs at least: resamples of fewer hardly differ, and would look more certain than they are."""
+"""Examples that an interval needs: resamples of fewer hardly differ, and would look more certain than they are."""
 
 _BLOCK = 2**17
-"""Weights that are floating-point numbers at a time: 1 MiB, which stays in the cache while all cells are multiplied with it."""
+"""Weights that are made floating-point numbers at a time: 1 MiB, which stays in the cache for all cells."""
 
 Floats = NDArray[np.float64]
 
@@ -70,12 +70,12 @@ class TaskDraws:
         return self._draws(reference)[cell]
 
     def _draws(self, reference: Cell | None) -> dict[Cell, Floats]:
-        """Means and, behind each, that of each resample; none of these of fewer than ``FEWEST``. All cells at once: weights are many."""
+        """Means and, behind each, its resampled means, all NaN with fewer examples than ``FEWEST``; for all cells at once."""
         if reference not in self._drawn:
             base: Floats | float = 0.0 if reference is None else self._scores[reference]
             values = {cell: scores - base for cell, scores in self._scores.items()}
-            known = {cell: np.isfinite(of) for cell, of in values.items()}
-            resampled: dict[Cell, list[Floats]] = {cell: [] for cell, of in known.items() if of.sum() >= FEWEST}
+            known = {cell: np.isfinite(scores) for cell, scores in values.items()}
+            resampled: dict[Cell, list[Floats]] = {cell: [] for cell, there in known.items() if there.sum() >= FEWEST}
             zeroed = {cell: np.where(known[cell], values[cell], 0.0) for cell in resampled}
             examples = self._weights.shape[1]
             rows = max(1, _BLOCK // max(1, examples))
@@ -85,8 +85,8 @@ class TaskDraws:
                     with np.errstate(invalid="ignore", divide="ignore"):
                         means.append((weights @ zeroed[cell]) / counts)
             self._drawn[reference] = {}
-            for cell, of in values.items():
-                there = of[known[cell]]
+            for cell, scores in values.items():
+                there = scores[known[cell]]
                 mean = self._means[cell] if reference is None else float(there.mean()) if len(there) else math.nan
                 self._drawn[reference][cell] = np.concatenate([[mean], *resampled.get(cell, [NONE[1:]])])
         return self._drawn[reference]

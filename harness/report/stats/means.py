@@ -1,7 +1,7 @@
 """Means of records. A mean that lacks one of its values is missing as a whole, not a mean of the rest.
 
-Scores are added up as the public code of LongBench does it (``eval.py`` of https://github.com/THUDM/LongBench at 072a5a7, MIT), so that
-its rounding gives the published number to the last digit.
+Scores are added up as the public code of LongBench does it (``eval.py`` of https://github.com/THUDM/LongBench at
+072a5a7, MIT), so that its rounding gives the published number to the last digit.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def mean(values: Iterable[float | None]) -> float:
 
 
 def score_mean(scores: Iterable[float | None], maximum: float) -> float:
-    """The mean of a metric on the scale 0-100, unrounded, as LongBench's ``scorer`` adds it up; missing as in ``mean``."""
+    """The mean of a metric, 0-100 and unrounded, as LongBench's ``scorer`` adds it up; missing as in ``mean``."""
     known = _known(scores)
     if not known:
         return MISSING

@@ -1,22 +1,15 @@
-"""Records to numbers: one row of unrounded values per cell, the common source of tables and plots.
-
-Error records count as errors and enter no mean.
-"""
+"""The numbers of a task as a frame: one row of unrounded values per cell, the common source of tables and plots."""
 
 from __future__ import annotations
-
-from collections import Counter
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 import pandas as pd
 
 from harness.report.stats import bootstrap
 from harness.report.stats.bootstrap import TaskDraws
-from harness.report.stats.means import MISSING, mean, part_mean, score_mean
-from harness.results import CellResult, TaskResult
-from harness.task import Metric
+from harness.report.stats.means import part_mean
+from harness.report.stats.once import once
+from harness.report.stats.summary import cell_summary, full_cache, percent_of
+from harness.results import TaskResult
 
 _SCORES = (
     "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high", "percent_of_full",
@@ -26,43 +19,16 @@ _COUNTS = (
 )  # fmt: skip
 
 
-def score(cell: CellResult, metric: Metric) -> float:
-    """Mean of a metric on the scale 0-100; NaN without results."""
-    return score_mean((r.scores.get(metric.name) for r in cell.done), metric.maximum)
-
-
-def alias_of(cell: CellResult) -> str | None:
-    """The cell that stands behind every result of this one, or None."""
-    names = {r.alias_of for r in cell.done}
-    return names.pop() if len(names) == 1 else None
-
-
-def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
-    """The cell that kept everything in every example, found by what it kept and not by its name; an alias only if nothing else did."""
-    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
-    return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
-
-
-def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
-    """The cell's score in percent of the full cache's, over the examples that both have, so that a partial cell stays comparable.
-
-    NaN where they share no example or the full cache scores 0 on those.
-    """
-    theirs = {r.example_id: r.scores.get(metric.name) for r in full.done}
-    ours = {r.example_id: r.scores.get(metric.name) for r in cell.done if r.example_id in theirs}
-    reference = mean(theirs[example] for example in ours)
-    return 100 * mean(ours.values()) / reference if reference else MISSING
-
-
-@lru_cache(maxsize=1)  # every file of a report begins with it
+@once
 def table(result: TaskResult) -> pd.DataFrame:
     """One row per cell, in the order of the grid, unrounded; what is missing is NaN.
 
-    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100) with ``score_low`` and ``score_high`` (95 % bootstrap
-    over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its paired interval and
-    ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results), ``errors``, ``expected`` (examples asked
-    for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and head, over layers and examples); ``retention`` and
-    ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
+    Columns: ``method``, ``budget``; with metrics ``score`` (the headline, 0-100) with ``score_low`` and ``score_high``
+    (95 % bootstrap over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its
+    paired interval and ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results),
+    ``errors``, ``expected`` (examples asked for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and
+    head, over layers and examples); ``retention`` and ``retention_bytes`` (shares of the full cache, 0-1 and above);
+    ``prompt_tokens_mean``; ``alias_of``.
     """
     full = full_cache(result.cells)
     draws = TaskDraws(result) if result.metrics else None
@@ -86,6 +52,7 @@ def table(result: TaskResult) -> pd.DataFrame:
     return frame.astype(types)
 
 
+@once
 def breakdown(result: TaskResult) -> pd.DataFrame:
     """One row per cell and value of ``result.breakdown``, unrounded: values by size, numbers before texts.
 
@@ -103,26 +70,3 @@ def breakdown(result: TaskResult) -> pd.DataFrame:
             shown = part_mean(scores, metric.maximum)
             rows.append({"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)})
     return pd.DataFrame(rows, columns=["method", "budget", key, "score", "n"])
-
-
-def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """What a cell's records say by themselves, unrounded; None where nothing is known. The columns are those of ``table``."""
-    row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
-    if metrics:
-        row["score"] = score(cell, metrics[0])
-        row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
-    kept = Counter(tuple(r.kept) for r in cell.done if r.kept)  # most records of a cell kept the same
-    entries = sum(len(of) * times for of, times in kept.items())
-    row |= {
-        "n": len(cell.done),
-        "errors": cell.errors,
-        "expected": cell.expected,
-        "kept_min": min(map(min, kept), default=None),
-        "kept_mean": sum(sum(of) * times for of, times in kept.items()) / entries if entries else MISSING,
-        "kept_max": max(map(max, kept), default=None),
-        "retention": mean(r.retention for r in cell.done),
-        "retention_bytes": mean(r.retention_bytes for r in cell.done),
-        "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),
-        "alias_of": alias_of(cell),
-    }
-    return {name: None if value != value else value for name, value in row.items()}

@@ -9,7 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
 from harness.report.colours import colour_of
-from harness.report.plots import Curve, curves
+from harness.report.plots import curves
+from harness.report.stats.curves import Curve, Curves
 
 METHODS = ("fullkv", "h2o", "pyramidkv", "snapkv", "streamingllm")
 
@@ -23,6 +24,6 @@ def test_the_published_methods_differ_from_each_other_and_from_any_other_label()
 @pytest.mark.parametrize("others", [(), ("fullkv", "h2o")])
 def test_a_method_has_its_colour_whichever_others_are_drawn(tmp_path: Path, others: tuple[str, ...]) -> None:
     lines = [Curve(label, [64.0, 128.0], [50.0, 60.0], [40.0, 50.0], [60.0, 70.0]) for label in (*others, "snapkv")]
-    curves(lines, "title", "across", "down", tmp_path / "plot.png")
+    curves(Curves("budget", "across", lines), "title", "down", tmp_path / "plot.png")
     pixels = imread(tmp_path / "plot.png")[..., :3]
     assert (abs(pixels - to_rgb(colour_of("snapkv"))).max(-1) < 0.01).sum() > 500

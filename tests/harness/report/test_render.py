@@ -1,25 +1,39 @@
-"""Sheets: wide tables in narrow terminals, and LaTeX that keeps groups together."""
+"""Documents: wide tables in narrow terminals, LaTeX that keeps groups together, Markdown and LaTeX that show texts as they are."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from rich.console import Console
 
-from harness.report.render import Section, Sheet, print_sheet, write_sheet
+from harness.report.document import Column, Document, Table, TableCell, budgets, grouped, number_cell, texts
+from harness.report.render import latex, markdown, show, write
 
-WIDE = pd.DataFrame(
-    [["snap_kv", "64", "ours", *"123456"], ["", "", "theirs", *"234567"], ["h2o", "64", "ours", *"345678"]],
-    columns=["method", "budget", "", *(f"dataset{i}" for i in range(6))],
+HEADERS = [f"dataset{i}" for i in range(6)]
+GROUPS = [("snap_kv", "64", {"ours": "123456", "theirs": "234567"}), ("h2o", "64", {"ours": "345678"})]
+DOCUMENT = Document(
+    "50 % of $x$", "table", [grouped("All", HEADERS, GROUPS)], ["[1] a note on --table"], {"raw": pd.DataFrame({"n": [1.5]})}
 )
-SHEET = Sheet("50 % of $x$", (Section("All", WIDE, 3, frozenset({0, 2})),), ("[1] a note on --table",), pd.DataFrame({"n": [1.5]}))
+SPARE = Table(
+    "",
+    [
+        texts("method", ["h2o"]),
+        budgets(["64"]),
+        Column("score", [number_cell(12.345, "12.35")]),
+        Column("interval", [TableCell("10.00 to 15.00")], spare=2),
+        Column("first metric", [TableCell("0.5")], spare=1),
+        Column("second metric", [TableCell("0.25")], spare=1),
+    ],
+)
 
 
-def printed(**terminal: object) -> str:
+def printed(document: Document = DOCUMENT, **terminal: object) -> str:
     file = io.StringIO()
-    print_sheet(SHEET, Console(file=file, color_system=None, **terminal))  # type: ignore[arg-type]
+    show(document, Console(file=file, color_system=None, **terminal))  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -36,8 +50,17 @@ def test_a_file_gets_the_table_whole() -> None:
     assert any(all(f"dataset{i}" in line for i in range(6)) for line in lines)
 
 
+@pytest.mark.parametrize(("width", "count"), [(80, 0), (50, 1), (40, 2), (30, 3)])
+def test_a_narrow_terminal_leaves_spare_columns_out_in_their_order_and_says_which(width: int, count: int) -> None:
+    left_out = ["second metric", "first metric", "interval"][:count]
+    shown = printed(Document("t", "t", [SPARE], []), force_terminal=True, width=width)
+    assert ("left out for want of room: " + ", ".join(left_out) in shown) == bool(left_out)
+    assert "12.35" in shown and max(map(len, shown.split("left out")[0].splitlines())) <= width
+    assert "left out" not in printed(Document("t", "t", [SPARE], []), width=width)
+
+
 def test_latex_parts_groups_and_escapes(tmp_path: Path) -> None:
-    write_sheet(SHEET, tmp_path, "table")
+    write(DOCUMENT, tmp_path)
     lines = (tmp_path / "table.tex").read_text().splitlines()
     first = next(place for place, line in enumerate(lines) if line.startswith(r"snap\_kv"))
     assert lines[first].endswith(r"\\*") and lines[first + 1].endswith(r"\\")  # no page break within a group
@@ -47,7 +70,42 @@ def test_latex_parts_groups_and_escapes(tmp_path: Path) -> None:
     assert r"{}[1] a note on -{}-table \\" in lines
 
 
-def test_the_same_sheet_gives_the_same_bytes(tmp_path: Path) -> None:
-    first = [path.read_bytes() for path in write_sheet(SHEET, tmp_path, "table")]
-    assert first == [path.read_bytes() for path in write_sheet(SHEET, tmp_path, "table")]
+def test_the_same_document_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = [path.read_bytes() for path in write(DOCUMENT, tmp_path)]
+    assert first == [path.read_bytes() for path in write(DOCUMENT, tmp_path)]
+    assert {path.name for path in tmp_path.iterdir()} == {"table.md", "table.tex", "raw.csv"}
     assert (tmp_path / "table.md").read_text().startswith("# 50 % of \\$x\\$\n\n## All\n\n| method   | budget   |        |   dataset0 |")
+
+
+def test_texts_are_shown_as_they_are_in_markdown_and_latex() -> None:
+    nasty = Table("", [texts("a|b", ["x_y", "{~^\\&"]), Column("100 %", [TableCell("[1"), TableCell("2")])])
+    document = Document("#1\n*two*", "t", [nasty], [])
+    assert markdown(document).splitlines() == [
+        "# \\#1 \\*two\\*",
+        "",
+        "| a\\|b      |   100 % |",
+        "|:----------|--------:|",
+        "| x\\_y      |     \\[1 |",
+        "| \\{\\~^\\\\\\& |       2 |",
+    ]
+    lines = latex(document).splitlines()
+    assert r"a|b & 100 \% \\" in lines and r"x\_y & [1 \\" in lines and r"\#1 *two* \\" in lines
+    assert r"\{\textasciitilde{}\textasciicircum{}\textbackslash{}\& & 2 \\" in lines
+
+
+def test_a_table_without_lines_has_its_header() -> None:
+    empty = Document("t", "t", [Table("", [texts("method", []), Column("score", [])])], [])
+    assert markdown(empty).splitlines()[2:] == ["| method   |   score |", "|:---------|--------:|"]
+    assert "method" in printed(empty) and r"method & score \\" in latex(empty)
+
+
+def test_the_latex_file_has_the_tables_of_the_papers_where_there_are_any() -> None:
+    document = replace(DOCUMENT, papers=[SPARE])
+    assert "dataset0" not in latex(document) and "second metric" in latex(document)
+    assert "dataset0" in markdown(document)
+
+
+def test_missing_numbers_are_sorted_last_and_budgets_by_size() -> None:
+    assert number_cell(float("nan"), "nan") == TableCell("\u2013", None)
+    values = [cell.value for cell in budgets(["128", "20%", "full", "what a table says"]).cells]
+    assert values[:3] == sorted(values[:3], key=float) and values[3] is None  # type: ignore[arg-type]

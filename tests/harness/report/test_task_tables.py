@@ -12,8 +12,9 @@ from matplotlib.image import imread
 from msgspec import structs
 from rich.console import Console
 
-from harness.report.stats.table import full_cache, percent_of, table
-from harness.report.task_tables import percent, print_table, write_report
+from harness.report.stats.summary import full_cache, percent_of
+from harness.report.stats.table import table
+from harness.report.task_tables import print_table, write_report
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.task import Metric
 
@@ -106,13 +107,6 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_which() -> None:
     print_table(result(), Console(file=out, width=60, force_terminal=True))
     assert "left out for want of room: " in out.getvalue()
     assert "score" in out.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("share", "text"), [(1, "100.0"), (0.12, "12.0"), (0.0086, "0.86"), (0.0007, "0.07"), (0.00007, "0.007"), (0, "0.00")]
-)
-def test_small_shares_keep_two_digits(share: float, text: str) -> None:
-    assert percent(share) == text
 
 
 def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:

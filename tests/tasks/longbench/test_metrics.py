@@ -20,8 +20,8 @@ from rouge import Rouge
 from rouge_score import rouge_scorer
 
 from harness.errors import ConfigError, DataError
+from harness.report.format import number, part_score
 from harness.report.stats.means import part_mean, score_mean
-from harness.report.task_tables import number, part_score
 from tasks.longbench.metrics import (
     BUCKETS,
     FIRST_LINE_ONLY,

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.report.stats.bootstrap import TaskDraws, summarize
 from harness.report.stats.means import mean, part_mean, score_mean
-from harness.report.stats.table import score
+from harness.report.stats.summary import score
 from harness.report.task_tables import print_table
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.task import Metric

@@ -1,0 +1,100 @@
+"""Columns that several tables have: scores with their intervals, counts, and what was kept."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from harness.report.document import Column, TableCell, count_cell, interval_cell, number_cell
+from harness.report.format import DASH, interval, number, percent
+from harness.report.stats.bootstrap import LEVEL
+from harness.text import plain
+
+PROMPT_TOKENS, ERRORS, METRIC, KEPT_ENTRIES, ITS_INTERVAL, DIFFERENCE, INTERVAL = range(7)
+"""The order in which columns are left out where a terminal has no room for them, the least telling first."""
+
+
+def score_column(header: str, raw: pd.DataFrame, page_header: str = "") -> Column:
+    """Scores; on the page with their intervals, as small print and as bars that share a scale.
+
+    Args:
+        header: what the column is called.
+        raw: its rows of ``table`` or ``suite_table``.
+        page_header: what the page calls it, where it is something else.
+    """
+    ends = [value for name in ("score", "score_low", "score_high") for value in raw[name] if math.isfinite(value)]
+    start, room = min(ends, default=0.0), max(ends, default=0.0) - min(ends, default=0.0)
+
+    def share(value: float) -> float:
+        return round(100 * (value - start) / room, 1)
+
+    cells = []
+    for value, low, high in zip(raw["score"], raw["score_low"], raw["score_high"], strict=True):
+        known = math.isfinite(low)
+        bar = (share(low), share(value), share(high)) if known and room > 0 else None
+        cells.append(number_cell(value, number(value, 2), small=interval(low, high) if known else "", bar=bar))
+    return Column(header, cells, page_header=page_header)
+
+
+def interval_column(raw: pd.DataFrame, name: str = "score", header: str = f"{LEVEL} % interval", spare: int = INTERVAL) -> Column:
+    """Intervals, which the page shows as the small print of another column.
+
+    Args:
+        raw: rows of ``table`` or ``suite_table``.
+        name: of what they are the intervals.
+        header: what the column is called.
+        spare: its rank among the columns that a narrow terminal leaves out.
+    """
+    pairs = zip(raw[f"{name}_low"], raw[f"{name}_high"], strict=True)
+    return Column(header, [interval_cell(low, high) for low, high in pairs], spare=spare, page_header=None)
+
+
+def number_column(header: str, values: pd.Series[float], decimals: int, spare: int | None = None) -> Column:
+    """Rounded numbers.
+
+    Args:
+        header: what the column is called.
+        values: unrounded; NaN where one is missing.
+        decimals: how many.
+        spare: its rank among the columns that a narrow terminal leaves out; None if it never does.
+    """
+    return Column(header, [number_cell(value, number(value, decimals)) for value in values], spare=spare)
+
+
+def share_columns(raw: pd.DataFrame) -> list[Column]:
+    """Shares of the full cache in percent: of its entries and of its bytes."""
+    headers = {"retention": "entries %", "retention_bytes": "bytes %"}
+    return [Column(header, [number_cell(value, percent(value)) for value in raw[name]]) for name, header in headers.items()]
+
+
+def count_columns(raw: pd.DataFrame, spare_errors: bool) -> list[Column]:
+    """How many results there are, and how many errors.
+
+    Args:
+        raw: rows of ``table`` or ``suite_table``.
+        spare_errors: True if a narrow terminal may leave errors out where there are none.
+    """
+    results = [count_cell(n, expected) for n, expected in zip(raw["n"], raw["expected"], strict=True)]
+    spare = ERRORS if spare_errors and not raw["errors"].any() else None
+    return [Column("n", results), Column("errors", [number_cell(n, str(n)) for n in raw["errors"]], spare=spare)]
+
+
+def cost_columns(raw: pd.DataFrame) -> list[Column]:
+    """What was kept and of what; the last column only where there are aliases."""
+    kept = []
+    for least, mean, most in zip(raw["kept_min"], raw["kept_mean"], raw["kept_max"], strict=True):
+        if pd.isna(least):
+            kept.append(TableCell(DASH))
+        else:
+            small = "" if least == most else f"{least} to {most}"
+            kept.append(TableCell(f"{least}/{mean:.0f}/{most}", mean, large=number(mean, 0), small=small))
+    columns = [
+        Column("kept min/mean/max", kept, spare=KEPT_ENTRIES, page_header="entries kept"),
+        *share_columns(raw),
+        number_column("prompt tokens", raw["prompt_tokens_mean"], 0, PROMPT_TOKENS),
+    ]
+    if raw["alias_of"].notna().any():
+        names = ["" if pd.isna(name) else plain(name) for name in raw["alias_of"]]
+        columns.append(Column("same as", [TableCell(f"= {name}" if name else "", name, large=name) for name in names], numeric=False))
+    return columns

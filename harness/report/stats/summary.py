@@ -1,0 +1,65 @@
+"""What the records of cells say by themselves: unrounded numbers, without pandas.
+
+Error records count as errors and enter no mean.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from harness.report.stats.means import MISSING, mean, score_mean
+from harness.results import CellResult
+from harness.task import Metric
+
+
+def score(cell: CellResult, metric: Metric) -> float:
+    """Mean of a metric on the scale 0-100; NaN without results."""
+    return score_mean((r.scores.get(metric.name) for r in cell.done), metric.maximum)
+
+
+def alias_of(cell: CellResult) -> str | None:
+    """The cell that stands behind every result of this one, or None."""
+    names = {r.alias_of for r in cell.done}
+    return names.pop() if len(names) == 1 else None
+
+
+def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
+    """The cell that kept everything in every example, whatever its name; an alias only if no other cell did."""
+    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
+    return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
+
+
+def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
+    """The cell's score in percent of the full cache's, over the examples that both have.
+
+    So a partial cell stays comparable. NaN where they share no example or the full cache scores 0 on those.
+    """
+    theirs = {r.example_id: r.scores.get(metric.name) for r in full.done}
+    ours = {r.example_id: r.scores.get(metric.name) for r in cell.done if r.example_id in theirs}
+    reference = mean(theirs[example] for example in ours)
+    return 100 * mean(ours.values()) / reference if reference else MISSING
+
+
+def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """What a cell's records say, by the columns of ``table`` and unrounded; None where nothing is known."""
+    row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
+    if metrics:
+        row["score"] = score(cell, metrics[0])
+        row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
+    kept = Counter(tuple(r.kept) for r in cell.done if r.kept)  # most records of a cell kept the same
+    entries = sum(len(layers) * times for layers, times in kept.items())
+    row |= {
+        "n": len(cell.done),
+        "errors": cell.errors,
+        "expected": cell.expected,
+        "kept_min": min(map(min, kept), default=None),
+        "kept_mean": sum(sum(layers) * times for layers, times in kept.items()) / entries if entries else MISSING,
+        "kept_max": max(map(max, kept), default=None),
+        "retention": mean(r.retention for r in cell.done),
+        "retention_bytes": mean(r.retention_bytes for r in cell.done),
+        "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),
+        "alias_of": alias_of(cell),
+    }
+    return {name: None if value != value else value for name, value in row.items()}
