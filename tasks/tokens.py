@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
 from harness.task import Example, Metric
+from harness.values import fits
 from tasks.checks import is_list, is_whole, short, whole
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Tokens:
         if not isinstance(prompts, dict) or not prompts:
             raise DataError(f"task.prompts={self.prompts} holds no prompt: give a JSON file {{name: [ids]}}")
         for name, ids in prompts.items():
-            if not is_list(ids) or not all(is_whole(i) for i in ids):
+            if not fits(ids, list[int]):
                 raise DataError(f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers")
         return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
 

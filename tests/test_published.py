@@ -128,6 +128,23 @@ def test_a_missing_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     claims.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("longbench,x,many,64,s,n", r"Expected `float`.*\$\[0\]\.percent"),
+        ("longbench,x", r"got `null`.*\$\[0\]\.percent"),
+        ("longbench,x,0,64,s,n", "> 0"),
+    ],
+)
+def test_a_file_that_is_not_what_it_is_to_be_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, reason: str) -> None:
+    (tmp_path / "claims.csv").write_text(f"suite,claim,percent,budget,source,note\n{line}\n")
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    claims.cache_clear()
+    with pytest.raises(DataError, match=rf"claims\.csv cannot be read \(.*({reason}).*\): restore it, or install kvgauge again$"):
+        claims("longbench")
+    claims.cache_clear()
+
+
 def test_the_readme_names_every_table() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"`{path.stem}`" in text or f"`{path.name}`" in text for path in FOLDER.glob("*.csv"))

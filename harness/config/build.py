@@ -104,10 +104,10 @@ def _find_class(target: object) -> type:
         ConfigError, ImportError: there is none.
     """
     module, _, name = importable(str(target)).rpartition(".")
-    found = getattr(import_module(module), name, None) if module else None
-    if not isinstance(found, type):
+    named = getattr(import_module(module), name, None) if module else None
+    if not isinstance(named, type):
         raise ConfigError(f"_target_={str(target)[:80]} is no class: give its full name, as methods.snapkv.SnapKV")
-    return found
+    return named
 
 
 def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
@@ -158,9 +158,17 @@ def composed(*overrides: str) -> DictConfig:
 
     Args:
         overrides: as on the command line, ``task.datasets=all``.
+
+    Raises:
+        ConfigError: one takes a value from the environment.
     """
     from hydra import compose, initialize_config_dir
 
+    from harness.config.guard import environment_error
+
+    for word in overrides:
+        if named := re.search(r"\$\{oc\.env:([^,}]*)", word):
+            raise environment_error(named[1])
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))

@@ -51,8 +51,8 @@ class Choice:
                 lines.append(line.lstrip("# ").strip())
             elif lines:
                 break
-        first, found, _ = " ".join(lines).partition(". ")
-        return first + "." * bool(found)
+        first, stop, _ = " ".join(lines).partition(". ")
+        return first + "." * bool(stop)
 
     @property
     def module_doc(self) -> str:

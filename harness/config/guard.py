@@ -14,17 +14,19 @@ from harness.errors import ConfigError
 
 
 def refuse_environment() -> None:
-    """Let ``${oc.env:NAME}`` be an error: what a run is configured with is written into manifests, and a secret would be in all of them.
-
-    That holds for configurations that a results folder brings, too.
-    """
+    """Let ``${oc.env:NAME}`` be an error wherever it stands, for the rest of the process."""
 
     def refuse(name: str, *_: Any) -> None:
-        raise ConfigError(
-            f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
-        )
+        raise environment_error(name)
 
     OmegaConf.register_new_resolver("oc.env", refuse, replace=True)
+
+
+def environment_error(name: str) -> ConfigError:
+    """What is said of ``${oc.env:NAME}``: configurations are written into manifests, and a secret would be in all of them."""
+    return ConfigError(
+        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
+    )
 
 
 class OwnFolders(Callback):

@@ -11,8 +11,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 from harness.config.catalog import ROOT
 from harness.config.names import recorded
 from harness.errors import ConfigError
@@ -30,6 +28,8 @@ def search_path_words(words: Sequence[str]) -> list[str]:
     given = [word for word in words if word.startswith(_SETTING)]
     if not given:
         return list(words)
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
     value = given[-1].removeprefix(_SETTING)
     listed = OverridesParser.create().parse_override(given[-1]).value() if value.startswith("[") else [value]
     assert isinstance(listed, list)
@@ -66,8 +66,8 @@ def import_from(search_path: Iterable[str | Path]) -> None:
     Args:
         search_path: folders, or Hydra's addresses of them.
     """
-    for place in search_path:
-        folder = str(place).removeprefix(_SCHEME)
+    for address in search_path:
+        folder = str(address).removeprefix(_SCHEME)
         if folder not in sys.path and Path(folder).is_dir():
             sys.path.append(folder)
 

@@ -85,24 +85,24 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     tell(f"all is done: kvgauge status {config.results_dir}")
 
 
-def expand(words: Sequence[str], shards: int, of: str = "") -> list[Job]:
+def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:
     """The shards of a job; the job itself where it names one.
 
     Args:
         words: its settings.
         shards: of the configuration, where the words do not say.
-        of: what tells this job from the others of a sweep.
+        name: what tells this job from the others of a sweep.
 
     Raises:
         ConfigError: a number of shards that cannot be.
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "shard" in given:
-        return [Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", of), os.getcwd())]
+        return [Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", name), os.getcwd())]
     text = given.get("shards", str(shards))
     count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # which it refuses
-    return [Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", of), os.getcwd()) for index in range(count)]
+    return [Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", name), os.getcwd()) for index in range(count)]
 
 
-def _named(shard: str, of: str) -> str:
-    return f"{shard} ({of})" if of else shard
+def _named(shard: str, name: str) -> str:
+    return f"{shard} ({name})" if name else shard

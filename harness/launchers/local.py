@@ -44,7 +44,7 @@ class Settings:
 
 @dataclass
 class _Running:
-    place: int
+    job: int
     slot: int
     submitted: Any
 
@@ -68,31 +68,31 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
     tell(f"{len(jobs)} jobs, {len(slots)} at once; logs in {logs}")
     while waiting or running:
         while waiting and slots and not relay.heard:
-            place, slot = waiting.pop(0), slots.pop(0)
-            starts[place] += 1
+            job, slot = waiting.pop(0), slots.pop(0)
+            starts[job] += 1
             # On a machine without cards submitit hides them all, which is as well.
             executor.update_parameters(timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),))
-            running.append(_Running(place, slot, _submitted(executor, jobs[place])))
+            running.append(_Running(job, slot, _submitted(executor, jobs[job])))
         if relay.heard:
-            outcomes |= {place: Outcome(128 + signal.SIGTERM, "not started") for place in waiting}
+            outcomes |= {job: Outcome(128 + signal.SIGTERM, "not started") for job in waiting}
             waiting = []
             for _ in range(relay.take()):
-                for of in running:
+                for process in running:
                     with suppress(ProcessLookupError):
-                        os.kill(int(of.submitted.job_id), signal.SIGTERM)  # submitit's controller passes it on
-        for of in [of for of in running if of.submitted.done()]:
-            running.remove(of)
-            slots.append(of.slot)
-            outcome = _outcome(of.submitted)
+                        os.kill(int(process.submitted.job_id), signal.SIGTERM)  # submitit's controller passes it on
+        for process in [process for process in running if process.submitted.done()]:
+            running.remove(process)
+            slots.append(process.slot)
+            outcome = _outcome(process.submitted)
             if outcome is not None:
-                outcomes[of.place] = outcome
-            elif relay.heard or starts[of.place] > settings.retries:
-                outcomes[of.place] = killed(starts[of.place])
+                outcomes[process.job] = outcome
+            elif relay.heard or starts[process.job] > settings.retries:
+                outcomes[process.job] = killed(starts[process.job])
             else:
-                tell(f"{jobs[of.place].name} was killed: start {starts[of.place] + 1}")
-                waiting.append(of.place)
+                tell(f"{jobs[process.job].name} was killed: start {starts[process.job] + 1}")
+                waiting.append(process.job)
         time.sleep(_POLL_SECONDS)
-    return [outcomes[place] for place in range(len(jobs))]
+    return [outcomes[job] for job in range(len(jobs))]
 
 
 def _submitted(executor: LocalExecutor, job: Job) -> Any:
@@ -111,6 +111,6 @@ def _outcome(submitted: Any) -> Outcome | None:
         return None
     error = submitted.exception()
     if error is None:
-        found: Outcome = submitted.result()
-        return found
+        outcome: Outcome = submitted.result()
+        return outcome
     return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")

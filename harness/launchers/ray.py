@@ -66,8 +66,8 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
     relay.listen()  # Ray has handlers of its own
     try:
         # A process of its own for each: what one leaves on a card or in memory is gone.
-        task = ray.remote(num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1)(_run)
-        tasks = [task.options(name=job.name).remote(job) for job in jobs]
+        remote = ray.remote(num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1)(_run)
+        tasks = [remote.options(name=job.name).remote(job) for job in jobs]
         tell(f"{len(jobs)} Ray tasks; what they print stands below and in Ray's logs")
         waiting = tasks
         while waiting:
@@ -75,7 +75,7 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
             if relay.heard and relay.take():
                 for unfinished in waiting:
                     ray.cancel(unfinished, force=False)
-        return [_outcome(of, settings.retries + 1) for of in tasks]
+        return [_outcome(task, settings.retries + 1) for task in tasks]
     finally:
         ray.shutdown()
 
@@ -86,8 +86,8 @@ def _run(job: Job) -> Outcome:
 
 def _outcome(task: Any, starts: int) -> Outcome:
     try:
-        found: Outcome = ray.get(task)
-        return found
+        outcome: Outcome = ray.get(task)
+        return outcome
     except TaskCancelledError:
         return Outcome(128 + signal.SIGTERM, "stopped")
     except WorkerCrashedError:

@@ -57,7 +57,7 @@ class Settings:
 
     def parameters(self, jobs: int) -> dict[str, Any]:
         """What submitit takes."""
-        found = {
+        parameters = {
             "job_name": "kvgauge",
             "time": self.timeout_min,
             "partition": self.partition,
@@ -70,7 +70,7 @@ class Settings:
             # Slurm itself queues a preempted job again where the partition preempts so.
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in parameters.items() if value is not None}
 
 
 def queued(jobs: Sequence[Job], settings: Settings, logs: Path) -> list[Any]:
@@ -118,8 +118,8 @@ def _outcome(job: Any, cancelled: bool) -> Outcome:
     except UncompletedJobError as uncompleted:
         error = uncompleted
     if error is None:
-        found: Outcome = job.result()
-        return found
+        outcome: Outcome = job.result()
+        return outcome
     if cancelled:
         return Outcome(128 + signal.SIGTERM, "cancelled")
     return Outcome(137, f"ended without a word ({job.state}): {job.paths.stderr} may say why")

@@ -19,6 +19,7 @@ from harness.report.stats.table import table
 from harness.results import Cell, CellResult, Manifest, TaskResult
 from harness.store.run_log import RunLine
 from harness.task import Metric
+from harness.values import check
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Wandb:
         dir: folder for W&B's files.
 
     Raises:
-        ConfigError: an unknown mode.
+        ConfigError: a setting that cannot be used.
     """
 
     project: str
@@ -41,8 +42,7 @@ class Wandb:
     dir: str
 
     def __post_init__(self) -> None:
-        if self.mode not in ("online", "offline", "disabled"):
-            raise ConfigError(f"tracker.mode={self.mode} is unknown: use online, offline or disabled")
+        check(self, "tracker")
 
     def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
         import wandb

@@ -23,7 +23,7 @@ from typing import Any
 from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
 from harness.store.files import failed, read_json, write_atomically
-from harness.store.locks import Claim
+from harness.store.locks import WriteLock
 from harness.store.manifest import check_manifest, read_manifest, write_manifest
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import ALONE, Worker
@@ -98,24 +98,24 @@ class CellWriter:
         self._path = folder / f"records.{worker.name}.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._claim = Claim(folder, worker, lambda shared: self._begin(manifest, shared))
+            self._lock = WriteLock(folder, worker, lambda shared: self._begin(manifest, shared))
         except OSError as error:
             raise failed(folder, "written", error) from error
         try:
             self._open(worker)
         except OSError as error:
-            self._claim.release()
+            self._lock.release()
             raise failed(folder, "written", error) from error
         except StoreError:
-            self._claim.release()
+            self._lock.release()
             raise
 
     def _begin(self, manifest: Manifest, shared: bool) -> None:
-        found = read_manifest(self._folder)
-        if found is None or not (shared or has_records(self._folder)):
+        there = read_manifest(self._folder)
+        if there is None or not (shared or has_records(self._folder)):
             write_manifest(self._folder, manifest)
         else:
-            check_manifest(self._folder, found, manifest)
+            check_manifest(self._folder, there, manifest)
 
     def _open(self, worker: Worker) -> None:
         if worker == ALONE:
@@ -174,7 +174,7 @@ class CellWriter:
     def close(self) -> None:
         """Let others write."""
         self._file.close()
-        self._claim.release()
+        self._lock.release()
 
 
 def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
@@ -191,7 +191,7 @@ def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
     with ExitStack() as stack:
         for folder in manifests:
             try:
-                stack.callback(Claim(folder, ALONE).release)
+                stack.callback(WriteLock(folder, ALONE).release)
             except OSError as error:
                 raise failed(folder, "written", error) from error
         for folder, manifest in manifests.items():

@@ -18,7 +18,7 @@ from harness.store.shards import Worker
 _DOOR, _DOOR_SECONDS = ".lock", 60.0
 
 
-class Claim:
+class WriteLock:
     """The right to write a cell as one worker."""
 
     def __init__(self, folder: Path, worker: Worker, begin: Callable[[bool], None] = lambda shared: None) -> None:

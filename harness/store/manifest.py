@@ -103,13 +103,13 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, st
     return name, _short(old.get(name, "not set")), _short(new.get(name, "not set"))
 
 
-def check_manifest(folder: Path, found: Manifest, wanted: Manifest) -> None:
+def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
     """Refuse to mix numbers of two settings in one cell.
 
     Raises:
         StoreError: with the first setting that differs.
     """
-    if differs := difference(found.settings, wanted.settings):
+    if differs := difference(earlier.settings, wanted.settings):
         name, then, now = differs
         raise StoreError(
             f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of an import) or another "
@@ -117,14 +117,14 @@ def check_manifest(folder: Path, found: Manifest, wanted: Manifest) -> None:
         )
 
 
-def check_sibling(folder: Path, found: Manifest, wanted: Manifest) -> None:
+def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
     """Refuse a cell beside cells of another model or of a task with other settings: a table would compare what cannot be compared.
 
     Raises:
         StoreError: with the first setting that differs.
     """
     for group in ("model", "task"):
-        then, now = found.settings.get(group), wanted.settings.get(group)
+        then, now = earlier.settings.get(group), wanted.settings.get(group)
         # An imported cell does not say how its texts were made.
         if then is not None and now is not None and (differs := difference(then, now)):
             name, old, new = differs

@@ -55,9 +55,9 @@ def cell_folders(path: Path) -> list[Path]:
     Raises:
         StoreError: there is none.
     """
-    if not (found := sorted(file.parent for file in path.rglob("manifest.json"))):
+    if not (folders := sorted(file.parent for file in path.rglob("manifest.json"))):
         raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
-    return found
+    return folders
 
 
 def read_manifests(path: Path) -> dict[Path, Manifest]:
@@ -66,8 +66,8 @@ def read_manifests(path: Path) -> dict[Path, Manifest]:
     Raises:
         StoreError: there is none, or one cannot be read.
     """
-    found = {folder: read_manifest(folder) for folder in cell_folders(path)}
-    return {folder: manifest for folder, manifest in found.items() if manifest is not None}
+    manifests = {folder: read_manifest(folder) for folder in cell_folders(path)}
+    return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
@@ -80,23 +80,26 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
 
 
 def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
-    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _place(cell[0]))
+    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _order(cell[0]))
     records: dict[Cell, dict[str, Record]] = {}
     for manifest, folder in cells:
         largest = max(records.values(), key=len, default=None)
         records[manifest.cell] = read_records(folder, largest)
     _check_alike(cells)
-    examples = list(dict.fromkeys(name for of in sorted(records.values(), key=len, reverse=True) for name in of))
+    examples = list(dict.fromkeys(name for by_name in sorted(records.values(), key=len, reverse=True) for name in by_name))
     first = cells[0][0]
-    for cell, of in records.items():
-        check_axes(f"{first.model}/{first.task}/{cell.name}", first.heatmap_axes, of.values())
+    for cell, by_name in records.items():
+        check_axes(f"{first.model}/{first.task}/{cell.name}", first.heatmap_axes, by_name.values())
     result = TaskResult(
         model=first.model,
         task=first.task,
         metrics=first.metrics,
         heatmap_axes=first.heatmap_axes,
         note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
-        cells=tuple(CellResult(cell, len(examples), tuple(of[name] for name in examples if name in of)) for cell, of in records.items()),
+        cells=tuple(
+            CellResult(cell, len(examples), tuple(by_name[name] for name in examples if name in by_name))
+            for cell, by_name in records.items()
+        ),
         breakdown=first.breakdown,
         published=first.published,
     )
@@ -153,7 +156,7 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
     return notes + (["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else [])
 
 
-def _place(manifest: Manifest) -> tuple[int, str, bool, float]:
+def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
     """By the grid that began the cell; cells of several grids that stood at the same place by method and budget."""
     budget = parse_budget(manifest.cell.budget)
     size = budget.tokens if budget.tokens is not None else budget.share or 0
@@ -165,12 +168,12 @@ def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
     if suite is None:
         raise StoreError(f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}")
     manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
-    order = sorted(manifests, key=lambda cell: _place(manifests[cell]))
+    order = sorted(manifests, key=lambda cell: _order(manifests[cell]))
     tasks = {}
     for part in parts:
-        found = {cell.cell: cell for cell in part.result.cells}
+        by_cell = {cell.cell: cell for cell in part.result.cells}
         expected = part.result.cells[0].expected
-        cells = tuple(found.get(cell, CellResult(cell, expected, ())) for cell in order)
+        cells = tuple(by_cell.get(cell, CellResult(cell, expected, ())) for cell in order)
         tasks[part.result.task] = replace(part.result, cells=cells)
     names = suite.ordered(list(tasks))
     return SuiteResult(parts[0].result.model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))

@@ -23,10 +23,10 @@ def recorded_task(manifest: Manifest, folder: Path) -> Task:
         StoreError: its configuration does not have it.
     """
     tasks, _ = recorded_tasks(manifest.task_config)
-    found = next((task for task in tasks if task.name == manifest.task), None)
-    if found is None:
+    own = next((task for task in tasks if task.name == manifest.task), None)
+    if own is None:
         raise StoreError(f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again")
-    return found
+    return own
 
 
 def rescored(record: Record, task: Task) -> Record:

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-import re
 import shlex
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from harness.errors import Stopped, StoreError
 from harness.store.files import MAX_RECORD_BYTES
 from harness.store.shards import Worker
-
-_OUTCOMES = ("running", "done", "stopped", "failed")
-_KINDS: Mapping[str, type | tuple[type, ...]] = {"str": str, "Literal": str, "int": int, "float": (int, float), "tuple": tuple}
+from harness.values import LARGEST, Count
 
 
-@dataclass(frozen=True)
-class RunLine:
+class RunLine(Struct, frozen=True):
     """A process at work on a task: one line as it begins and another as it ends.
+
+    Reading checks a line against the types and ranges of these fields.
 
     Attributes:
         worker: whose records file it writes.
@@ -52,29 +51,35 @@ class RunLine:
         records: written.
         peak_bytes: most memory that was in use at one time.
         peak_of: ``cuda``: allocated by torch on the card; ``process``: all of the process, resident.
+
+    Raises:
+        ValueError, OverflowError: ``started`` is no time.
     """
 
-    worker: str
+    worker: Annotated[str, Meta(pattern=r"^[0-9]+(of[0-9]+)?\Z")]
     command: str
     host: str
-    pid: int
+    pid: Count
     started: str
     cells: tuple[str, ...]
-    examples: int
-    prompts: int
-    records_before: int
+    examples: Count
+    prompts: Count
+    records_before: Count
     device: str
-    width: int
+    width: Count
     kernels: str = "torch"
     outcome: Literal["running", "done", "stopped", "failed"] = "running"
-    seconds: float = 0.0
-    prefills: int = 0
-    prefilled_tokens: int = 0
-    rows: int = 0
-    generated_tokens: int = 0
-    records: int = 0
-    peak_bytes: int = 0
+    seconds: Annotated[float, Meta(ge=0, le=LARGEST)] = 0.0
+    prefills: Count = 0
+    prefilled_tokens: Count = 0
+    rows: Count = 0
+    generated_tokens: Count = 0
+    records: Count = 0
+    peak_bytes: Count = 0
     peak_of: Literal["cuda", "process"] = "process"
+
+    def __post_init__(self) -> None:
+        _ = self.start_seconds
 
     @property
     def start_seconds(self) -> float:
@@ -135,30 +140,11 @@ def read_runs(folder: Path) -> list[RunLine]:
     for path in sorted(folder.glob("runs.*.jsonl")):
         with suppress(OSError), path.open("rb") as file:
             for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
-                with suppress(ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError):
-                    run = _run(json.loads(line.decode("utf-8", "replace")))
+                with suppress(ValueError, OverflowError, RecursionError):
+                    # json knows lone surrogates, as a command line can hold them; msgspec does not.
+                    run = msgspec.convert(json.loads(line.decode("utf-8", "replace")), RunLine)
                     runs[run.worker, run.host, run.pid, run.started] = run
     return sorted(runs.values(), key=lambda run: run.started)
-
-
-def _run(values: Mapping[str, Any]) -> RunLine:
-    """A line's run.
-
-    Raises:
-        Exception: the line is none.
-    """
-    known = {field.name: str(field.type).partition("[")[0] for field in fields(RunLine)}
-    run = RunLine(**{name: value for name, value in values.items() if name in known} | {"cells": tuple(values["cells"])})
-    for name, kind in known.items():
-        value = getattr(run, name)
-        if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
-            raise TypeError
-        if isinstance(value, int | float) and not 0 <= value < 2**63:
-            raise ValueError
-    whole = all(isinstance(cell, str) for cell in run.cells) and re.fullmatch(r"\d+(of\d+)?", run.worker, re.ASCII)
-    if not whole or run.outcome not in _OUTCOMES or not math.isfinite(run.start_seconds):
-        raise ValueError
-    return run
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ ALONE = Worker("0", "")
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``count``-th example of a task, from the one at place ``index`` on.
+    """Every ``count``-th example of a task, from the one at ``index`` on.
 
     Attributes:
         index: from 0.
@@ -54,9 +54,9 @@ class Shard:
                 f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or more shards"
             )
 
-    def has(self, place: int) -> bool:
-        """Whether the example at a place is one of the shard's."""
-        return place % self.count == self.index
+    def has(self, index: int) -> bool:
+        """Whether the example at an index is one of the shard's."""
+        return index % self.count == self.index
 
     def worker(self, examples: Sequence[str]) -> Worker:
         """The writer of this shard of some examples.

@@ -12,10 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from msgspec import Meta
 
 from harness.errors import ConfigError, DataError
 from tasks.checks import short
+from tasks.jsonl import TEXT, TEXTS, Kind, Text, check_fields, read_lines
 from tasks.longbench.files import REMEDY, names, read
 
 if TYPE_CHECKING:
@@ -35,7 +38,16 @@ RECORDS_E: Mapping[str, int] = {
 }  # fmt: skip
 """The same of LongBench-E; its file of ``qasper`` is ``qasper_e.jsonl``."""
 
-FIELDS = ("input", "context", "answers", "length", "dataset", "language", "all_classes", "_id")
+FIELDS: Mapping[str, Kind] = {
+    "input": TEXT,
+    "context": TEXT,
+    "answers": TEXTS,
+    "length": Kind(Annotated[int, Meta(ge=0, le=2**63 - 1)], "a whole number"),
+    "dataset": TEXT,
+    "language": TEXT,
+    "all_classes": Kind(list[Text] | None, "a list of texts or null"),
+    "_id": Kind(Annotated[Text, Meta(min_length=1)], "a text"),
+}
 
 
 @dataclass(frozen=True)
@@ -104,60 +116,16 @@ def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
         DataError: there is none, or a line is not a record of this dataset.
     """
     rows: list[dict[str, Any]] = []
-    lines: dict[str, int] = {}
-    # Only line feeds end a record: str.splitlines would also cut at the separators that stand inside some texts.
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {dataset}.jsonl"
-        row = _record(line, dataset, where)
-        if (first := lines.setdefault(row["_id"], number)) != number:
-            raise DataError(f"{where} repeats the _id of line {first}: {REMEDY}")
-        rows.append(row)
+    first: dict[str, str] = {}
+    for where, values in read_lines(raw, f"{dataset}.jsonl", "record", REMEDY):
+        check_fields(values, FIELDS, where, REMEDY)
+        if values["dataset"] not in (dataset, dataset.removesuffix("_e")):
+            raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
+        if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
+            raise DataError(f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}")
+        if first.setdefault(values["_id"], where) != where:
+            raise DataError(f"{where} repeats the _id of {first[values['_id']].partition(' of ')[0]}: {REMEDY}")
+        rows.append({field: values[field] for field in FIELDS})
     if not rows:
         raise DataError(f"{dataset}.jsonl holds no record: {REMEDY}")
     return rows
-
-
-def _record(line: bytes, dataset: str, where: str) -> dict[str, Any]:
-    try:
-        values = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 at byte {error.start}: {REMEDY}") from error
-    except (ValueError, RecursionError) as error:
-        reason = str(error).split(":")[0] if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise DataError(f"{where} is not JSON ({reason}), as in a file that was cut: {REMEDY}") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{where} is {short(values)}, not a record: {REMEDY}")
-    for field in FIELDS:
-        if field not in values:
-            raise DataError(f"{where} has no field {field!r}: {REMEDY}")
-        if not _fits(field, values[field]):
-            kind = {"length": "a whole number", "answers": "a list of texts", "all_classes": "a list of texts or null"}.get(field, "a text")
-            raise DataError(f"{where} has {field}={short(values[field])}, which is not {kind}: {REMEDY}")
-    if values["dataset"] not in (dataset, dataset.removesuffix("_e")):
-        raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
-    if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
-        raise DataError(f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}")
-    return {field: values[field] for field in FIELDS}
-
-
-def _fits(field: str, value: object) -> bool:
-    if field == "length":
-        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-    if field == "all_classes" and value is None:
-        return True
-    if field in ("answers", "all_classes"):
-        return isinstance(value, list) and all(is_text(item) for item in value)
-    return is_text(value) and (field != "_id" or bool(value))
-
-
-def is_text(value: object) -> bool:
-    """A text that can be written as UTF-8: JSON can hold half a character, and no tokenizer takes that."""
-    if not isinstance(value, str):
-        return False
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

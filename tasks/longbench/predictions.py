@@ -20,12 +20,15 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from harness.errors import DataError
 from harness.task import Example
-from tasks.checks import is_whole, short
-from tasks.longbench.data import RECORDS, RECORDS_E, is_text
+from tasks.checks import short
+from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
+from tasks.longbench.data import RECORDS, RECORDS_E
 from tasks.longbench.files import MAX_FILE_BYTES
 from tasks.longbench.kvpress_csv import table
 from tasks.longbench.metrics import METRIC_OF, bucket
@@ -33,7 +36,8 @@ from tasks.longbench.metrics import METRIC_OF, bucket
 FORMATS = ("longbench", "kvcache_factory", "kvpress")
 Rows = Iterator[tuple[str, dict[str, Any]]]
 """Lines of a file: where each stands, and what it says under the names of LongBench's own files."""
-_TEXT, _TEXTS, _NUMBER = "a text", "a list of texts", "a whole number"
+_CLASSES = Kind(Annotated[list[Text], Meta(min_length=1)], "a list of texts")
+_LENGTH = Kind(Annotated[int, Meta(ge=0)], "a whole number")
 _REMEDY = "give the file as the program wrote it"
 
 
@@ -130,26 +134,14 @@ def _base(dataset: str) -> str:
 
 def _check(where: str, values: Mapping[str, Any], dataset: str) -> None:
     """Refuse a line that cannot be scored."""
-    needed = {"pred": _TEXT, "answers": "a list of texts, or an empty one"}
+    kinds = {"pred": TEXT, "answers": Kind(list[Text], "a list of texts, or an empty one")}
     if METRIC_OF[dataset.removesuffix("_e")] == "classification":
-        needed["all_classes"] = _TEXTS
+        kinds["all_classes"] = _CLASSES
     if dataset.endswith("_e") or values.get("length") is not None:
-        needed["length"] = _NUMBER
+        kinds["length"] = _LENGTH
     if values.get("_id") is not None:
-        needed["_id"] = _TEXT
-    for field, kind in needed.items():
-        if field not in values:
-            raise DataError(f"{where} has no field {field!r}: {_REMEDY}")
-        if not _is(kind, values[field]):
-            raise DataError(f"{where} has {field}={short(values[field])}, which is not {kind}: {_REMEDY}")
-
-
-def _is(kind: str, value: object) -> bool:
-    if kind == _NUMBER:
-        return is_whole(value) and value >= 0
-    if kind == _TEXT:
-        return is_text(value)
-    return isinstance(value, list) and (bool(value) or kind != _TEXTS) and all(is_text(item) for item in value)
+        kinds["_id"] = TEXT
+    check_fields(values, kinds, where, _REMEDY)
 
 
 def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> Iterator[tuple[Example, str]]:
@@ -213,18 +205,7 @@ def _budget(ratio: float) -> str:
 
 
 def _json_lines(raw: bytes, file: Path) -> Rows:
-    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {file}"
-        try:
-            values = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
-            raise DataError(f"{where} is {kind}, as in a file that was cut: {_REMEDY}") from error
-        if not isinstance(values, dict):
-            raise DataError(f"{where} is {short(values)}, not a prediction: {_REMEDY}")
-        yield where, values
+    return read_lines(raw, file, "prediction", _REMEDY)
 
 
 def _kvpress_table(raw: bytes, file: Path) -> Rows:

@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from harness.compression.method import LayerState, Method, Ranking
 from harness.compression.selection import Selection, kept_indices, order_of
+from harness.config.build import build
 from harness.config.catalog import choices
 from harness.config.method_path import import_from, method_folders, search_path_words
 from harness.errors import BudgetError
@@ -48,7 +48,7 @@ def node(name: str) -> DictConfig:
 
 def make(name: str) -> Method:
     """The method as the command line makes it."""
-    method: Method = instantiate(node(name)[name], _convert_="all")
+    method: Method = build(node(name)[name])
     return method
 
 

@@ -8,11 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct, field, structs
 
 from harness.config.catalog import ROOT
 from harness.errors import DataError
 
 FOLDER = ROOT / "results" / "published"
+Scale = Literal["score", "percent_of_full"]
+_Row = TypeVar("_Row", bound=Struct)
 AVERAGE = "average"
 """The ``dataset`` of a printed mean over a row's columns."""
 
@@ -56,7 +62,7 @@ class Table:
     suite: str
     title: str
     average: str
-    scale: str
+    scale: Scale
     metric: str
     protocol: str
     rows: Mapping[tuple[str, str, str], Mapping[str, Number]]
@@ -71,11 +77,11 @@ class Table:
         return {(method, budget): numbers for (name, method, budget), numbers in self.rows.items() if name == model}
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """A share of the cache that a text says a budget is.
 
     Attributes:
+        suite: the benchmark.
         text: as printed.
         percent: the share of the prompt that is kept.
         budget: entries per head and layer.
@@ -83,11 +89,40 @@ class Claim:
         note: what there is to know about it.
     """
 
-    text: str
-    percent: float
+    suite: str
+    text: str = field(name="claim")
+    percent: Annotated[float, Meta(gt=0, le=100)]
     budget: str
     source: str
     note: str
+
+
+class _Column(Struct):
+    suite: str
+    dataset: str
+    title: str
+
+
+class _Score(Struct):
+    model: str
+    dataset: str
+    method: str
+    budget: str
+    score: Annotated[str, Meta(pattern=r"^[0-9]+(\.[0-9]+)?\Z")]
+    source: str
+    note: str
+
+
+class _Listed(Struct):
+    """A table as ``tables.csv`` lists it; see ``Table``."""
+
+    name: str
+    suite: str
+    title: str
+    average: str
+    scale: Scale
+    metric: str
+    protocol: str
 
 
 @cache
@@ -95,9 +130,9 @@ def tables() -> tuple[Table, ...]:
     """All tables; of several for one model, the one to compare with first.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or not what it is to be.
     """
-    return tuple(Table(**row, rows=_rows(row["name"])) for row in _read("tables"))
+    return tuple(Table(**structs.asdict(listed), rows=_rows(listed.name)) for listed in _read("tables", _Listed))
 
 
 @cache
@@ -105,9 +140,9 @@ def columns(suite: str) -> Mapping[str, str]:
     """A suite's datasets in the order of the papers, and what they are called there.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or not what it is to be.
     """
-    return {row["dataset"]: row["title"] for row in _read("columns") if row["suite"] == suite}
+    return {column.dataset: column.title for column in _read("columns", _Column) if column.suite == suite}
 
 
 @cache
@@ -115,13 +150,9 @@ def claims(suite: str) -> tuple[Claim, ...]:
     """What texts say of the shares that budgets are.
 
     Raises:
-        DataError: a file is missing.
+        DataError: a file is missing, or not what it is to be.
     """
-    return tuple(
-        Claim(row["claim"], float(row["percent"]), row["budget"], row["source"], row["note"])
-        for row in _read("claims")
-        if row["suite"] == suite
-    )
+    return tuple(claim for claim in _read("claims", Claim) if claim.suite == suite)
 
 
 def same_model(names: Sequence[str], published: Sequence[str]) -> str | None:
@@ -146,16 +177,18 @@ def _words(name: str) -> tuple[str, ...]:
 
 def _rows(table: str) -> dict[tuple[str, str, str], dict[str, Number]]:
     rows: dict[tuple[str, str, str], dict[str, Number]] = {}
-    for row in _read(table):
-        numbers = rows.setdefault((row["model"], row["method"], row["budget"]), {})
-        numbers[row["dataset"]] = Number(row["score"], row["source"], row["note"])
+    for row in _read(table, _Score):
+        numbers = rows.setdefault((row.model, row.method, row.budget), {})
+        numbers[row.dataset] = Number(row.score, row.source, row.note)
     return rows
 
 
-def _read(name: str) -> list[dict[str, str]]:
+def _read(name: str, kind: type[_Row]) -> list[_Row]:
     path: Path = FOLDER / f"{name}.csv"
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+            return msgspec.convert(list(csv.DictReader(file)), list[kind], strict=False)  # type: ignore[valid-type]
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): restore it, or install kvgauge again") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}): restore it, or install kvgauge again") from error

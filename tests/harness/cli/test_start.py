@@ -50,8 +50,10 @@ def results(kvgauge: Command, tmp_path: Path) -> Path:
 
 
 def test_commands_that_read_results_load_no_model_library(results: Path) -> None:
+    names = ["torch", "transformers", "datasets", "hydra", "omegaconf"]
     for words in (["status"], ["report"], ["score"], ["compare", str(results)]):
-        assert not loaded([words[0], str(results), *words[1:]], ["torch", "transformers", "datasets"]), words
+        assert not loaded([words[0], str(results), *words[1:]], names), words
+    assert not loaded(["list"], [*names, "msgspec", "pandas"])
 
 
 def test_a_dry_run_loads_nothing_that_computes_or_draws() -> None:

@@ -424,6 +424,13 @@ def test_a_secret_of_the_environment_is_in_no_file(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
 
 
+def test_no_command_takes_a_secret_of_the_environment(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", CANARY)
+    words = ["import", str(tmp_path), "--format", "longbench", "--set", "task.name='${oc.env:HF_TOKEN}'"]
+    refused = kvgauge(*words)
+    assert refused.code == 2 and "${oc.env:HF_TOKEN} takes a value from the environment" in refused.err and CANARY not in refused.err
+
+
 def test_a_manifest_cannot_ask_for_a_secret(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
 from harness.store.cells import CellWriter, is_whole
 from harness.store.files import MAX_RECORD_BYTES, write_atomically
-from harness.store.locks import Claim
+from harness.store.locks import WriteLock
 from harness.store.manifest import read_manifest
 from harness.store.records import read_records
 from harness.store.shards import Worker
@@ -245,8 +245,8 @@ def test_a_second_shard_comes_when_the_first_ones_manifest_is_there(tmp_path: Pa
         time.sleep(0.3)
         came.append("first")
 
-    second = Thread(target=lambda: Claim(tmp_path, Worker("1of2", "of2-x"), lambda shared: came.append(f"second, shared={shared}")))
-    first = Claim(tmp_path, Worker("0of2", "of2-x"), slowly)
+    second = Thread(target=lambda: WriteLock(tmp_path, Worker("1of2", "of2-x"), lambda shared: came.append(f"second, shared={shared}")))
+    first = WriteLock(tmp_path, Worker("0of2", "of2-x"), slowly)
     second.join()
     assert came == ["first", "second, shared=True"]
     first.release()

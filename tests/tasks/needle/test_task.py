@@ -13,13 +13,13 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from harness.config.build import build
 from harness.errors import ConfigError, DataError, KvgaugeError
 from harness.task import Example, Task
 from tasks.needle.context import haystack_tokens, insertion_point
@@ -73,7 +73,7 @@ def make(preset: str = "needle", /, **changes: Any) -> Needle:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose(overrides=[f"+task={preset}", "+seed=42"])
     values = cast("dict[str, Any]", OmegaConf.to_container(config.task, resolve=True))
-    return cast("Needle", instantiate(values | changes, _convert_="all"))
+    return cast("Needle", build(values | changes))
 
 
 def context_of(task: Needle, example: Example) -> str:
@@ -352,7 +352,7 @@ def test_presets_meet_the_task_contract(preset: str) -> None:
 def test_grids_can_be_given_on_the_command_line(override: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
         config = compose(overrides=["+task=needle", "+seed=42", f"task.{override}"])
-    task = instantiate(config.task)
+    task = build(config.task)
     assert expand_lengths(task.lengths)
     assert expand_depths(task.depths)
     task.settings()

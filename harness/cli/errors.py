@@ -1,0 +1,92 @@
+"""Errors as the command line tells them: one line of fact, value and remedy, and an exit code."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from harness.config.catalog import SETTINGS
+from harness.errors import ConfigError, EngineError, KvgaugeError
+from harness.text import plain
+
+_INTERRUPTED = 130
+
+
+def is_told(error: BaseException) -> bool:
+    """True for errors that are told in one line: those raised on purpose, an interrupt, and those of a configuration."""
+    if isinstance(error, KvgaugeError | KeyboardInterrupt):
+        return True
+    # Not above: most commands need nothing of Hydra.
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    # The last is what Hydra raises for model=3.
+    return isinstance(error, HydraException | OmegaConfBaseException | YAMLError) or (
+        isinstance(error, ValueError) and "Config group override" in str(error)
+    )
+
+
+def report(error: BaseException) -> NoReturn:
+    """Print an error that ``is_told`` as one line and exit with its code."""
+    if isinstance(error, KvgaugeError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, KeyboardInterrupt):
+        message, code = "interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED
+    else:
+        message, code = _configuration_error(error), ConfigError.exit_code
+    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The others must not
+    # fail before it has spoken, as torchrun would end it.
+    if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
+        raise SystemExit(0)
+    print(f"kvgauge: {plain(message)}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _configuration_error(error: BaseException) -> str:
+    """Hydra's and OmegaConf's messages in one line: fact, value, remedy."""
+    from hydra.errors import MissingConfigException
+    from omegaconf.errors import MissingMandatoryValue
+    from yaml import YAMLError
+
+    text = str(error).strip()
+    if isinstance(error, YAMLError):
+        return f"a YAML file cannot be read ({error}): write plain values, without tags"
+    if isinstance(error, MissingConfigException) and (match := re.search(r"Could not \w+ '([\w/]+)/([^'/]*)'", text)):
+        group, value = match.groups()
+        # Hydra names the options, or, for one of a list, where it has looked.
+        folders = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
+            path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")
+        )
+        near = difflib.get_close_matches(value, options, 1)
+        return f"{group}={value} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(options)}"
+    if match := re.search(r"ConfigError raised while resolving interpolation: (.*)", text):
+        return match[1]
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key} is not set: give {error.full_key}=…"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return f"{match[1]} is not a setting of this run: {_closest(match[1])}"
+    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
+        return f"{match[1]}={match[2]} is no list: write {match[1]}=[{match[2]}]"
+    if match := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
+        return f"the list {match[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
+    return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
+
+
+def _closest(key: str) -> str:
+    """A remedy for a setting that is not there."""
+    stem, _, last = key.rpartition(".")
+    if stem.startswith("method."):
+        return f"check its name, and that method= names {stem.removeprefix('method.')}; --cfg job prints all settings"
+    near = difflib.get_close_matches(last, [*SETTINGS, "experiment"], 1) if not stem else []
+    return f"did you mean {near[0]}?" if near else "--cfg job prints all settings"
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,56 @@
+"""A run: the words of a command line that name no command, to Hydra's configuration, to a run."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.cli.errors import report
+from harness.config.build import register_resolvers
+from harness.config.catalog import ROOT
+from harness.config.guard import refuse_environment
+from harness.config.method_path import import_from, search_path_words
+from harness.errors import ConfigError, KvgaugeError, Stopped
+from harness.launchers.hydra_plugin import register
+
+
+def start() -> None:
+    """Do what the words of the command line say, which becomes Hydra's.
+
+    Raises:
+        KvgaugeError, HydraException, OmegaConfBaseException, YAMLError: it cannot be done.
+    """
+    if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
+        sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
+    sys.argv[1:] = search_path_words(sys.argv[1:])
+    refuse_environment()
+    register_resolvers()
+    register()
+    _hydra_main()
+
+
+@hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
+def _hydra_main(config: DictConfig) -> None:
+    gc.disable()  # until the run has imported torch and transformers: collecting meanwhile takes a tenth of a start
+    try:
+        from harness.run.main import run  # last: a wrong word or --help must not wait for what a run imports
+
+        import_from(HydraConfig.get().searchpath)
+        if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
+            report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
+        whole = run(config)
+    except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
+            raise  # the other jobs go on
+        report(error)  # inside, as Hydra would print more than the message
+    finally:
+        gc.enable()
+    if not whole:
+        raise SystemExit(1)

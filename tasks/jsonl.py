@@ -1,0 +1,79 @@
+"""Data in JSON lines, one object each: read and checked line by line, so that an error names its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, NamedTuple
+
+from msgspec import Meta
+
+from harness.errors import DataError
+from harness.values import fits
+from tasks.checks import short
+
+Text = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*\Z")]
+"""A text that can be written as UTF-8: JSON can hold half a character, and no tokenizer takes that."""
+
+
+class Kind(NamedTuple):
+    """What a field of a line is to be.
+
+    Attributes:
+        type: an annotation, as msgspec checks it.
+        words: what an error calls it: ``a list of texts``.
+    """
+
+    type: Any
+    words: str
+
+
+TEXT, TEXTS = Kind(Text, "a text"), Kind(list[Text], "a list of texts")
+
+
+def read_lines(raw: bytes, file: object, noun: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a file, each with where it stands: ``line 3 of trec.jsonl``. Empty lines are passed over.
+
+    Args:
+        raw: the file's bytes.
+        file: its name or path, for errors.
+        noun: what a line holds: ``record``.
+        remedy: ends errors.
+
+    Raises:
+        DataError: a line is no object in JSON.
+    """
+    # Only line feeds end a record: str.splitlines would also cut at the separators that stand inside some texts.
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {file}"
+        try:
+            values = json.loads(line.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where} is not UTF-8 at byte {error.start}: {remedy}") from error
+        except (ValueError, RecursionError) as error:
+            reason = str(error).split(":")[0] if isinstance(error, json.JSONDecodeError) else type(error).__name__
+            raise DataError(f"{where} is not JSON ({reason}), as in a file that was cut: {remedy}") from error
+        if not isinstance(values, dict):
+            raise DataError(f"{where} is {short(values)}, not a {noun}: {remedy}")
+        yield where, values
+
+
+def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], where: str, remedy: str) -> None:
+    """Refuse a line that lacks a field, or has one that is not what it is to be; other fields may be anything.
+
+    Args:
+        values: the line's.
+        kinds: by field.
+        where: begins the error.
+        remedy: ends it.
+
+    Raises:
+        DataError: with the first such field.
+    """
+    for field, (kind, words) in kinds.items():
+        if field not in values:
+            raise DataError(f"{where} has no field {field!r}: {remedy}")
+        if not fits(values[field], kind):
+            raise DataError(f"{where} has {field}={short(values[field])}, which is not {words}: {remedy}")
