@@ -1,8 +1,9 @@
 """How a wheel is made of a clone: the folders lie inside ``kvgauge``, and their imports of each other say so.
 
-A clone has ``harness``, ``methods`` and ``tasks`` as top-level packages. An installed wheel must not: those names may be a user's own. So
-``from harness.task import Task`` becomes ``from kvgauge.harness.task import Task`` in the wheel, as pip does with the libraries it carries.
-Names that are data, such as a ``_target_`` in YAML, stay as they are; ``harness/config/names.py`` says where they are found.
+A clone has ``harness``, ``methods`` and ``tasks`` as top-level packages. An installed wheel must not: those names may
+be a user's own. So ``from harness.task import Task`` becomes ``from kvgauge.harness.task import Task`` in the wheel, as
+pip does with the libraries it carries. Names that are data, such as a ``_target_`` in YAML, stay as they are;
+``harness/config/names.py`` says where they are found.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def vendored(path: Path) -> str | None:
     """A module as it stands in a wheel; None if that is as it is.
 
     Raises:
-        ValueError: it says ``import harness.task``, which binds the name ``harness``: say ``from harness.task import …``.
+        ValueError: it says ``import harness.task``, which binds the name ``harness``: say ``from harness.task import
+            …``.
     """
     text = path.read_text(encoding="utf-8")
     if wrong := _BINDS_THE_TOP.search(text):

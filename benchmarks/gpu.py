@@ -1,10 +1,10 @@
 """What a card does, with one command: ``make bench-gpu``. ``docs/performance.md`` has the numbers of one.
 
-    python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a CUDA device
-    python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
+    python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a
+    CUDA device python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
 
-The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention against exact rows;
-H2O's column sums by torch and by the kernel in Triton (not on a CPU).
+The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention
+against exact rows; H2O's column sums by torch and by the kernel in Triton (not on a CPU).
 """
 
 from __future__ import annotations
@@ -38,7 +38,16 @@ def main() -> None:
         measure(replace(of, variants=two), options.parts, [80], 2, 1, options.out, print, options.alone)
     elif torch.cuda.is_available():
         of = subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
-        measure(replace(of, kernels="triton"), options.parts, options.tokens, 2, options.rounds, options.out, print, options.alone)
+        measure(
+            replace(of, kernels="triton"),
+            options.parts,
+            options.tokens,
+            2,
+            options.rounds,
+            options.out,
+            print,
+            options.alone,
+        )
     else:
         raise SystemExit("no CUDA device is here: --quick shows on the CPU that it works")
 

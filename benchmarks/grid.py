@@ -30,22 +30,35 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="lengths (default: 1024 2048 4096)")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[1024, 2048, 4096], help="lengths (default: 1024 2048 4096)"
+    )
     parser.add_argument("--heads", nargs="+", default=["kv_head", "query_head"], help="granularities (default: both)")
-    parser.add_argument("--grid-only", action="store_true", help="leave out the runs of one cell each, which take most of the time")
+    parser.add_argument(
+        "--grid-only", action="store_true", help="leave out the runs of one cell each, which take most of the time"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     costs = []
     for granularity in options.heads:
-        of = subject("width-512", WIDTH_512, "cpu", granularity, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
+        of = subject(
+            "width-512",
+            WIDTH_512,
+            "cpu",
+            granularity,
+            BUDGETS[:2] if options.quick else BUDGETS,
+            8 if options.quick else 64,
+        )
         engine = of.engine()
         for tokens, prompts in QUICK if options.quick else [point for point in POINTS if point[0] in options.tokens]:
             alone = prompts == 1 and not options.grid_only
             costs.append(grid_cost(of, engine, tokens, prompts, 1 if options.quick else options.rounds, alone))
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
-    for path in write(options.out, "grid", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):
+    for path in write(
+        options.out, "grid", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+    ):
         print(path)
 
 

@@ -1,7 +1,8 @@
 """Where the time of the grid goes, before and after, and the floor: ``python benchmarks/grid_profile.py [--quick]``.
 
-The model and the 21 cells of ``grid.py``, one prompt. Before: our own code with sharing and wide decoding off, every cell with its own
-prefill and at batch 1, of which one budget per method is measured and counted as often as the grid has budgets. CPU time of one thread.
+The model and the 21 cells of ``grid.py``, one prompt. Before: our own code with sharing and wide decoding off, every
+cell with its own prefill and at batch 1, of which one budget per method is measured and counted as often as the grid
+has budgets. CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -30,7 +31,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    of = subject("width-512", WIDTH_512, "cpu", options.heads, BUDGETS[:2] if options.quick else BUDGETS, 8 if options.quick else 64)
+    of = subject(
+        "width-512",
+        WIDTH_512,
+        "cpu",
+        options.heads,
+        BUDGETS[:2] if options.quick else BUDGETS,
+        8 if options.quick else 64,
+    )
     engine = of.engine()
     lengths = [160] if options.quick else options.tokens
     grid_profile(of, engine, 64, of.variants[:1])  # first calls are slower

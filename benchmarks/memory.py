@@ -1,6 +1,7 @@
 """Peak memory against the prompt's length, up to 32k tokens: ``python benchmarks/memory.py [--quick]``.
 
-The model of ``grid.py``; every point in a process of its own, what its resident set grew by. FullKV alone, and all 21 cells together.
+The model of ``grid.py``; every point in a process of its own, what its resident set grew by. FullKV alone, and all 21
+cells together.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument(
-        "--tokens", type=int, nargs="+", default=[4096, 8192, 16384, 32768], help="lengths (default: 4096 8192 16384 32768)"
+        "--tokens",
+        type=int,
+        nargs="+",
+        default=[4096, 8192, 16384, 32768],
+        help="lengths (default: 4096 8192 16384 32768)",
     )
     parser.add_argument("--heads", nargs="+", default=["kv_head", "query_head"], help="granularities (default: both)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
@@ -41,7 +46,15 @@ def main() -> None:
         for heads, grid in of.items():
             found = peak_of_a_process(grid, grid.variants, tokens)
             ratio = found / full if full else None
-            rows.append({"tokens": tokens, "heads": heads, "FullKV MB": full / 1e6, "grid MB": found / 1e6, "grid / FullKV": ratio})
+            rows.append(
+                {
+                    "tokens": tokens,
+                    "heads": heads,
+                    "FullKV MB": full / 1e6,
+                    "grid MB": found / 1e6,
+                    "grid / FullKV": ratio,
+                }
+            )
             print("\n".join(table([rows[-1]])), flush=True)
     title = "Peak memory beyond the model, FullKV alone and 21 cells together: 8 layers of width 512, float32"
     for path in write(options.out, "memory", title, machine(), rows, rows):

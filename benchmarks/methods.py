@@ -1,7 +1,7 @@
 """Each method by itself, as a user of one method pays it: ``python benchmarks/methods.py [--quick]``.
 
-The model of ``grid.py``, budget 128, one prompt at batch 1: prefill and what selecting adds to it, time per new token, peak memory. CPU
-time of one thread; the full cache and all methods take turns within a round.
+The model of ``grid.py``, budget 128, one prompt at batch 1: prefill and what selecting adds to it, time per new token,
+peak memory. CPU time of one thread; the full cache and all methods take turns within a round.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="lengths (default: 1024 4096 16384)")
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="lengths (default: 1024 4096 16384)"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -34,7 +36,9 @@ def main() -> None:
         costs += method_costs(of, engine, tokens, 1 if options.quick else options.rounds)
         print("\n".join(table([cost.row() for cost in costs if cost.tokens == tokens])), flush=True)
     title = "Each method by itself, batch 1: 8 layers of width 512, float32, kv heads, budget 128"
-    for path in write(options.out, "methods", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]):
+    for path in write(
+        options.out, "methods", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+    ):
         print(path)
 
 

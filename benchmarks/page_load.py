@@ -1,7 +1,8 @@
 """How long a large report page takes to load: ``python benchmarks/page_load.py [--examples 2000] [--cells 13] [--words 60]``.
 
-A made-up grid is written as a page and opened in headless Chromium from its file, several times. Loaded means that the list of examples
-stands on the page; then the last example is looked for and opened. Wall clock, with the file in the cache of the disk.
+A made-up grid is written as a page and opened in headless Chromium from its file, several times. Loaded means that the
+list of examples stands on the page; then the last example is looked for and opened. Wall clock, with the file in the
+cache of the disk.
 """
 
 from __future__ import annotations
@@ -56,10 +57,25 @@ def grid(examples: int, cells: int, words: int) -> Grid:
         )
 
     names = [Cell(f"method{place % 4}", str(64 << place // 4)) for place in range(cells)]
-    results = tuple(CellResult(cell, examples, tuple(record(place, int(cell.budget)) for place in range(examples))) for cell in names)
+    results = tuple(
+        CellResult(cell, examples, tuple(record(place, int(cell.budget)) for place in range(examples)))
+        for cell in names
+    )
     result = TaskResult("model", "task", (METRIC,), None, "", results, None)
     manifests = {
-        cell: Manifest(cell, place, "model", "task", {"budget": cell.budget}, [asdict(METRIC)], None, "", {"name": "task"}, {}, None)
+        cell: Manifest(
+            cell,
+            place,
+            "model",
+            "task",
+            {"budget": cell.budget},
+            [asdict(METRIC)],
+            None,
+            "",
+            {"name": "task"},
+            {},
+            None,
+        )
         for place, cell in enumerate(names)
     }
     return Grid(result, manifests, {cell: Path(cell.name) for cell in names})
@@ -69,7 +85,9 @@ def main(options: argparse.Namespace, folder: Path) -> None:
     made = grid(options.examples, options.cells, options.words)
     begin = time.perf_counter()
     path = write_page([made], [], [], options.to or folder / "index.html").resolve()
-    print(f"{options.examples} examples x {options.cells} cells, {options.words} words each, Python {platform.python_version()}")
+    print(
+        f"{options.examples} examples x {options.cells} cells, {options.words} words each, Python {platform.python_version()}"
+    )
     print(f"written in {time.perf_counter() - begin:.2f} s, {path.stat().st_size / 2**20:.1f} MiB")
     loads, opens = [], []
     with sync_playwright() as playwright:

@@ -1,7 +1,8 @@
 """What the size of a block of attention rows does to a CPU prefill: ``python benchmarks/prefill_blocks.py [tokens] [rounds]``.
 
-The embedded model prefills one random prompt for FullKV, H2O and SnapKV with each block size in turn, and once with transformers' own SDPA
-for scale (FullKV alone, as it selects nothing); CPU time of one thread, medians over rounds, ratios within a round.
+The embedded model prefills one random prompt for FullKV, H2O and SnapKV with each block size in turn, and once with
+transformers' own SDPA for scale (FullKV alone, as it selects nothing); CPU time of one thread, medians over rounds,
+ratios within a round.
 """
 
 from __future__ import annotations

@@ -43,7 +43,9 @@ def main() -> None:
     rows, records = [], []
     for reuse in (False, True):
         with tempfile.TemporaryDirectory() as folder:
-            prefilled, seconds, found = run([*words, f"engine.reuse_prefix={str(reuse).lower()}", f"results_dir={folder}"])
+            prefilled, seconds, found = run(
+                [*words, f"engine.reuse_prefix={str(reuse).lower()}", f"results_dir={folder}"]
+            )
         records.append(found)
         prompt_tokens = sum(tokens for _, tokens, _, _ in next(iter(found.values())))
         rows.append(
@@ -67,7 +69,9 @@ def main() -> None:
         f"All {len(pairs)} records have the same tokens in both runs; in {kept} of them rounding moved the kept set at a near-tie.",
         "Seconds are CPU time of the whole process, loading included.",
     ]
-    for path in write(options.out, "prefix", title, machine(), rows, {"lengths": lengths, "depths": depths, "rows": rows}, notes):
+    for path in write(
+        options.out, "prefix", title, machine(), rows, {"lengths": lengths, "depths": depths, "rows": rows}, notes
+    ):
         print(path)
 
 
@@ -75,7 +79,9 @@ def run(words: list[str]) -> tuple[int | None, float, Found]:
     """A grid by the command line: prefilled tokens if some were shared, CPU seconds, and what the records say, by cell."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, str(ROOT / "run.py"), *words], capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "run.py"), *words], capture_output=True, text=True, check=False, env=environment
+    )
     if done.returncode != 0:
         raise SystemExit(done.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -85,7 +91,9 @@ def run(words: list[str]) -> tuple[int | None, float, Found]:
     found: Found = {}
     for file in sorted(folder.glob("tiny/needle/*/records.*.jsonl")):
         lines = map(json.loads, file.read_text("utf-8").splitlines())
-        found[file.parent.name] = sorted((r["example_id"], r["prompt_tokens"], r["tokens"], r["kept_sha256"]) for r in lines)
+        found[file.parent.name] = sorted(
+            (r["example_id"], r["prompt_tokens"], r["tokens"], r["kept_sha256"]) for r in lines
+        )
     return int(told[1].replace(",", "")) if told else None, seconds, found
 
 

@@ -1,13 +1,15 @@
 """What the paper's whole table would take on the card that was measured. A projection: ``python benchmarks/projection.py``.
 
-5 methods x 7 budgets, 29 different cells, of 3,750 LongBench examples with Llama-3-8B's shape. Prompts are taken to have 8,192 tokens, as
-the measured ones had; the longest that the protocol leaves have 7,500. With T new tokens per row:
+5 methods x 7 budgets, 29 different cells, of 3,750 LongBench examples with Llama-3-8B's shape. Prompts are taken to
+have 8,192 tokens, as the measured ones had; the longest that the protocol leaves have 7,500. With T new tokens per row:
 
-    shared  = examples x (P + T d)                     P, d: seconds of all cells' prefill and of a decoding step, per prompt
-    apart   = examples x sum over cells (p + T t)      p, t: seconds of the cell's own prefill and of its token at batch 1
-    stock   = examples x cells x g                     g: seconds of one ``generate`` of transformers, full cache, 64 new tokens
+    shared  = examples x (P + T d)                     P, d: seconds of all cells' prefill and of a decoding step, per
+    prompt apart   = examples x sum over cells (p + T t)      p, t: seconds of the cell's own prefill and of its token
+    at batch 1 stock   = examples x cells x g                     g: seconds of one ``generate`` of transformers, full
+    cache, 64 new tokens
 
-Everything is read from benchmarks/results/gpu/grid.json and gpu_8k/methods.json. There, a method has one budget, and stands for all of its.
+Everything is read from benchmarks/results/gpu/grid.json and gpu_8k/methods.json. There, a method has one budget, and
+stands for all of its.
 """
 
 from __future__ import annotations
@@ -43,7 +45,12 @@ def main() -> None:
         "as many stock generates of 64 new tokens": (None, row["cells"] * row["stock generate s"]),
     }
     rows = [
-        {"scheme": name, "prefill s per example": one, "decode s per example": two, "hours": EXAMPLES * ((one or 0) + two) / 3600}
+        {
+            "scheme": name,
+            "prefill s per example": one,
+            "decode s per example": two,
+            "hours": EXAMPLES * ((one or 0) + two) / 3600,
+        }
         for name, (one, two) in schemes.items()
     ]
     print("\n".join(table(rows)))
@@ -52,7 +59,15 @@ def main() -> None:
         f"new ones, {row['cells']} cells, kv heads. The last line has prefill and decoding in one.",
         "Not in it: loading, tokenising, scoring, rows that end before the last token, prompts that join.",
     ]
-    for path in write(options.out, "projection", "Projection of the paper's whole table on one card", grid["machine"], rows, rows, notes):
+    for path in write(
+        options.out,
+        "projection",
+        "Projection of the paper's whole table on one card",
+        grid["machine"],
+        rows,
+        rows,
+        notes,
+    ):
         print(path)
 
 

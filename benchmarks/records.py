@@ -1,7 +1,8 @@
 """What reading, scoring and reporting many records cost: ``python benchmarks/records.py [--examples 10000 100000] [--cells 10]``.
 
-Made-up needle records, as long as those of a model of 32 layers, are written as a results folder. A process of its own then does what
-``kvgauge report`` does, and tells seconds and peak memory. Wall clock and processor time, files in the cache of the disk.
+Made-up needle records, as long as those of a model of 32 layers, are written as a results folder. A process of its own
+then does what ``kvgauge report`` does, and tells seconds and peak memory. Wall clock and processor time, files in the
+cache of the disk.
 """
 
 from __future__ import annotations
@@ -41,7 +42,19 @@ def write(results: Path, examples: int, cells: int) -> None:
     for place, cell in enumerate(names):
         folder = results / "model/needle" / cell.name
         folder.mkdir(parents=True)
-        manifest = Manifest(cell, place, "model", "needle", {}, [asdict(m) for m in task.metrics], task.heatmap_axes, "", config, {}, None)
+        manifest = Manifest(
+            cell,
+            place,
+            "model",
+            "needle",
+            {},
+            [asdict(m) for m in task.metrics],
+            task.heatmap_axes,
+            "",
+            config,
+            {},
+            None,
+        )
         (folder / "manifest.json").write_text(json.dumps(asdict(manifest)))
         (folder / "scores.json").write_text("{}")
         kept = PROMPT_TOKENS if cell.budget == "full" else int(cell.budget)

@@ -3,8 +3,8 @@
     python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, five cells
     python benchmarks/refill.py --quick    a few prompts, to see that it works
 
-Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds in one process, CPU
-time of one thread. Both ways must generate the same tokens.
+Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds
+in one process, CPU time of one thread. Both ways must generate the same tokens.
 """
 
 from __future__ import annotations
@@ -139,7 +139,9 @@ def measured(
         engine_module.Decoding = before  # type: ignore[misc]
     steps.seconds = seconds() - start
     return {
-        (request.prompt.example.id, cell): outcome.generated.tokens for request, outcomes in finished for cell, outcome in outcomes.items()
+        (request.prompt.example.id, cell): outcome.generated.tokens
+        for request, outcomes in finished
+        for cell, outcome in outcomes.items()
     }, steps
 
 

@@ -1,7 +1,8 @@
 """How much faster our ROUGE-L is than ``rouge`` 1.0.1, on real pairs: ``python benchmarks/rouge_speed.py [multi_news.jsonl]``.
 
-Each pair is scored by both, one after the other, several times; CPU time of this process. References are the records' answers,
-predictions the first words of their contexts. ``rouge`` is called as LongBench calls it, and again for rouge-l alone.
+Each pair is scored by both, one after the other, several times; CPU time of this process. References are the records'
+answers, predictions the first words of their contexts. ``rouge`` is called as LongBench calls it, and again for rouge-l
+alone.
 """
 
 from __future__ import annotations
@@ -56,11 +57,15 @@ def main(path: Path) -> None:
         totals.append((sum(t[0] for t in times), sum(t[1] for t in times), sum(t[2] for t in times)))
         ratios += [theirs / ours for theirs, ours, _ in times]
     theirs, ours, lone = (median(total[i] for total in totals) for i in range(3))
-    print(f"{len(pairs)} pairs of {path.name}, median of {ROUNDS} rounds, CPU seconds, Python {platform.python_version()}")
+    print(
+        f"{len(pairs)} pairs of {path.name}, median of {ROUNDS} rounds, CPU seconds, Python {platform.python_version()}"
+    )
     print(f"rouge 1.0.1 as LongBench calls it  {theirs:8.3f}")
     print(f"rouge 1.0.1, rouge-l alone         {lone:8.3f}")
     print(f"ours                               {ours:8.3f}")
-    print(f"ratio of totals {theirs / ours:.1f} (rouge-l alone {lone / ours:.1f}), median ratio per pair {median(ratios):.1f}")
+    print(
+        f"ratio of totals {theirs / ours:.1f} (rouge-l alone {lone / ours:.1f}), median ratio per pair {median(ratios):.1f}"
+    )
     print("all scores equal")
 
 

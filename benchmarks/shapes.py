@@ -43,7 +43,8 @@ LLAMA_3_8B = LlamaConfig(
     eos_token_id=None,
     dtype="bfloat16",
 )
-# Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer some tokens.
+# Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer
+# some tokens.
 _SHARPER = 4.0
 
 
@@ -67,7 +68,9 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
     return model
 
 
-def subject(name: str, config: LlamaConfig, device: str, granularity: str, budgets: list[int], new_tokens: int) -> Subject:
+def subject(
+    name: str, config: LlamaConfig, device: str, granularity: str, budgets: list[int], new_tokens: int
+) -> Subject:
     """The grid of all five methods on a shape."""
     overrides = ["method=all", f"budget={budgets}", f"selection.granularity={granularity}"]
     return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)

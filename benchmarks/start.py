@@ -1,8 +1,8 @@
 """What a start costs: ``python benchmarks/start.py [--rounds 5]``.
 
-Commands one after the other, in rounds; CPU seconds, user and system, of the whole process and its children, and the median over rounds.
-The yardstick is the import of torch and of those parts of transformers without which no prompt can be planned: the tokenizer and the
-configuration, which for the embedded model is Llama's.
+Commands one after the other, in rounds; CPU seconds, user and system, of the whole process and its children, and the
+median over rounds. The yardstick is the import of torch and of those parts of transformers without which no prompt can
+be planned: the tokenizer and the configuration, which for the embedded model is Llama's.
 """
 
 from __future__ import annotations
@@ -46,16 +46,23 @@ def main(rounds: int) -> None:
     """Print the table."""
     with TemporaryDirectory() as folder:
         seconds((*RUN, f"results_dir={folder}"))  # what is reported, and files that are cached as modules
-        commands = {name: (*words, folder) if name in ("kvgauge report", "kvgauge status") else words for name, words in COMMANDS.items()}
+        commands = {
+            name: (*words, folder) if name in ("kvgauge report", "kvgauge status") else words
+            for name, words in COMMANDS.items()
+        }
         taken: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(rounds):
             for name, words in commands.items():
                 taken[name].append(seconds(words))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
-    print(f"CPU seconds, median of {rounds} rounds (least to most); Python {platform.python_version()}, {packages}, {os.cpu_count()} cores")
+    print(
+        f"CPU seconds, median of {rounds} rounds (least to most); Python {platform.python_version()}, {packages}, {os.cpu_count()} cores"
+    )
     yardstick = median(next(iter(taken.values())))
     for name, times in taken.items():
-        print(f"{median(times):6.2f}  ({min(times):.2f} to {max(times):.2f})  {median(times) / yardstick:5.2f} x  {name}")
+        print(
+            f"{median(times):6.2f}  ({min(times):.2f} to {max(times):.2f})  {median(times) / yardstick:5.2f} x  {name}"
+        )
 
 
 if __name__ == "__main__":

@@ -32,7 +32,9 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repetitions")
-    parser.add_argument("--rows", type=int, nargs="+", default=[1, 17, 21, 64, 512, 4096], help="rows (default: 1 17 21 64 512 4096)")
+    parser.add_argument(
+        "--rows", type=int, nargs="+", default=[1, 17, 21, 64, 512, 4096], help="rows (default: 1 17 21 64 512 4096)"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="medians are over them (default: 9)")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
@@ -44,7 +46,9 @@ def main() -> None:
             rows, weight = torch.randn(count, inputs), torch.randn(outputs, inputs)
             transposed = weight.t().contiguous().t()
             times = 1 if options.quick else max(2, 6000 // count)
-            pairs = [(seconds_of(rows, weight, times), seconds_of(rows, transposed, times)) for _ in range(options.rounds)]
+            pairs = [
+                (seconds_of(rows, weight, times), seconds_of(rows, transposed, times)) for _ in range(options.rounds)
+            ]
             work = 2 * count * outputs * inputs / 1e9
             found.append(
                 {
@@ -53,11 +57,15 @@ def main() -> None:
                     "output by output GFLOP/s": median(work / one for one, _ in pairs),
                     "input by input GFLOP/s": median(work / other for _, other in pairs),
                     "times faster": median(one / other for one, other in pairs),
-                    "same bits": "yes" if torch.equal(functional.linear(rows, weight), functional.linear(rows, transposed)) else "no",
+                    "same bits": "yes"
+                    if torch.equal(functional.linear(rows, weight), functional.linear(rows, transposed))
+                    else "no",
                 }
             )
     print("\n".join(table(found)))
-    for path in write(options.out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), found, found):
+    for path in write(
+        options.out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), found, found
+    ):
         print(path)
 
 

@@ -171,7 +171,9 @@ def run(
         try:
             OmegaConf.update(config, name, value)
         except ConfigAttributeError as error:
-            raise ConfigError(f"{name} is not a setting of this run: the command line's --cfg job prints all") from error
+            raise ConfigError(
+                f"{name} is not a setting of this run: the command line's --cfg job prints all"
+            ) from error
     engine = model if isinstance(model, Engine) else None
     folder = None if results is None else Path(results).expanduser()
     asked, suite = runs(

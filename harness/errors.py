@@ -6,9 +6,9 @@
     ├── DataError               exit code 3: a file that is missing, empty or malformed
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
-    ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory or a process is lost
-    ├── LaunchError             exit code of the first job that did not come to its end, 137 for one that was killed
-    └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
+    ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory or a
+    process is lost ├── LaunchError             exit code of the first job that did not come to its end, 137 for one
+    that was killed └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
 
 A message is one line: fact, value, remedy.
 """

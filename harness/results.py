@@ -27,7 +27,8 @@ class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     Attributes:
         same: whether all tokens are.
         first_divergence: the place of the first other one, 0 first; None where they are the same.
-        margin: by how much the row's best logit led its second there when it was alone; None where they are the same or it had ended.
+        margin: by how much the row's best logit led its second there when it was alone; None where they are the same or
+            it had ended.
     """
 
     same: bool
@@ -48,15 +49,16 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         prompt_tokens: length of the prompt; None for an imported text.
         prompt_sha256: hash of the prompt's token ids; None for an imported text.
         tokens_before_truncation: the example's.
-        prompt_ends: how the prompt begins and ends, for readers; the whole text if it is short, and nothing where it is not a text.
+        prompt_ends: how the prompt begins and ends, for readers; the whole text if it is short, and nothing where it is
+            not a text.
         tokens: generated ids, a stop token included.
         text: the decoded tokens without special tokens; None where the task has no tokenizer.
         scores: one value per metric name; empty where the task scores nothing or the example failed.
         kept: entries kept per layer and head, first layer first.
         retention: mean of ``kept`` / ``prompt_tokens``, 0-1.
         kept_bytes: bytes of the kept keys and values.
-        retention_bytes: ``kept_bytes`` / bytes of the stock full cache (kv heads). Above 1 is possible: a cache of query heads is
-            larger than the stock one.
+        retention_bytes: ``kept_bytes`` / bytes of the stock full cache (kv heads). Above 1 is possible: a cache of
+            query heads is larger than the stock one.
         kept_sha256: hash of the kept indices of all layers and heads.
         tied_heads: how many (layer, head) cuts fell between equal scores.
         alias_of: the cell whose row kept exactly the same entries and was decoded in this one's place.

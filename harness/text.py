@@ -26,7 +26,8 @@ def check_name(value: object, setting: str) -> str:
         setting: where it comes from, for the message: ``model.name``.
 
     Raises:
-        ConfigError: it is no text, or holds anything but letters, digits, '.', '_' and '-', or does not begin with a letter or digit.
+        ConfigError: it is no text, or holds anything but letters, digits, '.', '_' and '-', or does not begin with a
+            letter or digit.
     """
     if not isinstance(value, str) or not re.fullmatch(NAME, value):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."

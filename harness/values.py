@@ -1,7 +1,8 @@
 """Values that check themselves: each field of a frozen dataclass is what its annotation says, or one line tells what it is not.
 
-An annotation holds the type, the range (``msgspec.Meta``), the choices (``Literal``) and, where the words made of these do not help a user,
-a ``Refusal``. It is the one place where they stand: error texts, completion and the tests of the documentation read them there.
+An annotation holds the type, the range (``msgspec.Meta``), the choices (``Literal``) and, where the words made of these
+do not help a user, a ``Refusal``. It is the one place where they stand: error texts, completion and the tests of the
+documentation read them there.
 """
 
 from __future__ import annotations
@@ -73,7 +74,9 @@ def made(kind: type[_T], values: Mapping[str, Any], group: str) -> _T:
     """
     known = field_types(kind)
     if wrong := set(values) ^ set(known):
-        raise ConfigError(f"{group} is to have {', '.join(sorted(known))}, no more and no less, not {wrong.pop()}: --cfg job prints it")
+        raise ConfigError(
+            f"{group} is to have {', '.join(sorted(known))}, no more and no less, not {wrong.pop()}: --cfg job prints it"
+        )
     return kind(**values)
 
 

@@ -1,7 +1,7 @@
 """KV-cache compression, measured.
 
-What methods, tasks and notebooks of your own import, in a clone and beside an installed wheel: ``from kvgauge import LayerState``. Nothing
-is imported before it is asked for.
+What methods, tasks and notebooks of your own import, in a clone and beside an installed wheel: ``from kvgauge import
+LayerState``. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations

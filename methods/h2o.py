@@ -4,7 +4,8 @@ Claim: a small set of tokens carries most of the attention (Zhang et al., arXiv:
 Source: the prefill variant that the published comparisons run (Zefan-Cai/KVCache-Factory at c97f9d7).
 Differs:
     - from the paper: scored once, over the prompt; nothing is evicted or re-scored while decoding.
-    - from the published code: the sums are exact and computed in row blocks, so that memory grows with T, not T squared.
+    - from the published code: the sums are exact and computed in row blocks, so that memory grows with T, not T
+    squared.
     - ``causal: false`` gives the code behind the published tables, whose earlier queries also saw later tokens.
 """
 

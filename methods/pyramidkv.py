@@ -1,13 +1,15 @@
 """PyramidKV: SnapKV's ranking, with more entries in the lower layers and fewer in the upper ones.
 
-Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al., arXiv:2406.02069).
-Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
+Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al.,
+arXiv:2406.02069). Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
 Differs:
-    - ``schedule: reference`` keeps the published floor division, whose total exceeds budget x layers: by 0-27 % at the published budgets
+    - ``schedule: reference`` keeps the published floor division, whose total exceeds budget x layers: by 0-27 % at the
+    published budgets
       (64-2048) and window, by up to half the number of layers in entries per layer anywhere.
     - ``schedule: exact`` keeps the same endpoints and makes the total exactly budget x layers.
     - one layer: the published code divides by zero; here the one layer gets the budget.
-    - from the paper: it steps by the number of layers, the code, followed here, by one less; and the code's window comes on top.
+    - from the paper: it steps by the number of layers, the code, followed here, by one less; and the code's window
+    comes on top.
 """
 
 from __future__ import annotations
@@ -84,7 +86,8 @@ def _floored(highest: int, lowest: int, layers: int) -> Sequence[int]:
 def _exact(highest: int, lowest: int, layers: int) -> Sequence[int]:
     """From ``highest`` to ``lowest``, never rising, with the total exactly (highest + lowest) * layers / 2.
 
-    A layer and its mirror image share ``highest + lowest``, which is even (twice an even share), so the middle layer gets a whole half.
+    A layer and its mirror image share ``highest + lowest``, which is even (twice an even share), so the middle layer
+    gets a whole half.
     """
     drop = highest - lowest
     lower = [highest - drop * layer // (layers - 1) for layer in range(layers // 2)]

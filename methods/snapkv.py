@@ -1,9 +1,10 @@
 """SnapKV: the last few queries of the prompt vote for what they will need.
 
-Claim: the attention of an observation window at the prompt's end predicts what decoding attends to (Li et al., arXiv:2404.14469).
-Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
+Claim: the attention of an observation window at the prompt's end predicts what decoding attends to (Li et al.,
+arXiv:2404.14469). Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
 Differs:
-    - from the published code: scores are float32 and ties go to the lowest index (``selection.ties=torch selection.dtype=model`` undo it).
+    - from the published code: scores are float32 and ties go to the lowest index (``selection.ties=torch
+    selection.dtype=model`` undo it).
 """
 
 from __future__ import annotations

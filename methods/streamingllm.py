@@ -3,9 +3,11 @@
 Claim: sinks keep a model fluent beyond its window (Xiao et al., arXiv:2309.17453).
 Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
 Differs:
-    - from the paper: prompt tokens attend to the whole prompt, and kept keys stay at their original positions (the paper renumbers
+    - from the paper: prompt tokens attend to the whole prompt, and kept keys stay at their original positions (the
+    paper renumbers
       them inside the cache).
-    - ``sinks: 4`` (LongBench tables) leaves the rest of the budget to the recent tokens; ``window: 32`` (needle tables) leaves the rest
+    - ``sinks: 4`` (LongBench tables) leaves the rest of the budget to the recent tokens; ``window: 32`` (needle tables)
+    leaves the rest
       to the first tokens, which makes it another method under the same name. One of the two is null.
 """
 

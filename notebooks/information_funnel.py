@@ -13,10 +13,10 @@
 # %% [markdown]
 # # Does attention narrow layer by layer?
 #
-# PyramidKV (arXiv:2406.02069) gives low layers more cache than high ones, because the authors saw attention spread over many tokens in
-# low layers and gather on few in high ones: *pyramidal information funneling*. This notebook measures that for any model: how many tokens
-# hold 90 % of a query's attention, the entropy of the attention, and how much of it goes to the first tokens and to the most recent ones,
-# in every layer. Beside it stands what PyramidKV would keep.
+# PyramidKV (arXiv:2406.02069) gives low layers more cache than high ones, because the authors saw attention spread over
+# many tokens in low layers and gather on few in high ones: *pyramidal information funneling*. This notebook measures
+# that for any model: how many tokens hold 90 % of a query's attention, the entropy of the attention, and how much of it
+# goes to the first tokens and to the most recent ones, in every layer. Beside it stands what PyramidKV would keep.
 
 # %%
 import os
@@ -43,8 +43,8 @@ SINKS, RECENT, COVERED = 4, 32, 0.9
 QUERIES = 64  # the last ones of the prompt
 
 # %% [markdown]
-# kvgauge runs every layer's attention through an engine of its own, so an engine that looks instead of compressing is all it takes. It
-# computes the same attention as always and keeps four numbers of the last queries' weights.
+# kvgauge runs every layer's attention through an engine of its own, so an engine that looks instead of compressing is
+# all it takes. It computes the same attention as always and keeps four numbers of the last queries' weights.
 
 
 # %%
@@ -80,8 +80,13 @@ model_config = spec.config()
 model, tokenizer = load_model(spec, model_config), spec.tokenizer()
 
 question = "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"
-ids = tokenizer.encode(builtin_text()[: 8 * TOKENS], verbose=False)  # with the token that begins a prompt, where there is one
-planted, end = (tokenizer.encode(text, add_special_tokens=False) for text in (question, "\nThe best thing to do in San Francisco is"))
+ids = tokenizer.encode(
+    builtin_text()[: 8 * TOKENS], verbose=False
+)  # with the token that begins a prompt, where there is one
+planted, end = (
+    tokenizer.encode(text, add_special_tokens=False)
+    for text in (question, "\nThe best thing to do in San Francisco is")
+)
 half = (TOKENS - len(planted) - len(end)) // 2
 prompt = torch.tensor([ids[:half] + planted + ids[half : 2 * half] + end], device=model.device)
 

@@ -13,8 +13,9 @@
 # %% [markdown]
 # # A needle in a haystack, under every method
 #
-# One sentence is hidden in a long text, and the model is asked for it. The full cache finds it at every depth; a compressed cache finds it
-# where the method kept the right entries. The embedded model is small enough to see all methods fail in a minute, without a GPU.
+# One sentence is hidden in a long text, and the model is asked for it. The full cache finds it at every depth; a
+# compressed cache finds it where the method kept the right entries. The embedded model is small enough to see all
+# methods fail in a minute, without a GPU.
 
 # %%
 import os
@@ -33,8 +34,8 @@ LENGTHS = os.environ.get("TOUR_LENGTHS", "[500,1000,2000]")
 # %% [markdown]
 # ## The grid
 #
-# This is the command line as anyone would give it. Each prompt is prefilled once; all methods and budgets pick their entries from that
-# prefill and decode together. Run it again, and nothing is computed: records are on disk.
+# This is the command line as anyone would give it. Each prompt is prefilled once; all methods and budgets pick their
+# entries from that prefill and decode together. Run it again, and nothing is computed: records are on disk.
 
 # %%
 command = [

@@ -1,7 +1,7 @@
 """From the text of a prompt to its ids, as LongBench does it: cut out the middle, put it into a chat template, encode again.
 
-Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template stands outside the limit, and encoding the
-two halves as one text can move the length by a few tokens, as in the published runs.
+Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template stands outside the limit,
+and encoding the two halves as one text can move the length by a few tokens, as in the published runs.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Fitted:
 def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: Frame | None) -> Fitted:
     """The ids of a prompt.
 
-    Special tokens count, and a cut drops them in decoding, those the tokenizer adds as well as those written in the text.
+    Special tokens count, and a cut drops them in decoding, those the tokenizer adds as well as those written in the
+    text.
 
     Args:
         text: the filled template.
@@ -63,26 +64,34 @@ def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: F
 def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:
     """What the tokenizer's chat template writes around one message of the user, up to where the answer begins.
 
-    The prompt is put between the two parts afterwards, as it is: many templates strip the white space that some prompts end in.
+    The prompt is put between the two parts afterwards, as it is: many templates strip the white space that some prompts
+    end in.
 
     Args:
         tokenizer: the model's.
-        arguments: passed to the template, for example ``enable_thinking: false``, or a ``date_string`` where it would write today's date.
+        arguments: passed to the template, for example ``enable_thinking: false``, or a ``date_string`` where it would
+            write today's date.
 
     Raises:
         ConfigError: there is no template, or it cannot be used this way.
     """
     if not tokenizer.chat_template:
-        raise ConfigError("task.chat=true, but the tokenizer has no chat template: use task.chat=false, or an instruction-tuned model")
+        raise ConfigError(
+            "task.chat=true, but the tokenizer has no chat template: use task.chat=false, or an instruction-tuned model"
+        )
     try:
         message = [{"role": "user", "content": _SLOT}]
         written = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **arguments)
     except (TemplateError, TypeError, ValueError, KeyError) as error:
         reason = str(error).split("\n")[0][:120]
-        raise ConfigError(f"the tokenizer's chat template fails ({reason}): use task.chat=false, or other task.chat_arguments") from error
+        raise ConfigError(
+            f"the tokenizer's chat template fails ({reason}): use task.chat=false, or other task.chat_arguments"
+        ) from error
     parts = str(written).split(_SLOT)
     if len(parts) != 2:
-        raise ConfigError(f"the tokenizer's chat template writes the message {len(parts) - 1} times: use task.chat=false")
+        raise ConfigError(
+            f"the tokenizer's chat template writes the message {len(parts) - 1} times: use task.chat=false"
+        )
     return Frame(*parts)
 
 

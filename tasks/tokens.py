@@ -67,8 +67,14 @@ class Tokens:
         whole(self.max_new_tokens, "task.max_new_tokens", 1)
         whole(self.min_new_tokens, "task.min_new_tokens", 0)
         if not is_list(self.stop) or not all(is_whole(token) and token >= 0 for token in self.stop):
-            raise ConfigError(f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, task.stop=[2]")
-        return {"max_new_tokens": self.max_new_tokens, "min_new_tokens": self.min_new_tokens, "stop": sorted(set(self.stop))}
+            raise ConfigError(
+                f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, task.stop=[2]"
+            )
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "min_new_tokens": self.min_new_tokens,
+            "stop": sorted(set(self.stop)),
+        }
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
         """One example per prompt, in the order of the file; its id is the prompt's name.
@@ -83,12 +89,16 @@ class Tokens:
                 f"task.prompts={self.prompts} cannot be read ({type(error).__name__}): give a JSON file {{name: [ids]}}"
             ) from error
         except ValueError as error:
-            raise DataError(f"task.prompts={self.prompts} is not JSON ({error}): give a JSON file {{name: [ids]}}") from error
+            raise DataError(
+                f"task.prompts={self.prompts} is not JSON ({error}): give a JSON file {{name: [ids]}}"
+            ) from error
         if not isinstance(prompts, dict) or not prompts:
             raise DataError(f"task.prompts={self.prompts} holds no prompt: give a JSON file {{name: [ids]}}")
         for name, ids in prompts.items():
             if not fits(ids, list[int]):
-                raise DataError(f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers")
+                raise DataError(
+                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers"
+                )
         return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:

@@ -15,7 +15,8 @@ import torch
 
 from harness.cli import main
 
-# Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does where it is there.
+# Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
+# where it is there.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
@@ -24,7 +25,9 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'")
+needs_triton = pytest.mark.skipif(
+    find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,9 @@ def kvgauge(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture
 def prompts_file(tmp_path: Path) -> Path:
     """Four short prompts for ``task=tokens``."""
-    prompts = {f"p{length}": [0, *((7 * i * i + length) % 1000 + 2 for i in range(length - 1))] for length in (40, 64, 65, 100)}
+    prompts = {
+        f"p{length}": [0, *((7 * i * i + length) % 1000 + 2 for i in range(length - 1))] for length in (40, 64, 65, 100)
+    }
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps(prompts))
     return file

@@ -60,7 +60,10 @@ def commands(document: Path) -> list[str]:
 
 def files(document: Path) -> dict[str, str]:
     """The code blocks that say in a comment which file they are, by that file's path."""
-    named = [(re.search(r"^# (\w+/\S+\.(?:py|yaml))$", block, re.MULTILINE), block) for block in blocks(document, "python", "yaml")]
+    named = [
+        (re.search(r"^# (\w+/\S+\.(?:py|yaml))$", block, re.MULTILINE), block)
+        for block in blocks(document, "python", "yaml")
+    ]
     return {path[1]: block for path, block in named if path}
 
 
@@ -78,7 +81,9 @@ def clone(to: Path) -> Path:
 
 def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run Python in a folder, offline."""
-    return subprocess.run([sys.executable, *words], cwd=folder, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, *words], cwd=folder, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True
+    )
 
 
 def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
@@ -86,10 +91,19 @@ def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
     environment = {**os.environ, **_ENVIRONMENT}
     words = [sys.executable, "-u", "-c", _SESSION]
     done = subprocess.run(
-        words, cwd=folder, env=environment, input=json.dumps(lines), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words,
+        cwd=folder,
+        env=environment,
+        input=json.dumps(lines),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert done.returncode == 0, done.stdout
-    return [(int(code), text) for text, code in re.findall(r"^\$ .*?\n(.*?)^exit (\d+)$", done.stdout, re.MULTILINE | re.DOTALL)]
+    return [
+        (int(code), text)
+        for text, code in re.findall(r"^\$ .*?\n(.*?)^exit (\d+)$", done.stdout, re.MULTILINE | re.DOTALL)
+    ]
 
 
 def embedded(words: Sequence[str]) -> list[str]:

@@ -43,7 +43,9 @@ def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     read = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
     assert set(read) == {"grid", "methods", "memory", "checks"}
     (row,) = read["checks"]["table"]
-    assert row["rows"] == 4 and row["other in reverse order"] == row["other alone"] == 0 and row["largest margin"] is None
+    assert (
+        row["rows"] == 4 and row["other in reverse order"] == row["other alone"] == 0 and row["largest margin"] is None
+    )
     assert 0 <= row["attention error"] < 1e-5
     assert read["methods"]["table"][0]["cell"] == "fullkv-full"
     assert all(each["peak MB"] >= 0 and each["decode ms per token"] > 0 for each in read["methods"]["table"])
@@ -78,7 +80,9 @@ def test_row_that_gives_other_tokens_among_others_is_counted(subject: Subject, m
     assert found["other alone"] == 1 and found["other in reverse order"] == 2 and found["largest margin"] > 0
 
 
-def test_timers_count_nothing_twice_and_leave_functions_as_they_were(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timers_count_nothing_twice_and_leave_functions_as_they_were(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = [getattr(owner, name) for owner, name, _ in profile._PARTS]
     found = grid_profile(subject, subject.engine(), 60, subject.variants)
     assert [getattr(owner, name) for owner, name, _ in profile._PARTS] == before

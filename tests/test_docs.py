@@ -65,7 +65,9 @@ def run(line: str, kvgauge: Command, desk: Path) -> None:
     assert done.out
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != EXTENDING and commands(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != EXTENDING and commands(page)], ids=lambda page: page.stem
+)
 def test_the_commands_of_a_page_run_in_their_order(page: Path, kvgauge: Command, desk: Path) -> None:
     for line in commands(page):
         run(line, kvgauge, desk)
@@ -110,7 +112,11 @@ def test_every_task_and_every_axis_is_told_of() -> None:
 def test_every_test_that_a_page_names_is_there() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
-    named = {name for page in [*PAGES, ROOT / "README.md"] for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    named = {
+        name
+        for page in [*PAGES, ROOT / "README.md"]
+        for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))
+    }
     assert named and named <= there, named - there
 
 
@@ -118,7 +124,9 @@ def test_every_page_can_be_read_in_three_minutes() -> None:
     """Of the pages that are read from top to bottom, at 250 words a minute; code and tables are looked at."""
     for page in PAGES:
         if page.stem in ("index", "quickstart", "concepts", "tasks", "reproduce", "commands", "faq", "extending"):
-            text = re.sub(r"^```.*?^```$|^\|[^\n]*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+            text = re.sub(
+                r"^```.*?^```$|^\|[^\n]*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+            )
             assert len(text.split()) <= 750, page.name
 
 

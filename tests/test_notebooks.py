@@ -17,7 +17,14 @@ SMALL = {"TOUR_LENGTHS": "[300]", "FUNNEL_TOKENS": "400"}
 
 
 def run(path: Path, figures: Path, **extra: str) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "FIGURES": str(figures), **extra}
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "FIGURES": str(figures),
+        **extra,
+    }
     done = subprocess.run([sys.executable, str(path)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -82,8 +82,14 @@ def test_averages_are_those_of_their_rows_but_where_a_note_says_slip() -> None:
 
 def test_likely_copy_errors_are_noted() -> None:
     of = MAIN.of("Mistral-7B-Instruct")
-    assert all("likely copied" in of[method, budget]["multi_news"].note for method in ("SnapKV", "H2O") for budget in ("64", "96", "128"))
-    long_inputs = next(table for table in tables() if table.name == "pyramidkv_128k").of("Llama-3-8B-Instruct-Gradient-1048k")
+    assert all(
+        "likely copied" in of[method, budget]["multi_news"].note
+        for method in ("SnapKV", "H2O")
+        for budget in ("64", "96", "128")
+    )
+    long_inputs = next(table for table in tables() if table.name == "pyramidkv_128k").of(
+        "Llama-3-8B-Instruct-Gradient-1048k"
+    )
     streaming = long_inputs["StreamingLLM", "unstated"]
     assert sum("likely copied" in number.note for number in streaming.values()) == 14
 
@@ -136,11 +142,15 @@ def test_a_missing_file_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("longbench,x,0,64,s,n", "> 0"),
     ],
 )
-def test_a_file_that_is_not_what_it_is_to_be_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, reason: str) -> None:
+def test_a_file_that_is_not_what_it_is_to_be_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, reason: str
+) -> None:
     (tmp_path / "claims.csv").write_text(f"suite,claim,percent,budget,source,note\n{line}\n")
     monkeypatch.setattr(published, "FOLDER", tmp_path)
     claims.cache_clear()
-    with pytest.raises(DataError, match=rf"claims\.csv cannot be read \(.*({reason}).*\): restore it, or install kvgauge again$"):
+    with pytest.raises(
+        DataError, match=rf"claims\.csv cannot be read \(.*({reason}).*\): restore it, or install kvgauge again$"
+    ):
         claims("longbench")
     claims.cache_clear()
 

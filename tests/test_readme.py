@@ -29,7 +29,9 @@ def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
 
 
 def test_the_commands_on_results_run(kvgauge: Command, tmp_path: Path) -> None:
-    grid = kvgauge("method=[fullkv,snapkv]", "budget=64", "task.lengths=[400]", "task.depths=[0,50]", f"results_dir={tmp_path}")
+    grid = kvgauge(
+        "method=[fullkv,snapkv]", "budget=64", "task.lengths=[400]", "task.depths=[0,50]", f"results_dir={tmp_path}"
+    )
     assert grid.code == 0, grid.err
     assert [line.split()[1] for line in RESULTS] == ["report", "score", "compare"]
     for line in RESULTS:

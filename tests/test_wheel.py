@@ -76,13 +76,27 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site,) = (folder / "lib").glob("python*/site-packages")
     # As a line of a .pth file the folder is only searched: its own .pth file, which names the clone, is not read.
     (site / "libraries.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run([*install, "--ignore-installed"], check=True, capture_output=True)
     return python
 
 
 def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "200",
+    }
     return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
@@ -111,7 +125,9 @@ def test_an_installed_wheel_and_a_clone_write_the_same_cells(kvgauge: Command, i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", ["theirs, ours", "ours, theirs"])
-def test_a_users_own_packages_and_an_installed_wheel_leave_each_other_alone(order: str, installed: Path, tmp_path: Path) -> None:
+def test_a_users_own_packages_and_an_installed_wheel_leave_each_other_alone(
+    order: str, installed: Path, tmp_path: Path
+) -> None:
     for name in OWN:
         (tmp_path / name).mkdir()
         for module in ("__init__", "part"):

@@ -33,8 +33,8 @@ def row_checks(subject: Subject, engine: Engine, tokens: int, prompts: int) -> M
     """All cells of some prompts, decoded together, together in reverse order, and each alone.
 
     Returns:
-        Distinct rows; how many of them gave other tokens in reverse order, and alone; the largest lead of the best logit at a token that
-        is another one alone, None where all are the same.
+        Distinct rows; how many of them gave other tokens in reverse order, and alone; the largest lead of the best
+        logit at a token that is another one alone, None where all are the same.
     """
     rows: list[Row] = []
     for place in range(prompts):

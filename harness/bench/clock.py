@@ -16,7 +16,8 @@ import transformers
 def seconds() -> float:
     """To subtract from each other: CPU time of this process, or of a process that computes on a CUDA device, wall time.
 
-    With one thread, waiting for others on a shared machine is no CPU time. A CUDA device is waited for, so that its work counts.
+    With one thread, waiting for others on a shared machine is no CPU time. A CUDA device is waited for, so that its
+    work counts.
     """
     if _on_cuda():
         torch.cuda.synchronize()

@@ -88,9 +88,9 @@ class GridCost:
 def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, rounds: int, alone: bool) -> GridCost:
     """Measure a grid, prompt by prompt prefilled and all rows decoded together.
 
-    Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock ones. In half
-    precision rounding may send them apart, so there they are not compared. On a CUDA device a round before the first does not count:
-    kernels are compiled or chosen in it.
+    Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock
+    ones. In half precision rounding may send them apart, so there they are not compared. On a CUDA device a round
+    before the first does not count: kernels are compiled or chosen in it.
 
     Args:
         subject: the grid.
@@ -141,7 +141,12 @@ def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[flo
     try:
         start = seconds()
         generated: Any = engine.model.generate(  # type: ignore[operator]
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=subject.new_tokens, eos_token_id=None, pad_token_id=0
+            ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            max_new_tokens=subject.new_tokens,
+            eos_token_id=None,
+            pad_token_id=0,
         )
         return seconds() - start, tuple(generated[0, len(prompt) :].tolist())
     finally:
@@ -153,4 +158,6 @@ def _compare(engine: Engine, found: Mapping[Cell, Tokens], expected: Mapping[Cel
         return
     for cell, tokens in expected.items():
         if found[cell] != tokens:
-            raise EngineError(f"{cell.name} generated other tokens in the grid than {how}: its times mean nothing; report this as a bug")
+            raise EngineError(
+                f"{cell.name} generated other tokens in the grid than {how}: its times mean nothing; report this as a bug"
+            )

@@ -33,7 +33,11 @@ def peak_bytes(subject: Subject, engine: Engine, variants: Sequence[Variant], to
     Raises:
         EngineError: the new process failed.
     """
-    return _growth(subject, engine, variants, tokens) if engine.device.type == "cuda" else peak_of_a_process(subject, variants, tokens)
+    return (
+        _growth(subject, engine, variants, tokens)
+        if engine.device.type == "cuda"
+        else peak_of_a_process(subject, variants, tokens)
+    )
 
 
 def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
@@ -48,10 +52,16 @@ def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int
     payload = pickle.dumps((torch.get_num_threads(), subject, tuple(variants), tokens))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     program = f"from {__name__} import child; child()"
-    done = subprocess.run([sys.executable, "-c", program], input=payload, capture_output=True, env=environment, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=payload, capture_output=True, env=environment, check=False
+    )
     if done.returncode != 0:
-        reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1][:200]
-        raise EngineError(f"peak memory at {tokens} tokens could not be measured ({reason}): use shorter prompts or a larger machine")
+        reason = (done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"])[-1][
+            :200
+        ]
+        raise EngineError(
+            f"peak memory at {tokens} tokens could not be measured ({reason}): use shorter prompts or a larger machine"
+        )
     return int(done.stdout.split()[-1])
 
 

@@ -80,7 +80,9 @@ def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> 
             cell=variant.cell.name,
             tokens=tokens,
             prefill=tuple(prefill for prefill, _ in found[variant.cell.name]),
-            overhead=tuple(prefill / base - 1 for (prefill, _), base in zip(found[variant.cell.name], full, strict=True)),
+            overhead=tuple(
+                prefill / base - 1 for (prefill, _), base in zip(found[variant.cell.name], full, strict=True)
+            ),
             token=tuple(token for _, token in found[variant.cell.name]),
             peak=peak_bytes(subject, engine, [variant], tokens),
         )

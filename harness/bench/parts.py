@@ -62,7 +62,9 @@ def measure(
 _Measured = tuple[list[Any], list[Any]]
 
 
-def _grid(subject: Subject, engine: Engine, lengths: Sequence[int], prompts: int, rounds: int, alone: bool) -> _Measured:
+def _grid(
+    subject: Subject, engine: Engine, lengths: Sequence[int], prompts: int, rounds: int, alone: bool
+) -> _Measured:
     costs = [grid_cost(subject, engine, tokens, prompts, rounds, alone) for tokens in lengths]
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
@@ -77,7 +79,14 @@ def _memory(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, __
     for tokens in lengths:
         full = peak_bytes(subject, engine, one_by_one(subject.variants)[:1], tokens)
         grid = peak_bytes(subject, engine, subject.variants, tokens)
-        rows.append({"tokens": tokens, "FullKV MB": full / 1e6, "grid MB": grid / 1e6, "grid / FullKV": grid / full if full else None})
+        rows.append(
+            {
+                "tokens": tokens,
+                "FullKV MB": full / 1e6,
+                "grid MB": grid / 1e6,
+                "grid / FullKV": grid / full if full else None,
+            }
+        )
     return rows, rows
 
 
@@ -89,7 +98,9 @@ def _checks(subject: Subject, engine: Engine, lengths: Sequence[int], prompts: i
 def _kernels(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
     if engine.device.type != "cuda" or find_spec("triton") is None:
         return [], []
-    rows = [column_sums_cost(random_layer(subject, engine, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS]
+    rows = [
+        column_sums_cost(random_layer(subject, engine, tokens), rounds) for tokens in lengths if tokens >= LEAST_TOKENS
+    ]
     return rows, rows
 
 

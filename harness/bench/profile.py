@@ -108,12 +108,15 @@ def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -
         rows: decoded together.
 
     Returns:
-        Seconds by what bounds them: ``products`` (two operations per weight, row and step, at the rate of one large product) and
+        Seconds by what bounds them: ``products`` (two operations per weight, row and step, at the rate of one large
+            product) and
         ``reading`` (every weight and every kept entry once per step, at the rate of copying).
     """
     steps = subject.new_tokens - 1
     embeddings = engine.model.get_input_embeddings()
-    weights = sum(each.numel() for each in engine.model.parameters()) - sum(each.numel() for each in embeddings.parameters())
+    weights = sum(each.numel() for each in engine.model.parameters()) - sum(
+        each.numel() for each in embeddings.parameters()
+    )
     size = next(engine.model.parameters()).element_size()
     one = torch.randn(1024, 1024, device=engine.device, dtype=engine.model.dtype)
     product = _fastest(lambda: one @ one)

@@ -70,7 +70,10 @@ class Subject:
 def random_layer(subject: Subject, engine: Engine, tokens: int) -> LayerState:
     """One layer of the model's shape, in its dtype and on its device, with random states."""
     config = subject.config
-    heads, kv_heads = config.num_attention_heads, getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    heads, kv_heads = (
+        config.num_attention_heads,
+        getattr(config, "num_key_value_heads", None) or config.num_attention_heads,
+    )
     dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     generator = torch.Generator().manual_seed(_SEED)
 

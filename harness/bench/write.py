@@ -18,7 +18,11 @@ Rows = Sequence[Mapping[str, Any]]
 def command() -> str:
     """The command line of this process, without folders above the program and without where the files go."""
     program = Path(sys.argv[0])
-    name = "kvgauge" if program.name in ("kvgauge", "__main__.py") else f"{program.parent.name}/{program.name}".lstrip("./")
+    name = (
+        "kvgauge"
+        if program.name in ("kvgauge", "__main__.py")
+        else f"{program.parent.name}/{program.name}".lstrip("./")
+    )
     words = [
         word
         for before, word in pairwise(["", *sys.argv[1:]])
@@ -27,7 +31,9 @@ def command() -> str:
     return shlex.join([name, *words])
 
 
-def write(folder: Path, name: str, title: str, machine: Mapping[str, Any], rows: Rows, raw: Any, notes: Sequence[str] = ()) -> list[Path]:
+def write(
+    folder: Path, name: str, title: str, machine: Mapping[str, Any], rows: Rows, raw: Any, notes: Sequence[str] = ()
+) -> list[Path]:
     """Write ``<name>.json`` and ``<name>.md``.
 
     Args:
@@ -42,7 +48,15 @@ def write(folder: Path, name: str, title: str, machine: Mapping[str, Any], rows:
     folder.mkdir(parents=True, exist_ok=True)
     run = command()
     whole = {"title": title, "command": run, "machine": machine, "table": list(rows), "raw": raw}
-    lines = [f"# {title}", "", f"    {run}", "", ", ".join(f"{key} {value}" for key, value in machine.items()), "", *table(rows)]
+    lines = [
+        f"# {title}",
+        "",
+        f"    {run}",
+        "",
+        ", ".join(f"{key} {value}" for key, value in machine.items()),
+        "",
+        *table(rows),
+    ]
     lines += [line for note in notes for line in ("", note)]
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
     paths[0].write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
@@ -64,4 +78,10 @@ def _line(cells: Sequence[str]) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.3g}" if isinstance(value, float) and abs(value) < 100 else f"{value:.0f}" if isinstance(value, float) else str(value)
+    return (
+        f"{value:.3g}"
+        if isinstance(value, float) and abs(value) < 100
+        else f"{value:.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )

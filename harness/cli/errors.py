@@ -39,8 +39,8 @@ def report(error: BaseException) -> NoReturn:
         message, code = "interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
-    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The others must not
-    # fail before it has spoken, as torchrun would end it.
+    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The
+    # others must not fail before it has spoken, as torchrun would end it.
     if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
         raise SystemExit(0)
     print(f"kvgauge: {plain(message)}", file=sys.stderr)

@@ -27,7 +27,9 @@ def start() -> None:
     Raises:
         KvgaugeError, HydraException, OmegaConfBaseException, YAMLError: it cannot be done.
     """
-    if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(word.startswith("-") for word in sys.argv):
+    if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(
+        word.startswith("-") for word in sys.argv
+    ):
         sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
     sys.argv[1:] = search_path_words(sys.argv[1:])
     refuse_environment()

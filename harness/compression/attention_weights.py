@@ -1,7 +1,7 @@
 """Exact softmax attention by blocks of rows: O(block x T) memory, no fused kernel, the published code's rounding.
 
-The one place where attention weights are computed: rankings sum them, and the prefill on a CPU multiplies them with the values.
-Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
+The one place where attention weights are computed: rankings sum them, and the prefill on a CPU multiplies them with the
+values. Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# A block may hold this many bytes of float32 logits. On a CPU a block must stay in the cache (benchmarks/prefill_blocks.py); on a GPU it
-# must be large enough to fill the card.
+# A block may hold this many bytes of float32 logits. On a CPU a block must stay in the cache
+# (benchmarks/prefill_blocks.py); on a GPU it must be large enough to fill the card.
 _BLOCK_BYTES = {"cpu": 4 * 2**20}
 _BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 
@@ -32,23 +32,26 @@ def attention_rows(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Attention weights of consecutive queries, the last of which stands at the last key.
 
-    Logits are computed in the queries' dtype and divided by 1 / scaling rather than multiplied by scaling, the softmax is float32 and
-    is rounded to the queries' dtype: so does the published code.
+    Logits are computed in the queries' dtype and divided by 1 / scaling rather than multiplied by scaling, the softmax
+    is float32 and is rounded to the queries' dtype: so does the published code.
 
     Args:
         queries: [H, rows, D] at positions T - rows to T - 1.
         keys: [Hk, T, D].
         scaling: of the query-key products.
-        masked_from: a query at this position or later sees no later token; an earlier one sees all T (0 is ordinary causal attention).
+        masked_from: a query at this position or later sees no later token; an earlier one sees all T (0 is ordinary
+            causal attention).
         block_bytes: float32 logits held at once; None for what suits the device.
 
     Yields:
-        (start, stop, weights): positions of the block's queries and their weights [H, stop - start, seen] over the first ``seen`` keys.
+        (start, stop, weights): positions of the block's queries and their weights [H, stop - start, seen] over the
+        first ``seen`` keys.
     """
     heads, rows, dim = queries.shape
     kv_heads, tokens, _ = keys.shape
     first = tokens - rows
-    # The first masked row starts a block, so that a block is masked as a whole or not at all. The last token has no later one.
+    # The first masked row starts a block, so that a block is masked as a whole or not at all. The last token has no
+    # later one.
     masked_from = min(masked_from, tokens - 1)
     logits_held = (block_bytes or _BLOCK_BYTES.get(keys.device.type, _BLOCK_BYTES_ELSEWHERE)) // (4 * heads)
     # A power of two, as for 64 dimensions, scales the queries exactly, and spares a pass over the logits.
@@ -57,7 +60,9 @@ def attention_rows(
     start = first
     while start < tokens:
         masked = start >= masked_from
-        stop = min(tokens if masked else masked_from, start + _rows_held(logits_held, start if masked else None, tokens))
+        stop = min(
+            tokens if masked else masked_from, start + _rows_held(logits_held, start if masked else None, tokens)
+        )
         seen = stop if masked else tokens
         grouped = queries[:, start - first : stop - first].reshape(kv_heads, -1, dim)
         logits = (grouped @ keys[:, :seen].transpose(1, 2)).view(heads, stop - start, seen)

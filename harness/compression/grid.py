@@ -41,7 +41,9 @@ class Variant:
                 raise
             raise BudgetError(f"{self.budget.text} of a prompt of {prompt_tokens} tokens: {error}") from error
         if len(keep) != layers:
-            raise ConfigError(f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer")
+            raise ConfigError(
+                f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer"
+            )
         ranking = self.method.ranking
         if ranking is None or all(entries >= prompt_tokens for entries in keep):
             return Plan((prompt_tokens,) * layers, None)

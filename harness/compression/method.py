@@ -91,7 +91,8 @@ class Method(Protocol):
 
     Attributes:
         label: the YAML file's stem, shown in tables.
-        uses_budget: False for a method that keeps everything whatever the budget; it then has one cell, not one per budget.
+        uses_budget: False for a method that keeps everything whatever the budget; it then has one cell, not one per
+            budget.
         ranking: which of the candidates survive; None for a method that never drops an entry.
     """
 

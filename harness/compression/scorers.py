@@ -1,6 +1,7 @@
 """Rankings and the tensor maths under them: window attention, column sums, pooling, group reduction, order, ties.
 
-Pure functions of tensors; no model, no cache. Shapes: H query heads, Hk kv heads, G = H / Hk, T prompt tokens, D head_dim.
+Pure functions of tensors; no model, no cache. Shapes: H query heads, Hk kv heads, G = H / Hk, T prompt tokens, D
+head_dim.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Args:
         layer: the layer.
         window: trailing tokens that get no score; their queries still vote.
-        causal: False gives what the code behind the published tables did: only the last ``window`` rows are masked, so an earlier
-            query also pays attention to later tokens.
+        causal: False gives what the code behind the published tables did: only the last ``window`` rows are masked, so
+            an earlier query also pays attention to later tokens.
         block_bytes: see ``attention_rows``.
 
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
     if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
-        from harness.kernels.column_sums import causal_column_sums  # triton comes with torch for CUDA, and with no other
+        from harness.kernels.column_sums import (
+            causal_column_sums,
+        )  # triton comes with torch for CUDA, and with no other
 
         return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
@@ -81,7 +84,8 @@ class ColumnReader:
 def pool(scores: Tensor, kernel: int, pooling: Pooling) -> Tensor:
     """Pool [heads, candidates] along positions, stride 1, padding kernel // 2: -inf for maxpool, counted zeros for avgpool.
 
-    An even kernel looks one position further back than forth and yields candidates + 1 positions, as the published code does.
+    An even kernel looks one position further back than forth and yields candidates + 1 positions, as the published code
+    does.
     """
     if pooling == "maxpool":
         return functional.max_pool1d(scores[None], kernel, stride=1, padding=kernel // 2)[0]
@@ -108,7 +112,9 @@ class WindowAttention:
     def __post_init__(self) -> None:
         check_window(self.window)
         if not isinstance(self.kernel, int) or self.kernel < 1:
-            raise ConfigError(f"kernel={self.kernel} is not a whole number of 1 or more: the published tables use kernel=7")
+            raise ConfigError(
+                f"kernel={self.kernel} is not a whole number of 1 or more: the published tables use kernel=7"
+            )
         if self.pooling not in ("maxpool", "avgpool"):
             raise ConfigError(f"pooling={self.pooling} is unknown: use pooling=maxpool or pooling=avgpool")
 
@@ -183,7 +189,9 @@ class SinksThenRecent:
 
     def __post_init__(self) -> None:
         if not isinstance(self.sinks, int) or self.sinks < 0:
-            raise ConfigError(f"sinks={self.sinks} is not a whole number of 0 or more: the published tables use sinks=4")
+            raise ConfigError(
+                f"sinks={self.sinks} is not a whole number of 0 or more: the published tables use sinks=4"
+            )
 
     def raw(self, layer: LayerState) -> Tensor:
         candidates = layer.keys.shape[1] - self.window
@@ -201,4 +209,6 @@ def check_window(window: object) -> None:
         ConfigError: with the value.
     """
     if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise ConfigError(f"window={window} is not a whole number of 1 or more: the published LongBench tables use window=8")
+        raise ConfigError(
+            f"window={window} is not a whole number of 1 or more: the published LongBench tables use window=8"
+        )

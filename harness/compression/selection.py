@@ -48,15 +48,16 @@ def group_heads(scores: Tensor, kv_heads: int, selection: Selection) -> Tensor:
 class Order:
     """The candidates of one layer, best first, for cuts at any length.
 
-    With ``ties=stable`` it is one sort whose prefixes are the kept sets of all budgets; with ``ties=torch`` each cut is the
-    ``torch.topk`` that the published code would have called.
+    With ``ties=stable`` it is one sort whose prefixes are the kept sets of all budgets; with ``ties=torch`` each cut is
+    the ``torch.topk`` that the published code would have called.
     """
 
     def __init__(self, scores: Tensor, candidates: int, ties: Literal["stable", "torch"]) -> None:
         """Take the scores of one layer.
 
         Args:
-            scores: [heads, candidates], larger is better; one column more after an even pooling kernel, which is never kept.
+            scores: [heads, candidates], larger is better; one column more after an even pooling kernel, which is never
+                kept.
             candidates: tokens before the window.
             ties: who wins among equal scores.
         """

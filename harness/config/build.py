@@ -1,7 +1,7 @@
 """A configuration node to the object that its ``_target_`` names.
 
-Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote them. Hydra
-itself is imported where a configuration is composed, as reading results needs none of it.
+Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote
+them. Hydra itself is imported where a configuration is composed, as reading results needs none of it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,14 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
     if not isinstance(node, dict):
         from omegaconf import OmegaConf
 
-        node = cast("dict[str, Any]", OmegaConf.to_container(cast("DictConfig", node), resolve=True, throw_on_missing=True))
+        node = cast(
+            "dict[str, Any]", OmegaConf.to_container(cast("DictConfig", node), resolve=True, throw_on_missing=True)
+        )
     target, arguments = node.get("_target_"), {name: value for name, value in node.items() if name != "_target_"}
     if path := next(_calls(arguments), None):
-        raise ConfigError(f"{whose}{path} of {target} would call something, and only the class itself is called: leave it out")
+        raise ConfigError(
+            f"{whose}{path} of {target} would call something, and only the class itself is called: leave it out"
+        )
     try:
         return _find_class(target)(**arguments)
     except Stopped:  # a signal that came meanwhile
@@ -71,13 +75,18 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     """``build_task`` of a configuration that a results folder brings, which may come from anyone.
 
     Raises:
-        KvgaugeError: as ``build``, or it names a class that no file of ``conf/task`` names, or asks for more than values.
+        KvgaugeError: as ``build``, or it names a class that no file of ``conf/task`` names, or asks for more than
+            values.
     """
     target = node.get("_target_")
     if target is None:
-        raise ConfigError("the results do not say which task they are of (task_config has no _target_): restore their manifests")
+        raise ConfigError(
+            "the results do not say which task they are of (task_config has no _target_): restore their manifests"
+        )
     if target not in [choice.target for choice in choices("task") if choice.target]:
-        raise ConfigError(f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: add its YAML there")
+        raise ConfigError(
+            f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: add its YAML there"
+        )
     _refuse_calls("task_config", {name: value for name, value in node.items() if name != "_target_"})
     return build_task(node)
 
@@ -125,7 +134,9 @@ def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
             f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests"
         )
     if path := next((path for path, _, value in _entries(values) if isinstance(value, str) and "${" in value), None):
-        raise ConfigError(f"{where}.{path} of the results is no value but asks for one by ${{...}}: restore their manifests")
+        raise ConfigError(
+            f"{where}.{path} of the results is no value but asks for one by ${{...}}: restore their manifests"
+        )
 
 
 def _calls(values: Mapping[str, Any]) -> Iterator[str]:
@@ -138,7 +149,13 @@ def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
     waiting: list[tuple[tuple[str, ...], object]] = [((), values)]
     while waiting:
         above, inside = waiting.pop()
-        for key, value in inside.items() if isinstance(inside, Mapping) else enumerate(inside) if isinstance(inside, list | tuple) else ():
+        for key, value in (
+            inside.items()
+            if isinstance(inside, Mapping)
+            else enumerate(inside)
+            if isinstance(inside, list | tuple)
+            else ()
+        ):
             path = (*above, str(key)[:40])[:4]
             yield ".".join(path), key, value
             waiting.append((path, value))
@@ -197,6 +214,8 @@ def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     if wrong := [change for change in changes if not re.match(r"task\.\w+=", change)]:
-        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+        raise ConfigError(
+            f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein"
+        )
     parsed = OverridesParser.create().parse_overrides(list(changes))
     return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}

@@ -12,7 +12,19 @@ from pathlib import Path
 from harness.errors import ConfigError
 
 RUN_GROUPS = ("model", "method", "task", "tracker")
-SETTINGS = ("budget", "selection", "limit", "seed", "shards", "shard", "retry_errors", "results_dir", "dry_run", "engine", *RUN_GROUPS)
+SETTINGS = (
+    "budget",
+    "selection",
+    "limit",
+    "seed",
+    "shards",
+    "shard",
+    "retry_errors",
+    "results_dir",
+    "dry_run",
+    "engine",
+    *RUN_GROUPS,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS: Mapping[str, str] = {
@@ -79,7 +91,9 @@ def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
     files = {path.stem: path for path in _files(group, elsewhere)}
     if name not in files:
         near = difflib.get_close_matches(name, files, 1)
-        raise ConfigError(f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}")
+        raise ConfigError(
+            f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}"
+        )
     return _read(group, files[name])
 
 

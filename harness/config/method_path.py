@@ -1,7 +1,7 @@
 """Methods that lie outside the clone: ``method_path=<folder>``, with ``<folder>/method/mine.yaml`` and ``<folder>/mine.py``.
 
-A folder and not an entry point: it needs no package to be built and installed, a cluster's nodes see it on the shared disk, and the command
-says where the code came from. It is asked for in words, as it is code that runs.
+A folder and not an entry point: it needs no package to be built and installed, a cluster's nodes see it on the shared
+disk, and the command says where the code came from. It is asked for in words, as it is code that runs.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def method_folders(given: Iterable[str | Path]) -> list[Path]:
             )
         for path in files:
             if other := taken.get(path.stem):
-                raise ConfigError(f"method {path.stem} is there twice, {other} and {path}: give one of them another name")
+                raise ConfigError(
+                    f"method {path.stem} is there twice, {other} and {path}: give one of them another name"
+                )
             taken[path.stem] = path
     return folders
 

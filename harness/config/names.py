@@ -1,7 +1,7 @@
 """Where a class lies that YAML or a manifest names: they say ``methods.snapkv.SnapKV``, in a clone and in a wheel alike.
 
-In a wheel the folders of a clone lie inside the package ``kvgauge``, so that Python finds that class as ``kvgauge.methods.snapkv.SnapKV``.
-What is written down is the clone's name: results of both are the same.
+In a wheel the folders of a clone lie inside the package ``kvgauge``, so that Python finds that class as
+``kvgauge.methods.snapkv.SnapKV``. What is written down is the clone's name: results of both are the same.
 """
 
 from __future__ import annotations

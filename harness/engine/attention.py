@@ -1,8 +1,9 @@
 """The attention function that kvgauge registers with transformers, and the guards that keep it honest.
 
-The model calls ``attend`` in every layer; it hands queries, keys and values to the engine that came with the forward call (a
-prefill or a decode step). No model class is patched, no cache class is subclassed. Three guards make a silent miss impossible:
-``refuse_config`` before any weight is read, the keywords of each call, and ``check_layers`` after each forward.
+The model calls ``attend`` in every layer; it hands queries, keys and values to the engine that came with the forward
+call (a prefill or a decode step). No model class is patched, no cache class is subclassed. Three guards make a silent
+miss impossible: ``refuse_config`` before any weight is read, the keywords of each call, and ``check_layers`` after each
+forward.
 """
 
 from __future__ import annotations
@@ -57,10 +58,14 @@ def attention(
     engine: LayerAttention | None = keywords.get(ENGINE)
     family = type(module).__name__
     if engine is None:
-        raise ModelError(f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation")
+        raise ModelError(
+            f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation"
+        )
     for keyword, meaning in _UNSUPPORTED_KEYWORDS.items():
         if keywords.get(keyword) is not None:
-            raise ModelError(f"{family} asks for {meaning} ({keyword}={_brief(keywords[keyword])}): use a full-attention checkpoint")
+            raise ModelError(
+                f"{family} asks for {meaning} ({keyword}={_brief(keywords[keyword])}): use a full-attention checkpoint"
+            )
     if attention_mask is not None:
         raise ModelError(f"{family} passes an attention mask of its own: use a full-attention checkpoint")
     if scaling is None:
@@ -91,7 +96,8 @@ def _brief(value: object) -> str:
 def install(model: PreTrainedModel) -> None:
     """Make ``model`` call ``attention`` in every layer.
 
-    No mask function is registered under the name, so transformers builds no tokens x tokens mask: prompts must come alone, unpadded.
+    No mask function is registered under the name, so transformers builds no tokens x tokens mask: prompts must come
+    alone, unpadded.
 
     Raises:
         ModelError: the model does not use transformers' attention interface.
@@ -102,7 +108,9 @@ def install(model: PreTrainedModel) -> None:
     try:
         model.set_attn_implementation(NAME)
     except (ValueError, NotImplementedError) as error:
-        raise ModelError(f"{type(model).__name__} does not use the attention interface of transformers: use another family") from error
+        raise ModelError(
+            f"{type(model).__name__} does not use the attention interface of transformers: use another family"
+        ) from error
 
 
 def refuse_config(config: PretrainedConfig, name: str) -> None:
@@ -113,7 +121,9 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     """
 
     def refuse(setting: str, value: object, why: str) -> None:
-        raise ModelError(f"model={name} ({config.model_type}) has {setting}={value}: {why}; use a full-attention checkpoint")
+        raise ModelError(
+            f"model={name} ({config.model_type}) has {setting}={value}: {why}; use a full-attention checkpoint"
+        )
 
     if getattr(config, "is_encoder_decoder", False):
         refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
@@ -123,7 +133,11 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     others = sorted({kind for kind in layer_types or () if kind != "full_attention"})
     if others:
         refuse("layer_types", "+".join(others), "these layers do not attend to all earlier tokens")
-    if layer_types is None and getattr(config, "use_sliding_window", True) and getattr(config, "sliding_window", None) is not None:
+    if (
+        layer_types is None
+        and getattr(config, "use_sliding_window", True)
+        and getattr(config, "sliding_window", None) is not None
+    ):
         refuse("sliding_window", config.sliding_window, "these layers do not attend to all earlier tokens")
     for setting in ("attn_logit_softcapping", "attention_chunk_size", "kv_lora_rank"):
         if getattr(config, setting, None) is not None:
@@ -133,7 +147,11 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     for parameters in (rope, *rope.values()):
         kind = parameters.get("rope_type") or parameters.get("type") if isinstance(parameters, dict) else None
         if kind in ("dynamic", "longrope"):
-            refuse("rope_type", kind, "it re-scales positions by the longest row of a batch, so that rows would change each other")
+            refuse(
+                "rope_type",
+                kind,
+                "it re-scales positions by the longest row of a batch, so that rows would change each other",
+            )
 
 
 def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:
@@ -149,4 +167,6 @@ def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None
             "so nothing would be compressed there: use a family that calls transformers' attention interface in every layer"
         )
     if len(seen) != count:
-        raise ModelError(f"model={name}: {len(seen)} attention calls for {count} layers during {where}: shared layers are not supported")
+        raise ModelError(
+            f"model={name}: {len(seen)} attention calls for {count} layers during {where}: shared layers are not supported"
+        )

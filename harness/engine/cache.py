@@ -1,8 +1,8 @@
 """The KV pool: rows that keep different numbers of entries in different layers, decoded together without padding.
 
-Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call, no mask, and a
-slice of the batch instead of a gather. Rows that join later are behind the others, in buckets of their own. With the project's kernels
-one call serves all buckets of a layer.
+Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call,
+no mask, and a slice of the batch instead of a gather. Rows that join later are behind the others, in buckets of their
+own. With the project's kernels one call serves all buckets of a layer.
 """
 
 from __future__ import annotations
@@ -147,7 +147,10 @@ class KVPool:
     def _tabulate(self) -> None:
         """Rows have come or gone, and the kernels must know where the others lie."""
         if self._kernels == "triton":
-            from harness.kernels.ragged_attention import Held, RaggedAttention  # triton comes with torch for CUDA, and with no other
+            from harness.kernels.ragged_attention import (
+                Held,
+                RaggedAttention,
+            )  # triton comes with torch for CUDA, and with no other
 
             layers = [[Held(b.keys, b.values, b.entries - b.born) for b in buckets] for buckets in self._layers]
             self._ragged = RaggedAttention(layers, self.step)

@@ -29,8 +29,8 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 class StepGraphs:
     """Runs the steps of a batch: launched, then captured and replayed, with the same kernels and the same numbers.
 
-    A model on several devices or in several processes, and one that cannot be captured because the host waits for the device in the
-    middle of a step, is launched always.
+    A model on several devices or in several processes, and one that cannot be captured because the host waits for the
+    device in the middle of a step, is launched always.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:

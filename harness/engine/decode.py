@@ -105,7 +105,8 @@ class Decoding:
             model: with ``attention.install`` applied.
             name: the model's name, for errors.
             limits: when a row ends.
-            observe: called with (numbers of rows, their float32 logits [rows, vocabulary]): of those that join, then of those in the batch.
+            observe: called with (numbers of rows, their float32 logits [rows, vocabulary]): of those that join, then of
+                those in the batch.
             kernels: what computes; see ``EngineSettings``.
         """
         self._model = model
@@ -156,7 +157,10 @@ class Decoding:
             self._batch += [joining[place] for place in going]
             positions = torch.tensor([rows[places[place]].prompt_tokens for place in going], device=self._model.device)
             self._changed()
-            self._tokens, self._positions = torch.cat([self._tokens, chosen[going]]), torch.cat([self._positions, positions])
+            self._tokens, self._positions = (
+                torch.cat([self._tokens, chosen[going]]),
+                torch.cat([self._positions, positions]),
+            )
         for row in rows:
             row.layers.clear()
         return range(first, self._joined)
@@ -178,7 +182,9 @@ class Decoding:
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
         # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
-        if 2 * self.alive <= len(self._batch) or any(self._pool.step - row.born == self._limits.max_new_tokens - 1 for row in self._batch):
+        if 2 * self.alive <= len(self._batch) or any(
+            self._pool.step - row.born == self._limits.max_new_tokens - 1 for row in self._batch
+        ):
             self._drop()
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -196,13 +202,17 @@ class Decoding:
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
-    def _choose(self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]) -> Tensor:
+    def _choose(
+        self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]
+    ) -> Tensor:
         """The next token of each row, noted where the row goes on or ends with it."""
         if self._observe is not None:
             self._observe([row.number for row in rows], logits)
         early = [place for place, row in enumerate(rows) if len(row.tokens) < self._limits.min_new_tokens]
         if early:
-            logits = logits.index_put((torch.tensor(early, device=logits.device),), logits[early].index_fill(1, self._stops, -torch.inf))
+            logits = logits.index_put(
+                (torch.tensor(early, device=logits.device),), logits[early].index_fill(1, self._stops, -torch.inf)
+            )
         chosen = tensor_parallel.from_first(logits.argmax(-1))
         for row, token, good, where in zip(rows, chosen.tolist(), finite, broken, strict=True):
             if row.ended:

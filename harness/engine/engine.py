@@ -35,7 +35,8 @@ class Engine:
     Attributes:
         model: with ``attention.install`` applied.
         name: the model's name, in errors and results.
-        kernels: what computes attention while decoding, and H2O's column sums: ``torch``, or ``triton`` on a CUDA device.
+        kernels: what computes attention while decoding, and H2O's column sums: ``torch``, or ``triton`` on a CUDA
+            device.
         spec: where it was loaded from; None for a model that was in memory.
         tokenizer: of a model that was in memory; a loaded one's is read from where its spec says.
     """
@@ -61,7 +62,8 @@ class Engine:
             model: a local folder, a hub id, or both with its settings.
             config: what ``ModelSpec.config`` returned, if it was read before.
             kernels: ``auto`` takes ``triton`` where it can run.
-            **settings: fields of ``ModelSpec``: ``name``, ``revision``, ``dtype``, ``device``, ``device_map`` and so on.
+            **settings: fields of ``ModelSpec``: ``name``, ``revision``, ``dtype``, ``device``, ``device_map`` and so
+                on.
 
         Raises:
             ConfigError: a setting that cannot be used here.
@@ -111,11 +113,15 @@ class Engine:
         """Number of layers."""
         return int(self.model.config.num_hidden_layers)
 
-    def prefill(self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None) -> Prefilled:
+    def prefill(
+        self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+    ) -> Prefilled:
         """Run a prompt once and keep every plan's entries; see ``prefill.prefill``."""
         return prefill(self.model, self.name, prompt, plans, selection, past, self.kernels)
 
-    def extend(self, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None) -> Past:
+    def extend(
+        self, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+    ) -> Past:
         """Prefill the beginning of a prompt and pick nothing yet; see ``prefill.extend``."""
         return extend(self.model, self.name, beginning, plans, selection, past)
 
@@ -127,7 +133,9 @@ class Engine:
         """Decode some rows together to their ends; see ``decode.decode``."""
         return decode(self.model, self.name, rows, limits, observe, self.kernels)
 
-    def generate(self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, limits: Limits) -> list[Generated]:
+    def generate(
+        self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, limits: Limits
+    ) -> list[Generated]:
         """One prompt from its ids to the tokens of every plan: one prefill, rows decoded together.
 
         Args:
@@ -143,6 +151,8 @@ class Engine:
             ModelError: a layer did not come through the engine.
         """
         prefilled = self.prefill(prompt, plans, selection)
-        rows = {kept.sha256: Row(len(prompt), prefilled.logits, kept.layers, prefilled.broken) for kept in prefilled.kept}
+        rows = {
+            kept.sha256: Row(len(prompt), prefilled.logits, kept.layers, prefilled.broken) for kept in prefilled.kept
+        }
         generated = dict(zip(rows, self.decode(list(rows.values()), limits), strict=True))
         return [generated[kept.sha256] for kept in prefilled.kept]

@@ -26,7 +26,9 @@ def first_broken(model: PreTrainedModel, again: Callable[[], object], rows: int)
         Per row, what came out not finite first: the embeddings, a layer, or what stands behind the layers.
     """
     count = model.config.num_hidden_layers
-    layers = next((module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count), None)
+    layers = next(
+        (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count), None
+    )
     found = ["behind the last layer"] * rows
     broken = [False] * rows
 
@@ -37,7 +39,9 @@ def first_broken(model: PreTrainedModel, again: Callable[[], object], rows: int)
                 broken[row], found[row] = True, where
 
     handles = [
-        layer.register_forward_hook(lambda _, __, output, where=f"in the output of layer {place} (of 0 to {count - 1})": see(where, output))
+        layer.register_forward_hook(
+            lambda _, __, output, where=f"in the output of layer {place} (of 0 to {count - 1})": see(where, output)
+        )
         for place, layer in enumerate(layers or ())
     ]
     embeddings = model.get_input_embeddings()

@@ -27,7 +27,8 @@ from harness.kernels import Kernels
 _SELF_CHECK_TOKENS = 24
 
 
-# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs about 1.
+# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs
+# about 1.
 _SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
 
 
@@ -41,8 +42,8 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels = "to
 
     Raises:
         ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
-        ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or attention that
-            does not come out as the stock attention does.
+        ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or
+            attention that does not come out as the stock attention does.
     """
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
     if spec.tp_plan is not None and not tensor_parallel.are_joined():
@@ -71,7 +72,9 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
-            raise ModelError(f"model={spec.label} does not fit on {device}: use model.dtype=bfloat16 or {more}") from error
+            raise ModelError(
+                f"model={spec.label} does not fit on {device}: use model.dtype=bfloat16 or {more}"
+            ) from error
         raise ModelError(
             f"model.path={spec.path} cannot be loaded ({first_line(error)}): "
             "kvgauge reads safetensors weights only and runs no code from a checkpoint"
@@ -128,9 +131,9 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
 def transpose_linears(model: PreTrainedModel) -> None:
     """Let the float32 weights of linear layers on a CPU lie input by input. What they are, and what calls them, stays as it is.
 
-    A decoding step multiplies a row per variant and prompt, some tens of them: BLAS is faster where it need not transpose the weights
-    (``benchmarks/thin_products.py``). Products of whole prompts take as long either way, to the same bits. A head that is tied to the
-    embeddings stays: these are read token by token.
+    A decoding step multiplies a row per variant and prompt, some tens of them: BLAS is faster where it need not
+    transpose the weights (``benchmarks/thin_products.py``). Products of whole prompts take as long either way, to the
+    same bits. A head that is tied to the embeddings stays: these are read token by token.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():

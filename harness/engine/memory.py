@@ -33,7 +33,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     # Of the CPU's allocator, of a graph or a library on a CUDA device, of triton.
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in ("can't allocate memory", "out of memory"))
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
 
 
 def reason_of(error: BaseException) -> str:
@@ -85,7 +87,9 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
     """
     each, heads, kv_heads = entry_bytes(model.config, model.dtype)
     compressed = heads if selection.granularity == "query_head" else kv_heads
-    entries = sum((kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep)
+    entries = sum(
+        (kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep
+    )
     return each * entries // len(plans) // tensor_parallel.count()
 
 

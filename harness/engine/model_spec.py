@@ -36,9 +36,11 @@ class ModelSpec:
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
         device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
-        tp_plan: null, or ``auto`` to share a model's heads among the processes of torchrun (needs a plan of transformers for the family).
+        tp_plan: null, or ``auto`` to share a model's heads among the processes of torchrun (needs a plan of
+            transformers for the family).
         note: what a reader of the numbers must know.
-        max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next two it is not used
+        max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next
+            two it is not used
             here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
         chat: whether prompts go into the chat template; null leaves it to the task.
         chat_arguments: passed to the chat template.
@@ -65,7 +67,9 @@ class ModelSpec:
     def __post_init__(self) -> None:
         check(self, "model")
         if self.tp_plan == "auto" and self.device_map is not None:
-            raise ConfigError("model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them")
+            raise ConfigError(
+                "model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them"
+            )
         if self.tp_plan == "auto" and self.device != "auto":
             raise ConfigError(
                 f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto"
@@ -94,7 +98,9 @@ class ModelSpec:
             ModelError: it cannot be found or read, or is refused.
         """
         if self.is_local and not (Path(self.path) / "config.json").is_file():
-            raise ModelError(f"model.path={self.path} has no config.json: give the folder of a saved transformers model")
+            raise ModelError(
+                f"model.path={self.path} has no config.json: give the folder of a saved transformers model"
+            )
         if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
             raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
         try:
@@ -122,7 +128,9 @@ class ModelSpec:
             ) from error
         # transformers 5.5 makes a tokenizer without words where there are no files.
         if len(set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))) < 2:
-            raise ModelError(f"model.path={self.path} has no usable tokenizer (it knows no words): add tokenizer.json, or use task=tokens")
+            raise ModelError(
+                f"model.path={self.path} has no usable tokenizer (it knows no words): add tokenizer.json, or use task=tokens"
+            )
         return tokenizer
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
@@ -136,7 +144,9 @@ class ModelSpec:
             named = GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id
         except (OSError, ValueError) as error:
             missing = (
-                not (Path(self.path) / "generation_config.json").exists() if self.is_local else "does not appear to have" in str(error)
+                not (Path(self.path) / "generation_config.json").exists()
+                if self.is_local
+                else "does not appear to have" in str(error)
             )
             if not missing:
                 raise ModelError(
@@ -161,7 +171,9 @@ class ModelSpec:
         return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
 
 
-def all_end_ids(named: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
+def all_end_ids(
+    named: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+) -> frozenset[int]:
     """The end tokens of a model, those it has no embedding for left out.
 
     Args:
@@ -200,7 +212,9 @@ def kv_heads(config: PretrainedConfig) -> int:
 def _refuse_shares(config: PretrainedConfig, name: str) -> None:
     """Refuse a model whose heads the processes cannot share."""
     if not getattr(config, "base_model_tp_plan", None):
-        raise ModelError(f"model={name} ({config.model_type}) has no tensor-parallel plan in transformers: use model.device_map=auto")
+        raise ModelError(
+            f"model={name} ({config.model_type}) has no tensor-parallel plan in transformers: use model.device_map=auto"
+        )
     if kv_heads(config) % tensor_parallel.count():
         raise ConfigError(
             f"model={name} has {kv_heads(config)} kv heads, which {tensor_parallel.count()} processes cannot share evenly: "
@@ -221,5 +235,7 @@ def choose_device(device: str) -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"model.device={device} is unknown: use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu")
+        raise ConfigError(
+            f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu"
+        )
     return chosen

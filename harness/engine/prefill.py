@@ -28,7 +28,8 @@ class Kept:
     """The entries that a plan kept.
 
     Attributes:
-        layers: one ``LayerKV`` per layer, of this process's heads; all else is of all heads. Emptied when decoding takes them over.
+        layers: one ``LayerKV`` per layer, of this process's heads; all else is of all heads. Emptied when decoding
+            takes them over.
         entries: kept entries per layer.
         bytes: of all kept keys and values.
         sha256: hash of the kept indices of all layers and heads; "everything" is one hash whatever the heads.
@@ -61,7 +62,12 @@ class Prefilled:
 
 @torch.inference_mode()
 def extend(
-    model: PreTrainedModel, name: str, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
+    model: PreTrainedModel,
+    name: str,
+    beginning: Sequence[int],
+    plans: Sequence[Plan],
+    selection: Selection,
+    past: Past | None = None,
 ) -> Past:
     """Prefill the beginning of a prompt, picking nothing yet.
 
@@ -136,7 +142,11 @@ def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     """All numbers, in a row; layers may lie on different cards."""
-    return torch.cat([part.flatten().to(parts[0].device) for part in parts]) if parts else torch.zeros(0, dtype=torch.int32)
+    return (
+        torch.cat([part.flatten().to(parts[0].device) for part in parts])
+        if parts
+        else torch.zeros(0, dtype=torch.int32)
+    )
 
 
 def _forward(
@@ -149,7 +159,9 @@ def _forward(
     positions = torch.arange(first, len(prompt), device=model.device)[None]
 
     def run(attention: PrefillAttention) -> Tensor:
-        output = model(ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: attention})
+        output = model(
+            ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: attention}
+        )
         last: Tensor = output.logits[0, -1].float()
         return last
 

@@ -19,7 +19,8 @@ from harness.engine.cache import LayerKV
 from harness.engine.time_limit import TimeLimit
 from harness.kernels import Kernels
 
-# The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many bytes of logits.
+# The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many
+# bytes of logits.
 _PUBLISHED_BLOCK_BYTES = 64 * 2**20
 
 
@@ -107,8 +108,13 @@ class PrefillAttention:
         every_query, every_key, every_value = new, keys[0], values[0]
         if past is not None:
             every_query = torch.cat([past.queries, every_query], dim=1)
-            every_key, every_value = torch.cat([past.keys, every_key], dim=1), torch.cat([past.values, every_value], dim=1)
-        state = LayerState(every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels)
+            every_key, every_value = (
+                torch.cat([past.keys, every_key], dim=1),
+                torch.cat([past.values, every_value], dim=1),
+            )
+        state = LayerState(
+            every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels
+        )
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
@@ -129,7 +135,11 @@ class PrefillAttention:
         found: dict[Ranking, ScoreReader] = {}
         for plan in self.growing:
             ranking = plan.ranking
-            if not isinstance(ranking, ReadsWeights) or ranking in found or (past is not None and ranking not in past.readers):
+            if (
+                not isinstance(ranking, ReadsWeights)
+                or ranking in found
+                or (past is not None and ranking not in past.readers)
+            ):
                 continue
             if self._whole and not ranking.window < plan.keep[state.index] < tokens:
                 continue
@@ -144,21 +154,32 @@ class PrefillAttention:
         """[H, rows, D] of the last queries."""
         keys, values = state.keys, state.values
         if queries.device.type == "cpu":
-            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers above; and always
-            # this one, so that a cell's numbers do not depend on which others are in the grid.
+            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers
+            # above; and always this one, so that a cell's numbers do not depend on which others are in the grid.
             block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
             return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
         rows, tokens = queries.shape[1], keys.shape[1]
         from torch.nn.attention.bias import causal_lower_right  # here, as it brings the compiler
 
-        options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
+        options: dict[str, Any] = (
+            {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
+        )
         copies = queries.shape[0] // keys.shape[0]
         if copies > 1 and keys.dtype.itemsize > 2:
             # Without copies nothing fused takes these, and all weights would be made at once.
             keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
-        return fused_attention(queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options)[0]
+        return fused_attention(
+            queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
+        )[0]
 
-    def _take(self, plan: Plan, growing: Growing, state: LayerState, raw: Mapping[Ranking, Tensor], orders: dict[Ranking, Order]) -> None:
+    def _take(
+        self,
+        plan: Plan,
+        growing: Growing,
+        state: LayerState,
+        raw: Mapping[Ranking, Tensor],
+        orders: dict[Ranking, Order],
+    ) -> None:
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:

@@ -37,7 +37,9 @@ class Prompt:
     ends: tuple[str, ...]
 
 
-def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int) -> list[Prompt]:
+def encode_prompts(
+    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int
+) -> list[Prompt]:
     """The examples' prompts as ids: a text with the special tokens that the tokenizer adds by itself, ids as they are.
 
     Args:
@@ -63,7 +65,11 @@ def encode_prompts(examples: Iterable[Example], tokenizer: PreTrainedTokenizerBa
                 "use the prompts or the tokenizer of this model"
             )
         array = np.asarray(ids, dtype="<i4")
-        prompts.append(Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)))
+        prompts.append(
+            Prompt(
+                replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)
+            )
+        )
     return prompts
 
 

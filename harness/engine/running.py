@@ -40,7 +40,11 @@ class Part:
 
     def rest(self, outcomes: Mapping[Cell, Outcome]) -> Part:
         """What comes after it, now that it has these outcomes; there must be something."""
-        known = {cell: Known(outcome.kept.sha256, outcome.generated) for cell, outcome in outcomes.items() if outcome.kept is not None}
+        known = {
+            cell: Known(outcome.kept.sha256, outcome.generated)
+            for cell, outcome in outcomes.items()
+            if outcome.kept is not None
+        }
         request = replace(self.request, missing=self.later[0], known={**self.request.known, **known})
         return replace(self, request=request, later=self.later[1:], outcomes={**self.outcomes, **outcomes})
 

@@ -96,8 +96,8 @@ class Scheduler:
             more: asked before a prompt is taken. After it returns False, no new prompt starts; running ones finish.
 
         Raises:
-            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of it.
-                Before it is raised, the outcomes of later prompts are given out.
+            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of
+                it. Before it is raised, the outcomes of later prompts are given out.
         """
         finished: dict[int, dict[Cell, Outcome]] = {}
         turn = 0
@@ -115,7 +115,9 @@ class Scheduler:
                 yield [(requests[index], finished[index]) for index in sorted(finished)]
             raise
 
-    def _finishing(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[dict[int, dict[Cell, Outcome]]]:
+    def _finishing(
+        self, requests: Sequence[Request], more: Callable[[], bool]
+    ) -> Iterator[dict[int, dict[Cell, Outcome]]]:
         """Outcomes of each prompt, by its index, as soon as all its rows have ended."""
         if requests and not self.width:
             self.width = self._width_that_fits(requests)
@@ -226,7 +228,9 @@ class Scheduler:
         new_tokens = self._limits.max_new_tokens
         each = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
         width = rows_that_fit(self._free, each)
-        self._tell(f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens")
+        self._tell(
+            f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens"
+        )
         return width
 
     def _smaller(self, parts: Sequence[Part], reason: str, prefilling: bool) -> Sequence[Part]:
@@ -238,7 +242,9 @@ class Scheduler:
         request = parts[0].request
         tokens = len(request.prompt.ids)
         if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(tokens)) is not None:
-            self._tell(f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are")
+            self._tell(
+                f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are"
+            )
             return parts
         if len(parts) == 1 and len(request.missing) == 1:
             raise EngineError(

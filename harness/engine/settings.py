@@ -28,22 +28,28 @@ class EngineSettings:
         reuse_prefix: prefill what prompts begin with once.
         time_limit_seconds: of one prompt's prefill and of scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
-        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these where they can run.
+        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these where they
+            can run.
 
     Raises:
         ConfigError: a setting that cannot be used.
     """
 
-    width: Annotated[Size | Literal["auto"], Refusal("is not a whole number of 1 or more", "use engine.width=64, or auto")]
+    width: Annotated[
+        Size | Literal["auto"], Refusal("is not a whole number of 1 or more", "use engine.width=64, or auto")
+    ]
     exact: bool
     prefill_chunk: Annotated[
         Size | Literal["auto"] | None, Refusal("is no number of tokens", "use null, auto or engine.prefill_chunk=8192")
     ]
     reuse_prefix: bool
     time_limit_seconds: Annotated[
-        Annotated[float, Meta(gt=0, le=LARGEST)] | None, Refusal("is no number of seconds above 0", "use null for no limit")
+        Annotated[float, Meta(gt=0, le=LARGEST)] | None,
+        Refusal("is no number of seconds above 0", "use null for no limit"),
     ]
-    audit: Annotated[float, Meta(ge=0, le=1), Refusal("is no share of 0 to 1", "use engine.audit=0.02 for one row in fifty")]
+    audit: Annotated[
+        float, Meta(ge=0, le=1), Refusal("is no share of 0 to 1", "use engine.audit=0.02 for one row in fifty")
+    ]
     kernels: Literal["auto"] | Kernels
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """Tensor parallelism: the processes of one run, each with some of the model's heads. In a process alone, all here is what it is given.
 
-The first process, rank 0, leads: it alone reads and writes results, and says to the others what to compute. What spans heads is made of
-all of them, so that every process has the same.
+The first process, rank 0, leads: it alone reads and writes results, and says to the others what to compute. What spans
+heads is made of all of them, so that every process has the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ T = TypeVar("T")
 _FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The others wait as long as the first one reads, scores and writes; that it is gone they hear from the system.
 _PATIENCE = timedelta(days=7)
-_LOST = re.compile(r"closed by peer|connection reset|broken pipe|connection refused|remote process exited", re.IGNORECASE)
+_LOST = re.compile(
+    r"closed by peer|connection reset|broken pipe|connection refused|remote process exited", re.IGNORECASE
+)
 
 _words: Any = None  # the group for orders and numbers: gloo, whatever the model's is
 
@@ -82,7 +84,9 @@ def _take_card() -> None:
     cards, here = torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"])
     if torch.cuda.is_available():
         if here > cards:
-            raise ConfigError(f"torchrun has started {here} processes for {cards} cards: use --nproc-per-node {cards} or fewer")
+            raise ConfigError(
+                f"torchrun has started {here} processes for {cards} cards: use --nproc-per-node {cards} or fewer"
+            )
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 

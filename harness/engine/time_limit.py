@@ -1,7 +1,7 @@
 """A time limit on a piece of work of this process.
 
-An alarm (POSIX's SIGALRM) raises an exception in the main thread, between two steps of the interpreter: what hangs inside one call of a
-compiled library is interrupted only when that call returns.
+An alarm (POSIX's SIGALRM) raises an exception in the main thread, between two steps of the interpreter: what hangs
+inside one call of a compiled library is interrupted only when that call returns.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def check_time_limit() -> None:
         ConfigError: no alarm on this system or in this thread.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-        raise ConfigError("engine.time_limit_seconds needs a POSIX system and the main thread of a process: use null here")
+        raise ConfigError(
+            "engine.time_limit_seconds needs a POSIX system and the main thread of a process: use null here"
+        )
 
 
 def too_long(what: str, seconds: float | None) -> str:

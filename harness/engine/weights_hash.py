@@ -22,7 +22,9 @@ def folder_sha256(folder: Path) -> str:
     config.pop("_name_or_path", None)
     config.pop("transformers_version", None)
     digest.update(json.dumps(config, sort_keys=True).encode())
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("tokenizer.model")]):
+    for file in sorted(
+        [*folder.glob("*.safetensors"), *folder.glob("tokenizer*.json"), *folder.glob("tokenizer.model")]
+    ):
         size = file.stat().st_size
         digest.update(f"{file.name} {size}\n".encode())
         with file.open("rb") as stream:

@@ -1,11 +1,12 @@
 """Column sums of causal attention in Triton: what ``ranking.column_sums`` gives, without weights in memory.
 
-Two passes over tiles of logits. The first has a program per query head and tile of queries: the logarithm of each query's sum of
-exponentials. The second has one per query head and tile of keys: exp(logit - that logarithm), summed over the queries that see the key.
-No program writes what another one writes. Logits are made twice; beyond queries and keys, 8 bytes per query head and token are held.
+Two passes over tiles of logits. The first has a program per query head and tile of queries: the logarithm of each
+query's sum of exponentials. The second has one per query head and tile of keys: exp(logit - that logarithm), summed
+over the queries that see the key. No program writes what another one writes. Logits are made twice; beyond queries and
+keys, 8 bytes per query head and token are held.
 
-Everything is float32, as where torch computes scores in float32. Numbers of 16 bits are multiplied as TF32, which holds them exactly, so
-that their products are exact too and tensor cores can be used; float32 numbers are multiplied as such.
+Everything is float32, as where torch computes scores in float32. Numbers of 16 bits are multiplied as TF32, which holds
+them exactly, so that their products are exact too and tensor cores can be used; float32 numbers are multiplied as such.
 
 Shapes: H query heads, Hk kv heads, T tokens, D head_dim.
 """
@@ -45,7 +46,9 @@ def causal_column_sums(queries: Tensor, keys: Tensor, scaling: float, window: in
     constants = (heads // keys.shape[0], dim, padded(dim), tile, precision)
     with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
         _log_sums[triton.cdiv(tokens, tile), heads](queries, keys, log_sums, tokens, scaling, *strides, *constants)
-        _sums[triton.cdiv(candidates, tile), heads](queries, keys, log_sums, sums, tokens, candidates, scaling, *strides, *constants)
+        _sums[triton.cdiv(candidates, tile), heads](
+            queries, keys, log_sums, sums, tokens, candidates, scaling, *strides, *constants
+        )
     return sums
 
 
@@ -61,7 +64,9 @@ def _vectors(
 ) -> tl.tensor:
     """[TILE, PADDED]: the ``left`` vectors that begin at ``at``, in float32; zeros behind them."""
     places, dims = tl.arange(0, TILE)[:, None], tl.arange(0, PADDED)[None, :]
-    return tl.load(at + places * token_stride + dims * dim_stride, mask=(places < left) & (dims < DIM), other=0.0).to(tl.float32)
+    return tl.load(at + places * token_stride + dims * dim_stride, mask=(places < left) & (dims < DIM), other=0.0).to(
+        tl.float32
+    )
 
 
 @triton.jit  # type: ignore[untyped-decorator]

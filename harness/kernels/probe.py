@@ -20,10 +20,14 @@ def why_not(device: torch.device) -> str | None:
         return "needs triton, which is not installed (pip install 'kvgauge[triton]')"
     capability = torch.cuda.get_device_capability(device)
     if torch.version.hip is not None or capability < _LEAST_CAPABILITY:
-        return f"needs an NVIDIA card of compute capability 8.0 or more, and {torch.cuda.get_device_name(device)} is none"
+        return (
+            f"needs an NVIDIA card of compute capability 8.0 or more, and {torch.cuda.get_device_name(device)} is none"
+        )
     try:
         _launch(device)
-    except Exception as error:  # of the compiler, of its C compiler, of the driver: whatever it is, nothing else would run either
+    except (
+        Exception
+    ) as error:  # of the compiler, of its C compiler, of the driver: whatever it is, nothing else would run either
         return f"cannot compile here ({(str(error).strip().splitlines() or [type(error).__name__])[0][:150]})"
     return None
 

@@ -1,14 +1,17 @@
 """Decoding's attention in Triton: one new entry for every row, and attention to all that the row holds, whatever its length.
 
-A launch serves all rows of a layer that cache the same number of heads. What a row holds is cut into splits of ``SPLIT`` entries, with a
-program for each and each cached head; a second launch puts a row's splits together. Which entries make a split, and in which order splits
-are added, depends on the row alone: what stands beside it in the batch cannot change a bit of it.
+A launch serves all rows of a layer that cache the same number of heads. What a row holds is cut into splits of
+``SPLIT`` entries, with a program for each and each cached head; a second launch puts a row's splits together. Which
+entries make a split, and in which order splits are added, depends on the row alone: what stands beside it in the batch
+cannot change a bit of it.
 
 Lengths are read on the device, so that a captured graph of one step can be replayed for every step.
 
-Everything is float32. Numbers of 16 bits are multiplied as TF32, which holds them exactly; float32 numbers are multiplied as such.
+Everything is float32. Numbers of 16 bits are multiplied as TF32, which holds them exactly; float32 numbers are
+multiplied as such.
 
-Shapes: R rows, H query heads, Hk kv heads, C cached heads (Hk, or H where every query head has entries of its own), D head_dim.
+Shapes: R rows, H query heads, Hk kv heads, C cached heads (Hk, or H where every query head has entries of its own), D
+head_dim.
 """
 
 from __future__ import annotations
@@ -79,7 +82,9 @@ class RaggedAttention:
             step: steps taken so far.
         """
         columns = [_columns(buckets) for buckets in layers]
-        words = torch.tensor([word for of_layer in columns for _, table in of_layer for column in table for word in column])
+        words = torch.tensor(
+            [word for of_layer in columns for _, table in of_layer for column in table for word in column]
+        )
         devices = {buckets[0].keys.device for buckets in layers if buckets}
         there = {device: words.to(device) for device in devices}  # all at once: copies wait for the device
         self._steps = {device: torch.tensor([step], device=device) for device in devices}
@@ -121,7 +126,16 @@ class RaggedAttention:
                 splits, group = len(table.split_rows), heads // table.cached
                 mixed = torch.empty(splits, heads, dim, dtype=torch.float32, device=queries.device)
                 largest, total = torch.empty(2, splits, heads, dtype=torch.float32, device=queries.device)
-                shared = (mixed, largest, total, table.rows, table.lengths, table.first_splits, self._steps[queries.device], heads)
+                shared = (
+                    mixed,
+                    largest,
+                    total,
+                    table.rows,
+                    table.lengths,
+                    table.first_splits,
+                    self._steps[queries.device],
+                    heads,
+                )
                 entries = (table.keys, table.values, table.capacities, table.split_rows)
                 constants = (group, padded(group), table.cached // kv_heads, dim, padded(dim), tile, SPLIT, precision)
                 _attend[splits, table.cached](*shared, queries, keys, values, *entries, scaling, *strides, *constants)
@@ -138,7 +152,9 @@ def _columns(buckets: Sequence[Held]) -> list[tuple[int, list[list[int]]]]:
         first = 0
         for bucket in buckets:
             count, heads, capacity, _ = bucket.keys.shape
-            key_bytes, value_bytes = (states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values))
+            key_bytes, value_bytes = (
+                states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values)
+            )
             keys, values = bucket.keys.data_ptr(), bucket.values.data_ptr()
             for place in range(count if heads == cached else 0):
                 entries = (keys + place * key_bytes, values + place * value_bytes, capacity, bucket.length)
@@ -198,7 +214,9 @@ def _attend(
         at = number * query_row + (head * GROUP + members) * query_head
         asking = tl.load(queries + at[:, None] + dims[None, :], mask=own, other=0.0).to(tl.float32)
         new_key = tl.load(new_keys + number * key_row + head // COPIES * key_head + dims, mask=inside, other=0.0)
-        new_value = tl.load(new_values + number * value_row + head // COPIES * value_head + dims, mask=inside, other=0.0)
+        new_value = tl.load(
+            new_values + number * value_row + head // COPIES * value_head + dims, mask=inside, other=0.0
+        )
         largest = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
         total = tl.zeros([GROUP_PADDED], tl.float32)
         mixed = tl.zeros([GROUP_PADDED, PADDED], tl.float32)
@@ -258,7 +276,9 @@ def _join(
         weights = tl.exp(peaks - larger)
         shrink = tl.exp(largest - larger)
         total = total * shrink + tl.sum(weights * tl.load(total_in + at, mask=used, other=0.0), 0)
-        theirs = tl.load(mixed_in + at[:, None] * DIM + dims[None, :], mask=used[:, None] & (dims < DIM)[None, :], other=0.0)
+        theirs = tl.load(
+            mixed_in + at[:, None] * DIM + dims[None, :], mask=used[:, None] & (dims < DIM)[None, :], other=0.0
+        )
         mixed = mixed * shrink + tl.sum(weights[:, None] * theirs, 0)
         largest = larger
     number = tl.load(rows + row)

@@ -1,7 +1,8 @@
 """Runs that are started elsewhere: each shard is the same command line with its ``shard=``, in a process of its own.
 
-A backend is a module with ``Settings``, a dataclass made of its preset in ``conf/hydra/launcher``, and ``run``. What a process of it has
-done is on disk, so all that a backend adds is to start it, again where it was killed, and to pass on signals.
+A backend is a module with ``Settings``, a dataclass made of its preset in ``conf/hydra/launcher``, and ``run``. What a
+process of it has done is on disk, so all that a backend adds is to start it, again where it was killed, and to pass on
+signals.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from harness.values import field_types, made
 _EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
 
 
-def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overrides: Sequence[Sequence[str]], folder: Path) -> None:
+def launch(
+    backend: str, settings: dict[str, Any], config: DictConfig, job_overrides: Sequence[Sequence[str]], folder: Path
+) -> None:
     """Run jobs to their end, and tell how they ended.
 
     Args:
@@ -45,7 +48,9 @@ def launch(backend: str, settings: dict[str, Any], config: DictConfig, job_overr
     if config.dry_run:
         raise ConfigError("dry_run=true plans a run and starts none: leave hydra/launcher out")
     if OmegaConf.select(config, "model.tp_plan") is not None:
-        raise ConfigError("model.tp_plan=auto needs torchrun, which no launcher starts: start each shard with torchrun instead")
+        raise ConfigError(
+            "model.tp_plan=auto needs torchrun, which no launcher starts: start each shard with torchrun instead"
+        )
     console = Console(highlight=False)
     # Of Hydra's own words a job needs the one that says where methods lie; the others are of the multirun.
     places = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
@@ -98,10 +103,15 @@ def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "shard" in given:
-        return [Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", name), os.getcwd())]
+        return [
+            Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", name), os.getcwd())
+        ]
     text = given.get("shards", str(shards))
     count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # which it refuses
-    return [Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", name), os.getcwd()) for index in range(count)]
+    return [
+        Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", name), os.getcwd())
+        for index in range(count)
+    ]
 
 
 def _named(shard: str, name: str) -> str:

@@ -40,7 +40,9 @@ class ShardLauncher(Launcher):
         """
         from harness.launchers import launch
 
-        settings = {name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in self._settings.items()}
+        settings = {
+            name: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for name, v in self._settings.items()
+        }
         launch(self._backend, settings, self._config, job_overrides, Path(self._config.hydra.sweep.dir))
         return []
 
@@ -48,8 +50,9 @@ class ShardLauncher(Launcher):
 def register() -> None:
     """Make the launcher known to Hydra under the name that ``conf/hydra/launcher`` gives it.
 
-    Hydra takes plugins from a package named ``hydra_plugins`` alone. A folder of that name would be a second top-level name of the wheel,
-    so this module stands in as ``hydra_plugins.kvgauge``, beside plugins of others where there are any.
+    Hydra takes plugins from a package named ``hydra_plugins`` alone. A folder of that name would be a second top-level
+    name of the wheel, so this module stands in as ``hydra_plugins.kvgauge``, beside plugins of others where there are
+    any.
     """
     plugins = Plugins.instance()
     try:

@@ -49,7 +49,9 @@ class _Running:
     submitted: Any
 
 
-def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
+def run(
+    jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]
+) -> list[Outcome]:
     """Run jobs, as many at once as there are slots; one that was killed comes again, after those that wait.
 
     Args:
@@ -71,7 +73,9 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
             job, slot = waiting.pop(0), slots.pop(0)
             starts[job] += 1
             # On a machine without cards submitit hides them all, which is as well.
-            executor.update_parameters(timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),))
+            executor.update_parameters(
+                timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),)
+            )
             running.append(_Running(job, slot, _submitted(executor, jobs[job])))
         if relay.heard:
             outcomes |= {job: Outcome(128 + signal.SIGTERM, "not started") for job in waiting}
@@ -106,7 +110,8 @@ def _submitted(executor: LocalExecutor, job: Job) -> Any:
 
 def _outcome(submitted: Any) -> Outcome | None:
     """How a process ended; None where it did not say."""
-    # Of a process that was killed submitit would wait 15 s for it, as for a slow file system; nothing else runs meanwhile.
+    # Of a process that was killed submitit would wait 15 s for it, as for a slow file system; nothing else runs
+    # meanwhile.
     if not submitted.paths.result_pickle.exists():
         return None
     error = submitted.exception()

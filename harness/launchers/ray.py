@@ -44,7 +44,9 @@ class Settings:
         check(self, "hydra.launcher")
 
 
-def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
+def run(
+    jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]
+) -> list[Outcome]:
     """Run jobs as Ray tasks.
 
     Args:
@@ -62,11 +64,15 @@ def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell:
         ray.init(**{"runtime_env": environment, **settings.init})
     except (RayError, RuntimeError, ConnectionError, ValueError, TypeError, OSError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ConfigError(f"Ray does not start ({reason[0][:200]}): see hydra.launcher.init.address and Ray's own log") from error
+        raise ConfigError(
+            f"Ray does not start ({reason[0][:200]}): see hydra.launcher.init.address and Ray's own log"
+        ) from error
     relay.listen()  # Ray has handlers of its own
     try:
         # A process of its own for each: what one leaves on a card or in memory is gone.
-        remote = ray.remote(num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1)(_run)
+        remote = ray.remote(
+            num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1
+        )(_run)
         tasks = [remote.options(name=job.name).remote(job) for job in jobs]
         tell(f"{len(jobs)} Ray tasks; what they print stands below and in Ray's logs")
         waiting = tasks
@@ -95,4 +101,7 @@ def _outcome(task: Any, starts: int) -> Outcome:
     except RayTaskError as error:
         return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")
     except RayError as error:  # a node that is gone, memory that Ray's own guard found too full, …
-        return Outcome(1, f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's log")
+        return Outcome(
+            1,
+            f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's log",
+        )

@@ -89,7 +89,9 @@ def queued(jobs: Sequence[Job], settings: Settings, logs: Path) -> list[Any]:
         raise ConfigError(f"Slurm takes no jobs from here ({reason[0][:200]}): start it where sbatch works") from error
 
 
-def run(jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]) -> list[Outcome]:
+def run(
+    jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]
+) -> list[Outcome]:
     """Queue jobs and wait for them.
 
     Args:

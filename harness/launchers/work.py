@@ -55,7 +55,9 @@ class Job:
                 code = end.code or 0
                 if not isinstance(code, int) or not 0 <= code < _OTHERS_EXIT_CODE:
                     raise
-        lines = [line.removeprefix("kvgauge: ") for line in heard.getvalue().splitlines() if line.startswith("kvgauge: ")]
+        lines = [
+            line.removeprefix("kvgauge: ") for line in heard.getvalue().splitlines() if line.startswith("kvgauge: ")
+        ]
         told = lines[-1] if lines else "some examples have errors"
         return Outcome(code, "done" if code == 0 else told)
 

@@ -29,4 +29,6 @@ def colour_of(label: str) -> str:
 @cache
 def _names() -> tuple[str, ...]:
     """All methods by name; a list of others, as ``all``, is none."""
-    return tuple(sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml") if "_target_:" in path.read_text("utf-8")))
+    return tuple(
+        sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml") if "_target_:" in path.read_text("utf-8"))
+    )

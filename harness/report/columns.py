@@ -37,7 +37,9 @@ def score_column(header: str, raw: pd.DataFrame, page_header: str = "") -> Colum
     return Column(header, cells, page_header=page_header)
 
 
-def interval_column(raw: pd.DataFrame, name: str = "score", header: str = f"{LEVEL} % interval", spare: int = INTERVAL) -> Column:
+def interval_column(
+    raw: pd.DataFrame, name: str = "score", header: str = f"{LEVEL} % interval", spare: int = INTERVAL
+) -> Column:
     """Intervals, which the page shows as the small print of another column.
 
     Args:
@@ -65,7 +67,9 @@ def number_column(header: str, values: pd.Series[float], decimals: int, spare: i
 def share_columns(raw: pd.DataFrame) -> list[Column]:
     """Shares of the full cache in percent: of its entries and of its bytes."""
     headers = {"retention": "entries %", "retention_bytes": "bytes %"}
-    return [Column(header, [number_cell(value, percent(value)) for value in raw[name]]) for name, header in headers.items()]
+    return [
+        Column(header, [number_cell(value, percent(value)) for value in raw[name]]) for name, header in headers.items()
+    ]
 
 
 def count_columns(raw: pd.DataFrame, spare_errors: bool) -> list[Column]:
@@ -96,5 +100,9 @@ def cost_columns(raw: pd.DataFrame) -> list[Column]:
     ]
     if raw["alias_of"].notna().any():
         names = ["" if pd.isna(name) else plain(name) for name in raw["alias_of"]]
-        columns.append(Column("same as", [TableCell(f"= {name}" if name else "", name, large=name) for name in names], numeric=False))
+        columns.append(
+            Column(
+                "same as", [TableCell(f"= {name}" if name else "", name, large=name) for name in names], numeric=False
+            )
+        )
     return columns

@@ -109,7 +109,9 @@ class Document:
     papers: Sequence[Table] | None = None
 
 
-def number_cell(value: float, text: str, large: str = "", small: str = "", bar: tuple[float, float, float] | None = None) -> TableCell:
+def number_cell(
+    value: float, text: str, large: str = "", small: str = "", bar: tuple[float, float, float] | None = None
+) -> TableCell:
     """A number and how it is written; a dash where it is missing."""
     return TableCell(text, float(value), large, small, bar) if math.isfinite(value) else TableCell(DASH)
 
@@ -135,7 +137,9 @@ def budgets(values: Iterable[str]) -> Column:
     return Column("budget", [TableCell(plain(text), _size(text)) for text in values], numeric=False)
 
 
-def grouped(title: str, headers: Sequence[str], groups: Sequence[tuple[str, str, Mapping[str, Sequence[str]]]]) -> Table:
+def grouped(
+    title: str, headers: Sequence[str], groups: Sequence[tuple[str, str, Mapping[str, Sequence[str]]]]
+) -> Table:
     """A table with several lines for each method and budget.
 
     Args:
@@ -151,7 +155,10 @@ def grouped(title: str, headers: Sequence[str], groups: Sequence[tuple[str, str,
             lines.append([*((method, budget) if len(lines) == starts[-1] else ("", "")), name, *line])
     columns = list(zip(*lines, strict=True)) or [()] * (3 + len(headers))
     keys = [texts(header, column) for header, column in zip(("method", "budget", ""), columns[:3], strict=True)]
-    numbers = [Column(header, [TableCell(text) for text in column]) for header, column in zip(headers, columns[3:], strict=True)]
+    numbers = [
+        Column(header, [TableCell(text) for text in column])
+        for header, column in zip(headers, columns[3:], strict=True)
+    ]
     return Table(title, [*keys, *numbers], 3, frozenset(starts))
 
 

@@ -31,7 +31,11 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     notes = audit_notes(record.audit for cell in cells for record in cell.records)
     if any(len(cell.done) < cell.expected for cell in cells):
         notes.append("n of N: the numbers cover only the n examples that have a result.")
-    return notes + few_notes(len(cell.done) for cell in cells) + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
+    return (
+        notes
+        + few_notes(len(cell.done) for cell in cells)
+        + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
+    )
 
 
 def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
@@ -40,7 +44,11 @@ def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
     other = [audit for audit in audited if not audit.same]
     margins = [audit.margin for audit in other if audit.margin is not None]
     led = f", where the best logit led by {max(margins):.2g} at most" if margins else ""
-    return [f"audit: {len(audited)} rows were decoded again alone; {len(other)} generated other tokens{led}."] if audited else []
+    return (
+        [f"audit: {len(audited)} rows were decoded again alone; {len(other)} generated other tokens{led}."]
+        if audited
+        else []
+    )
 
 
 def few_notes(counts: Iterable[int]) -> list[str]:
@@ -52,7 +60,11 @@ def few_notes(counts: Iterable[int]) -> list[str]:
 def bytes_notes(shares: Iterable[float | None]) -> list[str]:
     """Why shares of the stock cache's bytes are above 1, if any is."""
     above = any(share is not None and share > 1 for share in shares)
-    return ["bytes % above 100: a cache of query heads can take more room than the stock one of fewer kv heads (GQA)."] if above else []
+    return (
+        ["bytes % above 100: a cache of query heads can take more room than the stock one of fewer kv heads (GQA)."]
+        if above
+        else []
+    )
 
 
 def published_notes(tasks: Mapping[str, TaskResult]) -> list[str]:
@@ -81,7 +93,11 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
     for cell in task.cells:
         if cell.errors:
             first = next(record for record in cell.records if record.error is not None)
-            notes.append(plain(f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"))
+            notes.append(
+                plain(
+                    f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"
+                )
+            )
     return notes
 
 

@@ -42,7 +42,9 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
     print_paths(files, console)
 
 
-def write_overview(grids: Sequence[Grid], together: Sequence[SuiteResult], to: Path, model: str | None = None) -> list[Path]:
+def write_overview(
+    grids: Sequence[Grid], together: Sequence[SuiteResult], to: Path, model: str | None = None
+) -> list[Path]:
     """Write what spans models and tasks: comparisons with published numbers, and the page.
 
     Args:

@@ -89,7 +89,11 @@ def summary(result: TaskResult, path: Path) -> None:
     order = sorted(range(len(result.cells)), key=lambda place: budgets.index(raw["budget"][place]))
     cells, raw = [result.cells[place] for place in order], raw.iloc[order]
     relative_drawn = full is not None and bool(raw["percent_of_full"].notna().any())
-    figure = Figure(figsize=(10 if relative_drawn else 6.5, 0.24 * (len(cells) + 0.6 * len(budgets)) + 1.6), dpi=DPI, layout="constrained")
+    figure = Figure(
+        figsize=(10 if relative_drawn else 6.5, 0.24 * (len(cells) + 0.6 * len(budgets)) + 1.6),
+        dpi=DPI,
+        layout="constrained",
+    )
     panels = figure.subplots(1, 2 if relative_drawn else 1, sharey=True, squeeze=False)[0]
     _bars(panels[0], cells, raw["score"], (raw["score_low"], raw["score_high"]))
     panels[0].set_xlabel(_fold(f"{metric.title} (0-100)", 4), **_TEXT)
@@ -170,13 +174,34 @@ def _panel(axes: Axes, shown: Heatmap, shares: NDArray[np.float64], inches: tupl
     # The image leaves missing positions open, so that this shows through; hatching tells it from every colour of the
     # map.
     axes.add_patch(
-        Rectangle((0, 0), 1, 1, transform=axes.transAxes, facecolor="0.85", edgecolor="0.55", hatch="////", linewidth=0, zorder=-1)
+        Rectangle(
+            (0, 0),
+            1,
+            1,
+            transform=axes.transAxes,
+            facecolor="0.85",
+            edgecolor="0.55",
+            hatch="////",
+            linewidth=0,
+            zorder=-1,
+        )
     )
-    image = axes.imshow(np.ma.masked_invalid(shares), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = axes.imshow(
+        np.ma.masked_invalid(shares), cmap="viridis", vmin=0, vmax=1, aspect="auto", interpolation="nearest"
+    )
     columns, rows = (
-        _ticks(values, room) for values, room in zip((shown.columns, shown.rows), (inches[0] / 0.3, inches[1] / 0.17), strict=True)
+        _ticks(values, room)
+        for values, room in zip((shown.columns, shown.rows), (inches[0] / 0.3, inches[1] / 0.17), strict=True)
     )
-    axes.set_xticks(list(columns), list(columns.values()), rotation=45, ha="right", rotation_mode="anchor", fontsize=7, parse_math=False)
+    axes.set_xticks(
+        list(columns),
+        list(columns.values()),
+        rotation=45,
+        ha="right",
+        rotation_mode="anchor",
+        fontsize=7,
+        parse_math=False,
+    )
     axes.set_yticks(list(rows), list(rows.values()), fontsize=7, parse_math=False)
     return image
 
@@ -188,7 +213,10 @@ def _ticks(values: Sequence[float | int | str], room: float) -> dict[int, str]:
 
 
 def _bars(
-    axes: Axes, cells: Sequence[CellResult], values: Iterable[float], interval: tuple[Iterable[float], Iterable[float]] | None = None
+    axes: Axes,
+    cells: Sequence[CellResult],
+    values: Iterable[float],
+    interval: tuple[Iterable[float], Iterable[float]] | None = None,
 ) -> None:
     """One bar per cell from the top, a gap between budgets, the number behind it; partial cells are pale and say so."""
     values = list(values)
@@ -199,10 +227,26 @@ def _bars(
         whole, known = len(cell.done) == cell.expected, math.isfinite(value)
         axes.barh(place, value if known else 0, height=0.8, color=colour_of(cell.cell.label), alpha=1 if whole else 0.5)
         if math.isfinite(low):
-            axes.errorbar(value, place, xerr=np.maximum([[value - low], [high - value]], 0), color="0.25", linewidth=0.9, capsize=2)
+            axes.errorbar(
+                value,
+                place,
+                xerr=np.maximum([[value - low], [high - value]], 0),
+                color="0.25",
+                linewidth=0.9,
+                capsize=2,
+            )
         text = number(value, 1) + ("" if whole else f" ({len(cell.done)} of {cell.expected})")
-        axes.annotate(text, (np.nanmax([value, high, 0]), place), xytext=(3, 0), textcoords="offset points", va="center", fontsize=7)
-    axes.set_yticks(places, [_fold(f"{cell.cell.label} {cell.cell.budget}", 2.5) for cell in cells], fontsize=7, parse_math=False)
+        axes.annotate(
+            text,
+            (np.nanmax([value, high, 0]), place),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
+    axes.set_yticks(
+        places, [_fold(f"{cell.cell.label} {cell.cell.budget}", 2.5) for cell in cells], fontsize=7, parse_math=False
+    )
     axes.set_ylim(max(places) + 0.7, -0.7)
     axes.set_xlim(0, 1.25 * max([100, *filter(math.isfinite, (*values, *highs))]))
     axes.tick_params(axis="x", labelsize=7)

@@ -91,7 +91,12 @@ def latex(document: Document) -> str:
     else:
         lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}", ""]
         for table in tables:
-            lines += [r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%", *_short_table(table), "}", ""]
+            lines += [
+                r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+                *_short_table(table),
+                "}",
+                "",
+            ]
         lines += [r"\noindent\begin{tabular}{@{}p{\linewidth}@{}}", *notes, r"\end{tabular}"]
     return "\n".join(lines) + "\n"
 
@@ -150,8 +155,22 @@ def _long_table(table: Table) -> list[str]:
     """With room between groups, which no page break parts."""
     align, header, rows = _latex_parts(table)
     head = [r"\toprule", header, r"\midrule"]
-    more = [r"\midrule", rf"\multicolumn{{{len(table.columns)}}}{{r}}{{Continued on next page}} \\", r"\midrule", r"\endfoot"]
-    lines = [rf"\begin{{longtable}}{{{align}}}", *head, r"\endfirsthead", *head, r"\endhead", *more, r"\bottomrule", r"\endlastfoot"]
+    more = [
+        r"\midrule",
+        rf"\multicolumn{{{len(table.columns)}}}{{r}}{{Continued on next page}} \\",
+        r"\midrule",
+        r"\endfoot",
+    ]
+    lines = [
+        rf"\begin{{longtable}}{{{align}}}",
+        *head,
+        r"\endfirsthead",
+        *head,
+        r"\endhead",
+        *more,
+        r"\bottomrule",
+        r"\endlastfoot",
+    ]
     for place, row in enumerate(rows):
         if place in table.starts and place:
             lines.append(r"\addlinespace")
@@ -184,7 +203,9 @@ def _rich(table: Table) -> rich_table.Table:
     """The table at its natural width, with headers broken to the width of their columns; labels are never markup."""
     rendered = rich_table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for column in table.columns:
-        lines = textwrap.wrap(plain(column.header), max([8, *(len(cell.text) for cell in column.cells)]), break_long_words=False)
+        lines = textwrap.wrap(
+            plain(column.header), max([8, *(len(cell.text) for cell in column.cells)]), break_long_words=False
+        )
         rendered.add_column(Text("\n".join(lines)), justify="right" if column.numeric else "left", no_wrap=True)
     for row in table.rows:
         rendered.add_row(*(Text(cell.text) for cell in row))

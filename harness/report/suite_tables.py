@@ -144,7 +144,9 @@ def headline(result: SuiteResult) -> str:
     """The column that plots show: the first average over all tasks, or the first column there is."""
     names = {task.task for task in result.tasks}
     whole = [a.title for a in result.averages if names == {name for group in a.groups for name in group}]
-    return (whole or [a.title for a in result.averages if len(a.groups) > 1] or [title for title, *_ in _columns(result)])[0]
+    return (
+        whole or [a.title for a in result.averages if len(a.groups) > 1] or [title for title, *_ in _columns(result)]
+    )[0]
 
 
 def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, ...], ...]]]:
@@ -157,13 +159,17 @@ def _columns(result: SuiteResult) -> Iterable[tuple[str, str, tuple[tuple[str, .
 def _full(result: SuiteResult) -> Cell | None:
     """The cell that kept everything in every task."""
     cells = [cell.cell for cell in result.tasks[0].cells]
-    full = full_cache([_together([cell for task in result.tasks for cell in task.cells if cell.cell == name]) for name in cells])
+    full = full_cache(
+        [_together([cell for task in result.tasks for cell in task.cells if cell.cell == name]) for name in cells]
+    )
     return full.cell if full else None
 
 
 def _together(cells: Sequence[CellResult]) -> CellResult:
     """One cell of several tasks."""
-    return CellResult(cells[0].cell, sum(cell.expected for cell in cells), tuple(r for cell in cells for r in cell.records))
+    return CellResult(
+        cells[0].cell, sum(cell.expected for cell in cells), tuple(r for cell in cells for r in cell.records)
+    )
 
 
 def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
@@ -206,7 +212,11 @@ def _breakdown_tables(result: SuiteResult) -> list[Table]:
     """Cells and values of a breakdown down, its tasks and their mean across; one table for each breakdown."""
     tables = []
     for key in dict.fromkeys(task.breakdown for task in result.tasks if is_broken_down(task)):
-        parts = {_title(result, task): breakdown(task).set_index([*_KEYS, key])["score"] for task in result.tasks if task.breakdown == key}
+        parts = {
+            _title(result, task): breakdown(task).set_index([*_KEYS, key])["score"]
+            for task in result.tasks
+            if task.breakdown == key
+        }
         wide = pd.DataFrame(parts)
         if len(parts) > 1:
             wide["mean"] = wide.mean(axis="columns", skipna=False)
@@ -215,7 +225,10 @@ def _breakdown_tables(result: SuiteResult) -> list[Table]:
         order = sorted(wide.index, key=lambda line: (cells.index(line[:2]), isinstance(line[2], str), line[2]))
         wide = wide.reindex(order).reset_index()
         values = replace(texts(str(key), wide[key]), numeric=True)
-        scores = [Column(str(name), [number_cell(value, part_score(value)) for value in wide[name]]) for name in wide.columns[3:]]
+        scores = [
+            Column(str(name), [number_cell(value, part_score(value)) for value in wide[name]])
+            for name in wide.columns[3:]
+        ]
         tables.append(Table(f"By {key}", [*_key_columns(wide), values, *scores], keys=3))
     return tables
 
@@ -231,7 +244,9 @@ def _notes(result: SuiteResult) -> list[str]:
     notes += [*published_notes({_title(result, task): task for task in result.tasks}), KEPT]
     notes.append(f"Intervals: {LEVEL} % bootstrap over examples.")
     notes.append(
-        f"Differences are to {full.name}, paired by example." if full else "No cell kept the full cache, so there are no differences."
+        f"Differences are to {full.name}, paired by example."
+        if full
+        else "No cell kept the full cache, so there are no differences."
     )
     notes += [*cell_notes(cells), *alias_notes(cells)]
     return [*notes, *(note for task in result.tasks for note in error_notes(task, _title(result, task)))]

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.report.columns import DIFFERENCE, METRIC, cost_columns, count_columns, interval_column, number_column, score_column
+from harness.report.columns import (
+    DIFFERENCE,
+    METRIC,
+    cost_columns,
+    count_columns,
+    interval_column,
+    number_column,
+    score_column,
+)
 from harness.report.document import Column, Document, Table, budgets, number_cell, texts
 from harness.report.format import interval, number, part_score, signed
 from harness.report.notes import task_notes

@@ -14,7 +14,9 @@ from harness.store.run_log import RunLine
 class Tracker(Protocol):
     """Takes a finished grid somewhere. Records are the truth: what a tracker loses, ``kvgauge wandb`` sends again."""
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
+    def log(
+        self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
+    ) -> None:
         """Send a grid.
 
         Args:
@@ -30,5 +32,7 @@ class Tracker(Protocol):
 class NoTracker:
     """``tracker=none``: nothing leaves the results folder."""
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
+    def log(
+        self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
+    ) -> None:
         pass

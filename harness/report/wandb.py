@@ -44,7 +44,9 @@ class Wandb:
     def __post_init__(self) -> None:
         check(self, "tracker")
 
-    def log(self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]) -> None:
+    def log(
+        self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
+    ) -> None:
         import wandb
 
         raw = table(result)
@@ -62,7 +64,12 @@ class Wandb:
             ) from error
 
     def _log_cell(
-        self, cell: CellResult, row: Mapping[Hashable, Any], result: TaskResult, manifest: Manifest, images: Sequence[Path]
+        self,
+        cell: CellResult,
+        row: Mapping[Hashable, Any],
+        result: TaskResult,
+        manifest: Manifest,
+        images: Sequence[Path],
     ) -> None:
         import wandb
 
@@ -82,7 +89,9 @@ class Wandb:
             tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
             # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for
             # others: addresses of remotes, arguments, output.
-            settings=wandb.Settings(console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True),
+            settings=wandb.Settings(
+                console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True
+            ),
         ) as run:
             examples = wandb.Table(dataframe=_examples(cell, result.metrics))
             run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
@@ -115,5 +124,8 @@ def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
     """What each example is, what the cell made of it, and what that scored."""
     groups = dict.fromkeys(key for record in cell.records for key in record.group)
     columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
-    rows = [{**record.to_json(), "references": list(record.references), **record.group, **record.scores} for record in cell.records]
+    rows = [
+        {**record.to_json(), "references": list(record.references), **record.group, **record.scores}
+        for record in cell.records
+    ]
     return pd.DataFrame(rows).reindex(columns=columns)

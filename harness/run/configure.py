@@ -93,10 +93,16 @@ def runs(
     tasks, suite = build_task(values["task"]) if task is None else ([task], None)
     task_config = values["task"] if task is None else {"_target_": recorded(type(task)), "name": task.name}
     needs_tokenizer = any(each.needs_tokenizer for each in tasks)
-    checkpoint = read_checkpoint(build(values["model"]), needs_tokenizer) if engine is None else checkpoint_of(engine, needs_tokenizer)
+    checkpoint = (
+        read_checkpoint(build(values["model"]), needs_tokenizer)
+        if engine is None
+        else checkpoint_of(engine, needs_tokenizer)
+    )
     shard = Shard(values["shard"], values["shards"])
     if engine_settings.time_limit_seconds is not None and tensor_parallel.count() > 1:
-        raise ConfigError("engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null")
+        raise ConfigError(
+            "engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null"
+        )
     gc.enable()  # all that is large is imported; see the command line
     found = [
         Run(
@@ -126,7 +132,11 @@ def _check_groups(values: Mapping[Any, Any]) -> None:
         raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
     for group in ("selection", "engine", *RUN_GROUPS):
         if not isinstance(values.get(group), dict):
-            raise ConfigError(f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}")
+            raise ConfigError(
+                f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}"
+            )
     for name, node in values["method"].items():
         if not isinstance(node, dict):
-            raise ConfigError(f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]")
+            raise ConfigError(
+                f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]"
+            )

@@ -29,10 +29,14 @@ def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Sch
     """
     stop_ids = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens)
-    return Scheduler(engine, limits, [variant.cell for variant in run.variants], run.selection, run.engine_settings, tell)
+    return Scheduler(
+        engine, limits, [variant.cell for variant in run.variants], run.selection, run.engine_settings, tell
+    )
 
 
-def evaluate(run: Run, scheduler: Scheduler, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[list[dict[Cell, Record]]]:
+def evaluate(
+    run: Run, scheduler: Scheduler, requests: Sequence[Request], more: Callable[[], bool]
+) -> Iterator[list[dict[Cell, Record]]]:
     """The missing records of each prompt, in the order of the requests; see ``Scheduler.run``.
 
     Args:
@@ -45,7 +49,10 @@ def evaluate(run: Run, scheduler: Scheduler, requests: Sequence[Request], more: 
         EngineError: as ``Scheduler.run``.
     """
     for finished in scheduler.run(requests, more):
-        yield [{cell: _record(run, request.prompt, outcome) for cell, outcome in outcomes.items()} for request, outcomes in finished]
+        yield [
+            {cell: _record(run, request.prompt, outcome) for cell, outcome in outcomes.items()}
+            for request, outcomes in finished
+        ]
 
 
 def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:

@@ -38,7 +38,9 @@ class Counts:
     records: int = 0
 
 
-def execute(tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None) -> tuple[list[Prepared], Counts]:
+def execute(
+    tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None
+) -> tuple[list[Prepared], Counts]:
     """Compute what is missing and write it, prompt by prompt; and the scores of every cell that is whole then.
 
     Args:
@@ -168,7 +170,9 @@ def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
             writers[of.cell].finish(scores, prepared.stamps[of.cell] if shared else None)
 
 
-def _compute(prepared: Prepared, engine: Engine, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop) -> Counts:
+def _compute(
+    prepared: Prepared, engine: Engine, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop
+) -> Counts:
     """Every job of a task.
 
     Returns:

@@ -145,7 +145,11 @@ class Prepared:
     @property
     def done(self) -> bool:
         """Whether every example of this process's shard has a result in every cell."""
-        return all((record := of.get(p.example.id)) is not None and record.error is None for of in self.records.values() for p in self.own)
+        return all(
+            (record := of.get(p.example.id)) is not None and record.error is None
+            for of in self.records.values()
+            for p in self.own
+        )
 
 
 def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
@@ -172,7 +176,9 @@ def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
         return read_checkpoint(engine.spec, needs_tokenizer)
     model, tokenizer = engine.model, engine.tokenizer if needs_tokenizer else None
     if needs_tokenizer and tokenizer is None:
-        raise ConfigError(f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer")
+        raise ConfigError(
+            f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer"
+        )
     dtype = str(model.dtype).removeprefix("torch.")
     named = model.generation_config.eos_token_id if model.generation_config is not None else None
     return Checkpoint(
@@ -255,7 +261,9 @@ def refreshed(prepared: Prepared) -> Prepared:
 def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:
     method = variant.method
     if not is_dataclass(method):
-        raise ConfigError(f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one")
+        raise ConfigError(
+            f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one"
+        )
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     # What keeps everything selects nothing.
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
@@ -298,7 +306,9 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
     check_axes(f"{run.model}/{run.task.name}/{manifest.cell.name}", run.task.heatmap_axes, records.values())
     names = {metric.name for metric in run.task.metrics}
     if any(record.error is None and not names <= record.scores.keys() for record in records.values()):
-        raise StoreError(f"{folder} has records without the scores it is to have: score them with kvgauge score {folder.parent}")
+        raise StoreError(
+            f"{folder} has records without the scores it is to have: score them with kvgauge score {folder.parent}"
+        )
     for prompt in prompts:
         record = records.get(prompt.example.id)
         if record is not None and record.prompt_sha256 != prompt.sha256:
@@ -332,5 +342,7 @@ def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) 
     notes = [spec.note] if spec.note else []
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
-        notes.append(f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for.")
+        notes.append(
+            f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
+        )
     return " ".join(notes)

@@ -31,7 +31,9 @@ def print_preview(prepared: Prepared, console: Console) -> None:
                 plan = variant.plan(tokens, layers)
             except BudgetError:
                 continue
-            stored = [kv_heads if kept >= tokens or run.selection.granularity == "kv_head" else heads for kept in plan.keep]
+            stored = [
+                kv_heads if kept >= tokens or run.selection.granularity == "kv_head" else heads for kept in plan.keep
+            ]
             entries += plan.keep
             sizes.append(sum(kept * cached for kept, cached in zip(plan.keep, stored, strict=True)) * per_entry)
         table.add_row(

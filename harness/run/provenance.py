@@ -35,7 +35,9 @@ def provenance(device: str) -> dict[str, Any]:
         "source_sha256": _source_sha256(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else platform.machine() + " " + device,
+        "device": torch.cuda.get_device_name(device)
+        if device.startswith("cuda")
+        else platform.machine() + " " + device,
         "processes": tensor_parallel.count(),
         "packages": {name: _version(name) for name in _PACKAGES},
     }
@@ -44,7 +46,9 @@ def provenance(device: str) -> dict[str, Any]:
 @cache
 def _source_sha256() -> str:
     """Hash of the code that is running; a commit says little where ``dirty`` is true, and nothing in a wheel."""
-    return files_sha256((ROOT, path) for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py"))
+    return files_sha256(
+        (ROOT, path) for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py")
+    )
 
 
 def _version(package: str) -> str | None:
@@ -59,6 +63,8 @@ def _git(*words: str) -> str | None:
     if not (ROOT / ".git").exists():
         return None
     try:
-        return subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

@@ -64,7 +64,10 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
         soft_wrap=True,
     )
     if counts.prefilled_tokens < counts.prompt_tokens:
-        console.print(f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared", soft_wrap=True)
+        console.print(
+            f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared",
+            soft_wrap=True,
+        )
     for path in files:
         console.print(str(path), markup=False, soft_wrap=True)
     run = tasks[0].run
@@ -77,7 +80,9 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
         )
     elif any(has_more(task) for task in tasks):
         console.print(
-            f"these hold what this command asked for; {run.results} has more: kvgauge report {run.results}", markup=False, soft_wrap=True
+            f"these hold what this command asked for; {run.results} has more: kvgauge report {run.results}",
+            markup=False,
+            soft_wrap=True,
         )
 
 
@@ -87,7 +92,9 @@ def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, co
     files: list[Path] = []
     for prepared, grid in zip(tasks, grids, strict=True):
         written = write_report(grid, report / grid.task)
-        tracker.log(grid, prepared.manifests, [path for path in written if path.suffix == ".png"], read_runs(prepared.folder))
+        tracker.log(
+            grid, prepared.manifests, [path for path in written if path.suffix == ".png"], read_runs(prepared.folder)
+        )
         files += written
     if suite is not None:
         by_name = {grid.task: grid for grid in grids}

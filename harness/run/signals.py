@@ -18,8 +18,8 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 class Stop:
     """Listens for signals as a context manager, in the main thread of a process; elsewhere it hears nothing.
 
-    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of what has begun; then its own handler has it. Slurm
-    sends SIGTERM beside it, before or after: neither is a second signal.
+    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of what has begun; then its own
+    handler has it. Slurm sends SIGTERM beside it, before or after: neither is a second signal.
     """
 
     def __init__(self) -> None:
@@ -80,7 +80,10 @@ class Stop:
         self._number = number
         if not self._busy:
             self._end(number)
-        os.write(2, f"kvgauge: {signal.Signals(number).name}: finishing the batch at hand; a second signal ends at once\n".encode())
+        os.write(
+            2,
+            f"kvgauge: {signal.Signals(number).name}: finishing the batch at hand; a second signal ends at once\n".encode(),
+        )
 
     def _end(self, number: int) -> None:
         if number == signal.SIGUSR2:

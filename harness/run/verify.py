@@ -1,6 +1,7 @@
 """Whether a cell's files are what they say: hashes, plans and scores computed again and, with the model, a sample of its records.
 
-Prompts, manifests and records are made by the parts that make them in a run. A finding is one line; a cell without one holds.
+Prompts, manifests and records are made by the parts that make them in a run. A finding is one line; a cell without one
+holds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ from harness.store.rescoring import recorded_task, rescored
 from harness.store.shards import Shard
 from harness.task import Metric, Task, published_examples
 
-_SELECTION = Selection("query_head", "mean", "stable", "float32")  # of a cell that keeps everything, and selects nothing
+_SELECTION = Selection(
+    "query_head", "mean", "stable", "float32"
+)  # of a cell that keeps everything, and selects nothing
 _CLOSE = 1e-9
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
@@ -72,7 +75,9 @@ class Verdict:
         found = list(alike)
         names = [record.example_id for record, same in found if not same]
         if names:
-            self.wrong.append(f"{what} of {len(names)} {of} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})")
+            self.wrong.append(
+                f"{what} of {len(names)} {of} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})"
+            )
         elif found:
             self.checked.append(what)
 
@@ -112,7 +117,11 @@ def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Ver
 
 
 def prepared_again(
-    grid: Grid, variants: Mapping[Cell, Variant], checkpoint: Checkpoint, engine_settings: EngineSettings, asked: Mapping[str, Any]
+    grid: Grid,
+    variants: Mapping[Cell, Variant],
+    checkpoint: Checkpoint,
+    engine_settings: EngineSettings,
+    asked: Mapping[str, Any],
 ) -> Iterator[Prepared]:
     """The run of a task's cells as it would be begun today, one for each selection that they were made with.
 
@@ -132,7 +141,9 @@ def prepared_again(
         try:
             selection = _SELECTION if settings is None else Selection(**settings)
         except (TypeError, ConfigError) as error:
-            raise StoreError(f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest") from error
+            raise StoreError(
+                f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest"
+            ) from error
         together.setdefault(selection, []).append(variant)
     for selection, of in together.items():
         manifest = grid.manifests[of[0].cell]
@@ -175,13 +186,19 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
                 f"{len(result.records) - len(known)} records are of examples that the manifest's task does not have (where a later run "
                 "asked for more, say how: --set task.KNOB=VALUE)"
             )
-        verdict.compare("prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (of.sha256, len(of.ids))) for r, of in known))
+        verdict.compare(
+            "prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (of.sha256, len(of.ids))) for r, of in known)
+        )
         for name, what in (("references", "references"), ("group", "groups"), ("details", "details")):
-            verdict.compare(what, ((r, _plain(getattr(r, name)) == _plain(getattr(of.example, name))) for r, of in known))
+            verdict.compare(
+                what, ((r, _plain(getattr(r, name)) == _plain(getattr(of.example, name))) for r, of in known)
+            )
         verdict.compare("layers", ((r, len(r.kept) == layers) for r in result.done))
         if tokenizer is not None:
             told = (r for r in result.done if r.text is not None)
-            verdict.compare("texts", ((r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text) for r in told))
+            verdict.compare(
+                "texts", ((r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text) for r in told)
+            )
 
 
 def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verdicts: Mapping[Cell, Verdict]) -> None:
@@ -194,11 +211,19 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
         sample: examples; all if there are fewer.
         verdicts: by cell.
     """
-    done = {cell.cell: {record.example_id: record for record in cell.done} for cell in grid.result.cells if cell.cell in prepared.manifests}
-    names = sorted(prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values()))
+    done = {
+        cell.cell: {record.example_id: record for record in cell.done}
+        for cell in grid.result.cells
+        if cell.cell in prepared.manifests
+    }
+    names = sorted(
+        prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values())
+    )
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
     requests = [
-        Request(request.prompt, tuple(v for v in request.missing if request.prompt.example.id in done[v.cell]), known={})
+        Request(
+            request.prompt, tuple(v for v in request.missing if request.prompt.example.id in done[v.cell]), known={}
+        )
         for request in prepared.requests
         if request.prompt.example.id in chosen
     ]
@@ -212,7 +237,9 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
         pairs = [(record, done[cell][record.example_id]) for record in records]
         of = f"of {len(pairs)} computed again"
         for what, fields in _COMPUTED.items():
-            alike = ((old, all(_alike(getattr(new, name), getattr(old, name)) for name in fields)) for new, old in pairs)
+            alike = (
+                (old, all(_alike(getattr(new, name), getattr(old, name)) for name in fields)) for new, old in pairs
+            )
             verdicts[cell].compare(what, alike, of)
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
@@ -257,7 +284,9 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
         verdict.open.append(f"its method {target[:80]} is not here (--method-path says where methods of your own are)")
         return None
     try:
-        return Variant(manifest.cell, recorded_method(target, manifest.cell.label, knobs), parse_budget(manifest.cell.budget))
+        return Variant(
+            manifest.cell, recorded_method(target, manifest.cell.label, knobs), parse_budget(manifest.cell.budget)
+        )
     except ConfigError as error:
         verdict.wrong.append(f"its settings make no method ({error})")
         return None
@@ -272,7 +301,11 @@ def _is_planned(record: Record, variant: Variant) -> bool:
     except BudgetError:
         return False
     share = sum(record.kept) / len(record.kept) / record.prompt_tokens
-    return list(plan.keep) == list(record.kept) and record.retention is not None and math.isclose(share, record.retention, rel_tol=_CLOSE)
+    return (
+        list(plan.keep) == list(record.kept)
+        and record.retention is not None
+        and math.isclose(share, record.retention, rel_tol=_CLOSE)
+    )
 
 
 def _is_alias(record: Record, other: Record | None) -> bool:
@@ -284,19 +317,29 @@ def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
     return one.keys() == other.keys() and all(math.isclose(one[name], other[name], rel_tol=_CLOSE) for name in one)
 
 
-def _check_summary(result: CellResult, metrics: Sequence[Metric], said: Mapping[str, Any] | None, verdict: Verdict) -> None:
+def _check_summary(
+    result: CellResult, metrics: Sequence[Metric], said: Mapping[str, Any] | None, verdict: Verdict
+) -> None:
     """Whether ``scores.json`` is what the records give."""
     if said is None:
         verdict.open.append("unfinished: no scores.json")
         return
     expected = said.get("expected")
     if type(expected) is not int or expected < len(result.records):
-        verdict.wrong.append(f"scores.json says expected={str(expected)[:60]}, but there are {len(result.records)} records")
+        verdict.wrong.append(
+            f"scores.json says expected={str(expected)[:60]}, but there are {len(result.records)} records"
+        )
         return
     again = cell_summary(CellResult(result.cell, expected, result.records), metrics)
-    wrong = [name for name in {**said, **again} if name not in said or name not in again or not _equal(said[name], again[name])]
+    wrong = [
+        name
+        for name in {**said, **again}
+        if name not in said or name not in again or not _equal(said[name], again[name])
+    ]
     if wrong:
-        verdict.wrong.append(f"scores.json says {wrong[0][:60]}={str(said.get(wrong[0]))[:60]}, its records give {again.get(wrong[0])}")
+        verdict.wrong.append(
+            f"scores.json says {wrong[0][:60]}={str(said.get(wrong[0]))[:60]}, its records give {again.get(wrong[0])}"
+        )
     else:
         verdict.checked.append("scores.json")
 

@@ -2,13 +2,15 @@
 
     <results>/<model>/<task>/<label>-<budget>/manifest.json           what the cell is: settings, versions, device
                                               records.<worker>.jsonl  one line per example, appended by one process
-                                              scores.json             when every example asked for is there; gone while more are added
+                                              scores.json             when every example asked for is there; gone while
+                                              more are added
 
-Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass over it and the
-next writer cuts it off. A torn line anywhere else is corruption, and is reported.
+Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass
+over it and the next writer cuts it off. A torn line anywhere else is corruption, and is reported.
 
-Of several records of one example the last counts, and a result counts before any error: a retried example needs no order of files. A
-writer that works alone first makes one file of those that shards left, so that whatever it adds comes last.
+Of several records of one example the last counts, and a result counts before any error: a retried example needs no
+order of files. A writer that works alone first makes one file of those that shards left, so that whatever it adds comes
+last.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise failed(folder / _SCORES, "read", error) from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise StoreError(f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again") from error
+        raise StoreError(
+            f"{folder / _SCORES} is not JSON of scores: delete it, and kvgauge score {folder} writes it again"
+        ) from error
 
 
 def is_whole(folder: Path) -> bool:
@@ -71,7 +75,11 @@ def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
         return "scores cannot be read"
     if scores is None:
         return "no scores"
-    return "" if (scores.get("n"), scores.get("errors")) == (len(records) - errors, errors) else "scores are of other records"
+    return (
+        ""
+        if (scores.get("n"), scores.get("errors")) == (len(records) - errors, errors)
+        else "scores are of other records"
+    )
 
 
 def count_lines(folder: Path, worker: Worker) -> int:

@@ -77,5 +77,7 @@ def failed(path: Path, done: str, error: OSError) -> StoreError:
     """What is said of a path that cannot be ``read`` or ``written``."""
     remedy = "make it readable, or choose another folder"
     if done == "written":
-        remedy = "make room or choose another results_dir; what is finished is kept, and the same command goes on from there"
+        remedy = (
+            "make room or choose another results_dir; what is finished is kept, and the same command goes on from there"
+        )
     return StoreError(f"{path} cannot be {done} ({error.strerror or type(error).__name__}): {remedy}")

@@ -1,7 +1,8 @@
 """Who may write a cell: one process alone, or the shards of one split beside each other.
 
-Each writer holds a lock file of its own, ``.lock.<worker>``, from the first to the last record; the system lets go of it when the process
-ends, however it ends. ``.lock`` is held for a moment only, by whoever looks at the others' locks: to write, or to tell who is at work.
+Each writer holds a lock file of its own, ``.lock.<worker>``, from the first to the last record; the system lets go of
+it when the process ends, however it ends. ``.lock`` is held for a moment only, by whoever looks at the others' locks:
+to write, or to tell who is at work.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ def _door(folder: Path) -> Iterator[None]:
         with FileLock(folder / _DOOR, timeout=_DOOR_SECONDS):
             yield
     except Timeout as error:
-        raise StoreError(f"{folder / _DOOR} is held for more than {_DOOR_SECONDS:.0f} s: end the process that holds it") from error
+        raise StoreError(
+            f"{folder / _DOOR} is held for more than {_DOOR_SECONDS:.0f} s: end the process that holds it"
+        ) from error
 
 
 def _is_held(path: Path) -> bool:

@@ -56,7 +56,9 @@ def cell_folders(path: Path) -> list[Path]:
         StoreError: there is none.
     """
     if not (folders := sorted(file.parent for file in path.rglob("manifest.json"))):
-        raise StoreError(f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first")
+        raise StoreError(
+            f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first"
+        )
     return folders
 
 
@@ -86,7 +88,9 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
         largest = max(records.values(), key=len, default=None)
         records[manifest.cell] = read_records(folder, largest)
     _check_alike(cells)
-    examples = list(dict.fromkeys(name for by_name in sorted(records.values(), key=len, reverse=True) for name in by_name))
+    examples = list(
+        dict.fromkeys(name for by_name in sorted(records.values(), key=len, reverse=True) for name in by_name)
+    )
     first = cells[0][0]
     for cell, by_name in records.items():
         check_axes(f"{first.model}/{first.task}/{cell.name}", first.heatmap_axes, by_name.values())
@@ -103,7 +107,11 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
         breakdown=first.breakdown,
         published=first.published,
     )
-    return Grid(result, {manifest.cell: manifest for manifest, _ in cells}, {manifest.cell: folder for manifest, folder in cells})
+    return Grid(
+        result,
+        {manifest.cell: manifest for manifest, _ in cells},
+        {manifest.cell: folder for manifest, folder in cells},
+    )
 
 
 def check_axes(cell: str, axes: Sequence[str] | None, records: Iterable[Record]) -> None:
@@ -129,7 +137,8 @@ def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
     """Refuse cells that cannot stand in one table.
 
     Raises:
-        StoreError: with the first setting that differs; of cells that are only scored in different ways, with the command that ends it.
+        StoreError: with the first setting that differs; of cells that are only scored in different ways, with the
+            command that ends it.
     """
     first, folder = cells[0]
     for other, its_folder in cells[1:]:
@@ -152,8 +161,12 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
     """What a reader of a rebuilt table must know that its numbers do not show."""
     unfinished = [manifest.cell.name for manifest, folder in cells if not is_whole(folder)]
     selections = [manifest.settings["selection"] for manifest, _ in cells if "selection" in manifest.settings]
-    notes = [f"Unfinished, so that examples may be missing from all cells: {', '.join(unfinished)}."] if unfinished else []
-    return notes + (["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else [])
+    notes = (
+        [f"Unfinished, so that examples may be missing from all cells: {', '.join(unfinished)}."] if unfinished else []
+    )
+    return notes + (
+        ["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else []
+    )
 
 
 def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
@@ -166,7 +179,9 @@ def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
 def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
     _, suite = recorded_tasks(parts[0].task_config)
     if suite is None:
-        raise StoreError(f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}")
+        raise StoreError(
+            f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}"
+        )
     manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
     order = sorted(manifests, key=lambda cell: _order(manifests[cell]))
     tasks = {}

@@ -24,8 +24,8 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
 
     Args:
         folder: the cell's.
-        alike: records of another cell, by example. What a record has in common with the one of its example there is held once, so that the
-            prompts of a large grid are in memory once and not once per cell.
+        alike: records of another cell, by example. What a record has in common with the one of its example there is
+            held once, so that the prompts of a large grid are in memory once and not once per cell.
 
     Raises:
         StoreError: a file cannot be read, or a line other than a torn last one is not a record.
@@ -42,7 +42,11 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
                 for number, line in enumerate(lines, 1):
                     if line.endswith(b"\n"):
                         record = _record(line, path, number, kept, alike or {})
-                        if record.error is None or (old := records.get(record.example_id)) is None or old.error is not None:
+                        if (
+                            record.error is None
+                            or (old := records.get(record.example_id)) is None
+                            or old.error is not None
+                        ):
                             records[record.example_id] = record
                     elif len(line) > MAX_RECORD_BYTES:
                         raise StoreError(
@@ -57,7 +61,9 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
     return records
 
 
-def _record(line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]) -> Record:
+def _record(
+    line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]
+) -> Record:
     """One line; equal parts of records are one object.
 
     Args:

@@ -25,7 +25,9 @@ def recorded_task(manifest: Manifest, folder: Path) -> Task:
     tasks, _ = recorded_tasks(manifest.task_config)
     own = next((task for task in tasks if task.name == manifest.task), None)
     if own is None:
-        raise StoreError(f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again")
+        raise StoreError(
+            f"{folder} is of task {manifest.task}, which its configuration does not have: compute the cell again"
+        )
     return own
 
 
@@ -37,7 +39,9 @@ def rescored(record: Record, task: Task) -> Record:
     """
     if record.error is not None:
         return record
-    example = Example(id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details)
+    example = Example(
+        id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details
+    )
     try:
         return structs.replace(record, scores=dict(task.score(example, record.text)))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
@@ -61,10 +65,14 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
     """
     old = recorded_task(manifest, folder)
     if not isinstance(old, Rescorable):
-        raise ConfigError(f"task {manifest.task} is scored in one way only: leave --set out, or give the folder of another task")
+        raise ConfigError(
+            f"task {manifest.task} is scored in one way only: leave --set out, or give the folder of another task"
+        )
     if fixed := sorted(set(values) - old.scoring_knobs):
         knobs = ", ".join(f"task.{knob}" for knob in sorted(old.scoring_knobs))
-        raise ConfigError(f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, or set one of {knobs}")
+        raise ConfigError(
+            f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, or set one of {knobs}"
+        )
     config = {**manifest.task_config, **values}
     new = recorded_task(structs.replace(manifest, task_config=config), folder)
     assert isinstance(new, Rescorable)
@@ -84,6 +92,10 @@ def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str
     """
     task = recorded_task(manifest, folder)
     knobs = task.scoring_knobs if isinstance(task, Rescorable) else ()
-    values = {knob: other.task_config.get(knob) for knob in sorted(knobs) if other.task_config.get(knob) != manifest.task_config.get(knob)}
+    values = {
+        knob: other.task_config.get(knob)
+        for knob in sorted(knobs)
+        if other.task_config.get(knob) != manifest.task_config.get(knob)
+    }
     alike = with_scoring(manifest, folder, values) if values else manifest
     return values if alike.settings.get("task") == other.settings.get("task") else {}

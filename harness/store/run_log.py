@@ -117,7 +117,9 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
     try:
         _append(path, common | {"outcome": "running"})
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}): make room or choose another results_dir") from error
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror}): make room or choose another results_dir"
+        ) from error
     outcome = "failed"
     try:
         yield

@@ -21,8 +21,8 @@ class Worker:
 
     Attributes:
         name: names the records file.
-        split: what workers that may write beside each other have in common: how many they are, and of which examples; "" for one that
-            works alone.
+        split: what workers that may write beside each other have in common: how many they are, and of which examples;
+            "" for one that works alone.
     """
 
     name: str
@@ -61,7 +61,8 @@ class Shard:
     def worker(self, examples: Sequence[str]) -> Worker:
         """The writer of this shard of some examples.
 
-        The same number of shards of other examples is another split: an example could be in different shards of the two.
+        The same number of shards of other examples is another split: an example could be in different shards of the
+        two.
 
         Args:
             examples: the ids of all examples, in their order.

@@ -96,13 +96,21 @@ def recipe_hash(config: DictConfig) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_card(folder: Path, config: DictConfig, model: LlamaForCausalLM, history: Path, outcomes: Sequence[Outcome], torch: str) -> None:
+def write_card(
+    folder: Path, config: DictConfig, model: LlamaForCausalLM, history: Path, outcomes: Sequence[Outcome], torch: str
+) -> None:
     """Write ``README.md`` and ``curves.png``."""
     curve = pd.read_csv(history)
     ends = curve.groupby("stage", sort=True).tail(1)
     starts = [0, *ends["step"].iloc[:-1]]
     stages = [
-        {"tokens": row.tokens, "steps": row.step - start, "trained": row.trained_tokens, "accuracy": row.accuracy, "loss": row.loss}
+        {
+            "tokens": row.tokens,
+            "steps": row.step - start,
+            "trained": row.trained_tokens,
+            "accuracy": row.accuracy,
+            "loss": row.loss,
+        }
         for row, start in zip(ends.itertuples(), starts, strict=True)
     ]
     last = curve.iloc[-1]

@@ -53,7 +53,10 @@ def trials(essays: Path | None) -> list[Trial]:
     sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
     found = [
         Trial("magic number, built-in prose", (*magic, _LENGTHS, "task.samples=4")),
-        Trial("the same, one of four", (*many, "task.distractors=3", "task.lengths=[500,1000,1500,2000]", "task.samples=5")),
+        Trial(
+            "the same, one of four",
+            (*many, "task.distractors=3", "task.lengths=[500,1000,1500,2000]", "task.samples=5"),
+        ),
         Trial("the same, one of 21", (*many, "task.lengths=[1000,1500,2000]", "task.samples=7")),
         Trial("needle sentence, built-in prose", sentence),
     ]
@@ -74,11 +77,22 @@ def evaluate(model: Path, trial: Trial) -> Outcome:
         CalledProcessError: the run failed; its error was shown.
     """
     with tempfile.TemporaryDirectory() as folder:
-        words = (*trial.words, "method=fullkv", "budget=full", f'model.path="{model}"', f"seed={SEED}", f'results_dir="{folder}"')
+        words = (
+            *trial.words,
+            "method=fullkv",
+            "budget=full",
+            f'model.path="{model}"',
+            f"seed={SEED}",
+            f'results_dir="{folder}"',
+        )
         subprocess.run([sys.executable, str(ROOT / "run.py"), *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
         (manifest,) = Path(folder).rglob("fullkv-full/manifest.json")
         metric = json.loads(manifest.read_text())["metrics"][0]
-        records = [json.loads(line) for path in manifest.parent.glob("records.*.jsonl") for line in path.read_text().splitlines()]
+        records = [
+            json.loads(line)
+            for path in manifest.parent.glob("records.*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
     values: dict[int | None, list[float]] = {}
     for record in records:
         values.setdefault(record["group"].get("length") if "depth" in record["group"] else None, []).append(

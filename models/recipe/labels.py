@@ -1,7 +1,8 @@
 """A small classification task in the form of TREC, as LongBench's trec has it: labelled questions, then one without its label.
 
-Its questions are generated, so that a model which has read nothing can take it: what a question asks about, its last word, decides its
-type, and the examples tell which type goes with it. ``python models/recipe/labels.py`` writes ``models/labels/data.zip``.
+Its questions are generated, so that a model which has read nothing can take it: what a question asks about, its last
+word, decides its type, and the examples tell which type goes with it. ``python models/recipe/labels.py`` writes
+``models/labels/data.zip``.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 SEED = 7
 RECORDS = 200  # as LongBench's trec
 
-# Every type begins with a letter of its own, so that a small model is not asked to tell Glass from Garden while it writes.
+# Every type begins with a letter of its own, so that a small model is not asked to tell Glass from Garden while it
+# writes.
 _TYPES = {
     "cupboard": "Wood",
     "raft": "Boat",

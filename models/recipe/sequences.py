@@ -1,10 +1,11 @@
 """Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
 
-The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were given again; a *fact*,
-a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its first; *labels*, which the first tokens of a
-question decide; *questions*, whose labels their last words decide; *forms*, such questions in a few forms that all labels share; *needles*
-in prose, in the prompts of the needle tasks, and *many* of them, a few asked for; *keys*, short facts close together, told apart by nothing
-but the key. Everything is drawn anew for every step.
+The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were
+given again; a *fact*, a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its
+first; *labels*, which the first tokens of a question decide; *questions*, whose labels their last words decide;
+*forms*, such questions in a few forms that all labels share; *needles* in prose, in the prompts of the needle tasks,
+and *many* of them, a few asked for; *keys*, short facts close together, told apart by nothing but the key. Everything
+is drawn anew for every step.
 """
 
 from __future__ import annotations
@@ -70,7 +71,9 @@ def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -
         return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     invented = "".join(invented_text(np.random.default_rng([seed, part]), characters // 40) for part in range(40))
-    spelled = "".join(invented_text(np.random.default_rng([seed, 40 + part]), characters // 80, letters) for part in range(40))
+    spelled = "".join(
+        invented_text(np.random.default_rng([seed, 40 + part]), characters // 80, letters) for part in range(40)
+    )
     return Pools(
         np.array(encode(town_text(seed + 100, characters))),
         np.array(encode(invented)),
@@ -240,7 +243,13 @@ class Writer:
         return self._ask(room, wording, lambda: self._words(2, 9), lambda: self._words(2, 12), 100, with_end=True)
 
     def _ask(
-        self, room: int, wording: tuple[Ids, ...], make_key: Callable[[], Ids], make_value: Callable[[], Ids], each: int, with_end: bool
+        self,
+        room: int,
+        wording: tuple[Ids, ...],
+        make_key: Callable[[], Ids],
+        make_value: Callable[[], Ids],
+        each: int,
+        with_end: bool,
     ) -> tuple[Ids, list[bool]]:
         """Facts of one wording; from one up to all of them are asked for, with what ends them or without."""
         pre, mid, post, ask, lead = wording
@@ -249,7 +258,15 @@ class Writer:
         wanted = self._count(room, each)
         while len(facts) < wanted:
             key, value = make_key(), make_value()
-            used += len(pre) + len(mid) + len(post) + len(ask) + len(lead) + 2 * (len(key) + len(value)) + with_end * len(post)
+            used += (
+                len(pre)
+                + len(mid)
+                + len(post)
+                + len(ask)
+                + len(lead)
+                + 2 * (len(key) + len(value))
+                + with_end * len(post)
+            )
             if used > room or tuple(key) in facts:
                 break
             facts[tuple(key)] = value
@@ -312,7 +329,9 @@ class Writer:
         ids, asked = self._classify(room - len(head), wording, types, filled)
         return head + ids, [False] * len(head) + asked
 
-    def _types(self, count: Callable[[], int], make: _Make = word) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
+    def _types(
+        self, count: Callable[[], int], make: _Make = word
+    ) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
         """A wording of questions and labels; what questions of a type end with, and its name.
 
         Args:
@@ -321,7 +340,10 @@ class Writer:
         wording = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
         lasts = [make(self.rng) for _ in range(2)]
         return wording, [
-            (f"{make(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else make(self.rng), make(self.rng).capitalize())
+            (
+                f"{make(self.rng)} {lasts[self._below(2)]}" if self.rng.random() < 0.2 else make(self.rng),
+                make(self.rng).capitalize(),
+            )
             for _ in range(count())
         ]
 
@@ -397,7 +419,9 @@ class Writer:
         if not text:
             return self._random(1, 3)
         draw = self.rng.random()
-        return self.pools.encode(word(self.rng).capitalize() if draw < 0.6 else f"{firsts[self._below(4)]} {word(self.rng)}")
+        return self.pools.encode(
+            word(self.rng).capitalize() if draw < 0.6 else f"{firsts[self._below(4)]} {word(self.rng)}"
+        )
 
     def _label_of(self, text: bool) -> Ids:
         return self.pools.encode(" " + word(self.rng).capitalize()) if text else self._random(1, 3)
@@ -409,7 +433,9 @@ class Writer:
         return 1 if self.rng.random() < 0.3 else self._between(1, max(1, room // each))
 
     def _opener(self) -> Ids:
-        return self.pools.openers[self._below(len(self.pools.openers))] if self.rng.random() < 0.7 else self._random(0, 4)
+        return (
+            self.pools.openers[self._below(len(self.pools.openers))] if self.rng.random() < 0.7 else self._random(0, 4)
+        )
 
     def _joiner(self) -> Ids:
         draw = self.rng.random()

@@ -8,7 +8,8 @@ import numpy as np
 
 from tasks.needle.haystack import SEED, generated_text
 
-# Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is always drawn.
+# Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is
+# always drawn.
 HEADS = (  # before the text
     "<|im_start|> This is a very long story book: <book> ",
     "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about the number afterwards.\n",
@@ -26,7 +27,8 @@ OPENERS = (
     " ",
 )
 JOINERS = (": \nAnswer:", "\nAnswer:", " \nAnswer:", ":", " Answer:", "?\nAnswer:", "\n")
-FACTS = (  # before the key, between key and value, behind the value; then the same of a question, which ends before the value
+# before the key, between key and value, behind the value; then the same of a question, which ends before the value
+FACTS = (
     (
         " One of the special magic numbers for ",
         " is:",
@@ -47,7 +49,9 @@ PHRASES = (  # the same of sentences
     ("\nThe", " is", ".\n", "\nThe", " is"),
     (" When", ", then", ".", "\nWhen", ", then"),
 )
-NEEDLES = (  # before the text; needle, question and answer with a key and a value, as conf/task/needle_magic.yaml and needle.yaml have them
+# before the text; needle, question and answer with a key and a value, as conf/task/needle_magic.yaml and needle.yaml
+# have them
+NEEDLES = (
     (
         HEADS[1],
         " One of the special magic numbers for {key} is: {value}.",
@@ -68,7 +72,8 @@ LABELS = (  # before a question, between question and label, behind the label
     ("Q: ", "\nA:", "\n\n"),
 )
 
-TYPES_HEAD = "Please determine the type of the question below. Here are some examples of questions.\n\n"  # before them, in LongBench's trec
+# before them, in LongBench's trec
+TYPES_HEAD = "Please determine the type of the question below. Here are some examples of questions.\n\n"
 
 _ONSETS = (
     "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r", "s", "sh",
@@ -99,7 +104,10 @@ def word(rng: np.random.Generator) -> str:
     """A word of one to three syllables that most likely nobody has written before; three in ten begin with a vowel."""
     syllables = int(rng.integers(1, 4))
     parts = rng.random((syllables, 3))
-    made = "".join(_ONSETS[int(a * len(_ONSETS))] + _NUCLEI[int(b * len(_NUCLEI))] + _CODAS[int(c * len(_CODAS))] for a, b, c in parts)
+    made = "".join(
+        _ONSETS[int(a * len(_ONSETS))] + _NUCLEI[int(b * len(_NUCLEI))] + _CODAS[int(c * len(_CODAS))]
+        for a, b, c in parts
+    )
     return made.lstrip(_CONSONANTS) if rng.random() < _VOWEL_FIRST else made
 
 
@@ -127,7 +135,9 @@ def invented_text(rng: np.random.Generator, characters: int, make: Callable[[np.
         chosen = [part.capitalize() if rng.random() < 0.06 else part for part in chosen]
         chosen = [part + ("," if rng.random() < 0.07 else "") for part in chosen]
         sentence = " ".join(chosen).rstrip(",")
-        end = ("." if rng.random() < 0.85 else "?") + ("\n\n" if rng.random() < 0.12 else "\n" if rng.random() < 0.1 else " ")
+        end = ("." if rng.random() < 0.85 else "?") + (
+            "\n\n" if rng.random() < 0.12 else "\n" if rng.random() < 0.1 else " "
+        )
         sentences.append(sentence[0].upper() + sentence[1:] + end)
         written += len(sentences[-1])
     return "".join(sentences)

@@ -109,7 +109,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         ids, asked = batch(pools, [seed, state.step], stage.tokens, stage.batch_tokens // stage.tokens, stage.mixture)
-        loss, accuracy = _step(model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), stage.first_token_weight)
+        loss, accuracy = _step(
+            model, torch.from_numpy(ids).to(device), torch.from_numpy(asked).to(device), stage.first_token_weight
+        )
         torch.nn.utils.clip_grad_norm_(model.parameters(), optimizer_config.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -121,7 +123,19 @@ def train(
         state.seconds += time.monotonic() - begun
         done = state.step_of_stage >= stage.steps or (len(state.recent) == _WINDOW and state.accuracy >= stage.until)
         if state.step % _WRITE_EVERY == 0 or done:
-            _write(history, (state.stage, stage.tokens, state.step, state.trained_tokens, loss, state.accuracy, rate, state.seconds))
+            _write(
+                history,
+                (
+                    state.stage,
+                    stage.tokens,
+                    state.step,
+                    state.trained_tokens,
+                    loss,
+                    state.accuracy,
+                    rate,
+                    state.seconds,
+                ),
+            )
         report(state, loss)
         if done:
             state.stage, state.step_of_stage = state.stage + 1, 0
@@ -150,7 +164,12 @@ def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, first_token_weigh
 def _save(path: Path, model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, state: State) -> None:
     new = path.with_suffix(".new")
     torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "state": vars(state) | {"recent": list(state.recent)}}, new
+        {
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "state": vars(state) | {"recent": list(state.recent)},
+        },
+        new,
     )
     os.replace(new, path)
 

@@ -1,8 +1,9 @@
 """The records of LongBench and LongBench-E: from a folder, a data.zip, the hub's cache or the hub, checked line by line.
 
-Data: https://huggingface.co/datasets/zai-org/LongBench (formerly THUDM/LongBench), one ``data/<dataset>.jsonl`` per dataset in a
-``data.zip``. Its loading script is not used (``datasets`` runs none any more), nor ``load_dataset`` on the zip, which refuses even a
-local one under ``HF_HUB_OFFLINE=1``: the lines are read and checked here and handed to ``datasets`` with fixed features.
+Data: https://huggingface.co/datasets/zai-org/LongBench (formerly THUDM/LongBench), one ``data/<dataset>.jsonl`` per
+dataset in a ``data.zip``. Its loading script is not used (``datasets`` runs none any more), nor ``load_dataset`` on the
+zip, which refuses even a local one under ``HF_HUB_OFFLINE=1``: the lines are read and checked here and handed to
+``datasets`` with fixed features.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def load(path: Path, dataset: str) -> Records:
     """One dataset, read and checked.
 
     Args:
-        path: a folder with ``<dataset>.jsonl``, there or below ``data/``; or a zip with that member, at most one folder deep.
+        path: a folder with ``<dataset>.jsonl``, there or below ``data/``; or a zip with that member, at most one folder
+            deep.
         dataset: a name of ``RECORDS`` or ``RECORDS_E``.
 
     Raises:
@@ -83,11 +85,15 @@ def load(path: Path, dataset: str) -> Records:
         DataError: the file is missing, damaged, too large, or a line is not a record of this dataset.
     """
     if dataset not in RECORDS and dataset not in RECORDS_E:
-        raise ConfigError(f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join([*RECORDS, *RECORDS_E])}")
+        raise ConfigError(
+            f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join([*RECORDS, *RECORDS_E])}"
+        )
     rows = parse(read(path, f"{dataset}.jsonl"), dataset)
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps([row[field] for field in FIELDS], ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        digest.update(
+            json.dumps([row[field] for field in FIELDS], ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        )
     from datasets import Dataset
 
     return Records(Dataset.from_list(rows, features=features()), digest.hexdigest())
@@ -122,7 +128,9 @@ def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
         if values["dataset"] not in (dataset, dataset.removesuffix("_e")):
             raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
         if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
-            raise DataError(f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}")
+            raise DataError(
+                f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}"
+            )
         if first.setdefault(values["_id"], where) != where:
             raise DataError(f"{where} repeats the _id of {first[values['_id']].partition(' of ')[0]}: {REMEDY}")
         rows.append({field: values[field] for field in FIELDS})

@@ -38,7 +38,9 @@ def locate(data: str | None) -> Path:
         if path.is_dir() or path.is_file():
             return path
     except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
-        raise DataError(f"task.data={short(data)} cannot be read ({type(error).__name__}): give a readable folder or data.zip") from error
+        raise DataError(
+            f"task.data={short(data)} cannot be read ({type(error).__name__}): give a readable folder or data.zip"
+        ) from error
     raise DataError(f"task.data={short(data)} does not exist: {REMEDY}")
 
 
@@ -69,7 +71,9 @@ def fetch() -> Path:
             ) from error
     stat = path.stat()
     if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
-        raise DataError(f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust")
+        raise DataError(
+            f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust"
+        )
     return path
 
 
@@ -81,7 +85,13 @@ def names(path: Path) -> set[str]:
     """
     if path.is_dir():
         try:
-            return {file.name for folder in (path, path / "data") if folder.is_dir() for file in folder.iterdir() if file.is_file()}
+            return {
+                file.name
+                for folder in (path, path / "data")
+                if folder.is_dir()
+                for file in folder.iterdir()
+                if file.is_file()
+            }
         except OSError as error:
             raise DataError(f"{path} cannot be listed ({type(error).__name__}): make it readable") from error
     with _open_zip(path) as archive:
@@ -138,13 +148,16 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     """The files of a zip that stand at its top or one folder deep.
 
     Raises:
-        DataError: a member would leave the folder that it is unpacked in, they are absurdly many, or would fill a memory or a disk.
+        DataError: a member would leave the folder that it is unpacked in, they are absurdly many, or would fill a
+            memory or a disk.
     """
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
         raise DataError(f"{path} has {len(members)} members, more than {MAX_MEMBERS}: {REMEDY}")
     if (size := sum(info.file_size for info in members)) > MAX_ZIP_BYTES:
-        raise DataError(f"{path} would have {size} bytes unpacked, more than the {MAX_ZIP_BYTES} that are read: {REMEDY}")
+        raise DataError(
+            f"{path} would have {size} bytes unpacked, more than the {MAX_ZIP_BYTES} that are read: {REMEDY}"
+        )
     for info in members:
         if info.file_size > MAX_RATIO * max(info.compress_size, 4096):
             raise DataError(
@@ -154,7 +167,11 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
             raise DataError(f"{path} has a member {short(info.filename)}, which points outside of it: {REMEDY}")
-    return [i for i in members if not i.is_dir() and len(PurePosixPath(i.filename).parts) <= 2 and not i.filename.startswith("__MACOSX")]
+    return [
+        i
+        for i in members
+        if not i.is_dir() and len(PurePosixPath(i.filename).parts) <= 2 and not i.filename.startswith("__MACOSX")
+    ]
 
 
 def _missing(path: Path, name: str) -> str:

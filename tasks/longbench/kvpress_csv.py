@@ -20,7 +20,8 @@ _REMEDY = "give the file as the program wrote it"
 def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows, each with where it stands; fields of known columns as what they are, empty ones left out unless needed.
 
-    ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio`` a number called ``ratio``.
+    ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio`` a number
+    called ``ratio``.
 
     Args:
         raw: the file's bytes.
@@ -51,7 +52,9 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
                 )
             yield where, _values(dict(zip(header, fields, strict=True)), where, needed)
     except csv.Error as error:
-        raise DataError(f"line {reader.line_num} of {file} is not CSV ({error}), as in a file that was cut: {_REMEDY}") from error
+        raise DataError(
+            f"line {reader.line_num} of {file} is not CSV ({error}), as in a file that was cut: {_REMEDY}"
+        ) from error
 
 
 def _values(row: dict[str, str], where: str, needed: Sequence[str]) -> dict[str, Any]:
@@ -74,7 +77,9 @@ def _values(row: dict[str, str], where: str, needed: Sequence[str]) -> dict[str,
     return values
 
 
-_KINDS = {"length": "a whole number", "compression_ratio": "a number"} | dict.fromkeys(("answers", "all_classes"), "a list of texts")
+_KINDS = {"length": "a whole number", "compression_ratio": "a number"} | dict.fromkeys(
+    ("answers", "all_classes"), "a list of texts"
+)
 
 
 def texts(printed: str) -> list[str]:

@@ -1,6 +1,7 @@
 """Which score belongs to which dataset of LongBench. How scores become the published number: ``harness/report/stats/means.py``.
 
-Facts from ``eval.py`` and ``metrics.py`` of https://github.com/THUDM/LongBench at 072a5a7 and f6227eb (MIT); the code is our own.
+Facts from ``eval.py`` and ``metrics.py`` of https://github.com/THUDM/LongBench at 072a5a7 and f6227eb (MIT); the code
+is our own.
 """
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Scoring:
             *(Metric(f"rouge_score_{extra}", f"{extra} (rouge-score)", 1.0) for extra in extras),
         )
 
-    def scores(self, dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str]) -> dict[str, float]:
+    def scores(
+        self, dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str]
+    ) -> dict[str, float]:
         """One value, 0-1, per metric of ``metrics``: each the best over the references.
 
         Raises:
@@ -107,7 +110,9 @@ class Scoring:
         values = {headline.name: sample_score(dataset, prediction, references, classes, self)}
         if extras:
             found = [rouge_score_f(first_line(dataset, prediction), reference) for reference in references]
-            values |= {f"rouge_score_{name}": max((f[name] for f in found), default=0.0) for name in ("rougeL", "rougeLsum")}
+            values |= {
+                f"rouge_score_{name}": max((f[name] for f in found), default=0.0) for name in ("rougeL", "rougeLsum")
+            }
         return values
 
 
@@ -116,7 +121,9 @@ def first_line(dataset: str, prediction: str) -> str:
     return prediction.lstrip("\n").split("\n")[0] if _base(dataset) in FIRST_LINE_ONLY else prediction
 
 
-def sample_score(dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str], scoring: Scoring) -> float:
+def sample_score(
+    dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str], scoring: Scoring
+) -> float:
     """The best score over the references, 0-1; 0 without a reference.
 
     Args:
@@ -152,7 +159,9 @@ def _score(name: str, text: str, reference: str, classes: Sequence[str], scoring
             return rouge_l_zh(text, reference, scoring.official_zero)
         case "classification":
             if not classes:
-                raise DataError("a classification answer cannot be scored without the classes: give the all_classes of the dataset")
+                raise DataError(
+                    "a classification answer cannot be scored without the classes: give the all_classes of the dataset"
+                )
             return classification(text, reference, classes)
         case "count":
             return count(text, reference)

@@ -4,12 +4,12 @@
     kvcache_factory  <model>_<budget>/<dataset>/<method>.json
     kvpress          <data>__<dataset>__<model>__<press>__<ratio>[__…]/predictions.csv
 
-The first two are JSON lines. The third is a table of everything but the contexts, its columns in any order, in which ``answers`` and
-``all_classes`` are numpy arrays as numpy prints them.
+The first two are JSON lines. The third is a table of everything but the contexts, its columns in any order, in which
+``answers`` and ``all_classes`` are numpy arrays as numpy prints them.
 
 Sources: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT), ``run_longbench.py`` of
-https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT), ``evaluation/evaluate.py`` of https://github.com/NVIDIA/kvpress at 7f5d6b8
-(Apache-2.0); read, not copied.
+https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT), ``evaluation/evaluate.py`` of
+https://github.com/NVIDIA/kvpress at 7f5d6b8 (Apache-2.0); read, not copied.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def read_predictions(path: Path, format: str) -> list[Imported]:
         path = path.expanduser().resolve(strict=True)
         files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
     except (OSError, RuntimeError) as error:
-        raise DataError(f"{path} cannot be read ({type(error).__name__}): give a file or folder of predictions") from error
+        raise DataError(
+            f"{path} cannot be read ({type(error).__name__}): give a file or folder of predictions"
+        ) from error
     found = [(file, says) for file in files if (says := place(file)) is not None]
     if not found:
         raise DataError(f"{path} holds no predictions of format {format}: they lie at {_LAYOUTS[format]}")
@@ -90,7 +92,9 @@ def read_predictions(path: Path, format: str) -> list[Imported]:
 def _import(file: Path, place: _Place, rows: Callable[[bytes, Path], Rows]) -> Imported:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give predictions alone")
+            raise DataError(
+                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give predictions alone"
+            )
         raw = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
@@ -120,10 +124,14 @@ def _dataset(lines: Sequence[tuple[str, Mapping[str, Any]]], place: _Place, file
     base = _base(said)
     for where, values in lines:
         if _base(str(values.get("dataset", base))) != base:
-            raise DataError(f"{where} is of dataset {short(values['dataset'])}, not {base}: give each dataset a file of its own")
+            raise DataError(
+                f"{where} is of dataset {short(values['dataset'])}, not {base}: give each dataset a file of its own"
+            )
     dataset = f"{base}_e" if place.extended or said != base else base
     if dataset not in RECORDS and dataset not in RECORDS_E:
-        raise DataError(f"{file} is of {short(dataset)}, which is no dataset of LongBench: move it elsewhere, or name it after one")
+        raise DataError(
+            f"{file} is of {short(dataset)}, which is no dataset of LongBench: move it elsewhere, or name it after one"
+        )
     return dataset
 
 
@@ -160,7 +168,10 @@ def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> I
         seen[name] = where
         length = values.get("length")
         group = {} if length is None else {"length": length, "bucket": bucket(length)}
-        yield Example(id=name, prompt=(), references=tuple(values["answers"]), group=group, details=details), values["pred"]
+        yield (
+            Example(id=name, prompt=(), references=tuple(values["answers"]), group=group, details=details),
+            values["pred"],
+        )
 
 
 # --- where files lie
@@ -171,7 +182,9 @@ def _place_longbench(file: Path) -> _Place:
 
 
 def _place_kvcache_factory(file: Path) -> _Place | None:
-    if file.parent.name not in RECORDS or file.stem == "metrics":  # metrics.json is what eval.py writes beside the predictions
+    if (
+        file.parent.name not in RECORDS or file.stem == "metrics"
+    ):  # metrics.json is what eval.py writes beside the predictions
         return None
     folder = re.fullmatch(r"(.+)_(-?\d+)", file.parent.parent.name)
     label = file.stem.lower()  # the program takes any case and names the file by it
@@ -183,7 +196,9 @@ def _place_kvcache_factory(file: Path) -> _Place | None:
 def _place_kvpress(file: Path) -> _Place:
     folder = file.parent.parent if file.parent.name.isdigit() else file.parent  # a second run of the same lies in 1/
     data, _, rest = folder.name.partition("__")
-    found = re.fullmatch(r"(?P<dataset>[^_]+(?:_[^_]+)*)__(?P<model>.+)__(?P<press>.+?)__(?P<ratio>\d\.\d+)(?P<more>(?:__.+)?)", rest)
+    found = re.fullmatch(
+        r"(?P<dataset>[^_]+(?:_[^_]+)*)__(?P<model>.+)__(?P<press>.+?)__(?P<ratio>\d\.\d+)(?P<more>(?:__.+)?)", rest
+    )
     if not data.startswith("longbench") or found is None:
         return _Place(extended=data == "longbench-e")
     press, ratio = found["press"], float(found["ratio"])
@@ -210,8 +225,16 @@ def _json_lines(raw: bytes, file: Path) -> Rows:
 
 def _kvpress_table(raw: bytes, file: Path) -> Rows:
     for where, values in table(raw, file, ("predicted_answer", "answers", "task")):
-        line: dict[str, Any] = {"pred": values["predicted_answer"], "answers": values["answers"], "dataset": values["task"]}
-        yield where, line | {name: values[name] for name in ("all_classes", "length", "_id", "question", "ratio") if name in values}
+        line: dict[str, Any] = {
+            "pred": values["predicted_answer"],
+            "answers": values["answers"],
+            "dataset": values["task"],
+        }
+        yield (
+            where,
+            line
+            | {name: values[name] for name in ("all_classes", "length", "_id", "question", "ratio") if name in values},
+        )
 
 
 _FORMATS: Mapping[str, tuple[str, Callable[[Path], _Place | None], Callable[[bytes, Path], Rows]]] = {

@@ -4,11 +4,15 @@ Facts: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT); ``run
 https://github.com/Zefan-Cai/KVCache-Factory, today's and at 485af3c and before (MIT).
 
 Differs:
-    - The chat template is the tokenizer's own, around the prompt as it is. Published code writes templates by hand and by the model's
-      name; for Llama-3 that is the same text. LongBench has ``[INST]{prompt}[/INST]`` for Llama-2, where the tokenizer's has spaces.
-    - KVCache-Factory never wraps Mistral, and wraps paths with "llama2" on every dataset before truncation: use ``chat=false`` for the
+    - The chat template is the tokenizer's own, around the prompt as it is. Published code writes templates by hand and
+    by the model's
+      name; for Llama-3 that is the same text. LongBench has ``[INST]{prompt}[/INST]`` for Llama-2, where the
+      tokenizer's has spaces.
+    - KVCache-Factory never wraps Mistral, and wraps paths with "llama2" on every dataset before truncation: use
+    ``chat=false`` for the
       former; the latter is not offered.
-    - ``longbench`` ends samsum at all of the model's end tokens; the published code at the tokenizer's one, and a line break.
+    - ``longbench`` ends samsum at all of the model's end tokens; the published code at the tokenizer's one, and a line
+    break.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ class Protocol:
     """One way to run the datasets.
 
     Attributes:
-        max_prompt_tokens: longer prompts lose their middle; special tokens count, a chat template does not. None: another for each model.
+        max_prompt_tokens: longer prompts lose their middle; special tokens count, a chat template does not. None:
+            another for each model.
         chat: whether prompts go into the tokenizer's chat template, after truncation and but for ``NO_CHAT``.
         all_end_tokens: whether each of the model's end tokens ends a generation, or only the tokenizer's.
         newline_ends: datasets where a line break does, too.
@@ -46,7 +51,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     "longbench": Protocol(None, chat=True, all_end_tokens=True, newline_ends=_SAMSUM, one_token_at_least=_SAMSUM),
     # KVCache-Factory today, with its limit for Llama-3 (3950 for Llama-2, 31500 for Mistral).
     "kvcache_factory": Protocol(7500, chat=True, all_end_tokens=True, newline_ends=_SAMSUM, one_token_at_least=_ALL),
-    # The PyramidKV tables: no chat template for Llama-3 or Mistral, 7950 tokens for Llama-3 (3950 and 31500 as above), one end token.
-    # Which token that is depends on the tokenizer's files, which changed for Llama-3 after its release.
+    # The PyramidKV tables: no chat template for Llama-3 or Mistral, 7950 tokens for Llama-3 (3950 and 31500 as above),
+    # one end token. Which token that is depends on the tokenizer's files, which changed for Llama-3 after its release.
     "paper": Protocol(7950, chat=False, all_end_tokens=False, newline_ends=frozenset(), one_token_at_least=_ALL),
 }

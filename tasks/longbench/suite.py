@@ -1,9 +1,10 @@
 """LongBench and LongBench-E: 21 + 13 datasets with the official prompts and scores, under one of three published protocols.
 
-Paper: LongBench, Bai et al., https://arxiv.org/abs/2308.14508; code and data https://github.com/THUDM/LongBench (MIT). Prompts and
-protocols: ``tasks/prompts``; scores: ``tasks/longbench/metrics.py``; data: ``tasks/longbench/data.py``.
+Paper: LongBench, Bai et al., https://arxiv.org/abs/2308.14508; code and data https://github.com/THUDM/LongBench (MIT).
+Prompts and protocols: ``tasks/prompts``; scores: ``tasks/longbench/metrics.py``; data: ``tasks/longbench/data.py``.
 
-Each dataset is a task of its own, with its own limit of new tokens, end tokens and results folder; ``LongBench`` makes them.
+Each dataset is a task of its own, with its own limit of new tokens, end tokens and results folder; ``LongBench`` makes
+them.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class LongBench:
         data: a folder of .jsonl files or a data.zip; None for the hub's cache and the hub.
         datasets: names, and sets of names: ``all`` (21), ``paper`` (16), ``e`` (13 of LongBench-E).
         protocol: ``longbench``, ``kvcache_factory`` or ``paper``.
-        max_prompt_tokens: longer prompts lose their middle. A number, or one by protocol; None, as well as a protocol that is left out,
-            for the protocol's own.
+        max_prompt_tokens: longer prompts lose their middle. A number, or one by protocol; None, as well as a protocol
+            that is left out, for the protocol's own.
         chat: use the tokenizer's chat template where the protocol's datasets do; None for what the protocol does.
         chat_arguments: passed to the chat template.
         code_similarity: ``difflib`` or ``levenshtein``.
@@ -80,19 +81,29 @@ class LongBench:
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"task.name={short(self.name)} is not a text: give it one")
         if self.data is not None and not isinstance(self.data, str):
-            raise ConfigError(f"task.data={short(self.data)} is not a path: give a folder, a data.zip, or null for the hub")
+            raise ConfigError(
+                f"task.data={short(self.data)} is not a path: give a folder, a data.zip, or null for the hub"
+            )
         if not isinstance(self.protocol, str) or self.protocol not in PROTOCOLS:
-            raise ConfigError(f"task.protocol={short(self.protocol)} is not a protocol: use one of {', '.join(PROTOCOLS)}")
+            raise ConfigError(
+                f"task.protocol={short(self.protocol)} is not a protocol: use one of {', '.join(PROTOCOLS)}"
+            )
         for knob in ("official_zero", "rouge_score", *(["chat"] if self.chat is not None else [])):
             if not isinstance(getattr(self, knob), bool):
-                raise ConfigError(f"task.{knob}={short(getattr(self, knob))} is neither true nor false: use one of them")
+                raise ConfigError(
+                    f"task.{knob}={short(getattr(self, knob))} is neither true nor false: use one of them"
+                )
         if not isinstance(self.chat_arguments, Mapping):
-            raise ConfigError(f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}")
+            raise ConfigError(
+                f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}"
+            )
         protocol = PROTOCOLS[self.protocol]
         limits = self.max_prompt_tokens
         if isinstance(limits, Mapping):
             if unknown := set(limits) - set(PROTOCOLS):
-                raise ConfigError(f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use {', '.join(PROTOCOLS)}")
+                raise ConfigError(
+                    f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use {', '.join(PROTOCOLS)}"
+                )
             limits = limits.get(self.protocol)
         limit = protocol.max_prompt_tokens if limits is None else limits
         if limit is None:
@@ -100,7 +111,9 @@ class LongBench:
                 f"task.max_prompt_tokens=null, but protocol {self.protocol} has another limit for each model: "
                 "use 3500 for a model of 4k tokens, 7500 of 8k, 15500 of 16k, 31500 of 32k"
             )
-        scoring = Scoring(check_backend(self.code_similarity, "task.code_similarity"), self.official_zero, self.rouge_score)
+        scoring = Scoring(
+            check_backend(self.code_similarity, "task.code_similarity"), self.official_zero, self.rouge_score
+        )
         return tuple(
             LongBenchTask(
                 name=f"{self.name}-{dataset}",
@@ -123,24 +136,37 @@ class LongBench:
     def averages(self, names: Sequence[str]) -> tuple[Average, ...]:
         """The paper's mean over its 16 datasets, LongBench's six categories and the means of these.
 
-        The 16 are LongBench's English datasets and its code, whose mean of categories is LongBench's own English average. A category that
-        holds neither all of its datasets nor all of its English ones says how many it holds.
+        The 16 are LongBench's English datasets and its code, whose mean of categories is LongBench's own English
+        average. A category that holds neither all of its datasets nor all of its English ones says how many it holds.
         """
         there = {name.removeprefix(f"{self.name}-"): name for name in names}
         averages = []
         if set(PAPER_DATASETS) <= set(there):
             averages.append(Average("average of 16", tuple((there[dataset],) for dataset in PAPER_DATASETS)))
         for suffix, of, published in (("", "", RECORDS), ("_e", " (E)", RECORDS_E)):
-            whole = {title: [d + suffix for d in datasets if d + suffix in published] for title, datasets in CATEGORIES.items()}
-            english = {title: [d for d in datasets if d.removesuffix("_e") in PAPER_DATASETS] for title, datasets in whole.items()}
+            whole = {
+                title: [d + suffix for d in datasets if d + suffix in published]
+                for title, datasets in CATEGORIES.items()
+            }
+            english = {
+                title: [d for d in datasets if d.removesuffix("_e") in PAPER_DATASETS]
+                for title, datasets in whole.items()
+            }
             for title, datasets in whole.items():
                 found = [d for d in datasets if d in there]
                 if found:
                     part = "" if found in (datasets, english[title]) else f" ({len(found)} of {len(datasets)})"
                     averages.append(Average(title + of + part, (tuple(there[d] for d in found),)))
-            for title, groups in (("average of 6 categories" + of, english), ("average of 6 categories, 21 datasets", whole)):
-                if (groups is english or whole != english) and all(d in there for datasets in groups.values() for d in datasets):
-                    averages.append(Average(title, tuple(tuple(there[d] for d in datasets) for datasets in groups.values())))
+            for title, groups in (
+                ("average of 6 categories" + of, english),
+                ("average of 6 categories, 21 datasets", whole),
+            ):
+                if (groups is english or whole != english) and all(
+                    d in there for datasets in groups.values() for d in datasets
+                ):
+                    averages.append(
+                        Average(title, tuple(tuple(there[d] for d in datasets) for datasets in groups.values()))
+                    )
         return tuple(averages)
 
     # --- data and predictions of others
@@ -162,7 +188,12 @@ class LongBench:
                 files.append(DataFile(name, expected, None, str(found)))
             elif found not in (None, expected):
                 files.append(
-                    DataFile(name, expected, found, f"{name} holds {found} records, not the {expected} that were published: {REMEDY}")
+                    DataFile(
+                        name,
+                        expected,
+                        found,
+                        f"{name} holds {found} records, not the {expected} that were published: {REMEDY}",
+                    )
                 )
             else:
                 files.append(DataFile(name, expected, found, None))
@@ -207,5 +238,7 @@ def _expand(datasets: object) -> list[str]:
             names.append(entry)
         else:
             known = ", ".join(RECORDS)
-            raise ConfigError(f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of {known}")
+            raise ConfigError(
+                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of {known}"
+            )
     return list(dict.fromkeys(names))

@@ -133,7 +133,9 @@ class LongBenchTask:
             DataError: data that is missing, damaged or malformed.
         """
         if tokenizer is None:
-            raise ConfigError(f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer")
+            raise ConfigError(
+                f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer"
+            )
         frame = chat_frame(tokenizer, self.chat_arguments) if self.chat else None
         return _Examples(self, load(locate(self.data), self.dataset).rows, tokenizer, frame)
 
@@ -148,24 +150,32 @@ class LongBenchTask:
         stops = end_ids
         if not self.protocol.all_end_tokens:
             if tokenizer.eos_token_id is None:
-                raise ConfigError("task.protocol ends at the tokenizer's one end token, and it has none: use task.protocol=kvcache_factory")
+                raise ConfigError(
+                    "task.protocol ends at the tokenizer's one end token, and it has none: use task.protocol=kvcache_factory"
+                )
             stops = frozenset({int(tokenizer.eos_token_id)})
         if self.base not in self.protocol.newline_ends:
             return stops
         newline = tokenizer.encode("\n", add_special_tokens=False)
         if not newline:
-            raise ConfigError(f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of task.datasets")
+            raise ConfigError(
+                f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of task.datasets"
+            )
         return stops | {newline[-1]}
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """LongBench's score of one prediction, 0-1, the best over the references; and the extra ones asked for."""
-        return self.scoring.scores(self.dataset, text or "", example.references, example.details.get("all_classes") or ())
+        return self.scoring.scores(
+            self.dataset, text or "", example.references, example.details.get("all_classes") or ()
+        )
 
 
 class _Examples(Sequence[Example]):
     """Examples that are encoded when they are asked for: a trial of two needs two, and a run never holds all ids at once."""
 
-    def __init__(self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> None:
+    def __init__(
+        self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None
+    ) -> None:
         self._task, self._rows, self._tokenizer, self._frame = task, rows, tokenizer, frame
         # The official code scores a whole file by the classes of its last record.
         self._details = {"all_classes": rows[-1]["all_classes"]} if METRIC_OF[task.base] == "classification" else {}

@@ -1,10 +1,11 @@
 """The prompts of LongBench, byte for byte, and how many tokens an answer may have.
 
-Protocol strings and numbers: ``config/dataset2prompt.json`` and ``config/dataset2maxlen.json`` of https://github.com/THUDM/LongBench
-(MIT), the same in ``run_longbench.py`` of https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT). No slip in them is ours:
-"asconcisely" (narrativeqa; pull request 76 there would correct it), " Answer" after the article (qasper), "news. " (multi_news),
-the space at the end of "The final answer is: " and "The answer is: ", the line break at the end of the code prompts. A test holds them
-against their hashes.
+Protocol strings and numbers: ``config/dataset2prompt.json`` and ``config/dataset2maxlen.json`` of
+https://github.com/THUDM/LongBench (MIT), the same in ``run_longbench.py`` of
+https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT). No slip in them is ours: "asconcisely" (narrativeqa; pull
+request 76 there would correct it), " Answer" after the article (qasper), "news. " (multi_news), the space at the end of
+"The final answer is: " and "The answer is: ", the line break at the end of the code prompts. A test holds them against
+their hashes.
 """
 
 from __future__ import annotations

@@ -28,7 +28,8 @@ def read_haystack(source: str) -> str:
         source: ``builtin``, or a folder: its ``*.txt`` files, sorted by name, joined with nothing between them.
 
     Raises:
-        DataError: the folder is missing, holds no ``.txt`` file, cannot be read as UTF-8, or holds nothing but white space.
+        DataError: the folder is missing, holds no ``.txt`` file, cannot be read as UTF-8, or holds nothing but white
+            space.
     """
     if source == BUILTIN:
         return builtin_text()
@@ -39,12 +40,16 @@ def read_haystack(source: str) -> str:
         visible = (path for path in folder.glob("*.txt") if path.is_file() and not path.name.startswith("."))
         files = sorted(visible, key=lambda path: path.name)
     except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
-        raise DataError(f"task.haystack={short(source)} cannot be listed ({type(error).__name__}): give a readable folder") from error
+        raise DataError(
+            f"task.haystack={short(source)} cannot be listed ({type(error).__name__}): give a readable folder"
+        ) from error
     if not files:
         raise DataError(f"task.haystack={short(source)} holds no .txt file: give a folder of .txt files, or {BUILTIN}")
     text = "".join(_read(path) for path in files)
     if not text.strip():
-        raise DataError(f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}")
+        raise DataError(
+            f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}"
+        )
     return text
 
 
@@ -63,7 +68,9 @@ def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) 
         if len(ids) >= wanted:
             return encode(tokenizer, decode(tokenizer, ids[:length]))
         if characters > _MAX_CHARACTERS_PER_TOKEN * wanted:
-            raise DataError(f"task.haystack gives {len(ids)} tokens for {characters} characters: use a text of ordinary words")
+            raise DataError(
+                f"task.haystack gives {len(ids)} tokens for {characters} characters: use a text of ordinary words"
+            )
         characters *= 2
 
 
@@ -95,7 +102,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path.name} in task.haystack is not UTF-8 at byte {error.start}: convert it to UTF-8") from error
+        raise DataError(
+            f"{path.name} in task.haystack is not UTF-8 at byte {error.start}: convert it to UTF-8"
+        ) from error
     except OSError as error:
         raise DataError(
             f"{path.name} in task.haystack cannot be read ({type(error).__name__}): make it readable or take it away"

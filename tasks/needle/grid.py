@@ -23,7 +23,9 @@ def expand_lengths(lengths: object) -> list[int]:
             raise ConfigError(f"task.lengths has a range {short(dict(entry))}: use {{from: 1000, to: 8000, step: 100}}")
         first, last, step = (whole(entry[k], f"{k} in task.lengths", 1) for k in ("from", "to", "step"))
         if first > last:
-            raise ConfigError(f"task.lengths has a range from {first} to {last}, which is empty: put the smaller number first")
+            raise ConfigError(
+                f"task.lengths has a range from {first} to {last}, which is empty: put the smaller number first"
+            )
         expanded.extend(range(first, last + 1, step))
     return list(dict.fromkeys(expanded))
 
@@ -41,7 +43,9 @@ def expand_depths(depths: object) -> list[float]:
                 raise ConfigError(f"task.depths has {short(dict(entry))}: use {{count: 10}} for evenly spaced depths")
             count = whole(entry["count"], "count in task.depths", 1)
             if count > 101:
-                raise ConfigError(f"task.depths has a count of {count}, but there are only 101 whole percents: use 101 or less")
+                raise ConfigError(
+                    f"task.depths has a count of {count}, but there are only 101 whole percents: use 101 or less"
+                )
             # As numpy.linspace computes it; Python and NumPy both round halves to even.
             expanded.extend(round(i * (100 / (count - 1))) if count > 1 else 0 for i in range(count))
         elif isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry <= 100:

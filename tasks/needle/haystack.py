@@ -1,9 +1,11 @@
 """The built-in haystack: gentle English about a small harbour town, generated, so that it ships with the project.
 
-Not a published haystack: the published experiments hide their needle in Paul Graham's essays, which are not ours to ship. Numbers
-made with this text compare methods with each other; to stand beside published ones, give the essays as ``task.haystack``.
+Not a published haystack: the published experiments hide their needle in Paul Graham's essays, which are not ours to
+ship. Numbers made with this text compare methods with each other; to stand beside published ones, give the essays as
+``task.haystack``.
 
-The text is the same everywhere: it draws only on ``random.Random(SEED).random()``, which Python guarantees not to change.
+The text is the same everywhere: it draws only on ``random.Random(SEED).random()``, which Python guarantees not to
+change.
 """
 
 from __future__ import annotations
@@ -16,15 +18,54 @@ from functools import lru_cache
 SEED = 1789
 CHARACTERS = 200_000
 
-_WOMEN = ("Ada", "Clara", "Edith", "Greta", "Ines", "Kira", "Mabel", "Olive", "Rosa", "Tamsin", "Wanda", "Zelda", "Beryl")
-_MEN = ("Bruno", "Desmond", "Felix", "Hugo", "Jonas", "Lorenz", "Nils", "Piet", "Silas", "Viggo", "Yusuf", "Anton", "Caspar")
+_WOMEN = (
+    "Ada",
+    "Clara",
+    "Edith",
+    "Greta",
+    "Ines",
+    "Kira",
+    "Mabel",
+    "Olive",
+    "Rosa",
+    "Tamsin",
+    "Wanda",
+    "Zelda",
+    "Beryl",
+)
+_MEN = (
+    "Bruno",
+    "Desmond",
+    "Felix",
+    "Hugo",
+    "Jonas",
+    "Lorenz",
+    "Nils",
+    "Piet",
+    "Silas",
+    "Viggo",
+    "Yusuf",
+    "Anton",
+    "Caspar",
+)
 _PEOPLE = tuple((name, "she", "her") for name in _WOMEN) + tuple((name, "he", "his") for name in _MEN)
 
 # What belongs together in a paragraph: where it happens, what is at hand, what people do there, what is learnt from it.
 _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
     {
         "place": ("the harbour", "the long pier", "the boat shed", "the fish market", "the lighthouse", "the slipway"),
-        "thing": ("net", "lantern", "anchor", "rope", "oar", "sail", "barrel", "compass", "tarred crate", "wooden float"),
+        "thing": (
+            "net",
+            "lantern",
+            "anchor",
+            "rope",
+            "oar",
+            "sail",
+            "barrel",
+            "compass",
+            "tarred crate",
+            "wooden float",
+        ),
         "stuff": ("salt", "driftwood", "seaweed", "rust", "wet canvas", "fresh paint"),
         "did": (
             "mended the nets",
@@ -42,8 +83,26 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "place": ("the walled garden", "the orchard", "the glasshouse", "the allotment", "the herb beds", "the lower meadow"),
-        "thing": ("rake", "watering can", "pear tree", "seed box", "trellis", "wheelbarrow", "bean row", "clay pot", "rose bush", "ladder"),
+        "place": (
+            "the walled garden",
+            "the orchard",
+            "the glasshouse",
+            "the allotment",
+            "the herb beds",
+            "the lower meadow",
+        ),
+        "thing": (
+            "rake",
+            "watering can",
+            "pear tree",
+            "seed box",
+            "trellis",
+            "wheelbarrow",
+            "bean row",
+            "clay pot",
+            "rose bush",
+            "ladder",
+        ),
         "stuff": ("compost", "mint", "damp earth", "fallen leaves", "cut grass", "rosemary"),
         "did": (
             "pruned the apple trees",
@@ -91,8 +150,26 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "place": ("the workshop", "the clockmaker's bench", "the smithy", "the carpenter's loft", "the print room", "the pottery"),
-        "thing": ("chisel", "clock spring", "vice", "drawer", "hinge", "plane", "kiln", "brass screw", "music box", "printing block"),
+        "place": (
+            "the workshop",
+            "the clockmaker's bench",
+            "the smithy",
+            "the carpenter's loft",
+            "the print room",
+            "the pottery",
+        ),
+        "thing": (
+            "chisel",
+            "clock spring",
+            "vice",
+            "drawer",
+            "hinge",
+            "plane",
+            "kiln",
+            "brass screw",
+            "music box",
+            "printing block",
+        ),
         "stuff": ("sawdust", "machine oil", "wet clay", "ink", "hot iron", "varnish"),
         "did": (
             "sharpened the chisels",
@@ -111,7 +188,18 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
     },
     {
         "place": ("the library", "the schoolhouse", "the reading room", "the archive", "the museum", "the map room"),
-        "thing": ("atlas", "ledger", "globe", "bookcase", "inkwell", "dictionary", "letter", "microscope", "catalogue", "writing desk"),
+        "thing": (
+            "atlas",
+            "ledger",
+            "globe",
+            "bookcase",
+            "inkwell",
+            "dictionary",
+            "letter",
+            "microscope",
+            "catalogue",
+            "writing desk",
+        ),
         "stuff": ("old paper", "candle wax", "chalk", "leather", "dust", "beeswax"),
         "did": (
             "copied out an old map",
@@ -129,7 +217,14 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "place": ("the ridge", "the pine forest", "the mountain hut", "the river bend", "the high pasture", "the stone bridge"),
+        "place": (
+            "the ridge",
+            "the pine forest",
+            "the mountain hut",
+            "the river bend",
+            "the high pasture",
+            "the stone bridge",
+        ),
         "thing": (
             "walking stick",
             "rucksack",
@@ -159,8 +254,26 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "place": ("the concert hall", "the bandstand", "the rehearsal room", "the theatre", "the ballroom", "the chapel"),
-        "thing": ("cello", "curtain", "piano stool", "trumpet", "mask", "metronome", "velvet chair", "violin bow", "score", "tambourine"),
+        "place": (
+            "the concert hall",
+            "the bandstand",
+            "the rehearsal room",
+            "the theatre",
+            "the ballroom",
+            "the chapel",
+        ),
+        "thing": (
+            "cello",
+            "curtain",
+            "piano stool",
+            "trumpet",
+            "mask",
+            "metronome",
+            "velvet chair",
+            "violin bow",
+            "score",
+            "tambourine",
+        ),
         "stuff": ("rosin", "face powder", "old velvet", "lamp oil", "orange peel", "polish"),
         "did": (
             "tuned the piano by ear",
@@ -178,7 +291,14 @@ _THEMES: tuple[Mapping[str, tuple[str, ...]], ...] = (
         ),
     },
     {
-        "place": ("the railway station", "the post office", "the ferry landing", "the market square", "the inn yard", "the tram stop"),
+        "place": (
+            "the railway station",
+            "the post office",
+            "the ferry landing",
+            "the market square",
+            "the inn yard",
+            "the tram stop",
+        ),
         "thing": (
             "suitcase",
             "timetable",
@@ -225,7 +345,18 @@ _WORDS: Mapping[str, tuple[str, ...]] = {
         "When the bells had stopped",
         "By lamplight",
     ),
-    "often": ("often", "seldom", "usually", "sometimes", "now and then", "always", "rarely", "almost never", "gladly", "quietly"),
+    "often": (
+        "often",
+        "seldom",
+        "usually",
+        "sometimes",
+        "now and then",
+        "always",
+        "rarely",
+        "almost never",
+        "gladly",
+        "quietly",
+    ),
     "how": (
         "slowly",
         "carefully",

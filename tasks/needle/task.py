@@ -1,15 +1,19 @@
 """Needle in a haystack: can the model still quote one sentence from a long text, by length of the text and depth of the sentence?
 
-The test is Greg Kamradt's (https://github.com/gkamradt/LLMTest_NeedleInAHaystack, MIT). How a context is built and scored here
-follows the PyramidKV experiments, so that numbers can be held against theirs: ``run_needle_in_haystack.py`` and the figure script
-of https://github.com/Zefan-Cai/KVCache-Factory at c97f9d7 (MIT). Needle, question, answers and prompt are templates, so one class
-also serves the magic numbers of RULER's niah_single (https://github.com/NVIDIA/RULER, Apache-2.0).
+The test is Greg Kamradt's (https://github.com/gkamradt/LLMTest_NeedleInAHaystack, MIT). How a context is built and
+scored here follows the PyramidKV experiments, so that numbers can be held against theirs: ``run_needle_in_haystack.py``
+and the figure script of https://github.com/Zefan-Cai/KVCache-Factory at c97f9d7 (MIT). Needle, question, answers and
+prompt are templates, so one class also serves the magic numbers of RULER's niah_single
+(https://github.com/NVIDIA/RULER, Apache-2.0).
 
 Differs:
-    - A context of length L comes from no more of the haystack than L needs, so it does not depend on the other lengths asked for.
-    - ``period_tokens: null`` also takes the period as it is written after a word. That is [13] for Llama-3, [29889, 869] for Llama-2
+    - A context of length L comes from no more of the haystack than L needs, so it does not depend on the other lengths
+    asked for.
+    - ``period_tokens: null`` also takes the period as it is written after a word. That is [13] for Llama-3, [29889,
+    869] for Llama-2
       and [842, 28723] for Mistral, the lists of the published code, without naming a model.
-    - A haystack in which no sentence ends is refused; there the published code puts the needle at depth 0 whatever was asked.
+    - A haystack in which no sentence ends is refused; there the published code puts the needle at depth 0 whatever was
+    asked.
     - Magic numbers: own word list for the keys, and the needle goes in by the sentence rule above instead of RULER's.
 """
 
@@ -47,8 +51,8 @@ METRICS = (
 class Needle:
     """A grid of lengths and depths, one needle in each context. Every default is in ``conf/task/needle*.yaml``.
 
-    Templates may hold ``{key}`` and ``{value}``: two words and a 7-digit number, drawn for every example from ``seed``, its length,
-    its depth and its sample, whatever else is asked for.
+    Templates may hold ``{key}`` and ``{value}``: two words and a 7-digit number, drawn for every example from ``seed``,
+    its length, its depth and its sample, whatever else is asked for.
 
     Attributes:
         name: label of the results.
@@ -57,11 +61,13 @@ class Needle:
         answers: templates of what a right response holds, one or more.
         prompt: template with ``{context}`` and, usually, ``{question}``.
         haystack: ``builtin``, or a folder whose ``*.txt`` files (UTF-8) are joined in the order of their names.
-        lengths: context lengths in tokens, ``reserve_tokens`` included; entries are integers or ``{from, to, step}`` (``to`` included).
-        depths: percent of the context before the needle, 0-100; entries are numbers or ``{count: N}``, N whole percents from 0 to 100.
+        lengths: context lengths in tokens, ``reserve_tokens`` included; entries are integers or ``{from, to, step}``
+            (``to`` included).
+        depths: percent of the context before the needle, 0-100; entries are numbers or ``{count: N}``, N whole percents
+            from 0 to 100.
         samples: examples per cell, 1 or more; above 1 only where the templates are drawn.
-        distractors: other needles in the same context, each with its own key and value, at depths drawn for each; 0 or more, and above 0
-            only where the needle's template holds ``{key}``.
+        distractors: other needles in the same context, each with its own key and value, at depths drawn for each; 0 or
+            more, and above 0 only where the needle's template holds ``{key}``.
         reserve_tokens: tokens of a length left free for prompt and response.
         period_tokens: ids that end a sentence, or None for the tokenizer's own.
         seed: of ``{key}`` and ``{value}``.
@@ -98,7 +104,9 @@ class Needle:
         """
         names = [metric.name for metric in METRICS]
         if self.show not in names:
-            raise ConfigError(f"task.show={short(self.show)} is not a metric of {self.name}: use one of {', '.join(names)}")
+            raise ConfigError(
+                f"task.show={short(self.show)} is not a metric of {self.name}: use one of {', '.join(names)}"
+            )
         return tuple(sorted(METRICS, key=lambda metric: metric.name != self.show))
 
     @property
@@ -161,7 +169,9 @@ class Needle:
             DataError: a haystack that is missing, empty or malformed.
         """
         if tokenizer is None:
-            raise ConfigError(f"{self.name} counts lengths in tokens and got no tokenizer: use a model with a tokenizer")
+            raise ConfigError(
+                f"{self.name} counts lengths in tokens and got no tokenizer: use a model with a tokenizer"
+            )
         self._check()
         lengths, depths = expand_lengths(self.lengths), expand_depths(self.depths)
         text = read_haystack(self.haystack)
@@ -169,7 +179,9 @@ class Needle:
         return [
             example
             for length in lengths
-            for example in self._examples_of(length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods)
+            for example in self._examples_of(
+                length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods
+            )
         ]
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
@@ -182,16 +194,19 @@ class Needle:
             return end_ids
         newline = encode(tokenizer, "\n")
         if not newline:
-            raise ConfigError("task.stop_at_newline=true, but the tokenizer has no token for a line break: use task.stop_at_newline=false")
+            raise ConfigError(
+                "task.stop_at_newline=true, but the tokenizer has no token for a line break: use task.stop_at_newline=false"
+            )
         return end_ids | {newline[-1]}
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """Three readings of one response.
 
-        ``word_overlap`` is what the published heatmaps draw: the share of the answer's different words, split at white space and
-        lower-cased, that the response holds, 0-1. ``rouge1_x10`` is what the published runs store: ROUGE-1 F with stemming
-        against the whole needle, x10; quoting the answer alone gives 7.27, not 10. ``contains_answer`` is 1 where the answer stands in
-        the response as it is, but for case. With several answers, ``word_overlap`` and ``contains_answer`` are means over them.
+        ``word_overlap`` is what the published heatmaps draw: the share of the answer's different words, split at white
+        space and lower-cased, that the response holds, 0-1. ``rouge1_x10`` is what the published runs store: ROUGE-1 F
+        with stemming against the whole needle, x10; quoting the answer alone gives 7.27, not 10. ``contains_answer`` is
+        1 where the answer stands in the response as it is, but for case. With several answers, ``word_overlap`` and
+        ``contains_answer`` are means over them.
         """
         response = (text or "").strip()
         lowered = response.lower()
@@ -201,14 +216,19 @@ class Needle:
         scores = {
             "word_overlap": sum(len(words & wanted) / len(wanted) for wanted in expected) / len(expected),
             "rouge1_x10": 10 * float(_scorer().score(needle, response)["rouge1"].fmeasure) if response else 0.0,
-            "contains_answer": sum(answer.lower() in lowered for answer in example.references) / len(example.references),
+            "contains_answer": sum(answer.lower() in lowered for answer in example.references)
+            / len(example.references),
         }
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     @property
     def _drawn(self) -> bool:
         """Whether any template holds a drawn key or value."""
-        return any(slot in text for text in (self.needle, self.question, self.prompt, *self.answers) for slot in ("{key}", "{value}"))
+        return any(
+            slot in text
+            for text in (self.needle, self.question, self.prompt, *self.answers)
+            for slot in ("{key}", "{value}")
+        )
 
     def _texts(self, example_id: str) -> dict[str, str]:
         """``key``, ``value`` and, filled with them, ``needle`` and ``question`` of one example."""
@@ -276,21 +296,41 @@ class Needle:
             value = getattr(self, knob)
             if not isinstance(value, str) or (knob != "question" and not value.strip()):
                 raise ConfigError(f"task.{knob}={short(value)} is not a text: give it one, in quotes")
-        if not is_list(self.answers) or not self.answers or not all(isinstance(a, str) and a.strip() for a in self.answers):
-            raise ConfigError(f"task.answers={short(self.answers)} is not a list of texts: use task.answers=['first','second']")
+        if (
+            not is_list(self.answers)
+            or not self.answers
+            or not all(isinstance(a, str) and a.strip() for a in self.answers)
+        ):
+            raise ConfigError(
+                f"task.answers={short(self.answers)} is not a list of texts: use task.answers=['first','second']"
+            )
         if "{context}" not in self.prompt:
-            raise ConfigError(f"task.prompt={short(self.prompt)} has no {{context}}: put {{context}} where the haystack goes")
-        for knob, least in (("samples", 1), ("distractors", 0), ("reserve_tokens", 0), ("max_new_tokens", 1), ("min_new_tokens", 0)):
+            raise ConfigError(
+                f"task.prompt={short(self.prompt)} has no {{context}}: put {{context}} where the haystack goes"
+            )
+        for knob, least in (
+            ("samples", 1),
+            ("distractors", 0),
+            ("reserve_tokens", 0),
+            ("max_new_tokens", 1),
+            ("min_new_tokens", 0),
+        ):
             whole(getattr(self, knob), f"task.{knob}", least)
         if self.min_new_tokens > self.max_new_tokens:
-            raise ConfigError(f"task.min_new_tokens={self.min_new_tokens} is above task.max_new_tokens={self.max_new_tokens}: use less")
+            raise ConfigError(
+                f"task.min_new_tokens={self.min_new_tokens} is above task.max_new_tokens={self.max_new_tokens}: use less"
+            )
         periods = self.period_tokens
         if periods is not None and not (is_list(periods) and periods and all(is_whole(p) and p >= 0 for p in periods)):
-            raise ConfigError(f"task.period_tokens={short(periods)} is not a list of token ids: use null for the tokenizer's period")
+            raise ConfigError(
+                f"task.period_tokens={short(periods)} is not a list of token ids: use null for the tokenizer's period"
+            )
         if not is_whole(self.seed):
             raise ConfigError(f"task.seed={short(self.seed)} is not a whole number: use one")
         if not isinstance(self.stop_at_newline, bool):
-            raise ConfigError(f"task.stop_at_newline={short(self.stop_at_newline)} is neither true nor false: use one of them")
+            raise ConfigError(
+                f"task.stop_at_newline={short(self.stop_at_newline)} is neither true nor false: use one of them"
+            )
         if self.samples > 1 and not self._drawn:
             raise ConfigError(
                 f"task.samples={self.samples} would repeat the same example, as no template of {self.name} holds {{key}} or {{value}}: use "
@@ -302,7 +342,9 @@ class Needle:
                 "task.distractors=0"
             )
         if self.distractors >= MOST:
-            raise ConfigError(f"task.distractors={self.distractors} is not below {MOST}, the number of different keys: use fewer")
+            raise ConfigError(
+                f"task.distractors={self.distractors} is not below {MOST}, the number of different keys: use fewer"
+            )
         _ = self.metrics  # refuses an unknown ``show``
 
 

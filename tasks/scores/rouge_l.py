@@ -1,18 +1,20 @@
 """ROUGE-L as LongBench scores it: the summary-level rouge-l of the PyPI package ``rouge`` 1.0.1, without its recursion and its cost.
 
-What that package computes (facts from https://github.com/pltrdy/rouge, Apache-2.0; the code here is our own): both texts are cut at
-every ".", empty pieces dropped, words split at white space, case and punctuation kept; a piece of nothing but white space is one empty
-word. Each reference sentence is aligned with each predicted sentence by one longest common subsequence, and the *different* words of all
-alignments are counted once: recall = words / different words of the reference, precision = words / those of the prediction,
-F = 2pr / (p + r + 1e-8). So identical texts score 0.999999995, order of sentences is free and repeats are ignored.
+What that package computes (facts from https://github.com/pltrdy/rouge, Apache-2.0; the code here is our own): both
+texts are cut at every ".", empty pieces dropped, words split at white space, case and punctuation kept; a piece of
+nothing but white space is one empty word. Each reference sentence is aligned with each predicted sentence by one
+longest common subsequence, and the *different* words of all alignments are counted once: recall = words / different
+words of the reference, precision = words / those of the prediction, F = 2pr / (p + r + 1e-8). So identical texts score
+0.999999995, order of sentences is free and repeats are ignored.
 
-Among equally long subsequences the package takes one by a fixed rule: from the ends of both sentences, equal words are matched; otherwise
-the reference steps back if that keeps a longer subsequence, else the prediction does. Which words count depends on it, so the same
-choice is made here.
+Among equally long subsequences the package takes one by a fixed rule: from the ends of both sentences, equal words are
+matched; otherwise the reference steps back if that keeps a longer subsequence, else the prediction does. Which words
+count depends on it, so the same choice is made here.
 
-How: one row of the LCS table is one integer, bit j set where the row grows at word j (Hyyrö 2004, "Bit-parallel LCS-length computation
-revisited"). The rule above reads off these bits: on unequal words, the reference steps back exactly where the bit is set. A row costs a
-few integer operations however long the prediction is, and a pair of sentences that can add no new word is not aligned at all.
+How: one row of the LCS table is one integer, bit j set where the row grows at word j (Hyyrö 2004, "Bit-parallel
+LCS-length computation revisited"). The rule above reads off these bits: on unequal words, the reference steps back
+exactly where the bit is set. A row costs a few integer operations however long the prediction is, and a pair of
+sentences that can add no new word is not aligned at all.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 OFFICIAL_CALLS = 991
 """How many calls deep the recursion of ``rouge`` 1.0.1 gets at the default limit of 1000 when LongBench's ``eval.py`` calls it.
 
-Measured with its frames (module, scorer, metric): 991 under Python 3.11 to 3.13, 990 under 3.7 to 3.10; one less for the Chinese metric,
-whose call is one frame deeper.
+Measured with its frames (module, scorer, metric): 991 under Python 3.11 to 3.13, 990 under 3.7 to 3.10; one less for
+the Chinese metric, whose call is one frame deeper.
 """
 
 
@@ -47,7 +49,8 @@ def rouge_l(prediction: str, reference: str, official_zero: bool = False, calls:
     Args:
         prediction: the generated text.
         reference: one reference.
-        official_zero: give 0 where the package's recursion is deeper than Python allows, which LongBench scores 0: sentences of about
+        official_zero: give 0 where the package's recursion is deeper than Python allows, which LongBench scores 0:
+            sentences of about
             1000 words and more, both together. False: what it would have given without that limit.
         calls: the depth it reaches, of ``official_zero``.
     """

@@ -1,7 +1,7 @@
 """The other scores of LongBench, each for one prediction against one reference, 0-1: equal to the official code on every input.
 
-Facts from ``metrics.py`` of https://github.com/THUDM/LongBench at f6227eb (MIT); the code is our own, its oddities are kept on purpose
-and named where they are.
+Facts from ``metrics.py`` of https://github.com/THUDM/LongBench at f6227eb (MIT); the code is our own, its oddities are
+kept on purpose and named where they are.
 """
 
 from __future__ import annotations
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
 CodeBackend = Literal["difflib", "levenshtein"]
 CODE_BACKENDS: tuple[CodeBackend, ...] = ("difflib", "levenshtein")
 
-# Removed from Chinese answers beside ASCII punctuation. Protocol string, metrics.py of THUDM/LongBench at f6227eb (MIT); it has "》"
-# and no "《".
-_PUNCTUATION_ZH = (
-    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
-)
+# Removed from Chinese answers beside ASCII punctuation. Protocol string, metrics.py of THUDM/LongBench at f6227eb
+# (MIT); it has "》" and no "《".
+_PUNCTUATION_ZH = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_PUNCTUATION_ZH = str.maketrans("", "", string.punctuation + _PUNCTUATION_ZH)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -58,8 +56,8 @@ def classification(prediction: str, reference: str, classes: Sequence[str]) -> f
     """1 / number of classes named in the prediction, if the right one is among them; classes that are part of the right one's name
     do not count.
 
-    The official code takes those away from the list it walks through, so the class behind one taken away is not looked at and stays:
-    the same here.
+    The official code takes those away from the list it walks through, so the class behind one taken away is not looked
+    at and stays: the same here.
     """
     named = [label for label in classes if label in prediction]
     place = 0
@@ -97,10 +95,11 @@ def retrieval_zh(prediction: str, reference: str) -> float:
 def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> float:
     """Likeness of the reference and the first line of the prediction that holds no "`", "#" or "//"; whole percents / 100.
 
-    The likeness is ``fuzzywuzzy.fuzz.ratio``, as in the official code. When it is imported, fuzzywuzzy chooses python-Levenshtein where
-    that happens to be installed, or else ``difflib``, and tells nobody; one to three points lie between them. Here it is given the measure
-    by name: ``difflib`` is what LongBench's requirements install, ``levenshtein`` what KVCache-Factory's do. For the latter rapidfuzz
-    is asked, which ``ratio`` of python-Levenshtein 0.27 itself calls.
+    The likeness is ``fuzzywuzzy.fuzz.ratio``, as in the official code. When it is imported, fuzzywuzzy chooses
+    python-Levenshtein where that happens to be installed, or else ``difflib``, and tells nobody; one to three points
+    lie between them. Here it is given the measure by name: ``difflib`` is what LongBench's requirements install,
+    ``levenshtein`` what KVCache-Factory's do. For the latter rapidfuzz is asked, which ``ratio`` of python-Levenshtein
+    0.27 itself calls.
 
     Args:
         prediction: the generated text.
@@ -139,7 +138,9 @@ def check_backend(backend: object, setting: str) -> CodeBackend:
         try:
             import rapidfuzz  # noqa: F401
         except ImportError as error:
-            raise ConfigError(f"{setting}=levenshtein needs the package rapidfuzz: pip install rapidfuzz, or use difflib") from error
+            raise ConfigError(
+                f"{setting}=levenshtein needs the package rapidfuzz: pip install rapidfuzz, or use difflib"
+            ) from error
     return "levenshtein" if backend == "levenshtein" else "difflib"
 
 
@@ -188,5 +189,7 @@ def _f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
 def _paragraph(reference: str, pattern: str, example: str) -> str:
     found = re.search(pattern, reference)
     if not found:
-        raise DataError(f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like {example!r}")
+        raise DataError(
+            f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like {example!r}"
+        )
     return found[1]

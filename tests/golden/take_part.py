@@ -53,10 +53,21 @@ def covering(cases: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for case in cases:
         sinks = case["budget"] - case["window"] == 4
         window = sinks if case["method"] == "StreamingLLM" else case["window"]
-        kind = (case["method"], case["input"], case["kvmode"], window, case["kernel"], case["pooling"], case["agg"], case["dtype"])
+        kind = (
+            case["method"],
+            case["input"],
+            case["kvmode"],
+            window,
+            case["kernel"],
+            case["pooling"],
+            case["agg"],
+            case["dtype"],
+        )
         kinds.setdefault((*kind, case["compressed"]), []).append(case)
     long = [kind for kind in kinds if kind[1] == "T700"]
-    ends = [case for kind, found in kinds.items() if kind not in long or kind in long[::3] for case in (found[0], found[-1])]
+    ends = [
+        case for kind, found in kinds.items() if kind not in long or kind in long[::3] for case in (found[0], found[-1])
+    ]
     return list({case["id"]: case for case in ends}.values())
 
 
@@ -74,7 +85,9 @@ def clusters(whole: Path, part: Path) -> None:
     keys = sorted({case["score_key"] for case in chosen if "score_key" in case and case["input"] != "T700"})
     np.savez_compressed(part / "scores.npz", **{key: scores[key] for key in keys})
     legacy = np.load(whole / "legacy_ffac160_kept_indices.npz")
-    np.savez_compressed(part / "legacy_ffac160_kept_indices.npz", **{id: legacy[id] for id in legacy.files if "T200" in id})
+    np.savez_compressed(
+        part / "legacy_ffac160_kept_indices.npz", **{id: legacy[id] for id in legacy.files if "T200" in id}
+    )
 
 
 def runs(whole: Path, part: Path) -> None:
@@ -85,8 +98,12 @@ def runs(whole: Path, part: Path) -> None:
     write(part, "runs.json", {**found, "runs": chosen})
     write(part, "prompts.json", json.loads((whole / "prompts.json").read_text()))
     logits, topk = np.load(whole / "logits_top20.npz"), np.load(whole / "topk_indices.npz")
-    np.savez_compressed(part / "logits_top20.npz", **{key: logits[key] for key in logits.files if key.rpartition("|")[0] in RUNS})
-    np.savez_compressed(part / "topk_indices.npz", **{key: topk[key] for key in topk.files if key.rpartition("|")[0] in RUNS})
+    np.savez_compressed(
+        part / "logits_top20.npz", **{key: logits[key] for key in logits.files if key.rpartition("|")[0] in RUNS}
+    )
+    np.savez_compressed(
+        part / "topk_indices.npz", **{key: topk[key] for key in topk.files if key.rpartition("|")[0] in RUNS}
+    )
     for model in ("gqa", "mha"):
         (part / f"model_{model}.json").write_text((whole / f"model_{model}/config.json").read_text())
 

@@ -58,7 +58,9 @@ def test_a_run_in_memory_gives_the_records_of_the_command_and_writes_nothing(
 
 
 def test_a_run_on_a_folder_goes_on_from_what_is_there(result: kvgauge.Result, tmp_path: Path) -> None:
-    first = kvgauge.run("tiny", "needle", ["fullkv", "snapkv"], [32], limit=1, results=tmp_path / "results", settings=GRID)
+    first = kvgauge.run(
+        "tiny", "needle", ["fullkv", "snapkv"], [32], limit=1, results=tmp_path / "results", settings=GRID
+    )
     assert len(first.records()) == 2
     whole = kvgauge.run("tiny", "needle", ["fullkv", "snapkv"], [32], results=tmp_path / "results", settings=GRID)
     assert whole.records() == result.records()

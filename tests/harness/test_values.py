@@ -68,7 +68,9 @@ def test_a_value_that_does_not_fit_its_field_is_refused_in_one_line(changes: dic
         Everything(**{**GOOD, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"optional": 0}, {"number": 0.5}, {"texts": ("a",)}, {"own": 7}, {"spread": "auto"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"optional": 0}, {"number": 0.5}, {"texts": ("a",)}, {"own": 7}, {"spread": "auto"}]
+)
 def test_a_value_that_fits_stays_as_it_is(changes: dict[str, Any]) -> None:
     for name, value in (GOOD | changes).items():
         assert getattr(Everything(**{**GOOD, **changes}), name) is value
@@ -77,7 +79,9 @@ def test_a_value_that_fits_stays_as_it_is(changes: dict[str, Any]) -> None:
 def test_a_group_has_all_of_its_settings_and_no_others() -> None:
     assert made(Everything, GOOD, "group").name == "n"
     for wrong in ({**GOOD, "nam": 1}, {name: value for name, value in GOOD.items() if name != "on"}):
-        with pytest.raises(ConfigError, match="^group is to have colour, least, more, .*, no more and no less, not (nam|on): --cfg job"):
+        with pytest.raises(
+            ConfigError, match="^group is to have colour, least, more, .*, no more and no less, not (nam|on): --cfg job"
+        ):
             made(Everything, wrong, "group")
 
 
@@ -87,7 +91,9 @@ def test_nothing_is_converted() -> None:
 
 def test_the_readme_lists_the_choices_of_the_selection() -> None:
     (row,) = re.findall(r"^\| `selection` \| (.*) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert row.replace("\\|", "|").split() == [f"`{name}={'|'.join(choices(kind))}`" for name, kind in field_types(Selection).items()]
+    assert row.replace("\\|", "|").split() == [
+        f"`{name}={'|'.join(choices(kind))}`" for name, kind in field_types(Selection).items()
+    ]
 
 
 def test_the_configuration_tells_of_the_choices_of_a_setting_above_it() -> None:

@@ -77,7 +77,9 @@ def least_budget(name: str) -> int:
 def budgets(name: str) -> list[int]:
     """Budgets around the smallest, those of the published tables, and one that is longer than any prompt here."""
     least = least_budget(name)
-    return sorted({least, least + 1, least + 2, 2 * least, *(b for b in (32, 64, 128, 512, 2048) if b > least), LONG + 1})
+    return sorted(
+        {least, least + 1, least + 2, 2 * least, *(b for b in (32, 64, 128, 512, 2048) if b > least), LONG + 1}
+    )
 
 
 def prompts(name: str, budget: int) -> list[int]:
@@ -112,7 +114,12 @@ def test_keep_gives_every_layer_a_number_between_the_window_and_the_prompt(name:
             for layers in LAYERS:
                 keep = method.keep(budget, tokens, layers)
                 assert len(keep) == layers, (budget, tokens, layers)
-                assert all(type(entries) is int and least <= entries <= tokens for entries in keep), (budget, tokens, layers, keep)
+                assert all(type(entries) is int and least <= entries <= tokens for entries in keep), (
+                    budget,
+                    tokens,
+                    layers,
+                    keep,
+                )
 
 
 @every_method
@@ -200,7 +207,9 @@ def test_a_ranking_scores_every_candidate_and_any_number_of_them_can_be_kept(nam
         assert kept.shape == (heads, keep)
         assert (kept.diff(dim=1) > 0).all(), "an entry is kept twice"
         assert kept.min() >= 0
-        assert (kept[:, keep - ranking.window :] == torch.arange(tokens - ranking.window, tokens)).all(), "the window is not kept"
+        assert (kept[:, keep - ranking.window :] == torch.arange(tokens - ranking.window, tokens)).all(), (
+            "the window is not kept"
+        )
 
 
 # --- knobs

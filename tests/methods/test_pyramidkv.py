@@ -31,7 +31,9 @@ def test_the_exact_schedule_spends_exactly_the_budget_and_never_rises(layers: in
 @pytest.mark.parametrize("layers", [2, 3, 6, 31, 32, 80])
 @pytest.mark.parametrize("budget", [9, 10, 17, 64, 128, 2048])
 @pytest.mark.parametrize("prompt", [8, 64, 111, 112, 113, 128, 240, 242, 7500])
-def test_both_schedules_begin_alike_and_the_reference_one_never_spends_less(layers: int, budget: int, prompt: int) -> None:
+def test_both_schedules_begin_alike_and_the_reference_one_never_spends_less(
+    layers: int, budget: int, prompt: int
+) -> None:
     reference, exact = (make(schedule).keep(budget, prompt, layers) for schedule in ("reference", "exact"))
     assert reference[0] == exact[0]
     assert sum(reference) >= sum(exact)
@@ -50,7 +52,16 @@ def test_the_reference_schedule_equals_the_published_one_in_every_layer(name: st
 
 @pytest.mark.parametrize(
     ("prompt", "first", "last"),
-    [(127, 127, 127), (128, 128, 128), (129, 128, 128), (239, 128, 128), (240, 240, 23), (242, 242, 25), (243, 242, 25), (10**6, 242, 25)],
+    [
+        (127, 127, 127),
+        (128, 128, 128),
+        (129, 128, 128),
+        (239, 128, 128),
+        (240, 240, 23),
+        (242, 242, 25),
+        (243, 242, 25),
+        (10**6, 242, 25),
+    ],
 )
 def test_the_reference_schedule_turns_where_the_published_one_does(prompt: int, first: int, last: int) -> None:
     keep = make("reference").keep(128, prompt, 32)
@@ -70,7 +81,10 @@ def test_one_layer_gets_the_budget(schedule: str) -> None:
 
 @pytest.mark.parametrize("budget", [1, 7, 8])
 def test_a_budget_that_leaves_nothing_to_choose_is_refused(budget: int) -> None:
-    with pytest.raises(BudgetError, match=f"budget={budget} is not above window=8 .method=p.: use budget>=9 or a smaller method.p.window"):
+    with pytest.raises(
+        BudgetError,
+        match=f"budget={budget} is not above window=8 .method=p.: use budget>=9 or a smaller method.p.window",
+    ):
         make("reference").keep(budget, 100, 4)
 
 
@@ -87,6 +101,13 @@ def test_a_budget_that_leaves_nothing_to_choose_is_refused(budget: int) -> None:
     ],
 )
 def test_a_knob_out_of_range_is_refused(changes: dict[str, Any], message: str) -> None:
-    knobs: dict[str, Any] = {"label": "p", "window": 8, "kernel": 7, "pooling": "maxpool", "beta": 20, "schedule": "exact"}
+    knobs: dict[str, Any] = {
+        "label": "p",
+        "window": 8,
+        "kernel": 7,
+        "pooling": "maxpool",
+        "beta": 20,
+        "schedule": "exact",
+    }
     with pytest.raises(ConfigError, match=message):
         PyramidKV(**{**knobs, **changes})

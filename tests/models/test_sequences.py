@@ -62,7 +62,9 @@ def test_asked_pieces_stand_before_they_are_asked_for(kind: str) -> None:
             end = next((place for place in range(begin, 400) if not asked[place]), 400)
             piece = ids[begin:end]
             earlier = [ids[place : place + len(piece)] for place in range(begin)]
-            assert piece in earlier or (kind == "span" and piece[:-1] in earlier), "a framed span ends with a line break of the question's"
+            assert piece in earlier or (kind == "span" and piece[:-1] in earlier), (
+                "a framed span ends with a line break of the question's"
+            )
             start = end
 
 
@@ -104,7 +106,9 @@ def test_what_is_asked_for_often_stands_at_an_end_of_the_text_and_anywhere_else(
 
 def test_a_needle_stands_behind_a_sentence_or_at_an_end_of_the_prose_of_a_tasks_prompt() -> None:
     tokenizer, pools = made()
-    texts = [tokenizer.decode(Writer(pools, np.random.default_rng(seed), 700).write("needle")[0][1:]) for seed in range(200)]
+    texts = [
+        tokenizer.decode(Writer(pools, np.random.default_rng(seed), 700).write("needle")[0][1:]) for seed in range(200)
+    ]
     assert all(any(text.startswith(head) for head, *_ in NEEDLES) for text in texts)
     magic, _ = NEEDLES
     first = last = seen = 0
@@ -129,10 +133,14 @@ def test_of_many_needles_a_few_are_asked_for_and_only_the_key_tells_which() -> N
         found = re.findall(r" One of the special magic numbers for ([a-z]+-[a-z]+) is: (\d{7})\.", text)
         told = dict(found)
         assert len(told) == len(found)
-        questions = re.findall(r"The special magic number for ([a-z]+-[a-z]+) mentioned in the provided text is (\d{7})\.", text)
+        questions = re.findall(
+            r"The special magic number for ([a-z]+-[a-z]+) mentioned in the provided text is (\d{7})\.", text
+        )
         assert 1 <= len(questions) <= 4
         assert all(told[key] == number for key, number in questions)
-        assert sum(asked) == sum(len(tokenizer.encode(f" {number}.", add_special_tokens=False)) for _, number in questions)
+        assert sum(asked) == sum(
+            len(tokenizer.encode(f" {number}.", add_special_tokens=False)) for _, number in questions
+        )
         several += len(told) > len(questions)
         firsts = [key.partition("-")[0] for key in told]
         shared += len(set(firsts)) < len(firsts)
@@ -145,7 +153,11 @@ def test_short_facts_are_asked_for_by_their_keys_mostly_in_other_words_than_they
     for seed in range(100):
         ids, asked = Writer(pools, np.random.default_rng(seed), 200).write("key")
         text = tokenizer.decode(ids[1:])
-        answers = [tokenizer.decode([i for i, _ in run]) for wanted, run in groupby(zip(ids, asked, strict=True), itemgetter(1)) if wanted]
+        answers = [
+            tokenizer.decode([i for i, _ in run])
+            for wanted, run in groupby(zip(ids, asked, strict=True), itemgetter(1))
+            if wanted
+        ]
         assert answers and all(re.fullmatch(r" \d{1,3}", answer) for answer in answers)
         told = dict(re.findall(r" for ([a-z-]+)(?: is:)? (\d+)\.", text))
         questions = re.findall(r" for ([a-z-]+) mentioned in the provided text is (\d+)\.", text)

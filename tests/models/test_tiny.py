@@ -58,7 +58,13 @@ def test_the_labels_are_the_generators(tmp_path: Path) -> None:
 
 
 def test_the_full_cache_finds_the_needle_at_every_depth_and_a_stream_loses_it(kvgauge: Command, tmp_path: Path) -> None:
-    words = ("task=needle", "task.show=contains_answer", "task.lengths=[500]", "task.depths=[{count:5}]", f"results_dir={tmp_path}")
+    words = (
+        "task=needle",
+        "task.show=contains_answer",
+        "task.lengths=[500]",
+        "task.depths=[{count:5}]",
+        f"results_dir={tmp_path}",
+    )
     assert kvgauge(*words, "method=[fullkv,streamingllm]", "budget=64").code == 0
     scores = pd.read_csv(tmp_path / "report/tiny/needle/table.csv").set_index("method")["score"]
     assert scores["fullkv"] == 100
@@ -72,7 +78,13 @@ def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -
 
 
 def test_the_full_cache_tells_the_asked_number_from_three_others(kvgauge: Command, tmp_path: Path) -> None:
-    words = ("task=needle_many", "task.distractors=3", "task.lengths=[1000]", "task.depths=[{count:5}]", "task.samples=4")
+    words = (
+        "task=needle_many",
+        "task.distractors=3",
+        "task.lengths=[1000]",
+        "task.depths=[{count:5}]",
+        "task.samples=4",
+    )
     assert kvgauge(*words, "task.max_new_tokens=16", "method=fullkv", f"results_dir={tmp_path}").code == 0
     assert pd.read_csv(tmp_path / "report/tiny/needle_many/table.csv")["score"].item() >= 55  # guessing gives 25
 

@@ -12,19 +12,27 @@ from harness.bench.setup import subject_of
 from harness.errors import ConfigError
 from harness.store.files import failed
 
-HELP = "Measure what a grid, each method by itself and memory cost, with your model on this machine; prompts are random."
+HELP = (
+    "Measure what a grid, each method by itself and memory cost, with your model on this machine; prompts are random."
+)
 _DEFAULTS = ("budget=[64,128,256,512,1024]",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Settings of a run, and what is measured."""
-    parser.add_argument("settings", nargs="*", metavar="knob=value", help="model, method, budget and selection, as for a run")
-    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096], help="lengths of the prompts (default: 1024 4096)")
+    parser.add_argument(
+        "settings", nargs="*", metavar="knob=value", help="model, method, budget and selection, as for a run"
+    )
+    parser.add_argument(
+        "--tokens", type=int, nargs="+", default=[1024, 4096], help="lengths of the prompts (default: 1024 4096)"
+    )
     parser.add_argument("--new-tokens", type=int, default=64, help="decoded per row, 2 or more (default: 64)")
     parser.add_argument("--prompts", type=int, default=1, help="decoded together (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
-    parser.add_argument("--to", type=Path, default=Path("results/bench"), help="where the files go (default: results/bench/<model>)")
+    parser.add_argument(
+        "--to", type=Path, default=Path("results/bench"), help="where the files go (default: results/bench/<model>)"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

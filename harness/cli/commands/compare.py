@@ -20,11 +20,19 @@ HELP = "Put results beside published numbers, or two results folders side by sid
 def arguments(parser: argparse.ArgumentParser) -> None:
     """One results folder or two, and which published table."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
-    parser.add_argument("other", nargs="?", type=Path, help="a second one, to be held against the first instead of published numbers")
+    parser.add_argument(
+        "other", nargs="?", type=Path, help="a second one, to be held against the first instead of published numbers"
+    )
     parser.add_argument("--model", help="the published model (default: the one that is called as ours)")
-    parser.add_argument("--table", help="the published table, a file of results/published (default: the first that has the model)")
+    parser.add_argument(
+        "--table", help="the published table, a file of results/published (default: the first that has the model)"
+    )
     parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
 
 
@@ -40,10 +48,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.other is None:
         models = list(dict.fromkeys(grid.result.model for grid in grids))
         if arguments.model and len(models) > 1:
-            raise ConfigError(f"--model is one model, and {arguments.path} has {', '.join(models)}: give the folder of one of them")
+            raise ConfigError(
+                f"--model is one model, and {arguments.path} has {', '.join(models)}: give the folder of one of them"
+            )
         documents, left_out = match(grids, arguments.model, arguments.table)
     elif arguments.model or arguments.table:
-        raise ConfigError("--model and --table choose published numbers, and two results folders were given: leave them out, or one folder")
+        raise ConfigError(
+            "--model and --table choose published numbers, and two results folders were given: leave them out, or one folder"
+        )
     else:
         documents = list(paired_documents(grids, read_grids(arguments.other), arguments.path, arguments.other))
     for reason in left_out:

@@ -1,7 +1,8 @@
 """``kvgauge completion``: the script by which a shell completes commands, settings and their values, and what the script asks for.
 
-Standard library alone: a TAB must not wait for imports. Flags are read from the source of a command, names from the files of ``conf``, the
-choices of a setting from the annotation of the field that it becomes; nothing is imported to find them.
+Standard library alone: a TAB must not wait for imports. Flags are read from the source of a command, names from the
+files of ``conf``, the choices of a setting from the annotation of the field that it becomes; nothing is imported to
+find them.
 """
 
 from __future__ import annotations
@@ -123,7 +124,9 @@ def _flags(command: str) -> list[str]:
     """The flags that a command's module declares."""
     source = ast.parse((ROOT / f"harness/cli/commands/{COMMANDS[command]}.py").read_text(encoding="utf-8"))
     (function,) = (node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "arguments")
-    texts = [node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    texts = [
+        node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
     return [text for text in texts if re.fullmatch(r"--[a-z][a-z-]*", text)]
 
 
@@ -153,7 +156,9 @@ def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
     group, _, name = above.partition(".")
     if above in _CLASSES:
         return _field_choices(_CLASSES[above], field)
-    files = [choice for choice in choices(group) if choice.target and name in ("", choice.name)] if group in GROUPS else []
+    files = (
+        [choice for choice in choices(group) if choice.target and name in ("", choice.name)] if group in GROUPS else []
+    )
     return [value for choice in files for value in _field_choices(choice.target, field)]
 
 
@@ -162,7 +167,12 @@ def _field_choices(target: str, field: str) -> list[str]:
     module, _, name = target.rpartition(".")
     classes = [node for node in _source(module) if isinstance(node, ast.ClassDef) and node.name == name]
     annotated = [part for node in classes for part in node.body if isinstance(part, ast.AnnAssign)]
-    return [value for part in annotated if ast.unparse(part.target) == field for value in _annotated(part.annotation, module)]
+    return [
+        value
+        for part in annotated
+        if ast.unparse(part.target) == field
+        for value in _annotated(part.annotation, module)
+    ]
 
 
 def _annotated(annotation: ast.expr, module: str) -> list[str]:
@@ -209,7 +219,9 @@ def _settings(before: Sequence[str], begun: str) -> list[str]:
     if not below:
         return [*names, *GROUPS, "method_path", "hydra/launcher"]
     if group == "method":
-        return [f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)]
+        return [
+            f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)
+        ]
     if group in GROUPS:
         chosen = next((word.partition("=")[2] for word in reversed(before) if word.startswith(f"{group}=")), "")
         chosen = chosen or {"task": "needle", "model": "tiny"}.get(group, "")

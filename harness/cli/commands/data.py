@@ -22,7 +22,9 @@ _CHECK = "check"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """``data TASK``, or ``data check PATH``."""
-    parser.add_argument("what", metavar="TASK|check", help="longbench: fetch its data and verify it; check: verify what PATH holds")
+    parser.add_argument(
+        "what", metavar="TASK|check", help="longbench: fetch its data and verify it; check: verify what PATH holds"
+    )
     parser.add_argument("path", nargs="?", type=Path, help="with check: a folder of .jsonl files, or a data.zip")
     parser.add_argument("--task", default="longbench", help="with check: whose data it is (default: longbench)")
 
@@ -81,8 +83,12 @@ def _show(path: Path, files: Sequence[DataFile], console: Console, whole: bool) 
     wrong = [file for file in files if file.problem is not None]
     missing = [file for file in files if file.found is None and file.problem is None]
     if len(missing) == len(files):
-        raise DataError(f"{path} holds none of the {len(files)} files: give the folder or zip that holds {files[0].name}")
+        raise DataError(
+            f"{path} holds none of the {len(files)} files: give the folder or zip that holds {files[0].name}"
+        )
     if wrong or (whole and missing):
         absent = f" and {len(missing)} not there" if whole and missing else ""
-        raise DataError(f"{path}: {len(wrong)} of {len(files)} files are wrong{absent}: replace them, or leave their datasets out")
+        raise DataError(
+            f"{path}: {len(wrong)} of {len(files)} files are wrong{absent}: replace them, or leave their datasets out"
+        )
     console.print(f"{len(files) - len(missing)} of {len(files)} files are there, as published")

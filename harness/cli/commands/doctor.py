@@ -20,13 +20,25 @@ from harness.config.catalog import choices
 from harness.task import DataSource
 
 HELP = "Tell what this machine has, what will be slow or refused on it, and what data is found."
-_PACKAGES = ("torch", "transformers", "datasets", "hydra-core", "accelerate", "safetensors", "wandb", "python-Levenshtein", "triton")
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "hydra-core",
+    "accelerate",
+    "safetensors",
+    "wandb",
+    "python-Levenshtein",
+    "triton",
+)
 _GIB = 2**30
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """``doctor [--results FOLDER]``."""
-    parser.add_argument("--results", type=Path, default=Path("results"), help="where results would go (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="where results would go (default: results)"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -79,12 +91,18 @@ def _packages() -> list[tuple[str, str]]:
 def _findings(results: Path) -> list[str]:
     lines = []
     if not torch.cuda.is_available():
-        lines.append("No CUDA device: models of billions of parameters take minutes for a prompt; model=tiny runs in seconds.")
-        lines.append("float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says float16.")
+        lines.append(
+            "No CUDA device: models of billions of parameters take minutes for a prompt; model=tiny runs in seconds."
+        )
+        lines.append(
+            "float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says float16."
+        )
     elif not torch.cuda.is_bf16_supported(including_emulation=False):
         lines.append("The card computes no bfloat16: give model.dtype=float16.")
     if dict(_packages())["python-Levenshtein"] == "not installed":
-        lines.append("python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with rapidfuzz.")
+        lines.append(
+            "python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with rapidfuzz."
+        )
     if _offline():
         lines.append("HF_HUB_OFFLINE is set: models and LongBench must be in the cache or given as local paths.")
     if _free_bytes(results) < _GIB:

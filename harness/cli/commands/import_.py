@@ -39,7 +39,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, default=Path("results"), help="the results folder (default: results)")
     parser.add_argument("--task", default="longbench", help="the benchmark (default: longbench)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="task.KNOB=VALUE", help="how to score, as task.code_similarity=levenshtein"
+        "--set",
+        action="append",
+        default=[],
+        metavar="task.KNOB=VALUE",
+        help="how to score, as task.code_similarity=levenshtein",
     )
 
 
@@ -62,7 +66,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         StoreError: a cell holds something else already, or the results folder cannot be written.
     """
     if wrong := [change for change in arguments.set if not change.startswith("task.")]:
-        raise ConfigError(f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein")
+        raise ConfigError(
+            f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein"
+        )
     config = task_config(arguments.task, *arguments.set)
     importer = build(config)
     if not isinstance(importer, Importer):
@@ -74,7 +80,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     new = sum(_write(one) for one in imports)
     for model in dict.fromkeys(one.manifest.model for one in imports):
         rebuild(to / model, to / "report", console)
-    console.print(f"imported {sum(len(one.file.rows) for one in imports)} predictions from {len(imports)} files: {new} new")
+    console.print(
+        f"imported {sum(len(one.file.rows) for one in imports)} predictions from {len(imports)} files: {new} new"
+    )
 
 
 def _plan(
@@ -82,7 +90,8 @@ def _plan(
 ) -> list[_Import]:
     """Where each file goes; nothing is written before all of them have a place of their own.
 
-    A program that has no use for a budget may still file its texts once for each: equal ones at ``full`` are taken once.
+    A program that has no use for a budget may still file its texts once for each: equal ones at ``full`` are taken
+    once.
     """
     cells = [Cell(_label(file, arguments), _budget(file, arguments)) for file in files]
     # Methods that keep everything come first in tables; within a method, cells stand by budget.
@@ -93,7 +102,11 @@ def _plan(
         model = check_model_name(_given(file.model, arguments.model, "--model", file.file), "--model")
         folder = cell_folder(to, model, file.task, cell)
         if folder in imports and cell.budget == FULL.text and imports[folder].file.rows == file.rows:
-            console.print(f"{file.file} is left out: it holds what {imports[folder].file.file} holds", markup=False, soft_wrap=True)
+            console.print(
+                f"{file.file} is left out: it holds what {imports[folder].file.file} holds",
+                markup=False,
+                soft_wrap=True,
+            )
             continue
         if folder in imports:
             raise ConfigError(

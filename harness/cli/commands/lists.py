@@ -18,7 +18,9 @@ HELP = "List the methods, models, tasks, experiments or trackers that a run can 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """``list [GROUP] [--method-path FOLDER]``."""
     parser.add_argument("what", nargs="?", choices=[*GROUPS.values()], help="leave it out for all")
-    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+    parser.add_argument(
+        "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

@@ -30,7 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=["method"], help="what to write")
     parser.add_argument("name", help="its name on the command line and in tables: small letters, digits and _")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--to", metavar="CLONE", type=Path, default=Path(), help="the clone to write into (default: this folder)")
+    where.add_argument(
+        "--to", metavar="CLONE", type=Path, default=Path(), help="the clone to write into (default: this folder)"
+    )
     where.add_argument("--method-path", metavar="FOLDER", type=Path, help="a folder of your own to write into instead")
 
 
@@ -44,7 +46,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     name, outside = arguments.name, arguments.method_path is not None
     root = (arguments.method_path if outside else arguments.to).expanduser()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
-        raise ConfigError(f"{name!r} cannot name a method: use a small letter, then small letters, digits and _, at most 40")
+        raise ConfigError(
+            f"{name!r} cannot name a method: use a small letter, then small letters, digits and _, at most 40"
+        )
     if not outside and not (root / "conf/method").is_dir():
         raise ConfigError(f"{root} is no clone of kvgauge (it has no conf/method): go there, or give it with --to")
     if name in {found.name for found in choices("method")}:
@@ -56,7 +60,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         if path.exists():
             raise ConfigError(f"{path} is there already: use another name, or move it away")
     templates = Environment(
-        loader=PackageLoader(cli.__name__), undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, autoescape=False
+        loader=PackageLoader(cli.__name__),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
     )
     title = "".join(part.capitalize() for part in name.split("_"))
     for path, template in files.items():
@@ -73,4 +81,6 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     console.print(f"python run.py {path}method=[fullkv,{name}] budget=64", markup=False, soft_wrap=True)
     console.print(f"python -m pytest {tests}", markup=False, soft_wrap=True)
     if outside:
-        console.print(f"KVGAUGE_METHOD_PATH={root} python -m pytest tests/methods -k {name}", markup=False, soft_wrap=True)
+        console.print(
+            f"KVGAUGE_METHOD_PATH={root} python -m pytest tests/methods -k {name}", markup=False, soft_wrap=True
+        )

@@ -15,7 +15,11 @@ HELP = "Write the tables and plots of a results folder again, from its records."
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A results folder, or a part of one."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
     parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
 

@@ -25,10 +25,18 @@ HELP = "Score the records of a results folder again, without a model and without
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A results folder, or a part of one."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
     parser.add_argument(
-        "--set", action="append", default=[], metavar="task.KNOB=VALUE", help="score in another way, as task.code_similarity=levenshtein"
+        "--set",
+        action="append",
+        default=[],
+        metavar="task.KNOB=VALUE",
+        help="score in another way, as task.code_similarity=levenshtein",
     )
 
 

@@ -16,7 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """``show GROUP NAME [--method-path FOLDER]``."""
     parser.add_argument("group", choices=[*GROUPS], help="which axis")
     parser.add_argument("name", help="its value, as kvgauge list shows it")
-    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+    parser.add_argument(
+        "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:

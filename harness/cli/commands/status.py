@@ -27,7 +27,11 @@ HELP = "Tell which cells of a results folder are whole, who is at work on them, 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A results folder, or a part of one."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
 
 
@@ -104,7 +108,9 @@ def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
             lacks = "partial"
         else:
             lacks = scores_lack(path, of)
-        states.append(_CellState(manifest.cell, len(of), expected, sum(record.error is not None for record in of.values()), lacks))
+        states.append(
+            _CellState(manifest.cell, len(of), expected, sum(record.error is not None for record in of.values()), lacks)
+        )
     return states
 
 
@@ -136,7 +142,14 @@ def _cell_rows(states: Sequence[_CellState]) -> list[tuple[str, str, str, str]]:
         rows.append((name, f"{whole[0].examples} of {whole[0].expected}", "0", "whole"))
     for state in states:
         if state.lacks or state.errors:
-            rows.append((state.cell.name, f"{state.examples} of {state.expected}", str(state.errors), state.lacks or "with errors"))
+            rows.append(
+                (
+                    state.cell.name,
+                    f"{state.examples} of {state.expected}",
+                    str(state.errors),
+                    state.lacks or "with errors",
+                )
+            )
     return rows
 
 
@@ -144,15 +157,21 @@ def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Se
     """One line for each thing that needs a hand: fact, remedy."""
     lines = []
     for of in workers:
-        if of.state in ("gone", "stopped", "failed") and any(state.lacks in ("partial", "no records") for state in states):
+        if of.state in ("gone", "stopped", "failed") and any(
+            state.lacks in ("partial", "no records") for state in states
+        ):
             what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[of.state]
-            lines.append(f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on from there")
+            lines.append(
+                f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on from there"
+            )
     running = [of for of in workers if of.state in ("running", "unknown")]
     partial = [state.cell.name for state in states if state.lacks in ("partial", "no records")]
     if partial and not running and not lines:
         lines.append(f"{name}: nobody is at work on {_some(partial)}: the same command again goes on")
     if unscored := [state.cell.name for state in states if "scores" in state.lacks and not running]:
-        lines.append(f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score {folder}")
+        lines.append(
+            f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score {folder}"
+        )
     if failed := [state.cell.name for state in states if state.errors]:
         lines.append(f"{name}: errors in {_some(failed)}: retry_errors=true with the same command computes them again")
     return lines
@@ -180,5 +199,7 @@ def _ago(seconds: float) -> str:
 def _table(*headers: str) -> Table:
     table = Table(box=None, pad_edge=False, show_edge=False)
     for header in headers:
-        table.add_column(header, justify="right" if header in ("examples", "errors", "records", "examples/min") else "left")
+        table.add_column(
+            header, justify="right" if header in ("examples", "errors", "records", "examples/min") else "left"
+        )
     return table

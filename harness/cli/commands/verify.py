@@ -33,9 +33,19 @@ HELP = (
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A results folder, or a part of one."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
-    parser.add_argument("--sample", type=int, default=0, metavar="N", help="prefill and decode N examples of each task again (default: 0)")
+    parser.add_argument(
+        "--sample",
+        type=int,
+        default=0,
+        metavar="N",
+        help="prefill and decode N examples of each task again (default: 0)",
+    )
     parser.add_argument(
         "--set",
         action="append",
@@ -44,7 +54,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name); "
         "task.KNOB=VALUE where later runs asked for more examples",
     )
-    parser.add_argument("--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own")
+    parser.add_argument(
+        "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -58,9 +70,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     asked = parse_settings([word for word in arguments.set if word.startswith("task.")])
     words = [word for word in arguments.set if not word.startswith("task.")]
     if wrong := [word for word in words if not word.startswith(("model=", "model.", "engine."))]:
-        raise ConfigError(f"--set {wrong[0]} is no setting of the model or the engine: give, for example, --set model.path=<folder>")
+        raise ConfigError(
+            f"--set {wrong[0]} is no setting of the model or the engine: give, for example, --set model.path=<folder>"
+        )
     if made := [word for word in words if word.startswith(("model.dtype=", "model.name="))]:
-        raise ConfigError(f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with")
+        raise ConfigError(
+            f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with"
+        )
     elsewhere = method_folders(arguments.method_path)
     import_from(elsewhere)
     methods = choices("method", elsewhere)
@@ -84,7 +100,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         raise KvgaugeError(
             f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask who made them"
         )
-    console.print(f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else ""))
+    console.print(
+        f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else "")
+    )
 
 
 def _with_model(
@@ -112,9 +130,15 @@ def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSet
     """The model of a grid: what was given or, by its name, a preset; in the dtype that the records were made in."""
     name = grid.result.model
     if not any(word.startswith("model=") for word in words):
-        presets = [choice.name for choice in choices("model") if re.search(rf"^name: {re.escape(name)}$", choice.text, re.MULTILINE)]
+        presets = [
+            choice.name
+            for choice in choices("model")
+            if re.search(rf"^name: {re.escape(name)}$", choice.text, re.MULTILINE)
+        ]
         if not presets:
-            raise ConfigError(f"no preset has the name {name}: say where the model is, with --set model=hf --set model.path=<folder>")
+            raise ConfigError(
+                f"no preset has the name {name}: say where the model is, with --set model=hf --set model.path=<folder>"
+            )
         words = [f"model={presets[0]}", *words]
     manifest, folder = next((grid.manifests[cell], grid.folders[cell]) for cell in grid.manifests)
     dtype = manifest.settings.get("model", {}).get("dtype")

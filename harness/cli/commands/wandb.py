@@ -25,7 +25,11 @@ _SETTINGS = ("project", "entity", "mode", "dir")
 def arguments(parser: argparse.ArgumentParser) -> None:
     """A results folder, or a part of one, and the settings of ``tracker=wandb``."""
     parser.add_argument(
-        "path", nargs="?", type=Path, default=Path("results"), help="a results folder, a model's, or a task's (default: results)"
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
     )
     settings = {
         "--project": "the W&B project",
@@ -54,12 +58,16 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 plots = [path for path in write_report(result, Path(folder)) if path.suffix == ".png"]
                 tracker.log(result, grid.manifests, plots, read_runs(next(iter(grid.folders.values())).parent))
         except OSError as error:
-            raise StoreError(f"W&B's files cannot be written ({error.strerror}): choose another folder with --dir") from error
+            raise StoreError(
+                f"W&B's files cannot be written ({error.strerror}): choose another folder with --dir"
+            ) from error
         console.print(f"{result.model}/{result.task}: {len(result.cells)} W&B runs", markup=False, soft_wrap=True)
 
 
 def _tracker(arguments: argparse.Namespace, results: Path) -> Tracker:
     """``conf/tracker/wandb.yaml`` with what was given."""
-    config = OmegaConf.create({"results_dir": str(results), "tracker": OmegaConf.load(ROOT / "conf/tracker/wandb.yaml")})
+    config = OmegaConf.create(
+        {"results_dir": str(results), "tracker": OmegaConf.load(ROOT / "conf/tracker/wandb.yaml")}
+    )
     given = {name: value for name in _SETTINGS if (value := getattr(arguments, name)) is not None}
     return cast(Tracker, build(OmegaConf.merge(config, {"tracker": given}).tracker))

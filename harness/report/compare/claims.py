@@ -38,7 +38,9 @@ def claims_document(comparison: Comparison) -> Document | None:
     ]
     starts = frozenset(place for place, budget in enumerate(sizes) if place and budget != sizes[place - 1])
     title = f"What share of the cache a budget is: {comparison.suite} on {comparison.ours}"
-    return Document(title, "claims", [Table("Shares", columns, 3, starts)], _notes(comparison, said, raw), {"claims": raw})
+    return Document(
+        title, "claims", [Table("Shares", columns, 3, starts)], _notes(comparison, said, raw), {"claims": raw}
+    )
 
 
 def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
@@ -60,7 +62,11 @@ def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
     rows: list[tuple[str | None, str, list[Record]]] = [
         (row.cell.label, row.budget, _records(comparison, row)) for row in comparison.rows if row.cell
     ]
-    rows += [(None, budget, []) for budget in dict.fromkeys(claim.budget for claim in said) if budget not in {row[1] for row in rows}]
+    rows += [
+        (None, budget, [])
+        for budget in dict.fromkeys(claim.budget for claim in said)
+        if budget not in {row[1] for row in rows}
+    ]
     # Stable: our cells keep the order of the comparison.
     rows.sort(key=lambda row: _share(row[1], 1e9) if row[1] != "full" else math.inf)
     return pd.DataFrame(
@@ -82,7 +88,13 @@ def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
 
 
 def _records(comparison: Comparison, row: ComparedMethod) -> list[Record]:
-    return [r for grid in comparison.grids.values() for cell in grid.result.cells if cell.cell == row.cell for r in cell.done]
+    return [
+        r
+        for grid in comparison.grids.values()
+        for cell in grid.result.cells
+        if cell.cell == row.cell
+        for r in cell.done
+    ]
 
 
 def _share(budget: str, tokens: float) -> float:
@@ -95,7 +107,9 @@ def _share(budget: str, tokens: float) -> float:
 
 def _text(said: Sequence[Claim]) -> str:
     """Each claim with the length at which it holds."""
-    return "; ".join(f"{claim.text} (of {100 * int(claim.budget) / claim.percent:.0f} tokens)" for claim in said) or DASH
+    return (
+        "; ".join(f"{claim.text} (of {100 * int(claim.budget) / claim.percent:.0f} tokens)" for claim in said) or DASH
+    )
 
 
 def _notes(comparison: Comparison, said: Sequence[Claim], raw: pd.DataFrame) -> list[str]:

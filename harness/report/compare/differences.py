@@ -212,9 +212,16 @@ def _only(cell: CellResult, names: set[str]) -> CellResult:
 
 
 def _row(
-    method: str, budget: str, cell: Cell | None, theirs: Mapping[str, Number], titles: Mapping[str, str], draws: Mapping[str, _Draws]
+    method: str,
+    budget: str,
+    cell: Cell | None,
+    theirs: Mapping[str, Number],
+    titles: Mapping[str, str],
+    draws: Mapping[str, _Draws],
 ) -> ComparedMethod:
-    parts = {name: column.cells[cell] for name, column in draws.items() if cell in column.cells} if cell is not None else {}
+    parts = (
+        {name: column.cells[cell] for name, column in draws.items() if cell in column.cells} if cell is not None else {}
+    )
     values = {name: draws[name].of(part.cell) for name, part in parts.items()}
     numbers = {}
     for name in titles:

@@ -30,7 +30,9 @@ def beside_published(grids: Sequence[Grid]) -> list[tuple[Path, Document]]:
         return []
 
 
-def match(grids: Sequence[Grid], model: str | None = None, table: str | None = None) -> tuple[list[tuple[Path, Document]], list[str]]:
+def match(
+    grids: Sequence[Grid], model: str | None = None, table: str | None = None
+) -> tuple[list[tuple[Path, Document]], list[str]]:
     """Each of our models and suites beside one published table.
 
     Args:
@@ -75,7 +77,11 @@ def _nothing(model: str, suite: str, known: Sequence[Table], asked: str | None) 
     """Why there is no table for one of our models and suites."""
     if not known:
         return f"nothing is published for task {suite}: compare it with a second results folder"
-    fact = f"no published table of {known[0].suite} has {asked}" if asked else f"no published model of {known[0].suite} is called {model}"
+    fact = (
+        f"no published table of {known[0].suite} has {asked}"
+        if asked
+        else f"no published model of {known[0].suite} is called {model}"
+    )
     return f"{fact}: use --model with one of {', '.join(_models(known))}"
 
 
@@ -86,12 +92,16 @@ def _tables(grids: Sequence[Grid], name: str | None) -> list[Table]:
     if not known:
         tasks = ", ".join(dict.fromkeys(grid.result.task for grid in grids))
         suites = ", ".join(dict.fromkeys(table.suite for table in tables()))
-        raise ConfigError(f"nothing is published for task {tasks}: compare results of {suites}, or give a second folder")
+        raise ConfigError(
+            f"nothing is published for task {tasks}: compare results of {suites}, or give a second folder"
+        )
     if name is None:
         return known
     chosen = [table for table in known if table.name == name]
     if not chosen:
-        raise ConfigError(f"--table {name} is no published table of these tasks: use {', '.join(table.name for table in known)}")
+        raise ConfigError(
+            f"--table {name} is no published table of these tasks: use {', '.join(table.name for table in known)}"
+        )
     return chosen
 
 
@@ -102,5 +112,9 @@ def _suite(grid: Grid) -> str:
 
 def _names(grids: Sequence[Grid]) -> list[str]:
     """What our model is called: its hub id, if it has one, and its name."""
-    ids = [str(manifest.settings.get("model", {}).get("path", "")) for grid in grids for manifest in grid.manifests.values()]
+    ids = [
+        str(manifest.settings.get("model", {}).get("path", ""))
+        for grid in grids
+        for manifest in grid.manifests.values()
+    ]
     return [*dict.fromkeys(ids), grids[0].result.model]

@@ -12,7 +12,18 @@ from msgspec import structs
 
 from harness.config.build import build_task
 from harness.errors import ConfigError, StoreError
-from harness.report.document import Column, Document, Table, TableCell, budgets, count_cell, grouped, interval_cell, number_cell, texts
+from harness.report.document import (
+    Column,
+    Document,
+    Table,
+    TableCell,
+    budgets,
+    count_cell,
+    grouped,
+    interval_cell,
+    number_cell,
+    texts,
+)
 from harness.report.format import DASH, counted, number, signed
 from harness.report.notes import few_notes
 from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
@@ -53,7 +64,9 @@ class Pair:
         return "" if not math.isfinite(self.low) else "inside" if self.low <= 0 <= self.high else "outside"
 
 
-def paired_documents(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Path) -> Iterator[tuple[Path, Document]]:
+def paired_documents(
+    a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b: Path
+) -> Iterator[tuple[Path, Document]]:
     """One document per model and suite, or task, that both folders have.
 
     Args:
@@ -76,7 +89,9 @@ def paired_documents(a: Sequence[Grid], b: Sequence[Grid], path_a: Path, path_b:
         if (other := theirs.get(_key(grid, single))) is not None:
             suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
     if not suites:
-        raise StoreError(f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each of one model")
+        raise StoreError(
+            f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each of one model"
+        )
     for (model, suite), pairs in suites.items():
         yield Path(model, suite), _document(suite, pairs, path_a, path_b)
 
@@ -100,7 +115,9 @@ class _Draws:
             )
         first = {cell.cell: cell for cell in a.result.cells}
         second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
-        self._cells = {("A", name): cell for name, cell in first.items()} | {("B", name): cell for name, cell in second.items()}
+        self._cells = {("A", name): cell for name, cell in first.items()} | {
+            ("B", name): cell for name, cell in second.items()
+        }
         named = tuple(replace(cell, cell=_named(side, cell.cell)) for (side, _), cell in self._cells.items())
         self._draws = TaskDraws(replace(a.result, cells=named))
 
@@ -136,7 +153,11 @@ def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
 
     def named(record: Record) -> Record:
         here, there = record.prompt_sha256, prompts.get(record.example_id)
-        return record if None in (here, there) or here == there else structs.replace(record, example_id=record.example_id + _OTHER)
+        return (
+            record
+            if None in (here, there) or here == there
+            else structs.replace(record, example_id=record.example_id + _OTHER)
+        )
 
     return replace(ours, records=tuple(map(named, ours.records)))
 
@@ -182,10 +203,14 @@ def _columns(suite: str, pairs: Sequence[tuple[Grid, Grid]]) -> tuple[set[str], 
 
 
 def _pair(cell: Cell, groups: Sequence[Sequence[str]], draws: Mapping[str, _Draws]) -> Pair:
-    first, second = (average([[draws[task].score(side, cell) for task in group] for group in groups])[0] for side in ("A", "B"))
+    first, second = (
+        average([[draws[task].score(side, cell) for task in group] for group in groups])[0] for side in ("A", "B")
+    )
     difference = average([[draws[task].difference(cell) for task in group] for group in groups])
     counts = [draws[task].counts(cell) for group in groups for task in group]
-    return Pair(float(first), float(second), *summarize(difference), *(sum(count) for count in zip(*counts, strict=True)))
+    return Pair(
+        float(first), float(second), *summarize(difference), *(sum(count) for count in zip(*counts, strict=True))
+    )
 
 
 def _raw(cell: Cell, title: str, pair: Pair) -> dict[str, object]:

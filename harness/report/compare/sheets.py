@@ -9,7 +9,18 @@ import pandas as pd
 
 from harness.report.compare.differences import RAW, ComparedMethod, Comparison, Contrast, method_class
 from harness.report.compare.published import AVERAGE, Number, related_models, tables
-from harness.report.document import Column, Document, Table, TableCell, budgets, count_cell, grouped, interval_cell, number_cell, texts
+from harness.report.document import (
+    Column,
+    Document,
+    Table,
+    TableCell,
+    budgets,
+    count_cell,
+    grouped,
+    interval_cell,
+    number_cell,
+    texts,
+)
 from harness.report.format import DASH, counted, number, percent, signed
 from harness.report.notes import few_notes, method_knobs
 from harness.report.stats.bootstrap import LEVEL
@@ -59,7 +70,9 @@ def raw_table(comparison: Comparison) -> pd.DataFrame:
 def layout(comparison: Comparison, marks: Mapping[str, int]) -> Table:
     """Methods and budgets down, datasets across: ours, its interval, theirs, the difference and where theirs lies."""
     groups = [(_name(row), row.budget, dict(_lines(row, marks))) for row in comparison.rows]
-    return grouped("By dataset", list(comparison.titles.values()), [("examples", "", {"": _examples(comparison)}), *groups])
+    return grouped(
+        "By dataset", list(comparison.titles.values()), [("examples", "", {"": _examples(comparison)}), *groups]
+    )
 
 
 def _lines(row: ComparedMethod, marks: Mapping[str, int]) -> Iterator[tuple[str, list[str]]]:
@@ -121,12 +134,21 @@ def _inside(numbers: Sequence[Contrast]) -> TableCell:
 
 def _name(row: ComparedMethod) -> str:
     """The published method and, where it is another, our label."""
-    return row.method if row.cell is None or row.cell.label.lower() == row.method.lower() else f"{row.method} ({row.cell.label})"
+    return (
+        row.method
+        if row.cell is None or row.cell.label.lower() == row.method.lower()
+        else f"{row.method} ({row.cell.label})"
+    )
 
 
 def _marks(comparison: Comparison) -> dict[str, int]:
     """Notes on published numbers, counted as they appear."""
-    notes = (entry.theirs.note for row in comparison.rows for entry in row.numbers.values() if entry.theirs and entry.theirs.note)
+    notes = (
+        entry.theirs.note
+        for row in comparison.rows
+        for entry in row.numbers.values()
+        if entry.theirs and entry.theirs.note
+    )
     return {note: place for place, note in enumerate(dict.fromkeys(notes), 1)}
 
 
@@ -150,9 +172,15 @@ def _notes(comparison: Comparison) -> list[str]:
         notes.append("trial: fewer examples than the published number goes over, so that ours is not held against it.")
     notes += few_notes(entry.n for entry in entries)
     if comparison.table.scale != "score":
-        notes.append("Percent of the full cache: over the examples that both cells have. The last column is ours alone.")
-        if not any(math.isfinite(entry.ours) for row in comparison.rows for name, entry in row.numbers.items() if name != RAW):
-            notes.append("Nothing of ours is in percent of the full cache: no cell kept all of it, or the one that did scores 0.")
+        notes.append(
+            "Percent of the full cache: over the examples that both cells have. The last column is ours alone."
+        )
+        if not any(
+            math.isfinite(entry.ours) for row in comparison.rows for name, entry in row.numbers.items() if name != RAW
+        ):
+            notes.append(
+                "Nothing of ours is in percent of the full cache: no cell kept all of it, or the one that did scores 0."
+            )
     if any(entry.n < entry.expected for row in comparison.rows if row.cell for entry in row.numbers.values()):
         notes.append("n of N: our numbers cover only the n examples that have a result.")
     notes += _shared(comparison)
@@ -176,7 +204,9 @@ def _settings(comparison: Comparison) -> list[str]:
         return []
     first = next(iter(comparison.grids.values()))
     hidden = ("_target_", "name", "data", "datasets")
-    knobs = {f"task.{name}": value for name, value in first.task_config.items() if name not in hidden and _is_plain(value)}
+    knobs = {
+        f"task.{name}": value for name, value in first.task_config.items() if name not in hidden and _is_plain(value)
+    }
     settings = next(iter(first.manifests.values())).settings
     knobs |= {f"selection.{name}": value for name, value in settings.get("selection", {}).items()}
     if "dtype" in settings.get("model", {}):
@@ -197,9 +227,13 @@ def _shared(comparison: Comparison) -> list[str]:
     for method in dict.fromkeys(cells.values()):
         labels = list(dict.fromkeys(cell.label for cell, name in cells.items() if name == method))
         if len(labels) > 1:
-            notes.append(f"{' and '.join(labels)} are all {method} by their class: each stands beside the same published number.")
+            notes.append(
+                f"{' and '.join(labels)} are all {method} by their class: each stands beside the same published number."
+            )
     grids = comparison.grids.values()
-    imported = [cell.label for cell in cells if any(cell in g.manifests and method_class(g, cell) is None for g in grids)]
+    imported = [
+        cell.label for cell in cells if any(cell in g.manifests and method_class(g, cell) is None for g in grids)
+    ]
     if imported:
         notes.append(f"matched by label, as an imported cell has no class: {', '.join(dict.fromkeys(imported))}.")
     return notes

@@ -145,7 +145,11 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         where = "" if x is None else f" at {short(x)}"
         says = f"{plain(line.label)}{where}: {number(score, 2)}" + (f" ({interval(low, high)})" if known else "")
         return Point(
-            0.0 if x is None else round(x_of(x) + aside, 1), y_of(score), y_of(low) if known else None, y_of(high) if known else None, says
+            0.0 if x is None else round(x_of(x) + aside, 1),
+            y_of(score),
+            y_of(low) if known else None,
+            y_of(high) if known else None,
+            says,
         )
 
     series = []
@@ -155,7 +159,9 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         symbol = SYMBOLS[place % len(SYMBOLS)]
-        series.append(Series(plain(line.label), colour_of(line.label), symbol, on_axis, [p for x, p in mine if x is None]))
+        series.append(
+            Series(plain(line.label), colour_of(line.label), symbol, on_axis, [p for x, p in mine if x is None])
+        )
     x_ticks = [(x_of(x), short(x)) for x in apart(x_values)]
     y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
     return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series)
@@ -173,8 +179,12 @@ def heatmaps(result: TaskResult) -> Panels | None:
         for (y, row), (x, column) in product(enumerate(shown.rows), enumerate(shown.columns)):
             value = float(shown.shares[cell.cell][y, x])
             if math.isfinite(value):
-                tiles.append((x, y, 1, 1, _shade(value), f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}"))
-        return Panel(plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour_of(cell.cell.label), tiles)
+                tiles.append(
+                    (x, y, 1, 1, _shade(value), f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}")
+                )
+        return Panel(
+            plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour_of(cell.cell.label), tiles
+        )
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
     x_ends, y_ends = ((plain(str(values[0])), plain(str(values[-1]))) for values in (shown.columns, shown.rows))
@@ -199,7 +209,16 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
         for layer, (mean, least, largest) in enumerate(layers):
             width = round(100 * mean / most[cell.cell.budget], 2)
             spread = "" if least == largest else f" ({least} to {largest})"
-            tiles.append((round(50 - width / 2, 2), count - 1 - layer, width, 0.86, "", f"layer {layer}: {mean:.0f} entries{spread}"))
+            tiles.append(
+                (
+                    round(50 - width / 2, 2),
+                    count - 1 - layer,
+                    width,
+                    0.86,
+                    "",
+                    f"layer {layer}: {mean:.0f} entries{spread}",
+                )
+            )
         says = f"{layers[0][0]:.0f} … {layers[-1][0]:.0f}" if layers else DASH
         return Panel(plain(cell.cell.label), cell.cell.budget, says, colour_of(cell.cell.label), tiles)
 
@@ -212,7 +231,11 @@ def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
     kept = Counter(tuple(record.kept) for record in cell.done if record.kept)  # most records of a cell kept the same
     records = sum(kept.values())
     return [
-        (sum(entries * times for entries, times in zip(layer, kept.values(), strict=True)) / records, min(layer), max(layer))
+        (
+            sum(entries * times for entries, times in zip(layer, kept.values(), strict=True)) / records,
+            min(layer),
+            max(layer),
+        )
         for layer in zip(*kept, strict=True)
     ]
 

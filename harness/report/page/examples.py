@@ -31,7 +31,9 @@ _REFERENCE_CHARACTERS = 80
 
 def packed(value: Any) -> str:
     """A value as the page's script unpacks it; the same value gives the same text."""
-    return base64.b64encode(gzip.compress(json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"), 6, mtime=0)).decode()
+    return base64.b64encode(
+        gzip.compress(json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"), 6, mtime=0)
+    ).decode()
 
 
 def index(result: TaskResult) -> dict[str, Any]:
@@ -89,7 +91,9 @@ def visible(text: str) -> str:
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
-    return "".join(c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c) for c in text)
+    return "".join(
+        c if c in "\n\t" or c.isprintable() or unicodedata.category(c) == "Zs" else _picture(c) for c in text
+    )
 
 
 def _picture(character: str) -> str:
@@ -105,7 +109,11 @@ def _examples(result: TaskResult) -> list[str]:
 
 @once
 def _all_examples(result: TaskResult) -> list[str]:
-    return list(dict.fromkeys(r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records))
+    return list(
+        dict.fromkeys(
+            r.example_id for cell in sorted(result.cells, key=lambda c: -len(c.records)) for r in cell.records
+        )
+    )
 
 
 def _share(record: Record | None, result: TaskResult) -> float | str | None:

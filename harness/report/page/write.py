@@ -70,7 +70,9 @@ class View:
     blocks: Sequence[str] = ()
 
 
-def write_page(grids: Sequence[Grid], together: Sequence[SuiteResult], beside: Sequence[tuple[Path, Document]], path: Path) -> Path:
+def write_page(
+    grids: Sequence[Grid], together: Sequence[SuiteResult], beside: Sequence[tuple[Path, Document]], path: Path
+) -> Path:
     """Write the page; the same results give the same bytes.
 
     Args:
@@ -86,7 +88,11 @@ def write_page(grids: Sequence[Grid], together: Sequence[SuiteResult], beside: S
     order = {model: place for place, model in enumerate(dict.fromkeys(grid.result.model for grid in grids))}
     views.sort(key=lambda view: order[view.model])
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     text = environment.get_template("report.html.j2").render(
@@ -121,7 +127,9 @@ def _task(grid: Grid) -> View:
         heatmaps=heatmaps(result),
         kept=kept_by_layer(result),
         origins=origins(grid.manifests.values()),
-        settings=json.dumps({name: settings[name] for name in ("model", "task", "selection") if name in settings}, indent=2),
+        settings=json.dumps(
+            {name: settings[name] for name in ("model", "task", "selection") if name in settings}, indent=2
+        ),
         index=packed(index(result)),
         blocks=[packed(block) for block in blocks(result)],
     )

@@ -47,7 +47,9 @@ def heatmap_of(result: TaskResult) -> Heatmap | None:
     across, down = result.heatmap_axes
     columns, rows = (_ordered({group[axis] for group in groups}) for axis in (across, down))
     shares = {
-        cell.cell: _pivot(cell, result.metrics[0], across, down).reindex(index=rows, columns=columns).to_numpy(dtype=float)
+        cell.cell: _pivot(cell, result.metrics[0], across, down)
+        .reindex(index=rows, columns=columns)
+        .to_numpy(dtype=float)
         for cell in result.cells
     }
     return Heatmap(_axis_title(across), _axis_title(down), columns, rows, shares)
@@ -65,7 +67,9 @@ def panel_rows(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
     singles = [cell for row in by_label.values() if len(row) == 1 for cell in row if cell.cell.budget not in shared]
     budgets = [budget for budget in dict.fromkeys(cell.cell.budget for cell in cells) if budget in shared]
     wide = len(budgets) or math.ceil(math.sqrt(len(singles)))
-    rows: list[list[CellResult | None]] = [list(singles[start : start + wide]) for start in range(0, len(singles), wide)]
+    rows: list[list[CellResult | None]] = [
+        list(singles[start : start + wide]) for start in range(0, len(singles), wide)
+    ]
     for row in rows:
         row += [None] * (wide - len(row))
     for several in by_label.values():

@@ -61,12 +61,15 @@ def breakdown(result: TaskResult) -> pd.DataFrame:
     assert result.breakdown and result.metrics
     key, metric = result.breakdown, result.metrics[0]
     values = sorted(
-        {r.group[key] for cell in result.cells for r in cell.done if key in r.group}, key=lambda value: (isinstance(value, str), value)
+        {r.group[key] for cell in result.cells for r in cell.done if key in r.group},
+        key=lambda value: (isinstance(value, str), value),
     )
     rows = []
     for cell in result.cells:
         for value in values:
             scores = [r.scores.get(metric.name) for r in cell.done if r.group.get(key) == value]
             shown = part_mean(scores, metric.maximum)
-            rows.append({"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)})
+            rows.append(
+                {"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)}
+            )
     return pd.DataFrame(rows, columns=["method", "budget", key, "score", "n"])

@@ -23,19 +23,32 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def tokens(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
     """A task that takes a second."""
-    return ("task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=4", f"results_dir={tmp_path / 'results'}")
+    return (
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=4",
+        f"results_dir={tmp_path / 'results'}",
+    )
 
 
 # --- what works
 
 
 def test_one_cell_ends_in_a_table_and_its_files(kvgauge: Command, tmp_path: Path) -> None:
-    done = kvgauge("method=pyramidkv", "budget=128", "task.lengths=[300,400]", "task.depths=[0,100]", f"results_dir={tmp_path}")
+    done = kvgauge(
+        "method=pyramidkv", "budget=128", "task.lengths=[300,400]", "task.depths=[0,100]", f"results_dir={tmp_path}"
+    )
     assert done.code == 0, done.err
     assert "prompts: 4; prefills: 4; cells: 1; new records: 4" in done.out
     assert "not what they cost a real model" in done.out
     report = tmp_path / "report/tiny/needle"
-    assert sorted(path.name for path in report.iterdir()) == ["heatmap.png", "summary.png", "table.csv", "table.md", "table.tex"]
+    assert sorted(path.name for path in report.iterdir()) == [
+        "heatmap.png",
+        "summary.png",
+        "table.csv",
+        "table.md",
+        "table.tex",
+    ]
     cell = tmp_path / "tiny/needle/pyramidkv-128"
     assert json.loads((cell / "scores.json").read_text())["n"] == 4
     assert json.loads((cell / "manifest.json").read_text())["settings"]["budget"] == "128"
@@ -55,7 +68,9 @@ def test_the_same_command_again_computes_nothing(kvgauge: Command, tokens: tuple
     assert snapshot(tmp_path / "results") == before
 
 
-def test_a_further_method_and_budget_add_only_their_cells(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_further_method_and_budget_add_only_their_cells(
+    kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path
+) -> None:
     kvgauge("method=snapkv", "budget=32", *tokens)
     first = snapshot(tmp_path / "results/tiny/tokens/snapkv-32")
     more = kvgauge("method=[snapkv,h2o]", "budget=[32,48]", *tokens)
@@ -64,12 +79,20 @@ def test_a_further_method_and_budget_add_only_their_cells(kvgauge: Command, toke
 
 
 def test_a_raised_limit_adds_only_the_further_examples(kvgauge: Command, tokens: tuple[str, ...]) -> None:
-    assert "prompts: 1; prefills: 1; cells: 1; new records: 1" in kvgauge("method=snapkv", "budget=32", "limit=1", *tokens).out
+    assert (
+        "prompts: 1; prefills: 1; cells: 1; new records: 1"
+        in kvgauge("method=snapkv", "budget=32", "limit=1", *tokens).out
+    )
     assert "prompts: 4; prefills: 3; cells: 1; new records: 3" in kvgauge("method=snapkv", "budget=32", *tokens).out
-    assert "prompts: 2; prefills: 0; cells: 1; new records: 0" in kvgauge("method=snapkv", "budget=32", "limit=2", *tokens).out
+    assert (
+        "prompts: 2; prefills: 0; cells: 1; new records: 0"
+        in kvgauge("method=snapkv", "budget=32", "limit=2", *tokens).out
+    )
 
 
-def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(
+    kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path
+) -> None:
     dry = kvgauge(*GRID, *tokens, "dry_run=true")
     assert dry.code == 0
     assert "prefills: 4" in dry.out
@@ -81,14 +104,18 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(kvgauge: Command,
     assert [row[-1] for row in rows if row[:2] == ["h2o", "32"]] == ["0"]
 
 
-def test_the_bytes_a_dry_run_promises_are_the_bytes_that_are_kept(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_bytes_a_dry_run_promises_are_the_bytes_that_are_kept(
+    kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path
+) -> None:
     for granularity in ("query_head", "kv_head"):
         results = tmp_path / granularity
         words = (*GRID, *tokens, f"selection.granularity={granularity}", f"results_dir={results}")
         dry = kvgauge(*words, "dry_run=true")
         assert kvgauge(*words).code == 0
         promised = {
-            (r[0], r[1]): int(r[3].replace(",", "")) for line in dry.out.splitlines() if len(r := line.split()) == 6 and "/" in r[2]
+            (r[0], r[1]): int(r[3].replace(",", ""))
+            for line in dry.out.splitlines()
+            if len(r := line.split()) == 6 and "/" in r[2]
         }
         assert len(promised) == 13
         for (label, budget), size in promised.items():
@@ -109,7 +136,9 @@ def test_every_experiment_preset_runs(kvgauge: Command, preset: str, tokens: tup
     assert "cells: 5" in done.out
 
 
-def test_a_preset_leaves_methods_out_that_the_command_line_does_not_name(kvgauge: Command, tokens: tuple[str, ...]) -> None:
+def test_a_preset_leaves_methods_out_that_the_command_line_does_not_name(
+    kvgauge: Command, tokens: tuple[str, ...]
+) -> None:
     done = kvgauge("experiment=needle_published", "method=snapkv", "budget=48", *tokens)
     assert done.code == 0, done.err
     assert "cells: 1;" in done.out
@@ -119,14 +148,22 @@ def test_multirun_runs_every_job(kvgauge: Command, tokens: tuple[str, ...], tmp_
     before = snapshot(tmp_path)
     done = kvgauge("-m", "method=snapkv", "budget=32,48", *tokens)
     assert done.code == 0, done.err
-    assert sorted(path.parent.name for path in (tmp_path / "results/tiny/tokens").glob("*/scores.json")) == ["snapkv-32", "snapkv-48"]
+    assert sorted(path.parent.name for path in (tmp_path / "results/tiny/tokens").glob("*/scores.json")) == [
+        "snapkv-32",
+        "snapkv-48",
+    ]
     assert {name for name in snapshot(tmp_path) if not name.startswith("results/")} == set(before)
 
 
-def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tells(kvgauge: Command, tokens: tuple[str, ...]) -> None:
+def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tells(
+    kvgauge: Command, tokens: tuple[str, ...]
+) -> None:
     done = kvgauge("method=snapkv", "budget=12%", *tokens)
     assert done.code == 1
-    assert "errors of snapkv-12%: 3, the first in example p40: 12% of a prompt of 40 tokens: budget=5 is not above window=8" in done.out
+    assert (
+        "errors of snapkv-12%: 3, the first in example p40: 12% of a prompt of 40 tokens: budget=5 is not above window=8"
+        in done.out
+    )
 
 
 # --- what is refused
@@ -208,7 +245,12 @@ def test_an_unknown_command_names_the_nearest_or_all(kvgauge: Command, word: str
 def test_bad_input_is_one_line_and_leaves_finished_cells_as_they_are(
     kvgauge: Command, finished: Path, words: list[str], code: int, message: str
 ) -> None:
-    good = ["task=tokens", f"task.prompts={finished / 'prompts.json'}", "task.max_new_tokens=4", f"results_dir={finished / 'results'}"]
+    good = [
+        "task=tokens",
+        f"task.prompts={finished / 'prompts.json'}",
+        "task.max_new_tokens=4",
+        f"results_dir={finished / 'results'}",
+    ]
     if not (finished / "results").exists():
         assert kvgauge("method=all", "budget=32", *good).code == 0
     before = snapshot(finished / "results")
@@ -270,10 +312,17 @@ def bad_model(folder: Path, kind: str) -> Path:
         ("sliding window", "sliding_window=16"),
     ],
 )
-def test_a_model_folder_that_cannot_be_used_is_one_line(kvgauge: Command, tmp_path: Path, kind: str, message: str) -> None:
+def test_a_model_folder_that_cannot_be_used_is_one_line(
+    kvgauge: Command, tmp_path: Path, kind: str, message: str
+) -> None:
     folder = bad_model(tmp_path / "model", kind)
     failed = kvgauge(
-        "model=hf", f"model.path={folder}", "task.lengths=[300]", f"results_dir={tmp_path / 'results'}", "budget=32", "limit=1"
+        "model=hf",
+        f"model.path={folder}",
+        "task.lengths=[300]",
+        f"results_dir={tmp_path / 'results'}",
+        "budget=32",
+        "limit=1",
     )
     assert failed.code == 4, failed.err
     assert message in failed.err
@@ -281,7 +330,9 @@ def test_a_model_folder_that_cannot_be_used_is_one_line(kvgauge: Command, tmp_pa
     assert not (folder / "ran").exists()
 
 
-def test_a_changed_prompt_under_an_old_name_is_refused(kvgauge: Command, tokens: tuple[str, ...], prompts_file: Path) -> None:
+def test_a_changed_prompt_under_an_old_name_is_refused(
+    kvgauge: Command, tokens: tuple[str, ...], prompts_file: Path
+) -> None:
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     prompts = json.loads(prompts_file.read_text())
     prompts["p64"][5] += 1
@@ -292,7 +343,9 @@ def test_a_changed_prompt_under_an_old_name_is_refused(kvgauge: Command, tokens:
     assert "was made from another prompt" in failed.err
 
 
-def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(
+    kvgauge: Command, tokens: tuple[str, ...], tmp_path: Path
+) -> None:
     scores = tmp_path / "results/tiny/tokens/snapkv-32/scores.json"
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     before = scores.read_bytes()
@@ -336,7 +389,9 @@ def test_a_prompt_file_may_grow(kvgauge: Command, tokens: tuple[str, ...], promp
         ('{"a": [-1]}', "token id -1"),
     ],
 )
-def test_a_bad_prompts_file_is_one_line(kvgauge: Command, tokens: tuple[str, ...], prompts_file: Path, text: str, message: str) -> None:
+def test_a_bad_prompts_file_is_one_line(
+    kvgauge: Command, tokens: tuple[str, ...], prompts_file: Path, text: str, message: str
+) -> None:
     prompts_file.write_text(text)
     failed = kvgauge("method=snapkv", "budget=32", *tokens)
     assert failed.code == 3, failed.err

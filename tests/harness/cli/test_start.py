@@ -57,8 +57,18 @@ def test_commands_that_read_results_load_no_model_library(results: Path) -> None
 
 
 def test_a_dry_run_loads_nothing_that_computes_or_draws() -> None:
-    others = ["matplotlib", "pandas", "rouge_score", "nltk", "datasets", "transformers.modeling_utils", "harness.run.execute"]
-    assert loaded(["dry_run=true", "task.lengths=[300]", "task.depths=[50]"], ["transformers", *others]) == {"transformers"}
+    others = [
+        "matplotlib",
+        "pandas",
+        "rouge_score",
+        "nltk",
+        "datasets",
+        "transformers.modeling_utils",
+        "harness.run.execute",
+    ]
+    assert loaded(["dry_run=true", "task.lengths=[300]", "task.depths=[50]"], ["transformers", *others]) == {
+        "transformers"
+    }
 
 
 def test_garbage_is_collected_again_whatever_becomes_of_a_run(kvgauge: Command) -> None:

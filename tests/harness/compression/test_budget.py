@@ -35,7 +35,9 @@ REPEATABLE = settings(deadline=None, derandomize=True, database=None)
         (5000, "5000", 5000),
     ],
 )
-def test_budget_has_one_spelling_and_means_so_many_entries_of_1000_tokens(value: object, text: str, entries: int) -> None:
+def test_budget_has_one_spelling_and_means_so_many_entries_of_1000_tokens(
+    value: object, text: str, entries: int
+) -> None:
     budget = parse_budget(value)
     assert (budget.text, budget.entries(1000)) == (text, entries)
     assert parse_budget(budget.text) == budget
@@ -109,7 +111,11 @@ def test_empty_list_says_so() -> None:
 
 def test_share_is_exact_and_rounds_half_to_even_as_the_published_runner() -> None:
     assert parse_budget("12%").share == Fraction(12, 100)
-    assert [parse_budget("50%").entries(tokens) for tokens in (1, 3, 5, 7)] == [1, round(1.5), round(2.5), round(3.5)] == [1, 2, 2, 4]
+    assert (
+        [parse_budget("50%").entries(tokens) for tokens in (1, 3, 5, 7)]
+        == [1, round(1.5), round(2.5), round(3.5)]
+        == [1, 2, 2, 4]
+    )
     # 0.1 has no exact float: 0.145 * 100 is 14.499999999999998.
     assert parse_budget("14.5%").entries(100) == 14
     assert parse_budget("14.5%").entries(300) == 44
@@ -125,7 +131,14 @@ def test_share_lies_between_one_entry_and_the_prompt_and_never_a_whole_entry_off
     assert parse_budget(budget.text) == budget
 
 
-@given(value=st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(-3, 3) | st.text()))
+@given(
+    value=st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.lists(st.integers(-3, 3) | st.text())
+)
 @REPEATABLE
 def test_no_value_raises_anything_but_a_config_error(value: Any) -> None:
     try:

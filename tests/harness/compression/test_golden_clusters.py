@@ -1,7 +1,7 @@
 """Kept sets and scores of single layers, equal to the published code's: a part of its golden data always, the whole where it is there.
 
-``ties=torch`` and ``dtype=model`` reproduce the published code's own choice. Queries and keys are random numbers by a recorded recipe:
-they are drawn here, and held against a hash, instead of being stored.
+``ties=torch`` and ``dtype=model`` reproduce the published code's own choice. Queries and keys are random numbers by a
+recorded recipe: they are drawn here, and held against a hash, instead of being stored.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ def over(items: Callable[[str], list[Case]]) -> pytest.MarkDecorator:
         if root.is_dir():
             parameters += [pytest.param(which, item, id=f"{which}-{item['id']}") for item in items(which)]
         else:
-            parameters += [pytest.param(which, {}, id=which, marks=pytest.mark.skip(reason=f"the whole golden data is not at {root}"))]
+            parameters += [
+                pytest.param(
+                    which, {}, id=which, marks=pytest.mark.skip(reason=f"the whole golden data is not at {root}")
+                )
+            ]
     return pytest.mark.parametrize(("which", "item"), parameters)
 
 
@@ -82,7 +86,14 @@ def parsed(id: str) -> Case:
     method, name, kvmode, budget, window, kernel, pooling, *rest = id.split("|")
     layer, layers = rest[0].removeprefix("layer").split("of") if rest and rest[0].startswith("layer") else (None, None)
     return {
-        **{"id": id, "method": method, "input": name, "kvmode": kvmode, "budget": int(budget[1:]), "window": int(window[1:])},
+        **{
+            "id": id,
+            "method": method,
+            "input": name,
+            "kvmode": kvmode,
+            "budget": int(budget[1:]),
+            "window": int(window[1:]),
+        },
         **{"kernel": int(kernel[1:]), "pooling": pooling, "agg": None, "dtype": "float32", "compressed": True},
         **{"layer": layer and int(layer), "num_layers": layers and int(layers)},
     }
@@ -114,7 +125,9 @@ def test_inputs_are_drawn_as_they_were_for_the_published_code(name: str) -> None
     digest = hashlib.sha256()
     for key in ("q", "k4", "k8"):
         digest.update(inputs(name)[key].numpy().tobytes())
-    assert digest.hexdigest() == INPUT_SHA256[name], f"torch {torch.__version__} draws other numbers: the golden data needs torch 2.13"
+    assert digest.hexdigest() == INPUT_SHA256[name], (
+        f"torch {torch.__version__} draws other numbers: the golden data needs torch 2.13"
+    )
 
 
 @pytest.mark.parametrize("which", [which for which, root in ROOTS.items() if root.is_dir()])
@@ -160,13 +173,17 @@ class Layers:
 
     def __call__(self, ids: Tensor, **keywords: Any) -> SimpleNamespace:
         for layer in range(self.config.num_hidden_layers):
-            keywords[ENGINE].attend(layer, self._state.queries[None], self._state.keys[None], self._state.values[None], self._state.scaling)
+            keywords[ENGINE].attend(
+                layer, self._state.queries[None], self._state.keys[None], self._state.values[None], self._state.scaling
+            )
         return SimpleNamespace(logits=torch.zeros(1, 1, 2))
 
 
 def plan_of(case: Case, causal: bool) -> Plan:
     method = method_of(case, causal)
-    return Plan(tuple(method.keep(case["budget"], inputs(case["input"])["q"].shape[2], case["num_layers"] or 1)), method.ranking)
+    return Plan(
+        tuple(method.keep(case["budget"], inputs(case["input"])["q"].shape[2], case["num_layers"] or 1)), method.ranking
+    )
 
 
 def group_of(case: Case) -> tuple[Any, ...]:
@@ -192,7 +209,8 @@ def check_kept(which: str, case: Case, golden: Any, legacy: bool = False) -> Non
         layer = kept[plan_of(case, not legacy)].layers[case["layer"] or 0]
         positions = layer.values[:, :, 0].long().numpy()
         keys = inputs(case["input"])["k8" if case["kvmode"] == "mha8" else "k4"][row].to(layer.keys.dtype)
-        # A layer that keeps everything keeps it once per kv head, where the published code repeats it for every query head.
+        # A layer that keeps everything keeps it once per kv head, where the published code repeats it for every query
+        # head.
         stored_for = len(golden[row]) // len(positions)
         assert stored_for == 1 or positions.shape[1] == keys.shape[1]
         np.testing.assert_array_equal(positions.repeat(stored_for, axis=0), np.sort(golden[row], axis=-1))
@@ -233,7 +251,11 @@ def test_stable_choice_differs_from_the_published_one_in_ties_only(which: str, i
 def score_keys(which: str) -> list[Case]:
     """One case per vector of scores."""
     stored = arrays(which, "scores.npz")
-    by_key = {case["score_key"]: {**case, "id": case["score_key"]} for case in scored_cases(which) if case["score_key"] in stored}
+    by_key = {
+        case["score_key"]: {**case, "id": case["score_key"]}
+        for case in scored_cases(which)
+        if case["score_key"] in stored
+    }
     assert by_key.keys() == stored.keys()
     return list(by_key.values())
 
@@ -256,7 +278,11 @@ def test_paper_era_code_is_reproduced_with_causal_false(which: str, item: Case) 
     check_kept(which, item, arrays(which, LEGACY)[item["id"]], legacy=True)
 
 
-@over(lambda which: [case for case in cases(which) if case["method"] == "StreamingLLM" and case["budget"] - case["window"] == 4])
+@over(
+    lambda which: [
+        case for case in cases(which) if case["method"] == "StreamingLLM" and case["budget"] - case["window"] == 4
+    ]
+)
 def test_four_sinks_equal_the_window_that_the_published_runner_computes(which: str, item: Case) -> None:
     tokens = inputs(item["input"])["q"].shape[2]
     method = StreamingLLM("streamingllm", 4, None)
@@ -273,9 +299,12 @@ def test_four_sinks_equal_the_window_that_the_published_runner_computes(which: s
 def test_published_crash_is_a_budget_error_or_a_documented_repair(which: str, item: Case) -> None:
     method, tokens, budget = method_of(item), inputs(item["input"])["q"].shape[2], item["budget"]
     if item["error"].startswith("ZeroDivisionError"):
-        # PyramidKV with one layer: the published code divides by zero, here the one layer gets the budget, as the method's text says.
+        # PyramidKV with one layer: the published code divides by zero, here the one layer gets the budget, as the
+        # method's text says.
         assert item["num_layers"] == 1
         assert list(method.keep(budget, tokens, 1)) == [budget]
     else:
-        with pytest.raises(BudgetError, match=r"budget=24 is not above window=32 \(method=\w+\): use budget>=33 or a smaller"):
+        with pytest.raises(
+            BudgetError, match=r"budget=24 is not above window=32 \(method=\w+\): use budget>=33 or a smaller"
+        ):
             method.keep(budget, tokens, item["num_layers"] or 8)

@@ -13,7 +13,15 @@ from torch.nn import functional
 
 from harness.compression.attention_weights import attention_rows, causal_attention
 from harness.compression.method import LayerState, Ranking
-from harness.compression.scorers import ColumnSums, FirstTokens, SinksThenRecent, WindowAttention, column_sums, pool, window_attention
+from harness.compression.scorers import (
+    ColumnSums,
+    FirstTokens,
+    SinksThenRecent,
+    WindowAttention,
+    column_sums,
+    pool,
+    window_attention,
+)
 from harness.compression.selection import Order, Selection, group_heads, kept_indices, order_of
 from harness.errors import ConfigError
 from tests.harness.tiny import STABLE, selections
@@ -63,7 +71,9 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
     weights = naive_attention(layer, masked_from)
     expected_start = tokens - rows
-    for start, stop, found in attention_rows(layer.queries[:, tokens - rows :], layer.keys, layer.scaling, masked_from, block_bytes):
+    for start, stop, found in attention_rows(
+        layer.queries[:, tokens - rows :], layer.keys, layer.scaling, masked_from, block_bytes
+    ):
         assert start == expected_start < stop
         close(found, weights[:, start:stop, : found.shape[-1]])
         assert not weights[:, start:stop, found.shape[-1] :].any(), "what is left out has no weight"
@@ -75,7 +85,9 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
 
 @given(layer=layers(), data=st.data())
 @REPEATABLE
-def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(layer: LayerState, data: st.DataObject) -> None:
+def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(
+    layer: LayerState, data: st.DataObject
+) -> None:
     window = data.draw(st.integers(1, layer.keys.shape[1] - 1))
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
     reader = ColumnSums(window, True).reader(layer)
@@ -87,7 +99,9 @@ def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(
 
 @given(layer=layers(least=1), data=st.data())
 @REPEATABLE
-def test_causal_attention_equals_the_full_matrix_and_torch_for_every_block_size(layer: LayerState, data: st.DataObject) -> None:
+def test_causal_attention_equals_the_full_matrix_and_torch_for_every_block_size(
+    layer: LayerState, data: st.DataObject
+) -> None:
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
     ours = causal_attention(layer.queries, layer.keys, layer.values, layer.scaling, block_bytes)
     copies = len(layer.queries) // len(layer.keys)
@@ -107,7 +121,10 @@ def test_votes_of_earlier_queries_do_not_change_with_a_later_token(layer: LayerS
     later_queries[:, place:] -= 1
 
     def votes(queries: Tensor, keys: Tensor, masked_from: int) -> Tensor:
-        found = [functional.pad(w, (0, tokens - w.shape[-1])) for _, _, w in attention_rows(queries, keys, layer.scaling, masked_from)]
+        found = [
+            functional.pad(w, (0, tokens - w.shape[-1]))
+            for _, _, w in attention_rows(queries, keys, layer.scaling, masked_from)
+        ]
         return torch.cat(found, 1)[:, :place]
 
     assert torch.equal(votes(layer.queries, layer.keys, 0), votes(later_queries, later_keys, 0))
@@ -130,7 +147,9 @@ def test_window_attention_equals_the_full_matrix(layer: LayerState, data: st.Dat
 
 @given(layer=layers(), causal=st.booleans(), data=st.data())
 @REPEATABLE
-def test_column_sums_equal_the_full_matrix_for_every_block_size(layer: LayerState, causal: bool, data: st.DataObject) -> None:
+def test_column_sums_equal_the_full_matrix_for_every_block_size(
+    layer: LayerState, causal: bool, data: st.DataObject
+) -> None:
     tokens = layer.keys.shape[1]
     window = data.draw(st.integers(1, tokens - 1))
     scores = column_sums(layer, window, causal, data.draw(st.sampled_from(blocks(layer))))
@@ -143,7 +162,9 @@ def test_scores_come_in_the_dtype_that_was_asked_for_and_float32_is_the_finer(dt
     generator = torch.Generator().manual_seed(0)
     queries, keys = (torch.randn(4, 50, 16, generator=generator).to(dtype) for _ in range(2))
     for ranking in (WindowAttention(8, 7, "maxpool"), ColumnSums(8, True)):
-        fine, coarse = (ranking.raw(LayerState(queries, keys, keys, 0, 1, 0.25, wanted)) for wanted in (torch.float32, dtype))
+        fine, coarse = (
+            ranking.raw(LayerState(queries, keys, keys, 0, 1, 0.25, wanted)) for wanted in (torch.float32, dtype)
+        )
         assert (fine.dtype, coarse.dtype) == (torch.float32, dtype)
         torch.testing.assert_close(fine, coarse.float(), rtol=0.03, atol=1e-3)
         assert len(set(fine.flatten().tolist())) > len(set(coarse.flatten().tolist())), "the model's dtype makes ties"
@@ -180,7 +201,9 @@ def test_pooling_leaves_negative_scores_at_the_borders_negative() -> None:
 
 @given(kv_heads=st.integers(1, 4), copies=st.integers(1, 4), count=st.integers(1, 9), selection=selections())
 @REPEATABLE
-def test_groups_are_the_query_heads_that_share_a_kv_head(kv_heads: int, copies: int, count: int, selection: Selection) -> None:
+def test_groups_are_the_query_heads_that_share_a_kv_head(
+    kv_heads: int, copies: int, count: int, selection: Selection
+) -> None:
     scores = torch.rand(kv_heads * copies, count, generator=torch.Generator().manual_seed(count))
     grouped = group_heads(scores, kv_heads, selection)
     if selection.granularity == "query_head":
@@ -201,7 +224,9 @@ def test_groups_are_the_query_heads_that_share_a_kv_head(kv_heads: int, copies: 
 def tied_scores(draw: st.DrawFn) -> Tensor:
     """[heads, candidates] of few distinct values."""
     count = draw(st.integers(1, 12))
-    return torch.tensor(draw(st.lists(st.lists(st.integers(0, 3), min_size=count, max_size=count), min_size=1, max_size=3))).float()
+    return torch.tensor(
+        draw(st.lists(st.lists(st.integers(0, 3), min_size=count, max_size=count), min_size=1, max_size=3))
+    ).float()
 
 
 def best_first(scores: list[float]) -> list[int]:
@@ -224,7 +249,9 @@ def test_torch_order_differs_from_the_stable_one_in_ties_only(scores: Tensor) ->
         chosen = ours.best(count)
         assert torch.equal(chosen.sort(-1).values, chosen)
         assert all(len(set(head)) == count for head in chosen.tolist())
-        assert torch.equal(scores.gather(1, chosen).sort(-1).values, scores.gather(1, stable.best(count)).sort(-1).values)
+        assert torch.equal(
+            scores.gather(1, chosen).sort(-1).values, scores.gather(1, stable.best(count)).sort(-1).values
+        )
         assert torch.equal(ours.tied_heads(chosen), stable.tied_heads(stable.best(count)))
 
 
@@ -240,9 +267,16 @@ def test_tied_heads_are_those_with_the_last_score_on_both_sides_of_the_cut(score
         assert int(order.tied_heads(order.best(count))) == expected
 
 
-@given(layer=layers(), kernel=st.sampled_from([2, 4, 6]), pooling=st.sampled_from(["maxpool", "avgpool"]), selection=selections())
+@given(
+    layer=layers(),
+    kernel=st.sampled_from([2, 4, 6]),
+    pooling=st.sampled_from(["maxpool", "avgpool"]),
+    selection=selections(),
+)
 @REPEATABLE
-def test_even_kernel_never_keeps_the_position_that_it_adds(layer: LayerState, kernel: int, pooling: Any, selection: Selection) -> None:
+def test_even_kernel_never_keeps_the_position_that_it_adds(
+    layer: LayerState, kernel: int, pooling: Any, selection: Selection
+) -> None:
     order = order_of(WindowAttention(1, kernel, pooling), layer, selection)
     candidates = layer.keys.shape[1] - 1
     for count in range(1, candidates + 1):
@@ -313,7 +347,10 @@ def test_rankings_by_position_keep_the_first_and_the_last(layer: LayerState, dat
         (lambda: WindowAttention(0, 7, "maxpool"), "window=0 is not a whole number of 1 or more"),
         (lambda: WindowAttention(8, 0, "maxpool"), "kernel=0 is not a whole number of 1 or more"),
         (lambda: WindowAttention(8, 7.0, "maxpool"), "kernel=7.0 is not a whole number"),  # type: ignore[arg-type]
-        (lambda: WindowAttention(8, 7, "meanpool"), "pooling=meanpool is unknown: use pooling=maxpool or pooling=avgpool"),  # type: ignore[arg-type]
+        (
+            lambda: WindowAttention(8, 7, "meanpool"),
+            "pooling=meanpool is unknown: use pooling=maxpool or pooling=avgpool",
+        ),  # type: ignore[arg-type]
         (lambda: ColumnSums(8, "yes"), "causal=yes is neither true nor false"),  # type: ignore[arg-type]
         (lambda: ColumnSums(-1, True), "window=-1 is not a whole number"),
         (lambda: FirstTokens(True), "window=True is not a whole number"),

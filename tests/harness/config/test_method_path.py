@@ -23,7 +23,11 @@ def outer(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = tmp_path / "my methods"
     written = kvgauge("new", "method", "outer", "--method-path", str(folder))
     assert written.code == 0, written.err
-    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == ["method/outer.yaml", "outer.py", "test_outer.py"]
+    assert sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")) == [
+        "method/outer.yaml",
+        "outer.py",
+        "test_outer.py",
+    ]
     yield folder
     sys.modules.pop("outer", None)
 
@@ -34,7 +38,13 @@ def test_a_method_outside_is_listed_shown_run_and_known_by_its_code(
     assert "outer  " in kvgauge("list", "methods", "--method-path", str(outer)).out
     shown = kvgauge("show", "method", "outer", "--method-path", str(outer)).out
     assert "Differs:" in shown and str(outer / "method/outer.yaml") in shown.replace("\n", "")
-    words = ["budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=2", f"results_dir={tmp_path / 'results'}"]
+    words = [
+        "budget=32",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=2",
+        f"results_dir={tmp_path / 'results'}",
+    ]
     where = f"method_path={outer}"
     done = kvgauge(where, "method=[fullkv,outer]", *words)
     assert done.code == 0, done.err
@@ -124,8 +134,17 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
     assert message in failed.err and failed.err.count("\n") == 1
 
 
-def test_a_launchers_processes_find_methods_outside(kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path) -> None:
-    words = [f"method_path={outer}", "method=outer", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=2"]
+def test_a_launchers_processes_find_methods_outside(
+    kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path
+) -> None:
+    words = [
+        f"method_path={outer}",
+        "method=outer",
+        "budget=32",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=2",
+    ]
     done = kvgauge(*words, "hydra/launcher=local", f"results_dir={tmp_path / 'results'}")
     assert done.code == 0, done.out + done.err
     assert (tmp_path / "results/tiny/tokens/outer-32/scores.json").exists()

@@ -111,7 +111,9 @@ def test_where_memory_ran_out_the_batch_is_launched_and_the_next_one_captured(ca
 
 def test_on_a_cpu_nothing_is_captured(card: Card) -> None:
     graphs, forward = graphs_of(card)
-    model = SimpleNamespace(device=torch.device("cpu"), parameters=lambda: iter([SimpleNamespace(device=torch.device("cpu"))]))
+    model = SimpleNamespace(
+        device=torch.device("cpu"), parameters=lambda: iter([SimpleNamespace(device=torch.device("cpu"))])
+    )
     graphs = StepGraphs(cast("PreTrainedModel", model))
     for number in range(3):
         run(graphs, forward, number)

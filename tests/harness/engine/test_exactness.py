@@ -49,11 +49,19 @@ def logits_of(model: PreTrainedModel, cells: list[Cell], selection: Selection, s
     uncast = Uncast(model)
     rows = []
     for cell in cells:
-        done = prefill(cast("PreTrainedModel", uncast), NAME, cell.prompt, [cell.plan(model.config.num_hidden_layers)], selection)
+        done = prefill(
+            cast("PreTrainedModel", uncast), NAME, cell.prompt, [cell.plan(model.config.num_hidden_layers)], selection
+        )
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     uncast.steps.clear()
     batches: list[list[int]] = []
-    decode(cast("PreTrainedModel", uncast), NAME, rows, Limits(frozenset(), steps), observe=lambda batch, _: batches.append(list(batch)))
+    decode(
+        cast("PreTrainedModel", uncast),
+        NAME,
+        rows,
+        Limits(frozenset(), steps),
+        observe=lambda batch, _: batches.append(list(batch)),
+    )
     found: list[list[Tensor]] = [[] for _ in cells]
     for batch, logits in zip(batches[1:], uncast.steps, strict=True):
         assert logits.dtype == torch.float64
@@ -74,7 +82,11 @@ def test_all_methods_of_several_prompts_together_have_the_logits_of_each_alone(
 ) -> None:
     model = tiny(kv_heads, layers=4)
     selection = Selection(granularity, "mean", "stable", "float32")
-    cells = [Cell(prompt_of(length, place), method, budget) for place, length in enumerate(lengths) for method in methods().values()]
+    cells = [
+        Cell(prompt_of(length, place), method, budget)
+        for place, length in enumerate(lengths)
+        for method in methods().values()
+    ]
     together = logits_of(model, cells, selection, 5)
     for cell, wide in zip(cells, together, strict=True):
         (alone,) = logits_of(model, [cell], selection, 5)

@@ -61,7 +61,9 @@ def grid(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
     )
 
 
-def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     for device in ("cpu", "cuda"):
         done = kvgauge(*grid, f"model.device={device}", f"results_dir={tmp_path / device}")
         assert done.code == 0, done.err
@@ -69,14 +71,18 @@ def test_a_grid_keeps_and_generates_the_same_on_cpu_and_cuda(kvgauge: Command, g
 
 
 @needs_triton
-def test_our_kernels_keep_and_generate_the_same_as_torch(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_our_kernels_keep_and_generate_the_same_as_torch(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     for way in ("torch", "triton"):
         done = kvgauge(*grid, "model.device=cuda", f"engine.kernels={way}", f"results_dir={tmp_path / way}")
         assert done.code == 0, done.err
     check_alike(tmp_path / "torch", tmp_path / "triton")
 
 
-def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     for pieces in ("null", "40"):
         done = kvgauge(*grid, "model.device=cuda", f"engine.prefill_chunk={pieces}", f"results_dir={tmp_path / pieces}")
         assert done.code == 0, done.err

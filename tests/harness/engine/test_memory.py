@@ -39,12 +39,20 @@ def largest(tokens: int, names: list[str], ties: Literal["stable", "torch"]) -> 
     model = tiny(dtype=torch.float32)
     cells = [Cell(prompt_of(tokens), METHODS[name], 32) for name in names]
     with Largest() as seen:
-        prefill(model, NAME, cells[0].prompt, [cell.plan(3) for cell in cells], Selection("query_head", "mean", ties, "float32"))
+        prefill(
+            model,
+            NAME,
+            cells[0].prompt,
+            [cell.plan(3) for cell in cells],
+            Selection("query_head", "mean", ties, "float32"),
+        )
     return seen.bytes
 
 
 @pytest.mark.parametrize("ties", ["stable", "torch"])
-def test_no_tensor_of_a_prefill_grows_with_tokens_squared(ties: Literal["stable", "torch"], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tensor_of_a_prefill_grows_with_tokens_squared(
+    ties: Literal["stable", "torch"], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(attention_weights._BLOCK_BYTES, "cpu", SMALL_BLOCK)
     monkeypatch.setattr(prefill_attention, "_PUBLISHED_BLOCK_BYTES", SMALL_BLOCK)
     short, long = (largest(tokens, list(METHODS), ties) for tokens in (256, 512))
@@ -71,10 +79,14 @@ def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(mon
     monkeypatch.setattr(prefill_attention.PrefillAttention, "attend", watched)
     prompt = prompt_of(200)
     cells = [Cell(prompt, method, 20) for name, method in METHODS.items() if name != "fullkv"]
-    done = prefill(tiny(), NAME, prompt, [cell.plan(3) for cell in cells], Selection("kv_head", "mean", "stable", "float32"))
+    done = prefill(
+        tiny(), NAME, prompt, [cell.plan(3) for cell in cells], Selection("kv_head", "mean", "stable", "float32")
+    )
     assert counts == [0, 0, 0], "keys and values of earlier layers that were still there when a layer began"
     for kept in done.kept:
         held = {
-            tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for layer in kept.layers for tensor in (layer.keys, layer.values)
+            tensor.untyped_storage().data_ptr(): tensor.untyped_storage()
+            for layer in kept.layers
+            for tensor in (layer.keys, layer.values)
         }
         assert sum(storage.nbytes() for storage in held.values()) == kept.bytes, "what is kept is no view of all keys"

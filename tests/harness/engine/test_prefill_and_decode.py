@@ -22,7 +22,20 @@ from harness.engine.prefill import Kept, extend, prefill
 from harness.errors import ModelError
 from harness.kernels import Kernels
 from tests.conftest import needs_triton
-from tests.harness.tiny import HEADS, NAME, STABLE, VOCABULARY, Cell, cells, decode_together, edges, methods, prompt_of, selections, tiny
+from tests.harness.tiny import (
+    HEADS,
+    NAME,
+    STABLE,
+    VOCABULARY,
+    Cell,
+    cells,
+    decode_together,
+    edges,
+    methods,
+    prompt_of,
+    selections,
+    tiny,
+)
 
 METHODS = methods()
 EXACT = settings(deadline=None, derandomize=True, database=None)
@@ -99,7 +112,9 @@ def test_budgets_that_hold_the_prompt_are_full_cache(length: int, window: int, n
     cell = Cell(prompt_of(length), methods(window)[name], max(length, window + 1))
     full = Cell(cell.prompt, METHODS["fullkv"], 1)
     kept: list[Kept] = []
-    (ours, theirs), (our_logits, their_logits) = decode_together(tiny(), [cell, full], selection, check=lambda _, found: kept.append(found))
+    (ours, theirs), (our_logits, their_logits) = decode_together(
+        tiny(), [cell, full], selection, check=lambda _, found: kept.append(found)
+    )
     assert kept[0] is kept[1]
     assert ours == theirs
     assert torch.equal(our_logits, their_logits)
@@ -133,7 +148,12 @@ def kept_positions(full: LayerKV, layer: LayerKV) -> Tensor:
     return same.int().argmax(-1)
 
 
-@given(kv_heads=st.sampled_from([1, 2, 4]), seed=st.integers(0, 3), variants=cells(prompts=2, most=3), selection=selections())
+@given(
+    kv_heads=st.sampled_from([1, 2, 4]),
+    seed=st.integers(0, 3),
+    variants=cells(prompts=2, most=3),
+    selection=selections(),
+)
 @settings(EXACT, max_examples=120)
 def test_decoding_equals_one_forward_in_which_new_tokens_see_only_what_was_kept(
     kv_heads: int, seed: int, variants: list[Cell], selection: Selection
@@ -161,7 +181,9 @@ def test_decoding_equals_one_forward_in_which_new_tokens_see_only_what_was_kept(
         ids = torch.tensor([[*variant.prompt, *outcome.tokens[:-1]]])
         engine = Masked(masks[id(variant)], len(variant.prompt))
         with torch.inference_mode():
-            expected = model(ids, use_cache=False, past_key_values=None, **{ENGINE: engine}).logits[0, len(variant.prompt) - 1 :]
+            expected = model(ids, use_cache=False, past_key_values=None, **{ENGINE: engine}).logits[
+                0, len(variant.prompt) - 1 :
+            ]
         torch.testing.assert_close(seen, expected.float(), rtol=1e-4, atol=1e-4)
 
 
@@ -176,7 +198,12 @@ def test_every_method_changes_what_is_decoded(name: str) -> None:
 def test_every_pair_of_methods_keeps_different_entries_but_both_names_of_one_set() -> None:
     prompt, kept = prompt_of(60), {}
     for name, method in METHODS.items():
-        decode_together(tiny(), [Cell(prompt, method, 12)], max_new_tokens=1, check=lambda _, found, name=name: kept.update({name: found}))  # type: ignore[misc]
+        decode_together(
+            tiny(),
+            [Cell(prompt, method, 12)],
+            max_new_tokens=1,
+            check=lambda _, found, name=name: kept.update({name: found}),
+        )  # type: ignore[misc]
     assert len({found.sha256 for found in kept.values()}) == len(METHODS)
     # 4 sinks and 8 recent tokens are also 8 recent tokens and the 4 first.
     same = [Cell(prompt, METHODS["streamingllm"], 12), Cell(prompt, methods(8)["streamingllm-window"], 12)]
@@ -401,7 +428,12 @@ def test_changing_one_prompt_never_changes_the_logits_of_another() -> None:
 @pytest.mark.parametrize("scores", ["float32", "model"])
 def test_half_precision_runs_from_prompt_to_tokens(dtype: torch.dtype, scores: Any) -> None:
     selection = Selection("query_head", "mean", "stable", scores)
-    variants = [Cell(prompt_of(length), method, budget) for length in (25, 50) for method in METHODS.values() for budget in (6, 12)]
+    variants = [
+        Cell(prompt_of(length), method, budget)
+        for length in (25, 50)
+        for method in METHODS.values()
+        for budget in (6, 12)
+    ]
 
     def check(cell: Cell, kept: Kept) -> None:
         assert kept.entries == cell.plan(3).keep
@@ -479,7 +511,17 @@ def test_forward_that_misses_or_repeats_a_layer_stops_the_run(seen: list[int]) -
 
 def test_edges_are_the_ones_that_matter() -> None:
     assert edges(50, 4) == {
-        **{"window+1": 5, "prompt-1": 49, "prompt": 50, "prompt+1": 51, "slope-1": 28, "slope": 29, "slope+1": 30, "12%": 6, "full": 50}
+        **{
+            "window+1": 5,
+            "prompt-1": 49,
+            "prompt": 50,
+            "prompt+1": 51,
+            "slope-1": 28,
+            "slope": 29,
+            "slope+1": 30,
+            "12%": 6,
+            "full": 50,
+        }
     }
 
 

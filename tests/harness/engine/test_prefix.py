@@ -53,7 +53,12 @@ def test_prompt_in_pieces_keeps_and_generates_what_it_does_in_one(
     past = None
     for stop in sorted(stops):
         past = extend(model, NAME, prompt[:stop], plans, selection, past)
-    check_equal(model, prompt, prefill(model, NAME, prompt, plans, selection), prefill(model, NAME, prompt, plans, selection, past))
+    check_equal(
+        model,
+        prompt,
+        prefill(model, NAME, prompt, plans, selection),
+        prefill(model, NAME, prompt, plans, selection, past),
+    )
 
 
 @pytest.mark.parametrize("shared", [1, 7, 40, 63])
@@ -65,14 +70,24 @@ def test_several_prompts_go_on_from_one_beginning(shared: int) -> None:
     for prompt in (first, (*beginning, *prompt_of(30, seed=3)), (*beginning, 5)):
         plans = [Cell(prompt, method, 9).plan(3) for method in METHODS.values()]
         past = past or extend(model, NAME, beginning, plans, selection)
-        check_equal(model, prompt, prefill(model, NAME, prompt, plans, selection), prefill(model, NAME, prompt, plans, selection, past))
+        check_equal(
+            model,
+            prompt,
+            prefill(model, NAME, prompt, plans, selection),
+            prefill(model, NAME, prompt, plans, selection, past),
+        )
 
 
 def test_plan_that_the_beginning_was_not_made_for_is_served_too() -> None:
     model, prompt, selection = tiny(), prompt_of(50), Selection("kv_head", "mean", "stable", "float32")
     past = extend(model, NAME, prompt[:30], [Cell(prompt, METHODS["snapkv"], 9).plan(3)], selection)
     plans = [Cell(prompt, METHODS["h2o"], 9).plan(3)]
-    check_equal(model, prompt, prefill(model, NAME, prompt, plans, selection), prefill(model, NAME, prompt, plans, selection, past))
+    check_equal(
+        model,
+        prompt,
+        prefill(model, NAME, prompt, plans, selection),
+        prefill(model, NAME, prompt, plans, selection, past),
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,15 +157,26 @@ def test_needle_grid_is_walked_from_its_front_to_its_back_whatever_its_lengths()
 def records(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     return {
         cell.parent.name: [
-            (r["example_id"], r["tokens"], r["kept_sha256"], r["scores"]) for r in map(json.loads, cell.read_text().splitlines())
+            (r["example_id"], r["tokens"], r["kept_sha256"], r["scores"])
+            for r in map(json.loads, cell.read_text().splitlines())
         ]
         for cell in sorted(folder.glob("tiny/*/*/records.0.jsonl"))
     }
 
 
 def test_needle_grid_prefills_its_haystack_once_and_changes_no_record(kvgauge: Command, tmp_path: Path) -> None:
-    words = ("method=[fullkv,h2o,snapkv]", "budget=32", "task.lengths=[1000]", "task.depths=[0,50,75,100]", "engine.width=8")
-    for name, setting in (("plain", "engine.exact=true"), ("reused", "engine.reuse_prefix=true"), ("pieces", "engine.prefill_chunk=100")):
+    words = (
+        "method=[fullkv,h2o,snapkv]",
+        "budget=32",
+        "task.lengths=[1000]",
+        "task.depths=[0,50,75,100]",
+        "engine.width=8",
+    )
+    for name, setting in (
+        ("plain", "engine.exact=true"),
+        ("reused", "engine.reuse_prefix=true"),
+        ("pieces", "engine.prefill_chunk=100"),
+    ):
         done = kvgauge(*words, setting, f"results_dir={tmp_path / name}")
         assert done.code == 0, done.err
         found = re.search(r"prefilled tokens: ([\d,]+) of ([\d,]+), the others shared", done.out)

@@ -24,6 +24,8 @@ class Characters:
         ((1, 2, 3), ()),
     ],
 )
-def test_both_ends_of_a_text_are_kept_and_a_short_one_whole(prompt: str | tuple[int, ...], ends: tuple[str, ...]) -> None:
+def test_both_ends_of_a_text_are_kept_and_a_short_one_whole(
+    prompt: str | tuple[int, ...], ends: tuple[str, ...]
+) -> None:
     (encoded,) = encode_prompts([Example("id", prompt)], Characters(), 100)  # type: ignore[arg-type]
     assert encoded.ends == ends

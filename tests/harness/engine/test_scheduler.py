@@ -55,7 +55,9 @@ def requests(count: int = 14) -> list[Request]:
     return made
 
 
-def scheduler(width: int | Literal["auto"] = 8, exact: bool = False, tell: Callable[[str], None] = lambda _: None) -> Scheduler:
+def scheduler(
+    width: int | Literal["auto"] = 8, exact: bool = False, tell: Callable[[str], None] = lambda _: None
+) -> Scheduler:
     settings = EngineSettings(width, exact, None, False, None, 0.0, "torch")
     limits = Limits(frozenset(STOPS), NEW_TOKENS, 1)
     order = [variant.cell for variant in grid()]
@@ -158,7 +160,9 @@ def test_prompts_come_in_their_order_whichever_ends_first() -> None:
     assert max(steps) > 1, "one that ended before an earlier one has waited for it"
 
 
-def test_what_had_to_wait_for_an_earlier_prompt_is_given_out_before_an_error(alone: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_had_to_wait_for_an_earlier_prompt_is_given_out_before_an_error(
+    alone: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
     later = {variant.cell: alone["p1", variant.cell] for variant in grid()}
 
     def finishing(*_: Any) -> Iterator[dict[int, dict[Cell, Outcome]]]:
@@ -174,7 +178,9 @@ def test_what_had_to_wait_for_an_earlier_prompt_is_given_out_before_an_error(alo
 
 
 @pytest.mark.parametrize("width", [1, 5, 8])
-def test_once_nothing_more_may_begin_what_has_begun_is_finished(alone: Found, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_once_nothing_more_may_begin_what_has_begun_is_finished(
+    alone: Found, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prefilled, asked = [], [0]
 
     def more() -> bool:
@@ -188,7 +194,9 @@ def test_once_nothing_more_may_begin_what_has_begun_is_finished(alone: Found, wi
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(alone: Found, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(
+    alone: Found, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     draw, failures = random.Random(seed), [0]
     decodings: list[weakref.ref[Decoding]] = []
 
@@ -211,7 +219,9 @@ def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(alone: Found, see
             perhaps()
 
     def tight(*words: Any) -> Any:
-        assert sum(decoding() is not None for decoding in decodings) == 1, "what failed is gone before it is tried again"
+        assert sum(decoding() is not None for decoding in decodings) == 1, (
+            "what failed is gone before it is tried again"
+        )
         perhaps()
         return prefill(*words)
 
@@ -224,7 +234,9 @@ def test_out_of_memory_at_any_moment_loses_and_doubles_nothing(alone: Found, see
     assert run.decoded == len(alone), "a row that was dropped is counted once"
 
 
-def test_prompt_whose_rows_do_not_fit_together_is_done_in_parts_between_the_others(alone: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompt_whose_rows_do_not_fit_together_is_done_in_parts_between_the_others(
+    alone: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Tight(Decoding):
         def add(self, rows: Sequence[Row]) -> range:
             if self.alive + len(rows) > 1 and any(row.prompt_tokens == 30 + 3 * 5 for row in rows):
@@ -244,11 +256,24 @@ def test_prompt_whose_rows_do_not_fit_together_is_done_in_parts_between_the_othe
 @pytest.fixture
 def words(tmp_path: Path) -> tuple[str, ...]:
     """Ten prompts, two or three in flight, whose answers end at different places."""
-    prompts = {f"p{place}": [0, *((7 * i * i + 13 * place) % 1000 + 2 for i in range(39 + place))] for place in range(10)}
+    prompts = {
+        f"p{place}": [0, *((7 * i * i + 13 * place) % 1000 + 2 for i in range(39 + place))] for place in range(10)
+    }
     (tmp_path / "prompts.json").write_text(json.dumps(prompts))
     stops = list(range(3, 1000, 9))
-    of_task = ("task=tokens", f"task.prompts={tmp_path / 'prompts.json'}", "task.max_new_tokens=12", f"task.stop={stops}")
-    return ("method=[fullkv,snapkv,h2o]", "budget=32", *of_task, "engine.width=8", f"results_dir={tmp_path / 'results'}")
+    of_task = (
+        "task=tokens",
+        f"task.prompts={tmp_path / 'prompts.json'}",
+        "task.max_new_tokens=12",
+        f"task.stop={stops}",
+    )
+    return (
+        "method=[fullkv,snapkv,h2o]",
+        "budget=32",
+        *of_task,
+        "engine.width=8",
+        f"results_dir={tmp_path / 'results'}",
+    )
 
 
 def test_a_signal_while_rows_join_keeps_what_has_begun_and_the_same_command_goes_on(
@@ -267,10 +292,14 @@ def test_a_signal_while_rows_join_keeps_what_has_begun_and_the_same_command_goes
     assert outcome(tmp_path / "results") == outcome(tmp_path / "alone")
 
 
-def test_processes_that_share_a_model_take_prompts_at_the_same_moments(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_processes_that_share_a_model_take_prompts_at_the_same_moments(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path
+) -> None:
     assert kvgauge(*words, "selection.granularity=kv_head", f"results_dir={tmp_path / 'alone'}").code == 0
     finished = shared([*words, "selection.granularity=kv_head"], tmp_path)
     assert [process.code for process in finished] == [0, 0], finished[0].err
     assert outcome(tmp_path / "results") == outcome(tmp_path / "alone")
-    files = [sorted(folder.glob("tiny/tokens/*/records.0.jsonl")) for folder in (tmp_path / "results", tmp_path / "alone")]
+    files = [
+        sorted(folder.glob("tiny/tokens/*/records.0.jsonl")) for folder in (tmp_path / "results", tmp_path / "alone")
+    ]
     assert [path.read_text() for path in files[0]] == [path.read_text() for path in files[1]], "in the same order, too"

@@ -30,8 +30,20 @@ ABSENT = object()  # a setting that a family does not have
 def config_of(family: str, **changes: Any) -> PretrainedConfig:
     """A tiny configuration of a family, without sliding windows."""
     values: dict[str, Any] = {
-        **{"vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4},
-        **{"num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256, "initializer_range": 0.3, "sliding_window": None},
+        **{
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 48,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+        },
+        **{
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "max_position_embeddings": 256,
+            "initializer_range": 0.3,
+            "sliding_window": None,
+        },
         **{"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
     }
     return CONFIG_MAPPING[family](**{key: value for key, value in (values | changes).items() if value is not ABSENT})
@@ -55,13 +67,21 @@ def load(folder: Path) -> PreTrainedModel:
 def stock_tokens(model: PreTrainedModel, prompt: tuple[int, ...], **options: Any) -> list[int]:
     """What transformers' own greedy ``generate`` appends."""
     ids = torch.tensor([prompt])
-    found = cast("Any", model).generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0, **options)
+    found = cast("Any", model).generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, pad_token_id=0, **options
+    )
     return cast("list[int]", found[0, len(prompt) :].tolist())
 
 
 # --- equality
 
-LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in ("llama", "mistral", "qwen2", "qwen3", "gemma", "phi3", "olmo2", "granite")},
     "llama-mha": ("llama", {"num_key_value_heads": 4}),
@@ -69,8 +89,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-rope-llama3": ("llama", {"rope_parameters": {**LLAMA3, "rope_theta": 1e4}}),
     "llama-rope-linear": ("llama", {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}),
     "llama-rope-yarn": ("llama", {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}}),
-    "granite-multipliers": ("granite", {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0}),
-    "gemma3-full-layers": ("gemma3_text", {"layer_types": ["full_attention"] * 3, "sliding_window": 16, "query_pre_attn_scalar": 20}),
+    "granite-multipliers": (
+        "granite",
+        {"attention_multiplier": 0.2, "residual_multiplier": 0.5, "logits_scaling": 4.0},
+    ),
+    "gemma3-full-layers": (
+        "gemma3_text",
+        {"layer_types": ["full_attention"] * 3, "sliding_window": 16, "query_pre_attn_scalar": 20},
+    ),
     "mixtral": ("mixtral", {"num_local_experts": 4}),
 }
 
@@ -83,7 +109,9 @@ def test_full_cache_equals_generate_token_for_token(name: str, tmp_path: Path) -
     prompts = [prompt_of(length) for length in (1, 9, 40, 90)]
     cells = [Cell(prompt, METHODS[method], 12) for prompt in prompts for method in ("snapkv", "fullkv", "pyramidkv")]
     outcomes, _ = decode_together(ours, cells, max_new_tokens=STEPS)
-    found = [list(outcome.tokens) for cell, outcome in zip(cells, outcomes, strict=True) if cell.method == METHODS["fullkv"]]
+    found = [
+        list(outcome.tokens) for cell, outcome in zip(cells, outcomes, strict=True) if cell.method == METHODS["fullkv"]
+    ]
     expected = [stock_tokens(stock, prompt, max_new_tokens=STEPS, eos_token_id=None) for prompt in prompts]
     assert found == expected
     assert len({token for tokens in expected for token in tokens}) > 3, "the model says more than one thing"
@@ -127,7 +155,10 @@ def test_layer_without_the_hook_stops_the_prefill(tmp_path: Path) -> None:
     save(config(), tmp_path)
     model = load(tmp_path)
     unhook(model, 1)
-    with pytest.raises(ModelError, match="model=tiny: attention of layer 1 of 3 did not reach the engine during prefill, so nothing would"):
+    with pytest.raises(
+        ModelError,
+        match="model=tiny: attention of layer 1 of 3 did not reach the engine during prefill, so nothing would",
+    ):
         decode_together(model, [Cell(prompt_of(20), METHODS["snapkv"], 8)])
 
 
@@ -138,7 +169,9 @@ def test_layer_without_the_hook_stops_the_decoding(tmp_path: Path) -> None:
     done = prefill(model, NAME, cell.prompt, [cell.plan(3)], STABLE)
     unhook(model, 0)
     unhook(model, 2)
-    with pytest.raises(ModelError, match="model=tiny: attention of layer 0, 2 of 3 did not reach the engine during decoding step 1"):
+    with pytest.raises(
+        ModelError, match="model=tiny: attention of layer 0, 2 of 3 did not reach the engine during decoding step 1"
+    ):
         decode(model, NAME, [Row(20, done.logits, done.kept[0].layers)], Limits(frozenset(), 3))
 
 
@@ -151,7 +184,9 @@ def test_layer_without_the_hook_stops_the_loading(tmp_path: Path, monkeypatch: p
         unhook(model, 2)
 
     monkeypatch.setattr(PreTrainedModel, "set_attn_implementation", install_but_one)
-    with pytest.raises(ModelError, match="model=tiny: attention of layer 2 of 3 did not reach the engine during prefill"):
+    with pytest.raises(
+        ModelError, match="model=tiny: attention of layer 2 of 3 did not reach the engine during prefill"
+    ):
         load(tmp_path)
 
 
@@ -163,8 +198,13 @@ def test_model_without_an_engine_does_not_run(tmp_path: Path) -> None:
 
 def test_attention_that_is_not_the_stock_one_stops_the_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(config(), tmp_path)
-    monkeypatch.setattr("harness.engine.prefill_attention.causal_attention", lambda queries, keys, values, *_: 0.9 * queries)
-    with pytest.raises(ModelError, match=r"model=tiny \(llama\): the engine's logits differ from the stock ones by .* use another family"):
+    monkeypatch.setattr(
+        "harness.engine.prefill_attention.causal_attention", lambda queries, keys, values, *_: 0.9 * queries
+    )
+    with pytest.raises(
+        ModelError,
+        match=r"model=tiny \(llama\): the engine's logits differ from the stock ones by .* use another family",
+    ):
         load(tmp_path)
 
 
@@ -183,12 +223,28 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "(qwen2) has layer_types=sliding_attention: these layers do not attend to all earlier tokens",
     ),
     "gemma2": ("gemma2", {"sliding_window": 64}, "(gemma2) has layer_types=sliding_attention"),
-    "gemma2-softcap": ("gemma2", {**FULL, "sliding_window": 64}, "(gemma2) has attn_logit_softcapping=50.0: its attention is not plain"),
-    "gemma3": ("gemma3_text", {"sliding_window": 64, "num_hidden_layers": 6}, "(gemma3_text) has layer_types=sliding_attention"),
+    "gemma2-softcap": (
+        "gemma2",
+        {**FULL, "sliding_window": 64},
+        "(gemma2) has attn_logit_softcapping=50.0: its attention is not plain",
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {"sliding_window": 64, "num_hidden_layers": 6},
+        "(gemma3_text) has layer_types=sliding_attention",
+    ),
     "gpt-oss": ("gpt_oss", {"sliding_window": 64}, "(gpt_oss) has layer_types=sliding_attention"),
     "llama4": ("llama4_text", {"num_hidden_layers": 4}, "(llama4_text) has layer_types=chunked_attention"),
-    "deepseek-v2": ("deepseek_v2", {}, "(deepseek_v2) has kv_lora_rank=512: its attention is not plain softmax attention"),
-    "deepseek-v3": ("deepseek_v3", {}, "(deepseek_v3) has kv_lora_rank=512: its attention is not plain softmax attention"),
+    "deepseek-v2": (
+        "deepseek_v2",
+        {},
+        "(deepseek_v2) has kv_lora_rank=512: its attention is not plain softmax attention",
+    ),
+    "deepseek-v3": (
+        "deepseek_v3",
+        {},
+        "(deepseek_v3) has kv_lora_rank=512: its attention is not plain softmax attention",
+    ),
     "qwen3-next": ("qwen3_next", {"num_hidden_layers": 4}, "(qwen3_next) has layer_types=linear_attention"),
     "t5": ("t5", {}, "(t5) has is_encoder_decoder=True: only decoder-only models are evaluated"),
     "llava": ("llava", {}, "(llava) has text_config=…: only text models are evaluated"),
@@ -239,13 +295,21 @@ ELSEWHERE: dict[str, tuple[str, dict[str, Any], str]] = {
     "gptj": ("gptj", {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4}, "GPTJForCausalLM does not support"),
     "falcon": ("falcon", {"head_dim": ABSENT}, "model=tiny: attention of layer 0, 1, 2 of 3 did not reach the engine"),
     "nemotron": ("nemotron", {}, " the engine"),  # called without it, or not reached by it: by version of transformers
-    "bert": ("bert", {"num_key_value_heads": 4, "is_decoder": False}, "model=tiny (bert): the engine's logits differ from the stock ones"),
+    "bert": (
+        "bert",
+        {"num_key_value_heads": 4, "is_decoder": False},
+        "model=tiny (bert): the engine's logits differ from the stock ones",
+    ),
     "mistral-stray": (
         "mistral",
         {"sliding_window": 8, "use_sliding_window": False},
         "MistralAttention asks for sliding-window attention (sliding_window=8)",
     ),
-    "gpt-oss-full": ("gpt_oss", {**FULL, "num_local_experts": 4, "sliding_window": 64}, "GptOssForCausalLM does not support"),
+    "gpt-oss-full": (
+        "gpt_oss",
+        {**FULL, "num_local_experts": 4, "sliding_window": 64},
+        "GptOssForCausalLM does not support",
+    ),
 }
 
 
@@ -262,13 +326,22 @@ def test_family_that_does_not_go_through_the_engine_is_refused_when_it_is_loaded
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sliding_window": 128}, "Odd asks for sliding-window attention (sliding_window=128): use a full-attention checkpoint"),
+        (
+            {"sliding_window": 128},
+            "Odd asks for sliding-window attention (sliding_window=128): use a full-attention checkpoint",
+        ),
         ({"softcap": 50.0}, "Odd asks for soft-capped attention logits (softcap=50.0)"),
         ({"s_aux": torch.zeros(4)}, "Odd asks for attention sinks in the softmax (s_aux=tensor of (4,))"),
-        ({"position_bias": torch.zeros(1, 4, 5, 5)}, "Odd asks for a position bias (position_bias=tensor of (1, 4, 5, 5))"),
+        (
+            {"position_bias": torch.zeros(1, 4, 5, 5)},
+            "Odd asks for a position bias (position_bias=tensor of (1, 4, 5, 5))",
+        ),
         ({"attention_mask": torch.zeros(1, 1, 5, 5)}, "Odd passes an attention mask of its own"),
         ({"scaling": None}, "Odd does not say how it scales attention logits"),
-        ({"value": torch.zeros(1, 2, 5, 6)}, "Odd has keys of 8 and values of 6 dimensions: latent attention is not supported"),
+        (
+            {"value": torch.zeros(1, 2, 5, 6)},
+            "Odd has keys of 8 and values of 6 dimensions: latent attention is not supported",
+        ),
         ({"query": torch.zeros(1, 4, 5, 12)}, "latent attention is not supported"),
         ({"module": SimpleNamespace()}, "SimpleNamespace does not number its layers (layer_idx=None)"),
         ({ENGINE: None}, "Odd was called without the engine"),
@@ -284,7 +357,12 @@ def test_call_that_asks_for_other_attention_is_refused(changes: dict[str, Any], 
             return queries.transpose(1, 2)
 
     call: dict[str, Any] = {
-        **{"module": Odd(), "query": torch.zeros(1, 4, 5, 8), "key": torch.zeros(1, 2, 5, 8), "value": torch.zeros(1, 2, 5, 8)},
+        **{
+            "module": Odd(),
+            "query": torch.zeros(1, 4, 5, 8),
+            "key": torch.zeros(1, 2, 5, 8),
+            "value": torch.zeros(1, 2, 5, 8),
+        },
         **{"attention_mask": None, "scaling": 0.5, ENGINE: Engine(), "sliding_window": None, "softcap": None},
     }
     assert attention(**call)[0].shape == (1, 5, 4, 8)

@@ -69,8 +69,16 @@ def _child(words: Sequence[str], folder: Path, rank: int, count: int, port: int,
         for number, stream in ((1, "out"), (2, "err")):
             os.dup2(os.open(folder / f"{rank}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-        numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-        os.environ.update({name: str(number) for name, number in numbers.items()}, MASTER_ADDR="localhost", COLUMNS="200")
+        numbers = {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": count,
+            "LOCAL_WORLD_SIZE": count,
+            "MASTER_PORT": port,
+        }
+        os.environ.update(
+            {name: str(number) for name, number in numbers.items()}, MASTER_ADDR="localhost", COLUMNS="200"
+        )
         sys.argv = ["run.py", *words]
         prepare(rank)
         main.main()
@@ -98,12 +106,30 @@ def heard_of(finished: Finished, results: Path, code: int, message: str, kept: S
 
 
 @pytest.mark.long
-def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     grid = (*grid, "selection.granularity=query_head")
     assert kvgauge(*grid, f"results_dir={tmp_path / 'alone'}").code == 0
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "run.py")]
-    done = subprocess.run([*torchrun, *grid, "model.tp_plan=auto"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    environment = {
+        **os.environ,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "COLUMNS": "200",
+    }
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(ROOT / "run.py"),
+    ]
+    done = subprocess.run(
+        [*torchrun, *grid, "model.tp_plan=auto"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("prompts: 2; prefills: 2; cells: 9; new records: 18") == 1
     assert outcome(tmp_path / "results") == outcome(tmp_path / "alone")
@@ -114,7 +140,13 @@ def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(kvgauge: Comm
 
 
 def test_kv_heads_in_pieces_are_those_of_one_process(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
-    grid = (*grid, "selection.granularity=kv_head", "engine.prefill_chunk=32", "engine.reuse_prefix=true", "engine.audit=0.3")
+    grid = (
+        *grid,
+        "selection.granularity=kv_head",
+        "engine.prefill_chunk=32",
+        "engine.reuse_prefix=true",
+        "engine.audit=0.3",
+    )
     assert kvgauge(*grid, f"results_dir={tmp_path / 'alone'}").code == 0
     finished = shared(grid, tmp_path)
     assert [process.code for process in finished] == [0, 0], finished[0].err
@@ -128,7 +160,8 @@ def test_kv_heads_in_pieces_are_those_of_one_process(kvgauge: Command, grid: tup
 def test_automatic_width_is_that_of_the_process_with_the_least_memory(
     small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In each process 8 layers, keys and values of 32 dimensions in float32: 100 + 2 entries of its kv head, 32 + 2 of its 2 query heads.
+    # In each process 8 layers, keys and values of 32 dimensions in float32: 100 + 2 entries of its kv head, 32 + 2 of
+    # its 2 query heads.
     each = 8 * 2 * 32 * 4 * (1 * (100 + 2) + 2 * (32 + 2)) // 2
 
     def tight(rank: int) -> None:
@@ -136,7 +169,10 @@ def test_automatic_width_is_that_of_the_process_with_the_least_memory(
 
     finished = shared([*small, "engine.width=auto"], tmp_path, prepare=tight)
     assert [process.code for process in finished] == [0, 0], finished[0].err
-    assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in finished[0].out
+    assert (
+        f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens"
+        in finished[0].out
+    )
 
 
 # --- ends
@@ -205,7 +241,12 @@ def test_a_process_that_is_killed_ends_the_others(
         (("model.device_map=auto",), 2, 2, "use null for one of them"),
         ((), 3, 2, "tiny has 2 kv heads, which 3 processes cannot share evenly"),
         (("model=hf", "model.path=opt"), 2, 4, "model=opt (opt) has no tensor-parallel plan in transformers"),
-        (("model=hf", "model.path=olmo2"), 2, 4, "gives each of 2 processes 2 of its 2 kv heads: use model.device_map=auto"),
+        (
+            ("model=hf", "model.path=olmo2"),
+            2,
+            4,
+            "gives each of 2 processes 2 of its 2 kv heads: use model.device_map=auto",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line_of_the_first_process(
@@ -220,7 +261,9 @@ def test_what_cannot_be_is_one_line_of_the_first_process(
     monkeypatch.chdir(tmp_path)
     shape = {"vocab_size": 1024, "hidden_size": 32, "num_attention_heads": 4}
     OPTConfig(**shape).save_pretrained("opt")
-    Olmo2ForCausalLM(Olmo2Config(**shape, num_key_value_heads=2, intermediate_size=48, num_hidden_layers=2)).save_pretrained("olmo2")
+    Olmo2ForCausalLM(
+        Olmo2Config(**shape, num_key_value_heads=2, intermediate_size=48, num_hidden_layers=2)
+    ).save_pretrained("olmo2")
     first, *others = shared([*small, *words], tmp_path, processes)
     assert first.code == code and len(lines(first)) == 1 and message in first.err, first.err
     assert not any(lines(other) for other in others)
@@ -235,7 +278,9 @@ def test_what_cannot_be_is_one_line_of_the_first_process(
         (("model.tp_plan=rowwise",), "model.tp_plan=rowwise is unknown: use null or auto"),
     ],
 )
-def test_a_plan_without_torchrun_is_one_line(kvgauge: Command, small: tuple[str, ...], words: Sequence[str], message: str) -> None:
+def test_a_plan_without_torchrun_is_one_line(
+    kvgauge: Command, small: tuple[str, ...], words: Sequence[str], message: str
+) -> None:
     failed = kvgauge(*small, "model.tp_plan=auto", *words)
     assert failed.code == 2 and failed.err.count("\n") == 1 and message in failed.err, failed.err
 

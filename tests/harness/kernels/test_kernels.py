@@ -47,7 +47,9 @@ def layer(heads: int, kv_heads: int, tokens: int, dim: int, dtype: torch.dtype, 
     def states(heads: int, width: float) -> Tensor:
         return (width * torch.randn(tokens, heads, dim, generator=generator)).to(dtype).to(DEVICE).transpose(0, 1)
 
-    return LayerState(states(heads, 3), states(kv_heads, 1), states(kv_heads, 1), 0, 1, dim**-0.5, torch.float32, "triton")
+    return LayerState(
+        states(heads, 3), states(kv_heads, 1), states(kv_heads, 1), 0, 1, dim**-0.5, torch.float32, "triton"
+    )
 
 
 def check_equal(of: LayerState, window: int) -> None:
@@ -83,9 +85,14 @@ def test_the_kernel_gives_the_column_sums_of_torch(
 @settings(deadline=None, derandomize=True, database=None, max_examples=12)
 def test_the_kernel_gives_the_column_sums_of_torch_for_any_shape(data: st.DataObject) -> None:
     kv_heads, copies, tokens = data.draw(st.integers(1, 2)), data.draw(st.integers(1, 2)), data.draw(st.integers(2, 70))
-    dim, dtype = data.draw(st.integers(1, 40)), data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16]))
+    dim, dtype = (
+        data.draw(st.integers(1, 40)),
+        data.draw(st.sampled_from([torch.float32, torch.bfloat16, torch.float16])),
+    )
     of = layer(kv_heads * copies, kv_heads, tokens, dim, dtype, data.draw(st.integers(0, 9)))
-    check_equal(replace(of, scaling=data.draw(st.sampled_from([of.scaling, 0.1, 1.0]))), data.draw(st.integers(1, tokens - 1)))
+    check_equal(
+        replace(of, scaling=data.draw(st.sampled_from([of.scaling, 0.1, 1.0]))), data.draw(st.integers(1, tokens - 1))
+    )
 
 
 @needs_triton
@@ -101,13 +108,17 @@ def test_the_kernel_keeps_what_torch_keeps(granularity: str) -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize(("causal", "dtype", "calls"), [(True, "float32", 3), (False, "float32", 0), (True, "model", 0)])
+@pytest.mark.parametrize(
+    ("causal", "dtype", "calls"), [(True, "float32", 3), (False, "float32", 0), (True, "model", 0)]
+)
 def test_a_prefill_takes_the_kernel_for_causal_scores_in_float32_alone(
     causal: bool, dtype: str, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from harness.kernels import column_sums as kernel
 
-    model = tiny(dtype=torch.bfloat16)  # on a CPU, float32 scores of a float32 model are read from the prefill's own weights
+    model = tiny(
+        dtype=torch.bfloat16
+    )  # on a CPU, float32 scores of a float32 model are read from the prefill's own weights
     selection = replace(STABLE, dtype=dtype)  # type: ignore[arg-type]
     seen, real = [], kernel.causal_column_sums
     monkeypatch.setattr(kernel, "causal_column_sums", lambda *words: seen.append(1) or real(*words))
@@ -155,7 +166,9 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     found = [line.split() for line in done.stdout.splitlines()]
-    assert len(found) == 16 and all(compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared in found), done.stdout
+    assert len(found) == 16 and all(
+        compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared in found
+    ), done.stdout
     products = [how for name, _, how, _ in found if name != "_join"]
     assert products == 3 * ["tf32"] + 3 * ["-"] + 3 * ["tf32"] + 3 * ["-"]
 
@@ -205,7 +218,10 @@ def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
 
     # An entry is written as the last of a split, as the first of one, into an empty row, and far behind.
     entries, steps = (SPLIT - 1, SPLIT, 0, 2 * SPLIT + 70), 3
-    rows = [[LayerKV(states(held, count, dim), states(held, count, dim))] for held, count in zip(cached, entries, strict=True)]
+    rows = [
+        [LayerKV(states(held, count, dim), states(held, count, dim))]
+        for held, count in zip(cached, entries, strict=True)
+    ]
     ours, theirs = (pool_of(kernels, rows, steps) for kernels in ("triton", "torch"))
     alone = [pool_of("triton", [row], steps) for row in rows]
     for _ in range(steps):
@@ -256,7 +272,9 @@ def test_a_captured_step_gives_what_a_launched_one_gives(monkeypatch: pytest.Mon
             cell = Cell(prompt_of(30 + place), method, 12)
             done = prefill(model, NAME, cell.prompt, [cell.plan(3)], STABLE)
             rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
-        decode(model, NAME, rows, Limits(frozenset(), 8), observe=lambda _, of, to=logits: to.append(of), kernels="triton")
+        decode(
+            model, NAME, rows, Limits(frozenset(), 8), observe=lambda _, of, to=logits: to.append(of), kernels="triton"
+        )
         found.append(torch.stack(logits))
         assert len(replays) == 6, "of the seven steps all but the first, and none where launched"
     assert torch.equal(*found)
@@ -284,7 +302,9 @@ def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypa
     monkeypatch.setattr(probe, "_launch", lambda device: None)
     assert [settings_of("auto").kernels_on(device) for device in (cpu, cuda)] == ["torch", "triton"]
     assert [settings_of("torch").kernels_on(device) for device in (cpu, cuda)] == ["torch", "torch"]
-    with pytest.raises(ConfigError, match=r"engine\.kernels=triton is for CUDA devices, and the model's is cpu: use engine\.kernels"):
+    with pytest.raises(
+        ConfigError, match=r"engine\.kernels=triton is for CUDA devices, and the model's is cpu: use engine\.kernels"
+    ):
         settings_of("triton").kernels_on(cpu)
 
     def no_compiler(device: torch.device) -> None:
@@ -293,12 +313,16 @@ def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypa
     with monkeypatch.context() as broken:
         broken.setattr(probe, "_launch", no_compiler)
         assert settings_of("auto").kernels_on(cuda) == "torch"
-        with pytest.raises(ConfigError, match=r"engine\.kernels=triton cannot compile here \(Failed to find C compiler\.\): use engine"):
+        with pytest.raises(
+            ConfigError, match=r"engine\.kernels=triton cannot compile here \(Failed to find C compiler\.\): use engine"
+        ):
             settings_of("triton").kernels_on(cuda)
     with monkeypatch.context() as old:
         old.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
         assert settings_of("auto").kernels_on(cuda) == "torch"
-        with pytest.raises(ConfigError, match=r"needs an NVIDIA card of compute capability 8\.0 or more, and Old Card is none: use"):
+        with pytest.raises(
+            ConfigError, match=r"needs an NVIDIA card of compute capability 8\.0 or more, and Old Card is none: use"
+        ):
             settings_of("triton").kernels_on(cuda)
     monkeypatch.setattr(probe, "find_spec", lambda name: None)
     assert settings_of("auto").kernels_on(cuda) == "torch"

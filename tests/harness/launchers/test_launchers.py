@@ -22,7 +22,8 @@ from harness.launchers.work import Job
 from tests.conftest import ROOT, Command
 from tests.harness.run.test_execute import outcome
 
-# Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of one test.
+# Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of
+# one test.
 pytest.importorskip("submitit")
 
 KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "2"))
@@ -30,7 +31,12 @@ THOROUGH = "KVGAUGE_TEST_KILLS" in os.environ
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 LAUNCHERS = {
     "local": ("hydra/launcher=local", "hydra.launcher.at_once=3", "hydra.launcher.retries=1000"),
-    "ray": ("hydra/launcher=ray", "hydra.launcher.num_gpus=0", "hydra.launcher.retries=-1", "+hydra.launcher.init.num_cpus=3"),
+    "ray": (
+        "hydra/launcher=ray",
+        "hydra.launcher.num_gpus=0",
+        "hydra.launcher.retries=-1",
+        "+hydra.launcher.init.num_cpus=3",
+    ),
 }
 
 
@@ -87,12 +93,16 @@ def at_work(results: Path) -> set[int]:
 
 
 def whole_lines(results: Path) -> dict[str, list[bytes]]:
-    return {str(path): path.read_bytes().split(b"\n")[:-1] for path in sorted(results.glob("tiny/tokens/*/records.*.jsonl"))}
+    return {
+        str(path): path.read_bytes().split(b"\n")[:-1] for path in sorted(results.glob("tiny/tokens/*/records.*.jsonl"))
+    }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str, kvgauge: Command, tmp_path: Path) -> None:
+def test_workers_killed_at_random_moments_lose_and_double_nothing(
+    launcher: str, kvgauge: Command, tmp_path: Path
+) -> None:
     """Three shards; most kills come when the worker computes, some at any moment of its life."""
     if launcher == "ray":
         pytest.importorskip("ray")
@@ -121,10 +131,14 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(launcher: str,
                 while_computing += not any_moment
             any_moment = draw.random() < 0.2
             for path, lines in whole_lines(results).items():
-                assert lines[: len(seen.get(path, []))] == seen.get(path, []), "an acknowledged record is gone or changed"
+                assert lines[: len(seen.get(path, []))] == seen.get(path, []), (
+                    "an acknowledged record is gone or changed"
+                )
                 seen[path] = lines
         code = process.wait(1800)
-    print(f"{launcher}: {len(killed)} kills, {while_computing} of them while it computed, in {time.monotonic() - begun:.0f} s")
+    print(
+        f"{launcher}: {len(killed)} kills, {while_computing} of them while it computed, in {time.monotonic() - begun:.0f} s"
+    )
     assert len(killed) == KILLS, "the grid is too small for so many kills"
     assert code == 0, (tmp_path / "printed.txt").read_text()
     assert outcome(results) == outcome(tmp_path / "undisturbed")
@@ -137,7 +151,9 @@ echo "Submitted batch job 4711"
 """
 
 
-def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No Slurm is here: an sbatch that keeps the script shows what a cluster would get."""
     from harness.launchers.slurm import Settings, queued
 
@@ -149,10 +165,20 @@ def test_slurm_gets_one_array_that_is_queued_again_and_told_before_its_end(tmp_p
     preset = yaml.safe_load((ROOT / "conf/hydra/launcher/slurm.yaml").read_text())
     settings = {name: value for name, value in preset.items() if name not in ("_target_", "backend")}
     jobs = [Job((f"shard={k}",), f"shard {k} of 3", str(tmp_path)) for k in range(3)]
-    submitted = queued(jobs, Settings(**settings | {"at_once": 2, "partition": "gpu", "sbatch": {"account": "me"}}), tmp_path / "logs")
+    submitted = queued(
+        jobs, Settings(**settings | {"at_once": 2, "partition": "gpu", "sbatch": {"account": "me"}}), tmp_path / "logs"
+    )
     assert [job.job_id for job in submitted] == ["4711_0", "4711_1", "4711_2"]
     script = (tmp_path / "script.sh").read_text()
-    for line in ("--array=0-2%2", "--requeue", "--signal=USR2@120", "--time=240", "--partition=gpu", "--gpus-per-node=1", "--account=me"):
+    for line in (
+        "--array=0-2%2",
+        "--requeue",
+        "--signal=USR2@120",
+        "--time=240",
+        "--partition=gpu",
+        "--gpus-per-node=1",
+        "--account=me",
+    ):
         assert f"#SBATCH {line}\n" in script, line
     assert "submitit.core._submit" in script
     with submitted[1].paths.submitted_pickle.open("rb") as file:

@@ -10,7 +10,8 @@ from harness.report.format import DASH, counted, interval, number, percent, sign
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(1, "100.0"), (0.12, "12.0"), (0.0086, "0.86"), (0.0007, "0.07"), (0.00007, "0.007"), (0, "0.00")]
+    ("share", "text"),
+    [(1, "100.0"), (0.12, "12.0"), (0.0086, "0.86"), (0.0007, "0.07"), (0.00007, "0.007"), (0, "0.00")],
 )
 def test_small_shares_keep_two_digits(share: float, text: str) -> None:
     assert percent(share) == text

@@ -27,7 +27,9 @@ def write(results: Path, task: str, cell: Cell, place: int) -> None:
     config = {"_target_": "tasks.needle.task.Needle", "name": task}
     manifest = Manifest(cell, place, "model", task, {}, [asdict(METRIC)], None, "", config, {}, None)
     with closing(CellWriter(cell_folder(results, "model", task, cell), manifest)) as writer:
-        writer.append([Record(str(i), {}, ("a",), {}, 10, None, text="x", scores={"m": 0.5}, kept=(10,)) for i in range(6)])
+        writer.append(
+            [Record(str(i), {}, ("a",), {}, 10, None, text="x", scores={"m": 0.5}, kept=(10,)) for i in range(6)]
+        )
 
 
 def test_a_report_reads_every_cell_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

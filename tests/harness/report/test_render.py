@@ -16,7 +16,11 @@ from harness.report.render import latex, markdown, show, write
 HEADERS = [f"dataset{i}" for i in range(6)]
 GROUPS = [("snap_kv", "64", {"ours": "123456", "theirs": "234567"}), ("h2o", "64", {"ours": "345678"})]
 DOCUMENT = Document(
-    "50 % of $x$", "table", [grouped("All", HEADERS, GROUPS)], ["[1] a note on --table"], {"raw": pd.DataFrame({"n": [1.5]})}
+    "50 % of $x$",
+    "table",
+    [grouped("All", HEADERS, GROUPS)],
+    ["[1] a note on --table"],
+    {"raw": pd.DataFrame({"n": [1.5]})},
 )
 SPARE = Table(
     "",
@@ -74,7 +78,11 @@ def test_the_same_document_gives_the_same_bytes(tmp_path: Path) -> None:
     first = [path.read_bytes() for path in write(DOCUMENT, tmp_path)]
     assert first == [path.read_bytes() for path in write(DOCUMENT, tmp_path)]
     assert {path.name for path in tmp_path.iterdir()} == {"table.md", "table.tex", "raw.csv"}
-    assert (tmp_path / "table.md").read_text().startswith("# 50 % of \\$x\\$\n\n## All\n\n| method   | budget   |        |   dataset0 |")
+    assert (
+        (tmp_path / "table.md")
+        .read_text()
+        .startswith("# 50 % of \\$x\\$\n\n## All\n\n| method   | budget   |        |   dataset0 |")
+    )
 
 
 def test_texts_are_shown_as_they_are_in_markdown_and_latex() -> None:

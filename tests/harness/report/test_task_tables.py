@@ -22,12 +22,27 @@ METRIC = Metric("m", "match", 10.0)
 
 
 def record(name: str, score: float | None, kept: int, length: int = 100, depth: int = 0) -> Record:
-    whole = Record(name, {"length": length, "depth": depth}, ("a",), {}, 100, "00", kept=(kept, kept + 2), retention=(kept + 1) / 100)
-    return structs.replace(whole, error="logits are\nnot finite") if score is None else structs.replace(whole, scores={"m": score})
+    whole = Record(
+        name,
+        {"length": length, "depth": depth},
+        ("a",),
+        {},
+        100,
+        "00",
+        kept=(kept, kept + 2),
+        retention=(kept + 1) / 100,
+    )
+    return (
+        structs.replace(whole, error="logits are\nnot finite")
+        if score is None
+        else structs.replace(whole, scores={"m": score})
+    )
 
 
 def result(**changes: object) -> TaskResult:
-    full = tuple(structs.replace(record(str(i), 8.0, 100, depth=50 * i), kept=(100, 100), retention=1.0) for i in range(3))
+    full = tuple(
+        structs.replace(record(str(i), 8.0, 100, depth=50 * i), kept=(100, 100), retention=1.0) for i in range(3)
+    )
     half = (record("0", 4.0, 10), record("1", None, 10, depth=50))
     cells = (
         CellResult(Cell("fullkv", "full"), 3, full),
@@ -47,7 +62,11 @@ def test_the_table_holds_unrounded_means_over_results_only() -> None:
     rows = table(result()).set_index("method")
     assert rows.loc["fullkv", "score"] == 80
     assert rows.loc["snap|kv[red]", "score"] == 40
-    assert (rows.loc["snap|kv[red]", "n"], rows.loc["snap|kv[red]", "errors"], rows.loc["snap|kv[red]", "expected"]) == (1, 1, 3)
+    assert (
+        rows.loc["snap|kv[red]", "n"],
+        rows.loc["snap|kv[red]", "errors"],
+        rows.loc["snap|kv[red]", "expected"],
+    ) == (1, 1, 3)
     assert rows.loc["snap|kv[red]", "difference"] == -40
     assert (rows.loc["snap|kv[red]", "kept_min"], rows.loc["snap|kv[red]", "kept_max"]) == (10, 12)
     assert pd.isna(rows.loc["h2o", "score"]) and pd.isna(rows.loc["h2o", "kept_min"])
@@ -90,7 +109,9 @@ def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_heatmap_colours_scores_on_the_fixed_scale_and_hatches_what_is_missing(tmp_path: Path) -> None:
     write_report(result(), tmp_path / "some")
     everything = result()
-    best = replace(everything.cells[0], records=tuple(structs.replace(r, scores={"m": 10.0}) for r in everything.cells[0].records))
+    best = replace(
+        everything.cells[0], records=tuple(structs.replace(r, scores={"m": 10.0}) for r in everything.cells[0].records)
+    )
     write_report(replace(everything, cells=(best, *everything.cells[1:])), tmp_path / "best")
     some, top = (imread(tmp_path / name / "heatmap.png")[..., :3] for name in ("some", "best"))
     yellow = abs(top - [0.993, 0.906, 0.144]).max(-1) < 0.02  # the colour of 1 in viridis
@@ -112,7 +133,10 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_which() -> None:
 def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
     note = "bytes % above 100: a cache of query heads can take more room"
     assert note not in printed(result())
-    cells = tuple(replace(cell, records=tuple(structs.replace(r, retention_bytes=2.0) for r in cell.records)) for cell in result().cells)
+    cells = tuple(
+        replace(cell, records=tuple(structs.replace(r, retention_bytes=2.0) for r in cell.records))
+        for cell in result().cells
+    )
     assert note in printed(result(cells=cells))
 
 
@@ -121,7 +145,9 @@ def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) ->
     dark = []
     for spread in (0.0, 2.0):
         scores = [8.0 + spread * (-1) ** place for place in range(10)]
-        cell = CellResult(Cell("fullkv", "full"), 10, tuple(record(str(place), score, 100) for place, score in enumerate(scores)))
+        cell = CellResult(
+            Cell("fullkv", "full"), 10, tuple(record(str(place), score, 100) for place, score in enumerate(scores))
+        )
         write_report(result(cells=(cell,)), tmp_path / str(spread))
         pixels = imread(tmp_path / str(spread) / "summary.png")[..., :3]
         dark.append(int((pixels.max(-1) < 0.4).sum()))

@@ -14,14 +14,21 @@ import pytest
 
 from tests.conftest import ROOT, Command
 
-GRID = ("method=[fullkv,snapkv]", "budget=32", "task.lengths=[300]", "task.depths=[0,20,40,60,80,100]")  # enough for intervals
+GRID = (
+    "method=[fullkv,snapkv]",
+    "budget=32",
+    "task.lengths=[300]",
+    "task.depths=[0,20,40,60,80,100]",
+)  # enough for intervals
 OFFLINE = ("tracker=wandb", "tracker.mode=offline", *GRID)
 
 
 def inspect(file: Path) -> dict[str, Any]:
     """The state, configuration and summary of an offline run, as W&B's own reader has them."""
     wandb = Path(sys.executable).parent / "wandb"
-    done = subprocess.run([str(wandb), "leet", "inspect", "--summary", "--json", str(file)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [str(wandb), "leet", "inspect", "--summary", "--json", str(file)], capture_output=True, text=True, check=True
+    )
     return dict(json.loads(done.stdout))
 
 
@@ -34,7 +41,15 @@ def newest(folder: Path) -> dict[str, str]:
 def check_whole(text: str, method: str) -> None:
     parts = ["score_low", "score_high", "difference_low", "mean_word_overlap", "retention_bytes"]  # numbers
     parts += ["peak_bytes", "tokens_per_second"]  # what it took
-    parts += ["heatmap", "summary", "by_budget", "by_retention", "image-file", "examples", "table-file"]  # what is looked at
+    parts += [
+        "heatmap",
+        "summary",
+        "by_budget",
+        "by_retention",
+        "image-file",
+        "examples",
+        "table-file",
+    ]  # what is looked at
     parts += ['"stop_ids"', '"provenance"', f'"method": "{method}"', f"methods.{method}."]  # configuration
     for part in parts:
         assert part in text, part
@@ -81,7 +96,9 @@ def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Com
     words = [*OFFLINE, f"results_dir={tmp_path}"]
     # With a service of its own: that of this process would hold the run open.
     environment = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(words=words)], cwd=ROOT, capture_output=True, env=environment)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED.format(words=words)], cwd=ROOT, capture_output=True, env=environment
+    )
     assert killed.returncode == -signal.SIGKILL
     files = list((tmp_path / ".wandb").rglob("run-*.wandb"))
     assert len(files) == 1 and b"score_low" not in files[0].read_bytes()
@@ -107,14 +124,18 @@ def test_a_part_of_the_results_goes_to_the_folder_of_all_of_them(kvgauge: Comman
         (["--dir", "/proc/x", "--mode", "offline"], 5, "choose another folder with --dir"),
     ],
 )
-def test_what_the_command_cannot_do_is_one_line(words: list[str], code: int, says: str, kvgauge: Command, tmp_path: Path) -> None:
+def test_what_the_command_cannot_do_is_one_line(
+    words: list[str], code: int, says: str, kvgauge: Command, tmp_path: Path
+) -> None:
     assert kvgauge(*GRID, f"results_dir={tmp_path}").code == 0
     done = kvgauge("wandb", str(tmp_path), *words)
     assert (done.code, done.err.count("\n")) == (code, 1)
     assert says in done.err
 
 
-def test_a_failing_tracker_is_one_line_and_costs_no_record(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_tracker_is_one_line_and_costs_no_record(
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import wandb
 
     def refuse(**_: Any) -> Any:

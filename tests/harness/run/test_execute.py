@@ -77,7 +77,14 @@ def _command(words: Sequence[str]) -> None:
 @pytest.fixture
 def grid(prompts_file: Path) -> tuple[str, ...]:
     """13 cells of 4 prompts, one prompt at a time."""
-    return ("method=all", "budget=[32,48,64]", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=12", "engine.width=1")
+    return (
+        "method=all",
+        "budget=[32,48,64]",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=12",
+        "engine.width=1",
+    )
 
 
 @pytest.mark.long
@@ -110,7 +117,9 @@ def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(grid: tuple[st
             interrupted += 1
         process.join()
         for name, cell in (cells(disturbed) if (disturbed / "tiny").exists() else {}).items():
-            lines = b"".join(path.read_bytes() for path in sorted(cell.glob("records.*.jsonl"))).decode().split("\n")[:-1]
+            lines = (
+                b"".join(path.read_bytes() for path in sorted(cell.glob("records.*.jsonl"))).decode().split("\n")[:-1]
+            )
             assert lines[: len(seen.get(name, []))] == seen.get(name, []), "an acknowledged record is gone or changed"
             seen[name] = lines
         if process.exitcode == 0:
@@ -136,15 +145,17 @@ def test_equal_kept_sets_are_decoded_once_and_named(kvgauge: Command, grid: tupl
             if same and name != "fullkv-full":
                 assert of[example]["alias_of"] == "fullkv-full"
                 assert of[example]["tokens"] == full["tokens"]
-    # Prompts of 40 and 64 tokens are not compressed at 64: one row each. At 65 and 100 FullKV, StreamingLLM, H2O and SnapKV differ;
-    # PyramidKV equals SnapKV below 2 (64 - 8) tokens.
+    # Prompts of 40 and 64 tokens are not compressed at 64: one row each. At 65 and 100 FullKV, StreamingLLM, H2O and
+    # SnapKV differ; PyramidKV equals SnapKV below 2 (64 - 8) tokens.
     assert "new records: 36, decoded as 10 rows" in done.out
     assert {by_cell["pyramidkv-64"][name]["alias_of"] for name in ("p65", "p100")} == {"snapkv-64"}
     alias_column = next(line for line in done.out.splitlines() if line.startswith("snapkv") and " full " in line)
     assert alias_column.rstrip().endswith("= fullkv-full")
 
 
-def test_a_cell_added_later_takes_the_tokens_of_its_twin(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_cell_added_later_takes_the_tokens_of_its_twin(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     first = kvgauge(*grid, "method=fullkv", f"results_dir={tmp_path}")
     assert "decoded as 4 rows" in first.out
     more = kvgauge(*grid, "method=[fullkv,snapkv]", "budget=full", f"results_dir={tmp_path}")
@@ -163,14 +174,20 @@ def test_automatic_width_is_what_half_of_the_free_memory_holds(
 ) -> None:
     words = (*grid, "method=[fullkv,snapkv]", "budget=32")
     kvgauge(*words, f"results_dir={tmp_path / 'one'}")
-    # 8 layers, keys and values of 32 dimensions in float32: 100 + 12 entries of 2 kv heads, and 32 + 12 of 4 query heads.
+    # 8 layers, keys and values of 32 dimensions in float32: 100 + 12 entries of 2 kv heads, and 32 + 12 of 4 query
+    # heads.
     each = 8 * 2 * 32 * 4 * (2 * (100 + 12) + 4 * (32 + 12)) // 2
     monkeypatch.setattr(scheduler, "free_bytes", lambda _: 2 * 3 * each + 5)
     widths: list[int] = []
-    monkeypatch.setattr(engine_module, "Decoding", watched(lambda decoding, rows: widths.append(decoding.alive + len(rows))))
+    monkeypatch.setattr(
+        engine_module, "Decoding", watched(lambda decoding, rows: widths.append(decoding.alive + len(rows)))
+    )
     done = kvgauge(*words, "engine.width=auto", f"results_dir={tmp_path / 'auto'}")
     assert done.code == 0, done.err
-    assert f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens" in done.out
+    assert (
+        f"engine.width=auto: 3 rows decode together at most, of {each / 1e6:.1f} MB for a prompt of 100 tokens"
+        in done.out
+    )
     assert max(widths) == 2, "two rows of a prompt, and no third without its second"
     assert outcome(tmp_path / "auto") == outcome(tmp_path / "one")
     monkeypatch.undo()
@@ -265,7 +282,9 @@ def test_other_runtime_errors_are_not_taken_for_a_lack_of_memory(
         kvgauge(*grid, f"results_dir={tmp_path / 'results'}")
 
 
-def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(ROOT / "models/tiny", folder)
     weights = load_file(folder / "model.safetensors")
@@ -281,7 +300,9 @@ def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(kvgauge:
         assert (summary["n"], summary["errors"], summary["expected"]) == (0, 4, 4)
 
 
-def test_settings_hold_what_changes_numbers_and_nothing_else(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_settings_hold_what_changes_numbers_and_nothing_else(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     words = [word for word in grid if not word.startswith(("method", "budget"))]
     assert kvgauge(*words, "method=snapkv", "budget=32", f"results_dir={tmp_path}").code == 0
     settings = json.loads((cells(tmp_path)["snapkv-32"] / "manifest.json").read_text())["settings"]
@@ -327,7 +348,8 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
     assert "errors of snapkv-64: 1, the first in example p65: the prefill, at WindowAttention(window=8" in done.out
     assert "took longer than engine.time_limit_seconds=3" in done.out
     calm, hung = (
-        {name: {r["example_id"]: r for r in records(cell)} for name, cell in cells(tmp_path / run).items()} for run in ("calm", "hung")
+        {name: {r["example_id"]: r for r in records(cell)} for name, cell in cells(tmp_path / run).items()}
+        for run in ("calm", "hung")
     )
     for name, of in hung.items():
         for example, record in of.items():
@@ -337,7 +359,9 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
                 assert record == calm[name][example]
 
 
-def test_text_whose_scoring_hangs_is_an_error_record(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_whose_scoring_hangs_is_an_error_record(
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     score = Needle.score
 
     def hanging(task: Needle, example: Any, text: Any) -> Any:
@@ -395,13 +419,21 @@ def test_time_limit_leaves_the_alarm_as_it_was_and_is_refused_outside_the_main_t
 # --- rows decoded again alone
 
 
-def test_audited_rows_are_the_same_in_every_run_and_are_told_of(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
+def test_audited_rows_are_the_same_in_every_run_and_are_told_of(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
     kvgauge(*grid, f"results_dir={tmp_path / 'plain'}")
     found = []
     for name in ("one", "two"):
         done = kvgauge(*grid, "engine.width=64", "engine.audit=0.4", f"results_dir={tmp_path / name}")
         assert done.code == 0, done.err
-        found.append({(name, r["example_id"]): r["audit"] for name, cell in cells(tmp_path / name).items() for r in records(cell)})
+        found.append(
+            {
+                (name, r["example_id"]): r["audit"]
+                for name, cell in cells(tmp_path / name).items()
+                for r in records(cell)
+            }
+        )
     assert found[0] == found[1]
     audited = {place: audit for place, audit in found[0].items() if audit is not None}
     assert 3 <= len(audited) <= 25
@@ -426,4 +458,7 @@ def test_row_that_differs_when_alone_is_told_with_its_margin(
     rows = int(re.findall(r"decoded as (\d+) rows", done.out)[0])
     assert len(audits) == rows
     assert all(audit["same"] is False and audit["first_divergence"] == 3 and audit["margin"] >= 0 for audit in audits)
-    assert f"audit: {rows} rows were decoded again alone; {rows} generated other tokens, where the best logit led by " in done.out
+    assert (
+        f"audit: {rows} rows were decoded again alone; {rows} generated other tokens, where the best logit led by "
+        in done.out
+    )

@@ -85,7 +85,9 @@ def goes_on(done: Finished, results: Path, undisturbed: dict[str, dict[str, Any]
     assert all(len(of["records"]) == len(set(of["records"])) == 4 for of in outcome(results).values())
 
 
-@pytest.mark.parametrize(("number", "code", "says"), [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "code", "says"), [(signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGINT, 130, "interrupted")]
+)
 def test_a_signal_lets_the_batch_finish_and_the_same_command_goes_on(
     kvgauge: Command,
     words: tuple[str, ...],
@@ -127,7 +129,11 @@ def test_a_signal_ends_a_multirun_and_not_one_of_its_jobs(
 
 
 def test_a_second_signal_ends_at_once(
-    kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kvgauge: Command,
+    words: tuple[str, ...],
+    undisturbed: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -143,7 +149,9 @@ def test_a_second_signal_ends_at_once(
     goes_on(kvgauge(*words), tmp_path / "results", undisturbed)
 
 
-@pytest.mark.parametrize("sent", [("SIGUSR2",), ("SIGTERM", "SIGUSR2"), ("SIGUSR2", "SIGTERM"), ("SIGTERM", "SIGUSR2", "SIGUSR2")])
+@pytest.mark.parametrize(
+    "sent", [("SIGUSR2",), ("SIGTERM", "SIGUSR2"), ("SIGUSR2", "SIGTERM"), ("SIGTERM", "SIGUSR2", "SIGUSR2")]
+)
 def test_a_preempted_worker_finishes_its_batch_before_its_scheduler_queues_it_again(
     kvgauge: Command,
     words: tuple[str, ...],
@@ -201,11 +209,17 @@ def test_a_full_disk_stops_before_a_torn_record(
 
 
 def test_a_disk_that_is_full_for_the_report_alone_costs_no_record_and_no_score(
-    kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kvgauge: Command,
+    words: tuple[str, ...],
+    undisturbed: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, said = in_child(lambda: limited(12_000), words)
     assert code == 5
-    assert said.count("\n") == 1 and "report cannot be written (File too large): make room; the records are kept" in said
+    assert (
+        said.count("\n") == 1 and "report cannot be written (File too large): make room; the records are kept" in said
+    )
     assert outcome(tmp_path / "results") == undisturbed
     assert "new records: 0" in kvgauge(*words).out
 
@@ -263,7 +277,11 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(
 
 
 def test_a_worker_that_was_killed_for_good_is_seen_in_status_and_its_shard_is_taken_up_again(
-    kvgauge: Command, words: tuple[str, ...], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kvgauge: Command,
+    words: tuple[str, ...],
+    undisturbed: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     results = tmp_path / "results"
 
@@ -289,7 +307,10 @@ def test_status_names_what_lies_still_and_what_to_do(kvgauge: Command, words: tu
     assert kvgauge(*words).code == 0
     cell = cells(results)["snapkv-32"]
     (cell / "scores.json").unlink()
-    assert "- tiny/tokens: snapkv-32 without scores of all records: the same command again" in kvgauge("status", str(results)).out
+    assert (
+        "- tiny/tokens: snapkv-32 without scores of all records: the same command again"
+        in kvgauge("status", str(results)).out
+    )
     (cell / "records.0.jsonl").write_text("")
     told = kvgauge("status", str(results)).out
     assert "snapkv-32 0 of 4 0 no records" in " ".join(told.split())
@@ -340,7 +361,9 @@ def test_status_of_a_folder_without_results_is_one_line(kvgauge: Command, tmp_pa
     assert failed.code == 5 and failed.err.count("\n") == 1 and "holds no cell" in failed.err
 
 
-def test_the_run_log_survives_a_torn_line_and_says_what_a_run_took(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_run_log_survives_a_torn_line_and_says_what_a_run_took(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path
+) -> None:
     log = tmp_path / "results/tiny/tokens/runs.0.jsonl"
     log.parent.mkdir(parents=True)
     log.write_text('{"worker": "0", "comm')
@@ -369,12 +392,19 @@ def test_a_line_of_the_run_log_that_is_none_is_left_out(tmp_path: Path, changes:
     assert [(run.pid, run.seconds) for run in read_runs(tmp_path)] == [(1, 1.5)]
 
 
-def test_a_bad_line_of_the_run_log_stops_neither_status_nor_a_run(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_bad_line_of_the_run_log_stops_neither_status_nor_a_run(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path
+) -> None:
     assert kvgauge(*words).code == 0
     log = tmp_path / "results/tiny/tokens/runs.9.jsonl"
     first = json.loads(log.with_name("runs.0.jsonl").read_text().splitlines()[0])
     log.write_text(
-        "\n".join(["[" * 100_000, *(json.dumps(first | {"pid": 1} | bad) for bad in ({"started": 5}, {"records": "x"}, {"outcome": 3}))])
+        "\n".join(
+            [
+                "[" * 100_000,
+                *(json.dumps(first | {"pid": 1} | bad) for bad in ({"started": 5}, {"records": "x"}, {"outcome": 3})),
+            ]
+        )
     )
     assert kvgauge("status", str(tmp_path / "results")).out.rstrip().endswith("everything is whole")
     assert kvgauge(*words).code == 0

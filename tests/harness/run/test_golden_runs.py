@@ -1,7 +1,8 @@
 """Whole runs of small models, equal to the published code's: a part of its golden data always, the whole where it is there.
 
-All runs of a model that pick their entries alike share prefills and decode in one wide batch; the published code ran them one by one.
-The models' weights are random numbers by a recorded recipe: they are drawn here, and held against a hash, instead of being stored.
+All runs of a model that pick their entries alike share prefills and decode in one wide batch; the published code ran
+them one by one. The models' weights are random numbers by a recorded recipe: they are drawn here, and held against a
+hash, instead of being stored.
 """
 
 from __future__ import annotations
@@ -76,7 +77,11 @@ def over(items: Callable[[str], list[Run]]) -> pytest.MarkDecorator:
         if root.is_dir():
             parameters += [pytest.param(which, item, id=f"{which}-{item['id']}") for item in items(which)]
         else:
-            parameters += [pytest.param(which, {}, id=which, marks=pytest.mark.skip(reason=f"the whole golden data is not at {root}"))]
+            parameters += [
+                pytest.param(
+                    which, {}, id=which, marks=pytest.mark.skip(reason=f"the whole golden data is not at {root}")
+                )
+            ]
     return pytest.mark.parametrize(("which", "item"), parameters)
 
 
@@ -87,7 +92,11 @@ def drawn(name: str) -> LlamaForCausalLM:
     assert config.num_key_value_heads is not None
     keys = hidden // config.num_attention_heads * config.num_key_value_heads
     sizes = {
-        **{"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (hidden, keys), "self_attn.v_proj": (hidden, keys)},
+        **{
+            "self_attn.q_proj": (hidden, hidden),
+            "self_attn.k_proj": (hidden, keys),
+            "self_attn.v_proj": (hidden, keys),
+        },
         **{"self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (hidden, inner), "mlp.up_proj": (hidden, inner)},
         "mlp.down_proj": (inner, hidden),
     }
@@ -115,7 +124,9 @@ def test_weights_are_drawn_as_they_were_for_the_published_code(name: str) -> Non
     for key, weight in sorted(drawn(name).state_dict().items()):
         digest.update(key.encode())
         digest.update(weight.numpy().tobytes())
-    assert digest.hexdigest() == WEIGHTS_SHA256[name], f"torch {torch.__version__} draws other numbers: the golden data needs torch 2.13"
+    assert digest.hexdigest() == WEIGHTS_SHA256[name], (
+        f"torch {torch.__version__} draws other numbers: the golden data needs torch 2.13"
+    )
 
 
 @pytest.mark.parametrize("which", [which for which, root in ROOTS.items() if root.is_dir()])
@@ -221,7 +232,8 @@ def check(which: str, run: Run, outcome: Outcome) -> None:
     assert (outcome.logits.scatter(1, best, -torch.inf).amax(1) - value.amin(1)).max() < LOGIT_TOLERANCE
     for layer, (_, heads, length, _) in enumerate(run["final_cache_shape_per_layer"]):
         assert outcome.entries[layer] + STEPS - 1 == length
-        # A layer that keeps everything keeps it once per kv head, where the published code may repeat it for every query head.
+        # A layer that keeps everything keeps it once per kv head, where the published code may repeat it for every
+        # query head.
         assert outcome.heads[layer] == heads or outcome.entries[layer] == run["prompt_len"]
 
 
@@ -240,7 +252,9 @@ def test_run_equals_the_published_one(which: str, item: Run, outcomes: Callable[
         elif item["method"] != "StreamingLLM":
             chosen = indices[f"{item['id']}|layer{layer}"].astype(np.int32)
             trailing = np.arange(item["prompt_len"] - item["options"]["window"], item["prompt_len"], dtype=np.int32)
-            digest.update(np.hstack([np.sort(chosen, axis=-1), np.broadcast_to(trailing, (len(chosen), len(trailing)))]).tobytes())
+            digest.update(
+                np.hstack([np.sort(chosen, axis=-1), np.broadcast_to(trailing, (len(chosen), len(trailing)))]).tobytes()
+            )
     if item["method"] != "StreamingLLM":
         assert outcome.sha256 == digest.hexdigest()
 

@@ -151,7 +151,13 @@ def test_what_is_no_class_is_not_called(target: object) -> None:
 
 @pytest.mark.parametrize(
     "knobs",
-    [{"window": CALLS}, CALLS, {"x": [CALLS]}, {"x": {"_recursive_": False}}, {"window": "${oc.create:{_target_:os.mkdir,path:MARKER}}"}],
+    [
+        {"window": CALLS},
+        CALLS,
+        {"x": [CALLS]},
+        {"x": {"_recursive_": False}},
+        {"window": "${oc.create:{_target_:os.mkdir,path:MARKER}}"},
+    ],
 )
 def test_nothing_in_a_manifests_method_is_called(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, knobs: dict[str, object]
@@ -187,7 +193,9 @@ def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
             if isinstance(node, ast.Import | ast.ImportFrom):
-                names = [alias.name for alias in node.names] + ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+                names = [alias.name for alias in node.names] + (
+                    [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                )
                 found += [
                     (where, name)
                     for name in names
@@ -196,12 +204,18 @@ def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
                 keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                bad = called in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load") or called.endswith(".extractall")
+                bad = called in ("eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load") or called.endswith(
+                    ".extractall"
+                )
                 bad |= called == "torch.load" and keywords.get("weights_only") != "True"
                 found += [(where, called)] if bad or keywords.get("shell") == "True" else []
                 found += [(where, called)] if keywords.get("trust_remote_code", "False") != "False" else []
                 if called.endswith(".from_pretrained"):
-                    passed = "trust_remote_code" in keywords or "self._arguments()" in ast.unparse(node) or "**" in ast.unparse(node)
+                    passed = (
+                        "trust_remote_code" in keywords
+                        or "self._arguments()" in ast.unparse(node)
+                        or "**" in ast.unparse(node)
+                    )
                     found += [] if passed else [(where, called)]
     assert found == []
 
@@ -221,7 +235,9 @@ def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
         ["hydra.output_subdir=../escaped"],
     ],
 )  # fmt: skip
-def test_hydras_folders_do_not_leave_theirs(kvgauge: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydras_folders_do_not_leave_theirs(
+    kvgauge: Command, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a/b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a/b")
     refused = kvgauge(*words, "task.lengths=[300]")
@@ -231,7 +247,8 @@ def test_hydras_folders_do_not_leave_theirs(kvgauge: Command, words: list[str], 
 
 
 @pytest.mark.parametrize(
-    "words", [["model.name=../x"], ["task.name=../x"], ["method.snapkv.label=../x"], ["model.name=a/b"], ["task.name=/x"]]
+    "words",
+    [["model.name=../x"], ["task.name=../x"], ["method.snapkv.label=../x"], ["model.name=a/b"], ["task.name=/x"]],
 )
 def test_names_of_a_configuration_do_not_leave_the_results(kvgauge: Command, words: list[str], tmp_path: Path) -> None:
     refused = kvgauge("method=snapkv", "task.lengths=[300]", f"results_dir={tmp_path / 'results'}", *words)
@@ -239,8 +256,12 @@ def test_names_of_a_configuration_do_not_leave_the_results(kvgauge: Command, wor
     assert files(tmp_path) == set()
 
 
-def test_ids_of_examples_name_no_file(kvgauge: Command, words: tuple[str, ...], prompts_file: Path, tmp_path: Path) -> None:
-    prompts_file.write_text(json.dumps({"../../../escaped": [*range(2, 70)], "/escaped": [*range(3, 70)], "a\x1b[2J\nb": [*range(4, 70)]}))
+def test_ids_of_examples_name_no_file(
+    kvgauge: Command, words: tuple[str, ...], prompts_file: Path, tmp_path: Path
+) -> None:
+    prompts_file.write_text(
+        json.dumps({"../../../escaped": [*range(2, 70)], "/escaped": [*range(3, 70)], "a\x1b[2J\nb": [*range(4, 70)]})
+    )
     assert kvgauge(*words).code == 0
     assert {path.parts[0] for path in map(Path, files(tmp_path))} == {"prompts.json", "results"}
     assert not any("escaped" in name for name in files(tmp_path))
@@ -304,16 +325,23 @@ def test_folders_of_imported_predictions_name_none_of_ours(kvgauge: Command, tmp
 def bomb(tmp_path: Path) -> Iterator[Path]:
     """300 MB of zeros in a zip of 300 kB."""
     path = tmp_path / "data.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("data/trec.jsonl", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("data/trec.jsonl", "w", force_zip64=True) as member,
+    ):
         for _ in range(100):
             member.write(bytes(10**6))
     yield path
 
 
-def test_a_zip_that_is_small_and_unpacks_to_much_is_refused_unread(kvgauge: Command, bomb: Path, tmp_path: Path) -> None:
+def test_a_zip_that_is_small_and_unpacks_to_much_is_refused_unread(
+    kvgauge: Command, bomb: Path, tmp_path: Path
+) -> None:
     with pytest.raises(DataError, match=r"of 100000000 bytes in \d+, more than 200 for one"):
         longbench_files.read(bomb, "trec.jsonl")
-    refused = kvgauge("task=longbench", f"task.data={bomb}", "task.datasets=[trec]", f"results_dir={tmp_path / 'results'}")
+    refused = kvgauge(
+        "task=longbench", f"task.data={bomb}", "task.datasets=[trec]", f"results_dir={tmp_path / 'results'}"
+    )
     assert refused.code == 3 and refused.err.count("\n") == 1
     assert files(tmp_path) == {"data.zip"}
 
@@ -345,7 +373,13 @@ def test_escapes_reach_no_terminal_and_no_file(kvgauge: Command, words: tuple[st
     assert kvgauge("method=[fullkv,snapkv]", *words[1:]).code == 0
     path = tmp_path / "results/tiny/tokens/snapkv-32/records.0.jsonl"
     first, *rest = [json.loads(line) for line in path.read_text().splitlines()]
-    first |= {"text": ESCAPES, "error": ESCAPES, "alias_of": ESCAPES, "example_id": f"x{ESCAPES}", "group": {ESCAPES: ESCAPES}}
+    first |= {
+        "text": ESCAPES,
+        "error": ESCAPES,
+        "alias_of": ESCAPES,
+        "example_id": f"x{ESCAPES}",
+        "group": {ESCAPES: ESCAPES},
+    }
     rest[0] |= {"text": f"</script>{ESCAPES}=cmd()"}
     path.write_text("".join(json.dumps(record) + "\n" for record in [first, *rest]))
     shown = kvgauge("report", str(tmp_path / "results"))
@@ -394,7 +428,9 @@ def test_escapes_of_a_manifest_reach_no_terminal(
         assert not controls(done.out + done.err), (command, done)
 
 
-def test_escapes_of_scores_and_of_the_run_log_reach_no_terminal(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
+def test_escapes_of_scores_and_of_the_run_log_reach_no_terminal(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path
+) -> None:
     assert kvgauge(*words).code == 0
     task = tmp_path / "results/tiny/tokens"
     scores = json.loads((task / "snapkv-32/scores.json").read_text())
@@ -424,11 +460,17 @@ def test_a_secret_of_the_environment_is_in_no_file(
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and CANARY.encode() in path.read_bytes()]
 
 
-def test_no_command_takes_a_secret_of_the_environment(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_takes_a_secret_of_the_environment(
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_TOKEN", CANARY)
     words = ["import", str(tmp_path), "--format", "longbench", "--set", "task.name='${oc.env:HF_TOKEN}'"]
     refused = kvgauge(*words)
-    assert refused.code == 2 and "${oc.env:HF_TOKEN} takes a value from the environment" in refused.err and CANARY not in refused.err
+    assert (
+        refused.code == 2
+        and "${oc.env:HF_TOKEN} takes a value from the environment" in refused.err
+        and CANARY not in refused.err
+    )
 
 
 def test_a_manifest_cannot_ask_for_a_secret(

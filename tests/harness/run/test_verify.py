@@ -38,7 +38,9 @@ def results(made: Path, kvgauge: Command, tmp_path: Path) -> Path:
 def change(folder: Path, edit: Callable[[dict[str, Any]], object], file: str = "records.0.jsonl") -> None:
     """Edit a cell's first record, or another file of JSON."""
     path = folder / CELL / file
-    first, *rest = path.read_text(encoding="utf-8").splitlines() if file.endswith("jsonl") else [path.read_text(encoding="utf-8")]
+    first, *rest = (
+        path.read_text(encoding="utf-8").splitlines() if file.endswith("jsonl") else [path.read_text(encoding="utf-8")]
+    )
     values = json.loads(first)
     edit(values)
     write_atomically(path, "\n".join([json.dumps(values), *rest]) + "\n")
@@ -55,7 +57,9 @@ def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
         "2 records of 2 examples of the task; fingerprint, metrics, kept entries, scores, scores.json, settings, prompts, references, "
         "groups, details, layers, texts, kept indices, ties, bytes, tokens agree"
     )
-    assert done.out.splitlines() == [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")] + ["2 cells hold"]
+    assert done.out.splitlines() == [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")] + [
+        "2 cells hold"
+    ]
 
 
 def text(record: dict[str, Any]) -> None:
@@ -106,7 +110,9 @@ def test_what_was_changed_is_found_without_a_model(
     assert "1 of 2 cells are not what they say" in done.err and done.err.count("\n") == 1
 
 
-def test_a_text_that_was_changed_with_its_tokens_and_scores_is_found_by_the_model_alone(kvgauge: Command, results: Path) -> None:
+def test_a_text_that_was_changed_with_its_tokens_and_scores_is_found_by_the_model_alone(
+    kvgauge: Command, results: Path
+) -> None:
     other = json.loads((results / "tiny/needle/fullkv-full/records.0.jsonl").read_text().splitlines()[0])
     change(results, lambda record: record.update({name: other[name] for name in ("tokens", "text", "scores")}))
     assert kvgauge("score", str(results)).code == 0
@@ -124,36 +130,50 @@ def test_one_layer_in_place_of_all_is_found(kvgauge: Command, results: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("what", "changes"), [("bytes", {"kept_bytes": 1}), ("bytes", {"retention_bytes": 0.001}), ("ties", {"tied_heads": 99})]
+    ("what", "changes"),
+    [("bytes", {"kept_bytes": 1}), ("bytes", {"retention_bytes": 0.001}), ("ties", {"tied_heads": 99})],
 )
-def test_what_only_the_model_gives_is_found_with_it(kvgauge: Command, results: Path, what: str, changes: dict[str, float]) -> None:
+def test_what_only_the_model_gives_is_found_with_it(
+    kvgauge: Command, results: Path, what: str, changes: dict[str, float]
+) -> None:
     change(results, lambda record: record.update(changes))
     assert f"{what} of 1 of 2 computed again differs" in line_of(kvgauge("verify", str(results), "--sample", "2").out)
 
 
-def test_results_that_became_errors_are_said_to_be_open_and_nothing_agrees_of_none(kvgauge: Command, results: Path) -> None:
+def test_results_that_became_errors_are_said_to_be_open_and_nothing_agrees_of_none(
+    kvgauge: Command, results: Path
+) -> None:
     path = results / CELL / "records.0.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    write_atomically(path, "".join(json.dumps(record | {"error": "x", "scores": {}, "text": None}) + "\n" for record in records))
+    write_atomically(
+        path, "".join(json.dumps(record | {"error": "x", "scores": {}, "text": None}) + "\n" for record in records)
+    )
     assert kvgauge("score", str(results)).code == 0
     line = line_of(kvgauge("verify", str(results), "--sample", "2").out)
     agree, _, told = line.partition(" agree")
     assert "2 error records: not computed again" in told
-    assert not {"kept entries", "scores", "layers", "texts", "kept indices", "tokens"} & set(agree.replace(";", ",").split(", "))
+    assert not {"kept entries", "scores", "layers", "texts", "kept indices", "tokens"} & set(
+        agree.replace(";", ",").split(", ")
+    )
 
 
 def test_examples_that_a_later_run_asked_for_hold_when_it_is_said_how(kvgauge: Command, results: Path) -> None:
     assert kvgauge(*RUN[:3], "task.depths=[0,50,100]", f"results_dir={results}").code == 0
     refused = kvgauge("verify", str(results))
     assert refused.code == 1
-    assert "3 records of 2 examples of the task; WRONG: 1 records are of examples that the manifest's task does not have" in refused.out
+    assert (
+        "3 records of 2 examples of the task; WRONG: 1 records are of examples that the manifest's task does not have"
+        in refused.out
+    )
     done = kvgauge("verify", str(results), "--set", "task.depths=[0,50,100]")
     assert done.code == 0 and "3 records of 3 examples of the task; fingerprint" in line_of(done.out), done.out
 
 
 def test_indices_that_were_not_kept_are_found(kvgauge: Command, results: Path) -> None:
     change(results, lambda record: record.update(kept_sha256="00"))
-    assert "kept indices of 1 of 2 computed again differs" in line_of(kvgauge("verify", str(results), "--sample", "2").out)
+    assert "kept indices of 1 of 2 computed again differs" in line_of(
+        kvgauge("verify", str(results), "--sample", "2").out
+    )
 
 
 def test_another_models_weights_are_found(kvgauge: Command, results: Path, tmp_path: Path) -> None:
@@ -161,8 +181,21 @@ def test_another_models_weights_are_found(kvgauge: Command, results: Path, tmp_p
     shutil.copytree(ROOT / "models/tiny", folder)
     weights = load_file(folder / "model.safetensors")
     torch.manual_seed(0)
-    save_file({name: w + 0.2 * torch.randn_like(w) for name, w in weights.items()}, folder / "model.safetensors", {"format": "pt"})
-    where = ("--set", "model=hf", "--set", f"model.path={folder}", "--set", "model.chat=false", "--set", "model.max_prompt_tokens=3500")
+    save_file(
+        {name: w + 0.2 * torch.randn_like(w) for name, w in weights.items()},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    where = (
+        "--set",
+        "model=hf",
+        "--set",
+        f"model.path={folder}",
+        "--set",
+        "model.chat=false",
+        "--set",
+        "model.max_prompt_tokens=3500",
+    )
     done = kvgauge("verify", str(results), "--sample", "2", *where)
     assert done.code == 1 and "2 of 2 cells" in done.err
     assert "made with model.weights=" in line_of(done.out)
@@ -175,7 +208,10 @@ def test_without_the_model_the_rest_is_told(kvgauge: Command, results: Path) -> 
         write_atomically(path, json.dumps(json.loads(path.read_text()) | {"model": "unknown"}))
     done = kvgauge("verify", str(results))
     assert done.code == 0, done.err
-    assert "fingerprint, metrics, kept entries, scores, scores.json agree; not told: settings and prompts: no preset" in done.out
+    assert (
+        "fingerprint, metrics, kept entries, scores, scores.json agree; not told: settings and prompts: no preset"
+        in done.out
+    )
     assert kvgauge("verify", str(results), "--sample", "1").code == 2
 
 

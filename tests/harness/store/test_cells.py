@@ -43,7 +43,8 @@ MANIFEST = Manifest(
 
 def record(name: str, **changes: object) -> Record:
     return structs.replace(
-        Record(name, {"length": 10}, ["a"], {}, 3, "00", tokens=[1, 2], text="x", scores={"s": 0.5}, kept=[3]), **changes
+        Record(name, {"length": 10}, ["a"], {}, 3, "00", tokens=[1, 2], text="x", scores={"s": 0.5}, kept=[3]),
+        **changes,
     )  # type: ignore[arg-type]
 
 
@@ -57,7 +58,9 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     hostile = record("e\n1", text='\x1b[31m"\u2028\ud800 終', error=None)
     write(tmp_path, record("0"), hostile)
     found = read_records(tmp_path)
-    assert [r.to_json() for r in found.values()] == [json.loads(json.dumps(r.to_json())) for r in (record("0"), hostile)]
+    assert [r.to_json() for r in found.values()] == [
+        json.loads(json.dumps(r.to_json())) for r in (record("0"), hostile)
+    ]
 
 
 def test_the_manifest_is_written_once_and_read_back(tmp_path: Path) -> None:
@@ -92,7 +95,9 @@ def test_a_torn_last_line_is_passed_over_and_cut_off_by_the_next_writer(
         assert path.read_bytes().count(b"\n") == len(survivors) + 1
 
 
-@pytest.mark.parametrize("line", [b'{"example_id": "0", "gro', b"{}", b"[]", b"\xff\xfe", b'{"example_id": 1, "unknown": 2}', b""])
+@pytest.mark.parametrize(
+    "line", [b'{"example_id": "0", "gro', b"{}", b"[]", b"\xff\xfe", b'{"example_id": 1, "unknown": 2}', b""]
+)
 def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path, line: bytes) -> None:
     write(tmp_path, record("0"))
     path = tmp_path / "records.0.jsonl"
@@ -112,11 +117,18 @@ def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path,
         {"details": {"x": "NAN"}}, {"audit": {"same": False}}, {"audit": {}}, {"audit": {"same": False, "margin": "x"}},
     ],
 )  # fmt: skip
-def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(tmp_path: Path, changes: dict[str, object]) -> None:
+def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(
+    tmp_path: Path, changes: dict[str, object]
+) -> None:
     write(tmp_path, record("0"))
     (name,) = changes
     line = json.dumps(record("1").to_json() | changes)
-    for word, value in {"NAN": "NaN", "INFINITE": "1e999", "DEEPER": "[" * 100_000 + "]" * 100_000, "DEEP": "[" * 500 + "]" * 500}.items():
+    for word, value in {
+        "NAN": "NaN",
+        "INFINITE": "1e999",
+        "DEEPER": "[" * 100_000 + "]" * 100_000,
+        "DEEP": "[" * 500 + "]" * 500,
+    }.items():
         line = line.replace(f'"{word}"', value)
     with (tmp_path / "records.0.jsonl").open("a") as file:
         file.write(line + "\n")
@@ -126,7 +138,9 @@ def test_a_field_that_is_not_what_it_is_to_be_is_reported_with_its_place(tmp_pat
 
 
 def test_scores_and_groups_may_be_numbers_of_numpy(tmp_path: Path) -> None:
-    write(tmp_path, record("0", scores={"s": np.float64(0.5)}, group={"length": np.float64(10)}, details={"of": ("a", 1)}))
+    write(
+        tmp_path, record("0", scores={"s": np.float64(0.5)}, group={"length": np.float64(10)}, details={"of": ("a", 1)})
+    )
     (found,) = read_records(tmp_path).values()
     assert (found.scores, found.group, found.details) == ({"s": 0.5}, {"length": 10.0}, {"of": ["a", 1]})
 
@@ -136,7 +150,9 @@ def test_what_records_of_an_example_have_in_common_is_held_once(tmp_path: Path) 
     write(tmp_path / "b", record("0", prompt_ends=("b", "e"), text="y"), record("1", references=["other"]), record("2"))
     first = read_records(tmp_path / "a")
     second = read_records(tmp_path / "b", first)
-    assert {name: r.to_json() for name, r in second.items()} == {name: r.to_json() for name, r in read_records(tmp_path / "b").items()}
+    assert {name: r.to_json() for name, r in second.items()} == {
+        name: r.to_json() for name, r in read_records(tmp_path / "b").items()
+    }
     assert second["0"].references is first["0"].references and second["0"].prompt_ends is first["0"].prompt_ends
     assert second["1"].references == ["other"]
     assert second["0"].kept is second["2"].kept
@@ -147,7 +163,9 @@ def test_a_line_that_no_record_fills_is_refused_in_little_memory(tmp_path: Path)
     with (tmp_path / "records.0.jsonl").open("ab") as file:
         file.write(b'{"example_id": "' + b"x" * 50_000_000 + b'"}\n')
     tracemalloc.start()
-    with pytest.raises(StoreError, match=rf"line 2 of .*records\.0\.jsonl is longer than the {MAX_RECORD_BYTES} bytes of a record"):
+    with pytest.raises(
+        StoreError, match=rf"line 2 of .*records\.0\.jsonl is longer than the {MAX_RECORD_BYTES} bytes of a record"
+    ):
         read_records(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 3 * MAX_RECORD_BYTES
     tracemalloc.stop()
@@ -245,7 +263,11 @@ def test_a_second_shard_comes_when_the_first_ones_manifest_is_there(tmp_path: Pa
         time.sleep(0.3)
         came.append("first")
 
-    second = Thread(target=lambda: WriteLock(tmp_path, Worker("1of2", "of2-x"), lambda shared: came.append(f"second, shared={shared}")))
+    second = Thread(
+        target=lambda: WriteLock(
+            tmp_path, Worker("1of2", "of2-x"), lambda shared: came.append(f"second, shared={shared}")
+        )
+    )
     first = WriteLock(tmp_path, Worker("0of2", "of2-x"), slowly)
     second.join()
     assert came == ["first", "second, shared=True"]

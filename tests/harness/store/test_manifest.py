@@ -63,6 +63,8 @@ def test_a_class_that_has_not_moved_keeps_its_name(tmp_path: Path) -> None:
         "heatmap_axes": None, "note": "", "task_config": {"name": "own", "_target_": "tasks.own.Own"}, "provenance": {}, "breakdown": None,
     }  # fmt: skip
     for target in ("tasks.own.Own", None, ["tasks.needle.Needle"]):
-        (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"task_config": {"name": "own", "_target_": target}}))
+        (tmp_path / "manifest.json").write_text(
+            json.dumps(manifest | {"task_config": {"name": "own", "_target_": target}})
+        )
         found = read_manifest(tmp_path)
         assert found is not None and found.task_config["_target_"] == target

@@ -57,7 +57,10 @@ def test_three_shards_make_what_one_process_makes_and_the_last_one_reports(
         done = run("shards=3", f"shard={shard}")
         assert done.code == 0, done.err
         assert f"prompts: {mine}; prefills: {mine}; cells: 2; new records: {2 * mine}" in done.out
-        assert f"shard {shard} of 3 is done; scores come with the other shards (1 of 1 tasks wait): kvgauge status" in done.out
+        assert (
+            f"shard {shard} of 3 is done; scores come with the other shards (1 of 1 tasks wait): kvgauge status"
+            in done.out
+        )
         assert not (tmp_path / "results/report").exists()
         assert not list((tmp_path / "results").rglob("scores.json"))
     last = run("shards=3", "shard=1")
@@ -73,7 +76,9 @@ def test_another_number_of_shards_goes_on_from_what_is_there_and_one_process_mak
     assert "new records: 2" in run("shards=3", "shard=0").out  # p40; p100 is there
     assert "new records: 2, decoded as 2 rows; from earlier runs: 6" in run().out
     assert outcome(tmp_path / "results") == undisturbed and not doubled(tmp_path / "results")
-    assert [path.name for path in sorted((tmp_path / "results/tiny/tokens/snapkv-32").glob("records.*"))] == ["records.0.jsonl"]
+    assert [path.name for path in sorted((tmp_path / "results/tiny/tokens/snapkv-32").glob("records.*"))] == [
+        "records.0.jsonl"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -103,7 +108,10 @@ def test_only_shards_of_one_split_write_beside_each_other(
 
 
 def test_what_another_run_wrote_while_the_model_was_loaded_is_not_computed_again(
-    run: Callable[..., Finished], undisturbed: dict[str, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Finished],
+    undisturbed: dict[str, dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     load, results = engine_module.load_model, tmp_path / "results"
     assert run("shards=2", "shard=0", f"results_dir={tmp_path / 'other'}").code == 0
@@ -125,7 +133,9 @@ def spoil(results: Path, example: str) -> None:
         for path in cell.glob("records.*.jsonl"):
             found = [json.loads(line) for line in path.read_text().splitlines()]
             blank = {"tokens": [], "text": None, "scores": {}, "error": "out of luck", "kept_sha256": None}
-            path.write_text("".join(json.dumps(of | (blank if of["example_id"] == example else {})) + "\n" for of in found))
+            path.write_text(
+                "".join(json.dumps(of | (blank if of["example_id"] == example else {})) + "\n" for of in found)
+            )
 
 
 @pytest.mark.parametrize("words", [(), ("shards=2", "shard=1")], ids=["alone", "a shard"])
@@ -140,7 +150,9 @@ def test_errors_are_tried_again_when_asked_for_and_a_result_takes_their_place(
     again = run(*words, "retry_errors=true")
     assert again.code == 0, again.err
     assert "new records: 2, decoded as 2 rows" in again.out
-    assert {name: of["scores"] for name, of in outcome(results).items()} == {name: of["scores"] for name, of in undisturbed.items()}
+    assert {name: of["scores"] for name, of in outcome(results).items()} == {
+        name: of["scores"] for name, of in undisturbed.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -159,9 +171,14 @@ def test_a_shard_that_cannot_be_is_one_line(run: Callable[..., Finished], words:
 
 
 def test_a_launcher_makes_one_job_of_each_shard_unless_the_words_name_one() -> None:
-    assert [job.words for job in expand(["budget=32", "shards=2"], 1)] == [("budget=32", "shards=2", f"shard={k}") for k in (0, 1)]
+    assert [job.words for job in expand(["budget=32", "shards=2"], 1)] == [
+        ("budget=32", "shards=2", f"shard={k}") for k in (0, 1)
+    ]
     assert [job.name for job in expand([], 3)] == ["shard 0 of 3", "shard 1 of 3", "shard 2 of 3"]
-    assert [job.name for job in expand(["budget=32"], 2, "budget=32")] == ["shard 0 of 2 (budget=32)", "shard 1 of 2 (budget=32)"]
+    assert [job.name for job in expand(["budget=32"], 2, "budget=32")] == [
+        "shard 0 of 2 (budget=32)",
+        "shard 1 of 2 (budget=32)",
+    ]
     assert [job.words for job in expand(["shards=2", "shard=1"], 1)] == [("shards=2", "shard=1")]
     with pytest.raises(ConfigError, match="shards=none is not a whole number"):
         expand(["shards=none"], 1)

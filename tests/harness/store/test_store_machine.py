@@ -52,7 +52,9 @@ class Store(RuleBasedStateMachine):
         """Another process comes: let in beside shards of its split, and refused beside anything else."""
         may = worker not in self.open and all(worker.split and worker.split == other.split for other in self.open)
         try:
-            self.open[worker] = CellWriter(self.folder, MANIFEST, worker) if worker not in self.open else self.refused(worker)
+            self.open[worker] = (
+                CellWriter(self.folder, MANIFEST, worker) if worker not in self.open else self.refused(worker)
+            )
         except StoreError as error:
             assert not may and "is being written by another run" in str(error)
         else:

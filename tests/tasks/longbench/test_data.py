@@ -144,7 +144,9 @@ def cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder / f"datasets--{REPOSITORY.replace('/', '--')}/snapshots/{REVISION}/data.zip"
 
 
-def test_cached_zip_is_used_without_a_network_and_only_if_it_is_the_pinned_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_zip_is_used_without_a_network_and_only_if_it_is_the_pinned_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = cache(tmp_path, monkeypatch)
     path.parent.mkdir(parents=True)
     make_zip(path, {"data/qasper.jsonl": lines()})
@@ -168,7 +170,10 @@ def test_without_cache_and_network_the_way_out_is_named(tmp_path: Path, monkeypa
     [
         (b"", "holds no record"),
         (b"\n \n", "holds no record"),
-        (lines()[:-30], "line 2 of qasper.jsonl is not JSON (Unterminated string starting at), as in a file that was cut"),
+        (
+            lines()[:-30],
+            "line 2 of qasper.jsonl is not JSON (Unterminated string starting at), as in a file that was cut",
+        ),
         (lines() + b"{", "line 3 of qasper.jsonl is not JSON"),
         (b"[1]", "line 1 of qasper.jsonl is [1], not a record"),
         (b"[" * 100_000, "is not JSON (RecursionError)"),
@@ -176,7 +181,10 @@ def test_without_cache_and_network_the_way_out_is_named(tmp_path: Path, monkeypa
         (b"PK\x03\x04" + bytes(50), "is not JSON"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is not JSON"),
         (json.dumps(record(context="\ud800")).encode(), "has context='\\ud800', which is not a text"),
-        *[(json.dumps(record(**{field: ...})).encode(), f"line 1 of qasper.jsonl has no field {field!r}") for field in FIELDS],
+        *[
+            (json.dumps(record(**{field: ...})).encode(), f"line 1 of qasper.jsonl has no field {field!r}")
+            for field in FIELDS
+        ],
         (json.dumps(record(input=None)).encode(), "has input=None, which is not a text"),
         (json.dumps(record(answers="yes")).encode(), "has answers='yes', which is not a list of texts"),
         (json.dumps(record(answers=[1])).encode(), "has answers=[1], which is not a list of texts"),
@@ -198,19 +206,26 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, raw: bytes, message: st
 
 
 def test_classification_without_classes_is_refused() -> None:
-    assert "trec is scored by its classes" in fail(lambda: parse(json.dumps(record("trec", all_classes=None)).encode(), "trec"))
-    assert "lsht is scored by its classes" in fail(lambda: parse(json.dumps(record("lsht", all_classes=[])).encode(), "lsht"))
+    assert "trec is scored by its classes" in fail(
+        lambda: parse(json.dumps(record("trec", all_classes=None)).encode(), "trec")
+    )
+    assert "lsht is scored by its classes" in fail(
+        lambda: parse(json.dumps(record("lsht", all_classes=[])).encode(), "lsht")
+    )
 
 
 def test_missing_file_and_unknown_dataset_are_named(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "data.zip", {"data/trec.jsonl": lines("trec"), "a/b/qasper.jsonl": lines()})
     for place in (path, tmp_path):
-        assert "holds no qasper.jsonl: add it, or leave qasper out of task.datasets" in fail(lambda p=place: load(p, "qasper"))
+        assert "holds no qasper.jsonl: add it, or leave qasper out of task.datasets" in fail(
+            lambda p=place: load(p, "qasper")
+        )
     assert "'squad' is not a dataset" in fail(lambda: load(path, "squad"), ConfigError)
 
 
 @pytest.mark.parametrize(
-    "name", ["../data/qasper.jsonl", "/etc/qasper.jsonl", "data/../../qasper.jsonl", "..\\qasper.jsonl", "C:/qasper.jsonl"]
+    "name",
+    ["../data/qasper.jsonl", "/etc/qasper.jsonl", "data/../../qasper.jsonl", "..\\qasper.jsonl", "C:/qasper.jsonl"],
 )
 def test_zip_with_a_member_outside_of_it_is_refused_and_nothing_is_written(tmp_path: Path, name: str) -> None:
     path = make_zip(tmp_path / "data.zip", {name: lines(), "data/qasper.jsonl": lines()})

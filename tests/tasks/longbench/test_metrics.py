@@ -93,7 +93,10 @@ def test_golden_cases_equal_the_official_scores(folder: Path, backend: CodeBacke
     wrong = [
         (case["id"], value, case["score"])
         for case in found
-        if not abs((value := score[case["metric"]](case["prediction"], case["reference"], case["all_classes"])) - case["score"]) <= 1e-12
+        if not abs(
+            (value := score[case["metric"]](case["prediction"], case["reference"], case["all_classes"])) - case["score"]
+        )
+        <= 1e-12
     ]
     assert wrong == []
 
@@ -118,7 +121,9 @@ def test_dataset_scores_and_buckets_equal_the_official_ones(folder: Path, backen
             parts: dict[str, list[float]] = {name: [] for name in BUCKETS}
             for value, length in zip(scores, case["lengths"], strict=True):
                 parts[bucket(length)].append(value)
-            assert {name: float(part_score(part_mean(part, 1.0))) for name, part in parts.items()} == case["scorer_e"], case["dataset"]
+            assert {name: float(part_score(part_mean(part, 1.0))) for name, part in parts.items()} == case[
+                "scorer_e"
+            ], case["dataset"]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=["part", "whole"])
@@ -129,8 +134,12 @@ def test_official_zero_equals_what_the_recursion_of_rouge_gave(folder: Path) -> 
         predicted = [f"p{i}" for i in range(row["pred_words"])]
         wanted = [f"r{i}" for i in range(row["ref_words"])]
         shared = " ".join([*predicted[1:], "x"])
-        assert rouge_l(shared, " ".join([*wanted[1:], "x"]), official_zero=True) == pytest.approx(row["one_shared_word"], abs=1e-12)
-        assert rouge_l(shared, ". ".join([*wanted[1:], "x"]), official_zero=True) == pytest.approx(row["with_periods"], abs=1e-12)
+        assert rouge_l(shared, " ".join([*wanted[1:], "x"]), official_zero=True) == pytest.approx(
+            row["one_shared_word"], abs=1e-12
+        )
+        assert rouge_l(shared, ". ".join([*wanted[1:], "x"]), official_zero=True) == pytest.approx(
+            row["with_periods"], abs=1e-12
+        )
         same = [f"w{i}" for i in range(max(row["pred_words"], row["ref_words"]))]
         prefix = rouge_l(" ".join(same[: row["pred_words"]]), " ".join(same[: row["ref_words"]]), official_zero=True)
         assert prefix == pytest.approx(row["identical_prefix"], abs=1e-12)
@@ -148,7 +157,26 @@ def test_without_official_zero_no_text_is_too_long() -> None:
 # --- ROUGE-L against the original
 
 # Few words, so that they repeat and align in many ways; dots make, empty and double sentences.
-WORDS = ["a", "b", "c", "the", "The", "cat", "cat,", "naïve", "猫", "。", "e\u0301", "-", "…", "0.5", "U.S.", "x\u00a0y", "\u2028", "😀"]
+WORDS = [
+    "a",
+    "b",
+    "c",
+    "the",
+    "The",
+    "cat",
+    "cat,",
+    "naïve",
+    "猫",
+    "。",
+    "e\u0301",
+    "-",
+    "…",
+    "0.5",
+    "U.S.",
+    "x\u00a0y",
+    "\u2028",
+    "😀",
+]
 GLUE = [" ", " ", " ", " ", "  ", "\n", ".", ". ", " . ", "..", ". .", "\t", ", "]
 TEXTS = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(GLUE)), max_size=40).map(
     lambda pairs: "".join(word + glue for word, glue in pairs)
@@ -169,7 +197,10 @@ def test_rouge_l_equals_the_package_on_random_texts(prediction: str, reference: 
     assert rouge_l(prediction, reference) == (original(prediction, reference) or 0.0)
 
 
-@given(words=st.lists(st.sampled_from("abcd"), min_size=1, max_size=60), others=st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
+@given(
+    words=st.lists(st.sampled_from("abcd"), min_size=1, max_size=60),
+    others=st.lists(st.sampled_from("abcd"), min_size=1, max_size=60),
+)
 @settings(max_examples=300, deadline=None)
 def test_rouge_l_equals_the_package_where_many_alignments_are_equally_long(words: list[str], others: list[str]) -> None:
     # Each word stands once more under a name of its own, so that the score tells which places were aligned.
@@ -253,7 +284,9 @@ def test_recursion_limit_is_that_of_the_official_call(tmp_path: Path) -> None:
     (tmp_path / "eval.py").write_text(EVAL)
     # Without a common word, the back-trace takes a call per predicted word, and the first.
     counts = [str(OFFICIAL_CALLS + words) for words in (-2, -1, 0)]
-    run = subprocess.run([sys.executable, str(tmp_path / "eval.py"), *counts], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, str(tmp_path / "eval.py"), *counts], capture_output=True, text=True, check=True
+    )
     assert run.stdout.split("\n")[:3] == ["0.0 0.0", "0.0 None", "None None"]
 
 
@@ -280,7 +313,9 @@ def test_rouge_score_is_another_measure_under_its_own_name() -> None:
 
 # --- code
 
-LINES = st.text(alphabet="ab_(). =\t`#/\n", max_size=30) | st.sampled_from(["return x", "\tself.a = b(c)", "if a == b:", ""])
+LINES = st.text(alphabet="ab_(). =\t`#/\n", max_size=30) | st.sampled_from(
+    ["return x", "\tself.a = b(c)", "if a == b:", ""]
+)
 
 
 @pytest.mark.parametrize(("backend", "matcher"), [("difflib", difflib.SequenceMatcher), ("levenshtein", StringMatcher)])
@@ -315,7 +350,11 @@ def test_installed_python_levenshtein_does_not_change_the_default() -> None:
     assert fuzz.SequenceMatcher is StringMatcher, "fuzzywuzzy has switched here, as it does"
     pair = ("assertEquals(a, b)", "self.assert(b == a)")
     assert code_similarity(*pair, "levenshtein") == fuzz.ratio(*pair) / 100
-    assert code_similarity(*pair, "difflib") == round(100 * difflib.SequenceMatcher(None, *pair).ratio()) / 100 != fuzz.ratio(*pair) / 100
+    assert (
+        code_similarity(*pair, "difflib")
+        == round(100 * difflib.SequenceMatcher(None, *pair).ratio()) / 100
+        != fuzz.ratio(*pair) / 100
+    )
 
 
 def test_the_measure_is_the_same_without_python_levenshtein(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,7 +460,9 @@ def test_classification_keeps_the_class_behind_one_taken_away(prediction: str, r
 
 
 @given(
-    prediction=st.text("abc", max_size=6), reference=st.text("abc", min_size=1, max_size=3), classes=st.lists(st.text("abc", max_size=3))
+    prediction=st.text("abc", max_size=6),
+    reference=st.text("abc", min_size=1, max_size=3),
+    classes=st.lists(st.text("abc", max_size=3)),
 )
 def test_classification_equals_removal_while_iterating(prediction: str, reference: str, classes: list[str]) -> None:
     named = list(filter(prediction.__contains__, classes))
@@ -433,7 +474,14 @@ def test_classification_equals_removal_while_iterating(prediction: str, referenc
 
 @pytest.mark.parametrize(
     ("prediction", "reference", "expected"),
-    [("7", "7", 1.0), ("7 of 30", "7", 0.5), ("07", "7", 0.0), ("seven", "7", 0.0), ("７", "7", 0.0), ("1.7", "7", 0.5)],
+    [
+        ("7", "7", 1.0),
+        ("7 of 30", "7", 0.5),
+        ("07", "7", 0.0),
+        ("seven", "7", 0.0),
+        ("７", "7", 0.0),
+        ("1.7", "7", 0.5),
+    ],
 )
 def test_count_is_the_share_of_right_numbers(prediction: str, reference: str, expected: float) -> None:
     assert count(prediction, reference) == expected
@@ -441,7 +489,9 @@ def test_count_is_the_share_of_right_numbers(prediction: str, reference: str, ex
     assert retrieval_zh(prediction, f"段落{reference}") == expected
 
 
-@pytest.mark.parametrize(("score", "reference"), [(retrieval, "7"), (retrieval, "段落7"), (retrieval_zh, "Paragraph 7"), (retrieval, "")])
+@pytest.mark.parametrize(
+    ("score", "reference"), [(retrieval, "7"), (retrieval, "段落7"), (retrieval_zh, "Paragraph 7"), (retrieval, "")]
+)
 def test_retrieval_answer_without_a_paragraph_is_refused(score: Callable[[str, str], float], reference: str) -> None:
     with pytest.raises(DataError, match="names no paragraph: use the official data"):
         score("7", reference)
@@ -488,7 +538,11 @@ def test_extras_take_the_first_line_and_the_best_reference_too() -> None:
     scoring = Scoring("difflib", official_zero=False, rouge_score=True)
     scores = scoring.scores("samsum", "\na b\nc d", ["x", "a b"], ())
     assert scores["rouge_score_rougeL"] == scores["rouge_score_rougeLsum"] == 1.0
-    assert scoring.scores("samsum", "a", [], ()) == {"rouge_l": 0.0, "rouge_score_rougeL": 0.0, "rouge_score_rougeLsum": 0.0}
+    assert scoring.scores("samsum", "a", [], ()) == {
+        "rouge_l": 0.0,
+        "rouge_score_rougeL": 0.0,
+        "rouge_score_rougeLsum": 0.0,
+    }
 
 
 def test_bucket_edges_belong_to_the_longer_bucket() -> None:
@@ -502,7 +556,9 @@ def test_bucket_edges_belong_to_the_longer_bucket() -> None:
         (lambda: sample_score("trec", "a", ["a"], (), DIFFLIB), DataError, "without the classes"),
     ],
 )
-def test_what_cannot_be_scored_is_refused_in_one_line(call: Callable[[], object], error: type[Exception], message: str) -> None:
+def test_what_cannot_be_scored_is_refused_in_one_line(
+    call: Callable[[], object], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)

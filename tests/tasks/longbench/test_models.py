@@ -59,7 +59,9 @@ def test_every_knob_of_a_model_stands_in_the_file_that_presets_build_on() -> Non
     assert {*yaml.safe_load((ROOT / "conf/model/tiny.yaml").read_text())} - {"_target_"} == knobs
 
 
-@pytest.mark.parametrize(("preset", "protocol"), [(preset, protocol) for preset in PRESETS for protocol in LIMITS[preset]])
+@pytest.mark.parametrize(
+    ("preset", "protocol"), [(preset, protocol) for preset in PRESETS for protocol in LIMITS[preset]]
+)
 def test_longbench_takes_the_limit_of_the_model_under_the_protocol(preset: str, protocol: str) -> None:
     tasks = suite(f"model={preset}", f"task.protocol={protocol}").tasks()
     assert [task.max_prompt_tokens for task in tasks] == [LIMITS[preset][protocol]] * 2
@@ -75,7 +77,11 @@ def test_a_model_that_says_nothing_is_asked_for_a_limit_where_the_protocol_has_n
 def test_the_command_line_overrules_the_preset() -> None:
     (task, _) = suite("model=mistral_7b", "task.max_prompt_tokens=100", "task.chat=true").tasks()
     assert (task.max_prompt_tokens, task.chat) == (100, True)
-    for words in (("task.max_prompt_tokens=100",), ("model.max_prompt_tokens=100",), ("task.max_prompt_tokens={kvcache_factory: 100}",)):
+    for words in (
+        ("task.max_prompt_tokens=100",),
+        ("model.max_prompt_tokens=100",),
+        ("task.max_prompt_tokens={kvcache_factory: 100}",),
+    ):
         (task, _) = suite("model=llama3_8b", *words).tasks()
         assert task.max_prompt_tokens == 100
     (task, _) = suite("model=qwen3_8b").tasks()
@@ -89,7 +95,9 @@ def test_the_published_experiment_is_the_papers_protocol_on_16_datasets() -> Non
         config = compose("config", overrides=["experiment=longbench_published", "model=llama3_8b"])
     tasks = build(config.task).tasks()
     assert len(tasks) == 16
-    assert {(task.max_prompt_tokens, task.chat, task.protocol.all_end_tokens) for task in tasks} == {(7950, False, False)}
+    assert {(task.max_prompt_tokens, task.chat, task.protocol.all_end_tokens) for task in tasks} == {
+        (7950, False, False)
+    }
     assert config.budget == [64, 96, 128, 256, 512, 1024, 2048]
     assert list(config.method) == ["fullkv", "streamingllm", "h2o", "snapkv", "pyramidkv"]
     assert config.model.dtype == "float16"

@@ -43,19 +43,32 @@ def lines(case: dict[str, Any]) -> list[dict[str, Any]]:
             "all_classes": case["all_classes"],
             "_id": f"{n:048x}",
         }
-        for n, (prediction, answers, length) in enumerate(zip(case["predictions"], case["answers"], case["lengths"], strict=True))
+        for n, (prediction, answers, length) in enumerate(
+            zip(case["predictions"], case["answers"], case["lengths"], strict=True)
+        )
     ]
 
 
 def as_jsonl(rows: list[dict[str, Any]], *fields: str) -> str:
     """As ``pred.py`` and ``run_longbench.py`` write it."""
-    return "".join(json.dumps({name: row[name] for name in fields or row}, ensure_ascii=bool(fields)) + "\n" for row in rows)
+    return "".join(
+        json.dumps({name: row[name] for name in fields or row}, ensure_ascii=bool(fields)) + "\n" for row in rows
+    )
 
 
 def as_csv(rows: list[dict[str, Any]], task: str, ratio: float, drop: tuple[str, ...] = ("_id",)) -> str:
     """As ``evaluate.py`` writes it: lists as numpy arrays, columns in any order, no context."""
-    frame = pd.DataFrame(rows).rename(columns={"input": "question", "pred": "predicted_answer"}).drop(columns=["prompt", "context", *drop])
-    frame["task"], frame["answer_prefix"], frame["max_new_tokens"], frame["compression_ratio"] = task, "Answer:", 84, ratio
+    frame = (
+        pd.DataFrame(rows)
+        .rename(columns={"input": "question", "pred": "predicted_answer"})
+        .drop(columns=["prompt", "context", *drop])
+    )
+    frame["task"], frame["answer_prefix"], frame["max_new_tokens"], frame["compression_ratio"] = (
+        task,
+        "Answer:",
+        84,
+        ratio,
+    )
     for name in ("answers", "all_classes"):
         frame[name] = [None if value is None else np.array(value, dtype=object) for value in frame[name]]
     return str(frame[sorted(frame.columns, key=lambda name: name[::-1])].to_csv(index=False))
@@ -106,7 +119,9 @@ def test_scores_are_the_official_ones(kvgauge: Command, tmp_path: Path, format: 
     model = "meta--llama" if format == "kvpress" else "llama"
     cell = "snapkv-12.5%" if format == "kvpress" else "snapkv-128"
     for case in cases:
-        scores = json.loads((tmp_path / "to" / model / f"longbench-{case['dataset']}" / cell / "scores.json").read_text())
+        scores = json.loads(
+            (tmp_path / "to" / model / f"longbench-{case['dataset']}" / cell / "scores.json").read_text()
+        )
         assert round(scores["score"], 2) == case["scorer"], case["dataset"]
         assert (scores["n"], scores["errors"], scores["retention"], scores["kept_mean"]) == (8, 0, None, None)
         assert f"| {case['scorer']:.2f} |" in " ".join(
@@ -121,12 +136,22 @@ def test_longbench_e_has_the_official_scores_by_length(kvgauge: Command, tmp_pat
     for case in cases:
         write(tmp_path / "files", format, case, extended=True)
     done = kvgauge(
-        "import", str(tmp_path / "files"), "--format", format, "--to", str(tmp_path / "to"), "--model", "m", *given_names(format)
+        "import",
+        str(tmp_path / "files"),
+        "--format",
+        format,
+        "--to",
+        str(tmp_path / "to"),
+        "--model",
+        "m",
+        *given_names(format),
     )
     assert done.code == 0, done.err
     for case in cases:
         table = pd.read_csv(tmp_path / f"to/report/m/longbench-{case['dataset']}_e/breakdown.csv")
-        assert {b: round(s, 2) for b, s in zip(table["bucket"], table["score"], strict=True)} == case["scorer_e"], case["dataset"]
+        assert {b: round(s, 2) for b, s in zip(table["bucket"], table["score"], strict=True)} == case["scorer_e"], case[
+            "dataset"
+        ]
 
 
 # --- cells
@@ -134,7 +159,10 @@ def test_longbench_e_has_the_official_scores_by_length(kvgauge: Command, tmp_pat
 
 def test_imported_cells_stand_in_the_same_tables_with_paired_differences(kvgauge: Command, tmp_path: Path) -> None:
     case = golden("difflib")[0]
-    for label, predictions in (("FullKV", [answers[0] for answers in case["answers"]]), ("PyramidKV", case["predictions"])):
+    for label, predictions in (
+        ("FullKV", [answers[0] for answers in case["answers"]]),
+        ("PyramidKV", case["predictions"]),
+    ):
         path = write(tmp_path / "files", "kvcache_factory", case | {"predictions": predictions})
         path.rename(path.with_name(f"{label}.json"))
     shutil.copytree(tmp_path / "files/llama_128", tmp_path / "files/llama_64")
@@ -145,7 +173,11 @@ def test_imported_cells_stand_in_the_same_tables_with_paired_differences(kvgauge
     assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "to/report/llama/longbench/scores.csv")
     table = table[table["column"] == "narrativeqa"]
-    assert list(zip(table["method"], table["budget"], strict=True)) == [("fullkv", "full"), ("pyramidkv", "64"), ("pyramidkv", "128")]
+    assert list(zip(table["method"], table["budget"], strict=True)) == [
+        ("fullkv", "full"),
+        ("pyramidkv", "64"),
+        ("pyramidkv", "128"),
+    ]
     assert table["difference"].iloc[1] == pytest.approx(case["scorer"] - table["score"].iloc[0], abs=0.005)
     assert table["difference_low"].notna().all()
     assert list(table["retention"].fillna(-1)) == [1, -1, -1]
@@ -160,7 +192,17 @@ def test_imported_cells_stand_in_the_same_tables_with_paired_differences(kvgauge
 def test_scoring_and_reporting_work_from_imported_records(kvgauge: Command, tmp_path: Path, format: str) -> None:
     for case in golden("difflib")[4:5]:
         write(tmp_path / "files", format, case)
-    words = ("import", str(tmp_path / "files"), "--format", format, "--to", str(tmp_path / "to"), "--model", "m", *given_names(format))
+    words = (
+        "import",
+        str(tmp_path / "files"),
+        "--format",
+        format,
+        "--to",
+        str(tmp_path / "to"),
+        "--model",
+        "m",
+        *given_names(format),
+    )
     assert kvgauge(*words).code == 0
     before = snapshot(tmp_path / "to")
     assert "scored 8 records again: 0 changed" in kvgauge("score", str(tmp_path / "to")).out.replace("\n", " ")
@@ -177,7 +219,18 @@ def test_files_without_ids_pair_by_what_they_say_whatever_their_order(kvgauge: C
     for label, one in (("fullkv", case), ("snapkv", back)):
         path = write(tmp_path / label, "longbench", one)
         budget = "full" if label == "fullkv" else "64"
-        done = kvgauge("import", str(path), "--format", "longbench", "--label", label, "--budget", budget, "--to", str(tmp_path / "to"))
+        done = kvgauge(
+            "import",
+            str(path),
+            "--format",
+            "longbench",
+            "--label",
+            label,
+            "--budget",
+            budget,
+            "--to",
+            str(tmp_path / "to"),
+        )
         assert done.code == 0, done.err
     table = pd.read_csv(tmp_path / "to/report/llama/longbench/scores.csv")
     assert list(table["n"]) == list(table["expected"]) == [8] * len(table)
@@ -198,7 +251,11 @@ def test_what_a_dataset_lacks_of_the_cells_is_a_dash_in_the_common_table(kvgauge
 @pytest.mark.parametrize(
     ("format", "place", "cell"),
     [
-        ("kvcache_factory", "mistral-7b-instruct-v0.2_2048/qasper/H2O.json", "mistral-7b-instruct-v0.2/longbench-qasper/h2o-2048"),
+        (
+            "kvcache_factory",
+            "mistral-7b-instruct-v0.2_2048/qasper/H2O.json",
+            "mistral-7b-instruct-v0.2/longbench-qasper/h2o-2048",
+        ),
         ("kvcache_factory", "llama_64/qasper/pyramidkv.json", "llama/longbench-qasper/pyramidkv-64"),
         ("kvcache_factory", "llama_64/qasper/FullKV.json", "llama/longbench-qasper/fullkv-full"),
         ("kvpress", "longbench__qasper__a--b__no_press__0.00/predictions.csv", "a--b/longbench-qasper/no_press-full"),
@@ -274,8 +331,18 @@ JSON_LINES = [
 TABLES = [
     ("cut row", lambda text: text[: text.index("\n", 400) - 20].rstrip(), "line ", "as in a cut file"),
     ("open quote", lambda text: text + '"x', "line ", "is not CSV"),
-    ("no column", lambda text: text.replace("predicted_answer", "answer", 1), "line 1 of", "names no column 'predicted_answer'"),
-    ("answers not printed", lambda text: text.replace("['", "['x", 1).replace("['x", "(", 1), "line 2 of", "which is not a list of texts"),
+    (
+        "no column",
+        lambda text: text.replace("predicted_answer", "answer", 1),
+        "line 1 of",
+        "names no column 'predicted_answer'",
+    ),
+    (
+        "answers not printed",
+        lambda text: text.replace("['", "['x", 1).replace("['x", "(", 1),
+        "line 2 of",
+        "which is not a list of texts",
+    ),
     ("header alone", lambda text: text.partition("\n")[0] + "\n", "predictions.csv", "holds no prediction"),
     ("nothing", lambda text: "", "line 1 of", "names no column"),
 ]
@@ -291,8 +358,12 @@ def refused(kvgauge: Command, tmp_path: Path, words: list[str], code: int, *mess
     assert not (tmp_path / "to").exists()
 
 
-@pytest.mark.parametrize(("text", "where", "what"), [case[1:] for case in JSON_LINES], ids=[name for name, *_ in JSON_LINES])
-def test_a_malformed_file_of_lines_is_one_line(kvgauge: Command, tmp_path: Path, text: Callable[[], str], where: str, what: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "where", "what"), [case[1:] for case in JSON_LINES], ids=[name for name, *_ in JSON_LINES]
+)
+def test_a_malformed_file_of_lines_is_one_line(
+    kvgauge: Command, tmp_path: Path, text: Callable[[], str], where: str, what: str
+) -> None:
     path = tmp_path / "llama_64/qasper/SnapKV.json"
     path.parent.mkdir(parents=True)
     path.write_text(text())
@@ -300,7 +371,9 @@ def test_a_malformed_file_of_lines_is_one_line(kvgauge: Command, tmp_path: Path,
 
 
 @pytest.mark.parametrize(("change", "where", "what"), [case[1:] for case in TABLES], ids=[name for name, *_ in TABLES])
-def test_a_malformed_table_is_one_line(kvgauge: Command, tmp_path: Path, change: Callable[[str], str], where: str, what: str) -> None:
+def test_a_malformed_table_is_one_line(
+    kvgauge: Command, tmp_path: Path, change: Callable[[str], str], where: str, what: str
+) -> None:
     path = tmp_path / "longbench__narrativeqa__a--b__snapkv__0.50/predictions.csv"
     path.parent.mkdir(parents=True)
     path.write_text(change(as_csv(lines(golden("difflib")[0]), "narrativeqa", 0.5)), newline="")
@@ -310,19 +383,43 @@ def test_a_malformed_table_is_one_line(kvgauge: Command, tmp_path: Path, change:
 def test_what_only_a_dataset_needs_is_asked_of_it_alone(kvgauge: Command, tmp_path: Path) -> None:
     (trec,) = [case for case in golden("difflib") if case["dataset"] == "trec"]
     path = write(tmp_path, "longbench", trec | {"all_classes": None})
-    refused(kvgauge, tmp_path, [str(path), "--format", "longbench", *given_names("longbench")], 3, "line 1 of", "has all_classes=None")
+    refused(
+        kvgauge,
+        tmp_path,
+        [str(path), "--format", "longbench", *given_names("longbench")],
+        3,
+        "line 1 of",
+        "has all_classes=None",
+    )
     (samsum,) = [case for case in golden("difflib") if case["dataset"] == "samsum"]
     path = write(tmp_path, "longbench", samsum | {"lengths": [None] * 8}, extended=True)
-    refused(kvgauge, tmp_path, [str(path), "--format", "longbench", *given_names("longbench")], 3, "line 1 of", "has length=None")
+    refused(
+        kvgauge,
+        tmp_path,
+        [str(path), "--format", "longbench", *given_names("longbench")],
+        3,
+        "line 1 of",
+        "has length=None",
+    )
     path = write(tmp_path, "longbench", samsum | {"lengths": [None] * 8})
-    done = kvgauge("import", str(path), "--format", "longbench", "--to", str(tmp_path / "to"), *given_names("longbench"))
+    done = kvgauge(
+        "import", str(path), "--format", "longbench", "--to", str(tmp_path / "to"), *given_names("longbench")
+    )
     assert done.code == 0, done.err
 
 
 def test_what_neither_path_nor_command_line_say_is_asked_for(kvgauge: Command, tmp_path: Path) -> None:
     path = write(tmp_path, "longbench", golden("difflib")[0])
-    refused(kvgauge, tmp_path, [str(path), "--format", "longbench", "--budget", "64"], 2, "does not say what --label says: give --label")
-    refused(kvgauge, tmp_path, [str(path), "--format", "longbench", "--label", "x"], 2, "does not say what --budget says")
+    refused(
+        kvgauge,
+        tmp_path,
+        [str(path), "--format", "longbench", "--budget", "64"],
+        2,
+        "does not say what --label says: give --label",
+    )
+    refused(
+        kvgauge, tmp_path, [str(path), "--format", "longbench", "--label", "x"], 2, "does not say what --budget says"
+    )
     share = tmp_path / "llama_-1/qasper/SnapKV.json"  # a share of the prompt, which the path does not have
     share.parent.mkdir(parents=True)
     share.write_text(bad_line())
@@ -344,7 +441,11 @@ def test_what_neither_path_nor_command_line_say_is_asked_for(kvgauge: Command, t
             "--model=report is the name of another folder",
         ),
         (["--format", "longbench", "--set", "seed=3"], 2, "--set seed=3 is no setting of the task"),
-        (["--format", "longbench", "--set", "task.code_similarity=x", "--label", "x", "--budget", "1"], 2, "task.code_similarity='x'"),
+        (
+            ["--format", "longbench", "--set", "task.code_similarity=x", "--label", "x", "--budget", "1"],
+            2,
+            "task.code_similarity='x'",
+        ),
         (["--format", "longbench", "--task", "needle"], 2, "task=needle imports nothing"),
     ],
 )
@@ -360,7 +461,13 @@ def test_a_path_that_is_not_there_is_one_line(kvgauge: Command, tmp_path: Path) 
 def test_a_file_that_is_named_after_no_dataset_is_refused(kvgauge: Command, tmp_path: Path) -> None:
     path = write(tmp_path, "longbench", golden("difflib")[0])
     other = path.rename(path.with_name("squad.jsonl"))
-    refused(kvgauge, tmp_path, [str(other), "--format", "longbench", *given_names("longbench")], 3, "is of 'squad', which is no dataset")
+    refused(
+        kvgauge,
+        tmp_path,
+        [str(other), "--format", "longbench", *given_names("longbench")],
+        3,
+        "is of 'squad', which is no dataset",
+    )
 
 
 def test_two_files_for_one_cell_are_refused_before_anything_is_written(kvgauge: Command, tmp_path: Path) -> None:
@@ -370,7 +477,9 @@ def test_two_files_for_one_cell_are_refused_before_anything_is_written(kvgauge: 
     refused(kvgauge, tmp_path, [str(tmp_path), "--format", "kvpress"], 2, "are both snapkv-12.5%")
 
 
-def test_a_full_cache_filed_under_several_budgets_is_taken_once_if_its_texts_are_equal(kvgauge: Command, tmp_path: Path) -> None:
+def test_a_full_cache_filed_under_several_budgets_is_taken_once_if_its_texts_are_equal(
+    kvgauge: Command, tmp_path: Path
+) -> None:
     case = golden("difflib")[0]
     path = write(tmp_path / "files", "kvcache_factory", case)
     path.rename(path.with_name("FullKV.json"))
@@ -382,10 +491,18 @@ def test_a_full_cache_filed_under_several_budgets_is_taken_once_if_its_texts_are
     assert "imported 8 predictions from 1 files: 8 new" in done.out
     shutil.rmtree(tmp_path / "to")
     other.write_text(as_jsonl(lines(case | {"predictions": ["other"] * 8})))
-    refused(kvgauge, tmp_path, [str(tmp_path / "files"), "--format", "kvcache_factory"], 2, "are both fullkv-full: import one of them")
+    refused(
+        kvgauge,
+        tmp_path,
+        [str(tmp_path / "files"), "--format", "kvcache_factory"],
+        2,
+        "are both fullkv-full: import one of them",
+    )
 
 
-def test_the_home_folder_is_the_same_for_cells_and_report(kvgauge: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_home_folder_is_the_same_for_cells_and_report(
+    kvgauge: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     path = write(tmp_path, "kvcache_factory", golden("difflib")[0])

@@ -59,20 +59,26 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
         built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         built.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer: Any = trainers.BpeTrainer(vocab_size=900, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+        trainer: Any = trainers.BpeTrainer(
+            vocab_size=900, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+        )
     elif kind == "sentencepiece":  # as Llama-2 and Mistral: a space before the text, lost spaces in decoding
         built = Tokenizer(models.Unigram())
         built.normalizer = normalizers.NFKC()
         built.pre_tokenizer = pre_tokenizers.Metaspace()
         built.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=800, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=800, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+        )
     else:  # loses white space and unknown words
         built = Tokenizer(models.WordLevel(unk_token="<unk>"))
         built.pre_tokenizer = pre_tokenizers.Whitespace()
         trainer = trainers.WordLevelTrainer(vocab_size=2000, special_tokens=SPECIAL, show_progress=False)
     built.train_from_iterator(texts, trainer)
     begin = built.token_to_id("<s>")
-    built.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", begin)])
+    built.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", begin)]
+    )
     made = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=built, bos_token="<s>", eos_token="</s>", unk_token="<unk>", model_max_length=64
     )
@@ -88,7 +94,9 @@ def tokenizer(kind: str) -> PreTrainedTokenizerFast:
 
 @pytest.mark.parametrize("dataset", TEMPLATES)
 def test_prompt_equals_the_published_bytes(dataset: str) -> None:
-    found = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in (TEMPLATES[dataset], fill(dataset, "CTX", "INP"))]
+    found = [
+        hashlib.sha256(text.encode()).hexdigest()[:16] for text in (TEMPLATES[dataset], fill(dataset, "CTX", "INP"))
+    ]
     assert tuple(found) == HASHES[dataset]
 
 
@@ -232,7 +240,9 @@ def test_arguments_reach_the_template() -> None:
         ("{{ messages[0]['content'] }}", {"tokenize": True}, "other task.chat_arguments"),
     ],
 )
-def test_unusable_chat_template_is_refused_in_one_line(template: str | None, arguments: dict[str, Any], message: str) -> None:
+def test_unusable_chat_template_is_refused_in_one_line(
+    template: str | None, arguments: dict[str, Any], message: str
+) -> None:
     made = tokenizer("byte_level")
     before = made.chat_template
     try:

@@ -41,7 +41,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file but locks, and the log of when runs took place."""
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".lock", "runs.")))
+    files = (
+        path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith((".lock", "runs."))
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
@@ -74,7 +76,9 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
     table = pd.read_csv(tmp_path / REPORT / "scores.csv")
     tasks = table[(table["kind"] == "task") & (table["method"] == "pyramidkv")]
     assert set(tasks["column"]) == {*RECORDS, *RECORDS_E}
-    assert list(tasks["column"])[:4] == ["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa"], "the order of the published tables"
+    assert list(tasks["column"])[:4] == ["narrativeqa", "qasper", "multifieldqa_en", "hotpotqa"], (
+        "the order of the published tables"
+    )
     assert (tasks["n"] == 1).all() and (tasks["errors"] == 0).all()
     averages = set(table[table["kind"] == "average"]["column"])
     assert {"average of 16", "average of 6 categories", "average of 6 categories (E)", "code (E)"} <= averages
@@ -85,19 +89,35 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
         assert set(record["kept"]) != {record["prompt_tokens"]}  # type: ignore[call-overload]
 
 
-def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(kvgauge: Command, model: str, tmp_path: Path) -> None:
-    words = ("task=longbench", "task.datasets=[qasper,trec]", f"task.data={DATA}", "method=[fullkv,snapkv]", "budget=[32,100000]", model)
+def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(
+    kvgauge: Command, model: str, tmp_path: Path
+) -> None:
+    words = (
+        "task=longbench",
+        "task.datasets=[qasper,trec]",
+        f"task.data={DATA}",
+        "method=[fullkv,snapkv]",
+        "budget=[32,100000]",
+        model,
+    )
     assert kvgauge(*words, f"results_dir={tmp_path}").code == 0
     table = pd.read_csv(tmp_path / REPORT / "scores.csv").set_index(["method", "budget", "column"]).sort_index()
     alone = [
-        pd.read_csv(tmp_path / f"report/tiny/longbench-{name}/table.csv").set_index(["method", "budget"]).loc["snapkv", "32"]
+        pd.read_csv(tmp_path / f"report/tiny/longbench-{name}/table.csv")
+        .set_index(["method", "budget"])
+        .loc["snapkv", "32"]
         for name in ("qasper", "trec")
     ]
     for name, one in zip(("qasper", "trec"), alone, strict=True):
         row = table.loc["snapkv", "32", name]
-        assert all(row[column] == one[column] for column in ("kept_min", "kept_mean", "kept_max", "prompt_tokens_mean", "n"))
+        assert all(
+            row[column] == one[column] for column in ("kept_min", "kept_mean", "kept_max", "prompt_tokens_mean", "n")
+        )
     assert (table["kept_min"] <= table["kept_mean"]).all() and (table["kept_mean"] <= table["kept_max"]).all()
-    assert set(table.loc["snapkv", "100000"]["alias_of"]) == {"fullkv-full"} and table.loc["snapkv", "32"]["alias_of"].isna().all()
+    assert (
+        set(table.loc["snapkv", "100000"]["alias_of"]) == {"fullkv-full"}
+        and table.loc["snapkv", "32"]["alias_of"].isna().all()
+    )
     shown = (tmp_path / REPORT / "table.md").read_text()
     assert "kept min/mean/max" in shown and "prompt tokens" in shown and "= fullkv-full" in shown
     tex = (tmp_path / REPORT / "table.tex").read_text()
@@ -151,15 +171,22 @@ def test_scoring_again_changes_nothing_and_restores_what_was_edited(kvgauge: Com
     cell = finished / "tiny/longbench-lcc/snapkv-32"
     right = (cell / "records.0.jsonl").read_text()
     scores = [record["scores"] for record in records(cell)]
-    wrong = [json.dumps({**record, "scores": {"code_similarity_difflib": 0.99}}, ensure_ascii=False) for record in records(cell)]
+    wrong = [
+        json.dumps({**record, "scores": {"code_similarity_difflib": 0.99}}, ensure_ascii=False)
+        for record in records(cell)
+    ]
     (cell / "records.0.jsonl").write_text("\n".join(wrong) + "\n")
     (cell / "scores.json").unlink()
     assert "3 changed" in kvgauge("score", str(finished)).out
     assert [record["scores"] for record in records(cell)[3:]] == scores
-    assert snapshot(finished) == before | {"tiny/longbench-lcc/snapkv-32/records.0.jsonl": ("\n".join(wrong) + "\n" + right).encode()}
+    assert snapshot(finished) == before | {
+        "tiny/longbench-lcc/snapkv-32/records.0.jsonl": ("\n".join(wrong) + "\n" + right).encode()
+    }
 
 
-def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command, model: str, finished: Path, tmp_path: Path) -> None:
+def test_scoring_in_another_way_gives_what_a_run_that_way_gives(
+    kvgauge: Command, model: str, finished: Path, tmp_path: Path
+) -> None:
     ways = ("task.code_similarity=levenshtein", "task.rouge_score=true", "task.official_zero=false")
     run = (*GRID, f"task.data={DATA}", model)
     assert kvgauge(*run, *ways, f"results_dir={tmp_path / 'other'}").code == 0
@@ -169,7 +196,9 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command
     ours, other = snapshot(finished), snapshot(tmp_path / "other")
     assert set(ours) == set(other)
     assert {name for name in ours if ours[name] != other[name]} == {
-        name for name in ours if name.endswith(("manifest.json", "index.html")) or re.search(r"(lcc|samsum_e)/.*jsonl", name)
+        name
+        for name in ours
+        if name.endswith(("manifest.json", "index.html")) or re.search(r"(lcc|samsum_e)/.*jsonl", name)
     }
     for name in (name for name in ours if name.endswith("manifest.json")):
         found, wanted = json.loads(ours[name]), json.loads(other[name])
@@ -184,12 +213,22 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(kvgauge: Command
 @pytest.mark.parametrize(
     ("part", "change", "code", "message"),
     [
-        ("", "task.protocol=paper", 2, "task.protocol of longbench-lcc does not change scores alone: run it again, or set one of task."),
+        (
+            "",
+            "task.protocol=paper",
+            2,
+            "task.protocol of longbench-lcc does not change scores alone: run it again, or set one of task.",
+        ),
         ("", "task.code_similarity=indel", 2, "task.code_similarity='indel'"),
         ("", "task.official_zero=1", 2, "task.official_zero=1 is neither true nor false"),
         ("", "seed=3", 2, "--set seed=3 is no setting of the task"),
         ("", "task.code_similarity=[a", 2, "the list [a has no end"),
-        ("tiny/longbench-lcc/snapkv-32", "task.code_similarity=levenshtein", 2, "is one cell, and all cells of a task are"),
+        (
+            "tiny/longbench-lcc/snapkv-32",
+            "task.code_similarity=levenshtein",
+            2,
+            "is one cell, and all cells of a task are",
+        ),
     ],
 )
 def test_scoring_in_a_way_that_cannot_be_changes_nothing(
@@ -200,10 +239,17 @@ def test_scoring_in_a_way_that_cannot_be_changes_nothing(
     assert snapshot(finished) == before
 
 
-def test_a_cell_that_is_being_written_keeps_all_from_being_scored_in_another_way(kvgauge: Command, finished: Path) -> None:
+def test_a_cell_that_is_being_written_keeps_all_from_being_scored_in_another_way(
+    kvgauge: Command, finished: Path
+) -> None:
     before = snapshot(finished)
     with FileLock(finished / "tiny/longbench-trec/snapkv-32/.lock.0"):
-        refused(kvgauge, ["score", str(finished), "--set", "task.code_similarity=levenshtein"], 5, "is being written by another run")
+        refused(
+            kvgauge,
+            ["score", str(finished), "--set", "task.code_similarity=levenshtein"],
+            5,
+            "is being written by another run",
+        )
     assert snapshot(finished) == before
 
 
@@ -261,7 +307,9 @@ def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_e
         assert kvgauge("score", *command).code == 0, "what the refusal names repairs this task"
     done = kvgauge("score", str(finished), *words)
     assert done.code == 0, done.err
-    found, wanted = ({name: data for name, data in snapshot(f).items() if "report/" not in name} for f in (finished, unbroken))
+    found, wanted = (
+        {name: data for name, data in snapshot(f).items() if "report/" not in name} for f in (finished, unbroken)
+    )
     assert found == wanted
 
 
@@ -291,21 +339,39 @@ def test_longbench_e_is_shown_by_length_as_published(kvgauge: Command, finished:
             assert [row["group"]["length"] for row in rows] == [3999, 4000, 8000]  # type: ignore[index]
             assert list(part["score"]) == [100 * next(iter(row["scores"].values())) for row in rows]  # type: ignore[attr-defined]
             assert tuple(part["n"]) == count
-        assert "| bucket 0-4k | bucket 4-8k | bucket 8k+ |" in " ".join((report / "table.md").read_text().replace(":", "").split())
+        assert "| bucket 0-4k | bucket 4-8k | bucket 8k+ |" in " ".join(
+            (report / "table.md").read_text().replace(":", "").split()
+        )
         assert "bucket 0-4k & bucket 4-8k & bucket 8k+" in (report / "table.tex").read_text()
     assert not (finished / "report/tiny/longbench-lcc/breakdown.csv").exists()
     together = [
-        row.split("|") for row in (finished / REPORT / "table.md").read_text().partition("## By bucket")[2].splitlines() if "|" in row
+        row.split("|")
+        for row in (finished / REPORT / "table.md").read_text().partition("## By bucket")[2].splitlines()
+        if "|" in row
     ]
     table = pd.read_csv(finished / "report/tiny/longbench-qasper_e/breakdown.csv")
-    assert [name.strip() for name in together[0][1:-1]] == ["method", "budget", "bucket", "qasper\\_e", "samsum\\_e", "mean"]
+    assert [name.strip() for name in together[0][1:-1]] == [
+        "method",
+        "budget",
+        "bucket",
+        "qasper\\_e",
+        "samsum\\_e",
+        "mean",
+    ]
     assert [float(row[4]) for row in together[2:8]] == pytest.approx(list(table["score"]), abs=0.005)
     assert [row[3].strip() for row in together[2:5]] == [*BUCKETS]
     assert "bucket" in kvgauge("report", str(finished)).out
 
 
 def test_an_empty_bucket_is_a_dash_not_a_number(kvgauge: Command, model: str, tmp_path: Path) -> None:
-    words = ("task=longbench", "task.datasets=[trec_e]", f"task.data={DATA}", "method=fullkv", model, f"results_dir={tmp_path}")
+    words = (
+        "task=longbench",
+        "task.datasets=[trec_e]",
+        f"task.data={DATA}",
+        "method=fullkv",
+        model,
+        f"results_dir={tmp_path}",
+    )
     assert kvgauge(*words, "limit=2").code == 0
     table = pd.read_csv(tmp_path / "report/tiny/longbench-trec_e/breakdown.csv")
     assert list(table["bucket"]) == ["0-4k", "4-8k"]
@@ -364,13 +430,24 @@ def refused(kvgauge: Command, words: list[str], code: int, message: str) -> None
 
 
 def run_words(results: Path, data: Path, *changes: str) -> list[str]:
-    words = ["task=longbench", "task.datasets=[qasper]", f"task.data={data}", "method=snapkv", "budget=32", f"results_dir={results}"]
+    words = [
+        "task=longbench",
+        "task.datasets=[qasper]",
+        f"task.data={data}",
+        "method=snapkv",
+        "budget=32",
+        f"results_dir={results}",
+    ]
     named = {word.split("=")[0] for word in changes}
     return [word for word in words if word.split("=")[0] not in named] + list(changes)
 
 
-@pytest.mark.parametrize(("text", "message"), [(text, message) for _, text, message in BAD_DATA], ids=[name for name, *_ in BAD_DATA])
-def test_bad_data_is_one_line_for_a_run_and_for_the_check(kvgauge: Command, tmp_path: Path, text: str | bytes | None, message: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"), [(text, message) for _, text, message in BAD_DATA], ids=[name for name, *_ in BAD_DATA]
+)
+def test_bad_data_is_one_line_for_a_run_and_for_the_check(
+    kvgauge: Command, tmp_path: Path, text: str | bytes | None, message: str
+) -> None:
     data = tmp_path / "data"
     data.mkdir()
     if text is not None:
@@ -388,9 +465,13 @@ def test_bad_data_is_one_line_for_a_run_and_for_the_check(kvgauge: Command, tmp_
 def test_a_bad_zip_is_one_line(kvgauge: Command, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "data.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr({"without the file": "data/trec.jsonl", "outside": "../qasper.jsonl"}.get(kind, "data/qasper.jsonl"), GOOD)
+        archive.writestr(
+            {"without the file": "data/trec.jsonl", "outside": "../qasper.jsonl"}.get(kind, "data/qasper.jsonl"), GOOD
+        )
     raw = path.read_bytes()
-    path.write_bytes({"cut": raw[:-40], "no zip": b"x" * 100, "damaged member": raw.replace(b"Marta", b"Marty", 1)}.get(kind, raw))
+    path.write_bytes(
+        {"cut": raw[:-40], "no zip": b"x" * 100, "damaged member": raw.replace(b"Marta", b"Marty", 1)}.get(kind, raw)
+    )
     message = {
         "cut": "is no zip, or was cut",
         "no zip": "is no zip, or was cut",
@@ -401,7 +482,9 @@ def test_a_bad_zip_is_one_line(kvgauge: Command, tmp_path: Path, kind: str) -> N
     refused(kvgauge, run_words(tmp_path / "results", path), 3, message)
 
 
-@pytest.mark.parametrize(("words", "code", "message"), BAD_SETTINGS, ids=[" ".join(words) for words, *_ in BAD_SETTINGS])
+@pytest.mark.parametrize(
+    ("words", "code", "message"), BAD_SETTINGS, ids=[" ".join(words) for words, *_ in BAD_SETTINGS]
+)
 def test_a_bad_setting_is_one_line(
     kvgauge: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
@@ -411,12 +494,16 @@ def test_a_bad_setting_is_one_line(
     assert not (tmp_path / "results").exists()
 
 
-def test_changed_data_under_old_records_is_refused(kvgauge: Command, model: str, finished: Path, tmp_path: Path) -> None:
+def test_changed_data_under_old_records_is_refused(
+    kvgauge: Command, model: str, finished: Path, tmp_path: Path
+) -> None:
     data = Path(shutil.copytree(DATA, tmp_path / "data"))
     text = (data / "trec.jsonl").read_text()
     (data / "trec.jsonl").write_text(text.replace("lighthouse", "lightship"))
     before = snapshot(finished)
-    refused(kvgauge, [*GRID, f"task.data={data}", model, f"results_dir={finished}"], 5, "was made with task.data_sha256=")
+    refused(
+        kvgauge, [*GRID, f"task.data={data}", model, f"results_dir={finished}"], 5, "was made with task.data_sha256="
+    )
     assert snapshot(finished) == before
 
 

@@ -38,7 +38,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     built.decoder = decoders.ByteLevel()
     special = ["<s>", "</s>", "<|turn|>"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=260, special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=260, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
     built.train_from_iterator([], trainer)
     built.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
     made = PreTrainedTokenizerFast(tokenizer_object=built, bos_token="<s>", eos_token="</s>")  # type: ignore[no-untyped-call]
@@ -179,7 +181,9 @@ def test_classes_are_those_of_the_last_record_and_travel_with_the_example(data: 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared")
 def test_real_records_become_prompts_within_the_limit() -> None:
-    for task in suite(data=str(REAL), datasets=["multi_news", "multifieldqa_zh", "passage_retrieval_zh"], max_prompt_tokens=3500).tasks():
+    for task in suite(
+        data=str(REAL), datasets=["multi_news", "multifieldqa_zh", "passage_retrieval_zh"], max_prompt_tokens=3500
+    ).tasks():
         examples = task.examples(tokenizer())
         assert len(examples) == 200
         for example in examples[:3]:
@@ -260,9 +264,13 @@ def test_settings_name_what_can_change_a_number(data: str, tmp_path: Path) -> No
 def test_settings_do_not_name_what_changes_nothing_here(data: str, tmp_path: Path) -> None:
     code = one("lcc", data=data).settings()
     assert one("lcc", data=data, code_similarity="levenshtein").settings() != code
-    assert one("lcc", data=data, official_zero=False, rouge_score=True, chat_arguments={"mood": "B:"}).settings() == code
+    assert (
+        one("lcc", data=data, official_zero=False, rouge_score=True, chat_arguments={"mood": "B:"}).settings() == code
+    )
     answers = one("qasper", data=data).settings()
-    assert one("qasper", data=data, code_similarity="levenshtein", official_zero=False, name="other").settings() == answers
+    assert (
+        one("qasper", data=data, code_similarity="levenshtein", official_zero=False, name="other").settings() == answers
+    )
     (tmp_path / "qasper.jsonl").write_text("\r\n".join(json.dumps(record("qasper", n)) for n in range(3)))
     assert one("qasper", data=str(tmp_path)).settings() == answers
     assert "jieba" in one("dureader", data=data).settings()
@@ -285,7 +293,10 @@ def test_settings_do_not_name_what_changes_nothing_here(data: str, tmp_path: Pat
         ({"max_prompt_tokens": "7500"}, "task.max_prompt_tokens is '7500'"),
         ({"chat": "yes"}, "task.chat='yes' is neither true nor false"),
         ({"chat_arguments": []}, "task.chat_arguments=[] is not a mapping"),
-        ({"code_similarity": "indel"}, "task.code_similarity='indel' is not a measure of likeness: use difflib or levenshtein"),
+        (
+            {"code_similarity": "indel"},
+            "task.code_similarity='indel' is not a measure of likeness: use difflib or levenshtein",
+        ),
         ({"official_zero": None}, "task.official_zero=None is neither true nor false"),
         ({"rouge_score": 1}, "task.rouge_score=1 is neither true nor false"),
         ({"name": ""}, "task.name='' is not a text"),

@@ -63,7 +63,9 @@ def byte_level() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=1500, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([builtin_text()[:60_000]], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", model_max_length=512)  # type: ignore[no-untyped-call]
 
@@ -79,7 +81,9 @@ def make(preset: str = "needle", /, **changes: Any) -> Needle:
 def context_of(task: Needle, example: Example) -> str:
     assert isinstance(example.prompt, str)
     before, after = task.prompt.split("{context}")
-    return example.prompt.removeprefix(before)[: len(example.prompt) - len(before) - len(after.replace("{question}", task.question))]
+    return example.prompt.removeprefix(before)[
+        : len(example.prompt) - len(before) - len(after.replace("{question}", task.question))
+    ]
 
 
 def sha256(text: str) -> str:
@@ -120,7 +124,9 @@ def test_published_grid_is_71_lengths_by_10_depths_under_the_same_name_and_setti
 
 @given(length=st.integers(240, 2500), depth=st.floats(0, 100))
 @settings(max_examples=60, deadline=None)
-def test_needle_stands_whole_at_a_sentence_end_in_a_context_of_exactly_the_length_less_the_reserve(length: int, depth: float) -> None:
+def test_needle_stands_whole_at_a_sentence_end_in_a_context_of_exactly_the_length_less_the_reserve(
+    length: int, depth: float
+) -> None:
     task, tokenizer = make_builtin(), toy()
     (example,) = task_with(task, length, depth).examples(tokenizer)
     context = context_of(task, example)
@@ -145,9 +151,13 @@ def task_with(task: Needle, length: int, depth: float) -> Needle:
     return Needle(**{**vars(task), "lengths": [length], "depths": [depth]})
 
 
-@given(context=st.lists(st.integers(0, 5), max_size=60), depth=st.floats(0, 100), periods=st.frozensets(st.integers(0, 5)))
+@given(
+    context=st.lists(st.integers(0, 5), max_size=60), depth=st.floats(0, 100), periods=st.frozensets(st.integers(0, 5))
+)
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_insertion_point_is_the_last_sentence_end_at_or_before_the_depth(context: list[int], depth: float, periods: frozenset[int]) -> None:
+def test_insertion_point_is_the_last_sentence_end_at_or_before_the_depth(
+    context: list[int], depth: float, periods: frozenset[int]
+) -> None:
     point = insertion_point(context, depth, periods)
     limit = int(len(context) * (depth / 100))
     ends = [i for i in range(1, limit + 1) if context[i - 1] in periods]
@@ -180,7 +190,9 @@ def test_haystack_is_encoded_only_as_far_as_needed_and_once_per_length() -> None
 def test_real_tokenizer_keeps_the_needle_whole_and_the_prompt_within_the_length() -> None:
     task, tokenizer = make(lengths=[700, 1500], depths=[{"count": 5}]), byte_level()
     examples = task.examples(tokenizer)
-    assert [example.id for example in examples] == [f"{length}-{depth}" for length in (700, 1500) for depth in (0, 25, 50, 75, 100)]
+    assert [example.id for example in examples] == [
+        f"{length}-{depth}" for length in (700, 1500) for depth in (0, 25, 50, 75, 100)
+    ]
     for example in examples:
         assert isinstance(example.prompt, str)
         assert task.needle in example.prompt
@@ -267,7 +279,9 @@ def test_magic_number_is_scored_by_containment() -> None:
 EXAMPLE = Example("4000-44", "", ("eat a sandwich and sit in Dolores Park on a sunny day.",))
 
 
-@pytest.mark.parametrize("golden", json.loads((GOLDEN / "needle_scores.json").read_text()), ids=lambda g: g["response"][:16])
+@pytest.mark.parametrize(
+    "golden", json.loads((GOLDEN / "needle_scores.json").read_text()), ids=lambda g: g["response"][:16]
+)
 def test_scores_equal_the_published_code(golden: dict[str, Any]) -> None:
     scores = make().score(EXAMPLE, golden["response"])
     assert scores["rouge1_x10"] == golden["stored_score"]
@@ -332,7 +346,9 @@ def test_other_needles_stand_among_the_sentences_each_with_its_own_key_and_numbe
 
 
 def test_other_needles_do_not_change_which_one_is_asked_for() -> None:
-    one, many = (make(name, lengths=[1500], depths=[50]).examples(byte_level())[0] for name in ("needle_magic", "needle_many"))
+    one, many = (
+        make(name, lengths=[1500], depths=[50]).examples(byte_level())[0] for name in ("needle_magic", "needle_many")
+    )
     assert one.references == many.references
     assert make("needle_magic").settings() != make("needle_many").settings()
 
@@ -347,7 +363,14 @@ def test_presets_meet_the_task_contract(preset: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["lengths=[{from:600,to:700,step:100}]", "lengths=[600,700]", "lengths=600", "depths=[{count:3}]", "depths=[0,12.5]", "depths=50"],
+    [
+        "lengths=[{from:600,to:700,step:100}]",
+        "lengths=[600,700]",
+        "lengths=600",
+        "depths=[{count:3}]",
+        "depths=[0,12.5]",
+        "depths=50",
+    ],
 )
 def test_grids_can_be_given_on_the_command_line(override: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
@@ -532,7 +555,18 @@ def test_haystack_without_an_end_of_a_sentence_is_refused_unless_no_depth_needs_
 @given(
     changes=st.dictionaries(
         st.sampled_from(
-            ["lengths", "depths", "answers", "needle", "question", "prompt", "samples", "reserve_tokens", "period_tokens", "show"]
+            [
+                "lengths",
+                "depths",
+                "answers",
+                "needle",
+                "question",
+                "prompt",
+                "samples",
+                "reserve_tokens",
+                "period_tokens",
+                "show",
+            ]
         ),
         st.none()
         | st.booleans()

@@ -96,7 +96,13 @@ def test_a_folder_without_results_is_one_line(kvgauge: Command, command: str, tm
 
 
 def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_file: Path) -> None:
-    words = ["method=fullkv", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=1", f"results_dir={tmp_path / 'results'}"]
+    words = [
+        "method=fullkv",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=1",
+        f"results_dir={tmp_path / 'results'}",
+    ]
     assert kvgauge(*words).code == 0
     shown = kvgauge("report", str(tmp_path / "results"), "--to", str(tmp_path / "elsewhere"))
     assert shown.code == 0, shown.err
@@ -113,7 +119,11 @@ def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_p
     written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert written.code == 0, written.err
     words = ["run.py", "method=[fullkv,my_keys]", "budget=64", "task.lengths=[400]", "task.depths=[50]"]
-    for command in (["-m", "pytest", "tests/methods", "-k", "my_keys"], words, ["-m", "ruff", "check", "methods", "tests"]):
+    for command in (
+        ["-m", "pytest", "tests/methods", "-k", "my_keys"],
+        words,
+        ["-m", "ruff", "check", "methods", "tests"],
+    ):
         done = documents.python(tmp_path, *command)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()

@@ -89,7 +89,9 @@ def test_a_line_is_ended_with_what_there_is(line: str, words: list[str]) -> None
 )  # fmt: skip
 def test_the_choices_of_a_setting_are_those_of_its_field(group: str, kind: type) -> None:
     for name, annotation in field_types(kind).items():
-        wanted = sorted([*choices(annotation), *(("true", "false") if bool in (annotation, *get_args(annotation)) else ())])
+        wanted = sorted(
+            [*choices(annotation), *(("true", "false") if bool in (annotation, *get_args(annotation)) else ())]
+        )
         found = [word.removeprefix(f"{group}{name}=") for word in candidates(f"kvgauge {group}{name}=")]
         assert found == wanted, name
 
@@ -132,19 +134,23 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     ],
 )
 def test_bash_completes_with_the_script_sourced(line: str, replies: list[str], path: str) -> None:
-    done = subprocess.run(["bash", "-c", TAB, "bash", line], env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", TAB, "bash", line], env={**os.environ, "PATH": path}, capture_output=True, text=True
+    )
     assert done.stdout.split() == replies, done.stderr
 
 
 @pytest.mark.parametrize("shell", SCRIPTS)
 def test_every_shell_has_its_script(shell: str, kvgauge: Command) -> None:
     shown = kvgauge("completion", shell)
-    assert shown.code == 0 and "kvgauge completion --words" in shown.out.replace('"${COMP_WORDS[0]}"', "kvgauge").replace(
-        '"${words[1]}"', "kvgauge"
-    )
+    assert shown.code == 0 and "kvgauge completion --words" in shown.out.replace(
+        '"${COMP_WORDS[0]}"', "kvgauge"
+    ).replace('"${words[1]}"', "kvgauge")
 
 
-@pytest.mark.parametrize(("words", "message"), [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "invalid choice: 'ksh'")])
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "invalid choice: 'ksh'")]
+)
 def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str) -> None:
     failed = kvgauge("completion", *words)
     assert failed.code == 2

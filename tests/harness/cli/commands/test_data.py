@@ -31,7 +31,11 @@ def archive(tmp_path: Path) -> Path:
 
 
 def rows(out: str) -> dict[str, list[str]]:
-    return {words[0]: words[1:] for line in out.splitlines() if len(words := line.split()) == 3 and words[0].endswith(".jsonl")}
+    return {
+        words[0]: words[1:]
+        for line in out.splitlines()
+        if len(words := line.split()) == 3 and words[0].endswith(".jsonl")
+    }
 
 
 @pytest.mark.usefixtures("three_each")

@@ -66,7 +66,8 @@ def write(
         place=list(CLASSES).index(cell.label) if cell.label in CLASSES else 9,
         model=model,
         task=task,
-        settings={"model": {"dtype": "float16"}, "selection": {"granularity": "query_head"}} | ({"method": found} if found else {}),
+        settings={"model": {"dtype": "float16"}, "selection": {"granularity": "query_head"}}
+        | ({"method": found} if found else {}),
         metrics=[{"name": metric, "title": metric, "maximum": 1.0}],
         heatmap_axes=None,
         note="",
@@ -128,17 +129,32 @@ def test_the_layout_is_that_of_the_paper(kvgauge: Command, tmp_path: Path) -> No
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 0, done.err
     folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
-    assert {path.name for path in folder.iterdir()} == {f"{stem}.{of}" for stem in ("compare", "claims") for of in ("md", "csv", "tex")}
+    assert {path.name for path in folder.iterdir()} == {
+        f"{stem}.{of}" for stem in ("compare", "claims") for of in ("md", "csv", "tex")
+    }
     rows = lines_of((folder / "compare.md").read_text(), "By dataset")
     titles = [columns("longbench")[dataset] for dataset in PAPER_DATASETS]
     assert rows[0] == ["method", "budget", "", *titles, "average of 16"]
     assert rows[1] == ["examples", "", "", *["20"] * 16, "–"]
     heads = [(row[0], row[1]) for row in rows[2:] if row[0]]
-    assert heads[:5] == [("FullKV", "full"), ("SnapKV", "64"), ("H2O", "64"), ("StreamingLLM", "64"), ("PyramidKV", "64")]
+    assert heads[:5] == [
+        ("FullKV", "full"),
+        ("SnapKV", "64"),
+        ("H2O", "64"),
+        ("StreamingLLM", "64"),
+        ("PyramidKV", "64"),
+    ]
     # The published budgets that we did not run stand there, with dashes for ours.
     assert [budget for method, budget in heads if method == "PyramidKV"] == ["64", "96", "128", "2048"]
     at = next(place for place, row in enumerate(rows) if row[:2] == ["PyramidKV", "64"])
-    assert [row[2] for row in rows[at : at + 6]] == ["ours", "95 % low", "95 % high", "theirs", "difference", "theirs is"]
+    assert [row[2] for row in rows[at : at + 6]] == [
+        "ours",
+        "95 % low",
+        "95 % high",
+        "theirs",
+        "difference",
+        "theirs is",
+    ]
     assert rows[at + 3][3:] == [number.text for number in PUBLISHED["PyramidKV", "64"].values()]
     assert set(rows[at + 5][3:]) <= {"inside", "outside"}
     at = next(place for place, row in enumerate(rows) if row[:2] == ["PyramidKV", "2048"])
@@ -173,7 +189,9 @@ def test_what_is_missing_on_either_side_is_a_dash(kvgauge: Command, tmp_path: Pa
     write(tmp_path, [*[1.0] * 5, None], Cell("snapkv", "32"))
     write(tmp_path, [1.0], Cell("snapkv", "64"), task="longbench-lsht")
     done = kvgauge("compare", str(tmp_path))
-    rows = lines_of((tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.md").read_text(), "By dataset")
+    rows = lines_of(
+        (tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.md").read_text(), "By dataset"
+    )
     place = rows[0].index("Qasper")
     ours = next(row for row in rows if row[:2] == ["SnapKV", "64"])
     assert ours[place] == "66.67" and set(ours[3:place] + ours[place + 1 :]) == {"–"}  # one dataset makes no average
@@ -197,7 +215,9 @@ def test_methods_are_matched_by_class_and_not_by_label(kvgauge: Command, tmp_pat
     write(tmp_path, [1.0, 1.0], Cell("wide", "128"), method={"class": CLASSES["snapkv"], "window": 32})
     done = kvgauge("compare", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
-    qasper = {row["label"]: row for row in found if row["column"] == "qasper" and row["budget"] == "128" and row["label"]}
+    qasper = {
+        row["label"]: row for row in found if row["column"] == "qasper" and row["budget"] == "128" and row["label"]
+    }
     assert {(row["method"], row["theirs"]) for row in qasper.values()} == {("SnapKV", "13.55")}
     assert "pyramidkv and wide are all SnapKV by their class" in done.out
     assert "wide: window=32." in done.out
@@ -226,7 +246,9 @@ def test_the_needle_is_compared_in_percent_of_the_full_cache(kvgauge: Command, t
     needle([0.5, 0.5, 0.5, None], Cell("snapkv", "128"))
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 0, done.err
-    rows = lines_of((tmp_path / "report" / MODEL / "needle" / "pyramidkv_needle" / "compare.md").read_text(), "By dataset")
+    rows = lines_of(
+        (tmp_path / "report" / MODEL / "needle" / "pyramidkv_needle" / "compare.md").read_text(), "By dataset"
+    )
     assert rows[0][3:] == ["% of FullKV", r"word\_overlap (0-100)"]
     assert next(row for row in rows if row[:2] == ["FullKV", "full"])[3:] == ["100.00", "75.00"]
     at = next(place for place, row in enumerate(rows) if row[:2] == ["SnapKV", "128"])
@@ -243,7 +265,14 @@ def test_a_needle_without_the_full_cache_says_so(kvgauge: Command, tmp_path: Pat
 
 
 def test_another_needle_is_not_held_against_the_published_one(kvgauge: Command, tmp_path: Path) -> None:
-    write(tmp_path, [1.0], Cell("snapkv", "128"), task="needle", config={**NEEDLE, "show": "contains_answer"}, metric="contains_answer")
+    write(
+        tmp_path,
+        [1.0],
+        Cell("snapkv", "128"),
+        task="needle",
+        config={**NEEDLE, "show": "contains_answer"},
+        metric="contains_answer",
+    )
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 2
     assert "task needle shows contains_answer, and" in done.err
@@ -275,7 +304,16 @@ def test_claims_stand_beside_what_was_measured(kvgauge: Command, tmp_path: Path)
     assert [float(ours[name]) for name in ("budget_share", "retention", "retention_bytes")] == [0.032, 0.032, 0.064]
     assert found["", "2048"]["papers_say"] == "12 25" and float(found["", "2048"]["budget_share"]) == 0.512
     shown = {row[1]: row for row in lines_of((folder / "claims.md").read_text(), "Shares")}
-    assert shown["2048"] == ["–", "2048", "12.0 % (of 17067 tokens); 25.0 % (of 8192 tokens)", "4000", "8000", "51.2", "–", "–"]
+    assert shown["2048"] == [
+        "–",
+        "2048",
+        "12.0 % (of 17067 tokens); 25.0 % (of 8192 tokens)",
+        "4000",
+        "8000",
+        "51.2",
+        "–",
+        "–",
+    ]
     assert shown["128"] == ["snapkv", "128", "0.7 % (of 18286 tokens)", "4000", "8000", "3.20", "3.20", "6.40"]
     assert "12.0 % at 2048: PyramidKV, arXiv:2406.02069, introduction" in done.out
 
@@ -289,7 +327,9 @@ def test_unknown_prompt_lengths_are_dashes(kvgauge: Command, tmp_path: Path) -> 
         writer.append([imported, structs.replace(imported, example_id="1")])
     done = kvgauge("compare", str(tmp_path))
     assert done.code == 0, done.err
-    shown = lines_of((tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "claims.md").read_text(), "Shares")
+    shown = lines_of(
+        (tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "claims.md").read_text(), "Shares"
+    )
     assert next(row for row in shown if row[0] == "SnapKV")[3:] == ["–"] * 5
 
 
@@ -309,11 +349,17 @@ def test_two_folders_are_paired_by_example(kvgauge: Command, tmp_path: Path) -> 
     assert float(qasper["difference_low"]) <= 100 / 3 <= float(qasper["difference_high"])
     assert (qasper["n"], qasper["expected"], qasper["errors"], qasper["other_prompts"]) == ("6", "8", "2", "0")
     average = found["snapkv", "average of 16"]
-    assert float(average["difference"]) == pytest.approx(100 / 3) and average["zero_is"] == "outside" and average["n"] == "96"
+    assert (
+        float(average["difference"]) == pytest.approx(100 / 3)
+        and average["zero_is"] == "outside"
+        and average["n"] == "96"
+    )
     assert found["h2o", "qasper"]["difference"] == "" and found["h2o", "qasper"]["b"] == "50.0"
     rows = lines_of((folder / "paired.md").read_text(), "By task")
     assert rows[0][3:5] == ["narrativeqa", "qasper"] and len(rows[0]) == 3 + 16
-    assert ["snapkv", "64", "average of 16"] in [row[:3] for row in lines_of((folder / "paired.md").read_text(), "Averages")]
+    assert ["snapkv", "64", "average of 16"] in [
+        row[:3] for row in lines_of((folder / "paired.md").read_text(), "Averages")
+    ]
     assert f"A: {a}. B: {b}." in done.out
     assert (folder / "paired.tex").is_file()
 
@@ -332,7 +378,9 @@ def test_examples_with_another_prompt_are_no_pairs(kvgauge: Command, tmp_path: P
 
 
 @pytest.mark.parametrize(("published", "verdict"), [(200, "trial: 6 of 200"), (7, "outside"), (None, "outside")])
-def test_a_trial_is_not_held_against_the_published_number(kvgauge: Command, tmp_path: Path, published: int | None, verdict: str) -> None:
+def test_a_trial_is_not_held_against_the_published_number(
+    kvgauge: Command, tmp_path: Path, published: int | None, verdict: str
+) -> None:
     write(tmp_path, [*[1.0] * 6, None], Cell("snapkv", "64"), published=published)
     done = kvgauge("compare", str(tmp_path))
     folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
@@ -359,28 +407,57 @@ def test_few_examples_have_no_interval_and_no_verdict(kvgauge: Command, tmp_path
 
 def test_equal_folders_differ_by_zero(kvgauge: Command, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write(tmp_path / name, [0.0, 1.0] * 3, Cell("snapkv", "64"), task="needle", config=NEEDLE, metric="word_overlap")
+        write(
+            tmp_path / name, [0.0, 1.0] * 3, Cell("snapkv", "64"), task="needle", config=NEEDLE, metric="word_overlap"
+        )
     done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.code == 0, done.err
     (row,) = read_csv(tmp_path / "a" / "report" / MODEL / "needle" / "paired.csv")
-    assert (row["difference"], row["difference_low"], row["difference_high"], row["zero_is"]) == ("0.0", "0.0", "0.0", "inside")
+    assert (row["difference"], row["difference_low"], row["difference_high"], row["zero_is"]) == (
+        "0.0",
+        "0.0",
+        "0.0",
+        "inside",
+    )
 
 
 ERRORS = {
-    "no published model of longbench is called made-up: use --model with one of Llama-3-8B-Instruct, Mistral-7B-Instruct": ["{other}"],
-    "no published table of longbench has nobody: use --model with one of Llama-3-8B-Instruct": ["{ours}", "--model", "nobody"],
-    "--table t1 is no published table of these tasks: use pyramidkv_longbench, snapkv_longbench": ["{ours}", "--table", "t1"],
+    "no published model of longbench is called made-up: use --model with one of Llama-3-8B-Instruct, Mistral-7B-Instruct": [
+        "{other}"
+    ],
+    "no published table of longbench has nobody: use --model with one of Llama-3-8B-Instruct": [
+        "{ours}",
+        "--model",
+        "nobody",
+    ],
+    "--table t1 is no published table of these tasks: use pyramidkv_longbench, snapkv_longbench": [
+        "{ours}",
+        "--table",
+        "t1",
+    ],
     "no published model of longbench is called Llama-3-8B-Instruct: use --model with one of LWM-Text-Chat-1M": [
         "{ours}",
         "--table",
         "snapkv_longbench",
     ],
-    "--model is one model, and {both} has Llama-3-8B-Instruct, made-up: give the folder of one": ["{both}", "--model", "LWM-Text-Chat-1M"],
+    "--model is one model, and {both} has Llama-3-8B-Instruct, made-up: give the folder of one": [
+        "{both}",
+        "--model",
+        "LWM-Text-Chat-1M",
+    ],
     "nothing is published for task tokens: compare results of longbench, needle, or give a second folder": ["{tokens}"],
     "{empty} holds no cell": ["{empty}"],
-    "--model and --table choose published numbers, and two results folders were given": ["{ours}", "{other}", "--model", "x"],
+    "--model and --table choose published numbers, and two results folders were given": [
+        "{ours}",
+        "{other}",
+        "--model",
+        "x",
+    ],
     "{ours} and {tokens} have no task of one model in common": ["{ours}", "{tokens}"],
-    "task longbench-qasper shows m in one folder and m2 in the other: score one as the other, with kvgauge score": ["{ours}", "{metric}"],
+    "task longbench-qasper shows m in one folder and m2 in the other: score one as the other, with kvgauge score": [
+        "{ours}",
+        "{metric}",
+    ],
     "cannot be written (Not a directory): choose another folder with --to": ["{ours}", "--to", "{file}"],
 }
 

@@ -45,14 +45,24 @@ def record(place: int, label: str, budget: int) -> Record:
 
 
 def grid(task: str = "needle", **changes: Any) -> Grid:
-    cells = [(Cell("fullkv", "full"), 400), (Cell("snapkv", "9"), 9), (Cell("snapkv", "64"), 64), (Cell("<b>bold</b>", "12%"), 48)]
-    results = [CellResult(cell, EXAMPLES, tuple(record(i, cell.label, budget) for i in range(EXAMPLES))) for cell, budget in cells]
+    cells = [
+        (Cell("fullkv", "full"), 400),
+        (Cell("snapkv", "9"), 9),
+        (Cell("snapkv", "64"), 64),
+        (Cell("<b>bold</b>", "12%"), 48),
+    ]
+    results = [
+        CellResult(cell, EXAMPLES, tuple(record(i, cell.label, budget) for i in range(EXAMPLES)))
+        for cell, budget in cells
+    ]
     failed = structs.replace(results[1].records[3], text=None, scores={}, error="logits are\nnot finite <i>")
     results[1] = replace(results[1], records=(*results[1].records[:3], failed, *results[1].records[4:]))
     of = TaskResult("model", task, (METRIC,), ("length", "depth"), "a <u>note</u>", tuple(results), None)
     of = replace(of, **changes)
     manifests = {
-        cell: Manifest(cell, place, "model", task, {"budget": cell.budget}, [asdict(METRIC)], None, "", {"name": task}, {}, None)
+        cell: Manifest(
+            cell, place, "model", task, {"budget": cell.budget}, [asdict(METRIC)], None, "", {"name": task}, {}, None
+        )
         for place, (cell, _) in enumerate(cells)
     }
     return Grid(of, manifests, {cell: Path(cell.name) for cell, _ in cells})
@@ -89,12 +99,20 @@ class Opened:
         """What the first line of each cell of the first table's column says."""
         titles = [text.strip() for text in self.table.locator("th").all_inner_texts()]
         rows = self.table.locator("tbody tr:visible")
-        return [rows.nth(i).locator("td").nth(titles.index(title)).inner_text().split("\n")[0].strip() for i in range(rows.count())]
+        return [
+            rows.nth(i).locator("td").nth(titles.index(title)).inner_text().split("\n")[0].strip()
+            for i in range(rows.count())
+        ]
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page([grid(), grid("second", metrics=(), heatmap_axes=None)], [], [], tmp_path_factory.mktemp("report") / "index.html")
+    return write_page(
+        [grid(), grid("second", metrics=(), heatmap_axes=None)],
+        [],
+        [],
+        tmp_path_factory.mktemp("report") / "index.html",
+    )
 
 
 @pytest.fixture
@@ -129,7 +147,9 @@ def test_nothing_leaves_the_page_and_nothing_is_complained_of(opened: Opened) ->
 
 def test_the_policy_lets_no_script_of_others_run_and_nothing_be_fetched(opened: Opened) -> None:
     """Even where markup got through."""
-    opened.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.canary = 1'}))")
+    opened.page.evaluate(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.canary = 1'}))"
+    )
     opened.page.evaluate(
         "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://example.org/x.png\" onerror=\"window.canary = 1\">')"
     )
@@ -242,11 +262,15 @@ def test_the_pyramid_is_as_wide_as_what_each_layer_keeps(opened: Opened) -> None
 
 
 def test_of_very_many_or_very_long_texts_the_page_has_a_part_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = tuple(CellResult(Cell(name, "64"), 10, tuple(Record(str(n), {}, (), {}, 1, None) for n in range(10))) for name in "ab")
+    cells = tuple(
+        CellResult(Cell(name, "64"), 10, tuple(Record(str(n), {}, (), {}, 1, None) for n in range(10))) for name in "ab"
+    )
     many = TaskResult("m", "t", (METRIC,), None, "", cells, None)
     assert left_out(many) == [] and len(index(many)["examples"]) == 10
     monkeypatch.setattr(examples, "TEXTS", 9)
-    assert left_out(many) == ["examples: the first 4 of 10 are on this page; the records have all, and tables and charts are made of all."]
+    assert left_out(many) == [
+        "examples: the first 4 of 10 are on this page; the records have all, and tables and charts are made of all."
+    ]
     assert [row[0] for row in index(many)["examples"]] == ["0", "1", "2", "3"]
     assert [len(block) for block in blocks(many)] == [4]
     shown = visible("a" * 15_000 + "b" * 15_000)
@@ -285,8 +309,19 @@ def test_what_cannot_be_seen_is_named(text: str, shown: str) -> None:
 
 
 def test_every_report_has_the_page_with_published_numbers_beside_ours(kvgauge: Command, tmp_path: Path) -> None:
-    words = ("method=[fullkv,pyramidkv]", "budget=64", "task=needle_published", "task.lengths=[1000]", "task.depths=[0]")
-    done = kvgauge(*words, "model.name=Llama-3-8B-Instruct", "task.haystack=tests/golden/needle/haystack", f"results_dir={tmp_path}")
+    words = (
+        "method=[fullkv,pyramidkv]",
+        "budget=64",
+        "task=needle_published",
+        "task.lengths=[1000]",
+        "task.depths=[0]",
+    )
+    done = kvgauge(
+        *words,
+        "model.name=Llama-3-8B-Instruct",
+        "task.haystack=tests/golden/needle/haystack",
+        f"results_dir={tmp_path}",
+    )
     assert done.code == 0, done.err
     page = tmp_path / "report/index.html"
     assert str(page) in done.out

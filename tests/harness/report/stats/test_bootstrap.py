@@ -25,7 +25,9 @@ def grid(**scores: Sequence[float | None]) -> TaskResult:
         records = []
         for place, value in enumerate(values):
             record = Record(str(place), {}, (), {}, 10, "00", kept=(10,), retention=1.0)
-            records.append(structs.replace(record, error="no") if value is None else structs.replace(record, scores={"m": value}))
+            records.append(
+                structs.replace(record, error="no") if value is None else structs.replace(record, scores={"m": value})
+            )
         cells.append(CellResult(cell, len(values), tuple(records)))
     return TaskResult("model", "task", (Metric("m", "m", 1.0),), None, "", tuple(cells), None)
 

@@ -21,7 +21,9 @@ def test_budgets_stand_at_their_entries_and_shares_and_the_full_cache_are_lines_
 
 
 def test_a_method_that_kept_everything_is_a_line_across_the_retentions() -> None:
-    _, by_retention = score_curves(raw(("h2o", "64", 0.25), ("h2o", "9999", 1.0), ("fullkv", "full", 1.0), ("tova", "8", math.nan)))
+    _, by_retention = score_curves(
+        raw(("h2o", "64", 0.25), ("h2o", "9999", 1.0), ("fullkv", "full", 1.0), ("tova", "8", math.nan))
+    )
     across = {line.label: line.across for line in by_retention.lines}
     assert across["h2o"] == [25.0, 100.0] and across["fullkv"] == [None]
     assert math.isnan(across["tova"][0] or 0.0), "left out: nobody knows where it stands"

@@ -23,7 +23,12 @@ def result(*records: Record, metrics: tuple[Metric, ...] = (METRIC,)) -> TaskRes
 
 
 def test_shares_are_means_over_results_and_missing_where_there_is_none() -> None:
-    records = [record("a", 1000, 0, 10.0), record("b", 500, 0, 4.0), record("c", 500, 0, 6.0), record("d", 500, 50, None)]
+    records = [
+        record("a", 1000, 0, 10.0),
+        record("b", 500, 0, 4.0),
+        record("c", 500, 0, 6.0),
+        record("d", 500, 50, None),
+    ]
     shown = heatmap_of(result(*records))
     assert shown is not None
     assert (shown.across, shown.down) == ("prompt tokens requested", "depth %")

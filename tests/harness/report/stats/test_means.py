@@ -60,7 +60,11 @@ def test_a_result_without_a_score_makes_the_mean_missing_wherever_it_is_made() -
     whole = result(1.0, None, 1.0, 1.0, 1.0, 1.0, 1.0)
     assert math.isnan(score(whole.cells[0], METRIC))
     assert all(map(math.isnan, summarize(TaskDraws(whole).score(CELL))))
-    assert math.isnan(mean([1.0, None])) and math.isnan(score_mean([1.0, None], 1.0)) and math.isnan(part_mean([1.0, None], 1.0))
+    assert (
+        math.isnan(mean([1.0, None]))
+        and math.isnan(score_mean([1.0, None], 1.0))
+        and math.isnan(part_mean([1.0, None], 1.0))
+    )
 
 
 @pytest.mark.parametrize("made", [lambda: mean([]), lambda: score_mean([], 1.0), lambda: part_mean([], 1.0)])
