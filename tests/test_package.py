@@ -13,7 +13,10 @@ HEAVY = {"harness", "hydra", "matplotlib", "numpy", "omegaconf", "pandas", "rich
 
 
 def test_import_brings_nothing_with_it() -> None:
-    code = "import sys, time; import kvgauge; print(time.process_time()); print(*{name.partition('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, time; import kvgauge; print(time.process_time()); print(*{name.partition('.')[0] for name in "
+        "sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     seconds, names = done.stdout.splitlines()
     assert float(seconds) < 0.3

@@ -30,7 +30,8 @@ def theirs():
 for step in ({order}):
     step()
 theirs()
-assert not [name for name in sys.modules if name.partition(".")[0] in {own!r} and not hasattr(sys.modules[name], "MINE")]
+ours = [name for name in sys.modules if name.partition(".")[0] in {own!r}]
+assert not [name for name in ours if not hasattr(sys.modules[name], "MINE")]
 """
 
 

@@ -1,4 +1,5 @@
-"""Shared prefill and wide decoding against each variant alone, against a plain forward, and against causality; half precision."""
+"""Shared prefill and wide decoding against each variant alone, against a plain forward, and against causality; half
+precision."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def test_fixtures_are_what_their_script_writes() -> None:
 
 def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model: str, tmp_path: Path) -> None:
     done = kvgauge(
-        "task=longbench", "task.datasets=[all,e]", f"task.data={DATA}", "method=[fullkv,pyramidkv]", "budget=[32]", "limit=1", model,
+        "task=longbench", "task.datasets=[all,e]", f"task.data={DATA}", "method=[fullkv,pyramidkv]", "budget=[32]",
+        "limit=1", model,
         f"results_dir={tmp_path}",
     )  # fmt: skip
     assert done.code == 0, done.err
