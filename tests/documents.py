@@ -79,11 +79,10 @@ def clone(to: Path) -> Path:
     return to
 
 
-def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, offline."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=folder, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True
-    )
+def python(folder: Path, *words: str, path: Path | str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, offline; ``path`` is where it finds the project, if not in that folder."""
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": str(path)}
+    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:

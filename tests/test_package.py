@@ -30,6 +30,16 @@ def test_every_public_name_is_there_and_has_its_type() -> None:
         assert getattr(kvgauge, name) is getattr(sys.modules[module], name)
 
 
+def test_the_public_names_are_these() -> None:
+    """Each of them is a promise: one that goes or comes is a change for users, and a line of the changelog."""
+    assert sorted(kvgauge.__all__) == [
+        "Average", "BudgetError", "ColumnSums", "ConfigError", "DataError", "Engine", "Example", "FirstTokens",
+        "KvgaugeError", "LayerState", "Method", "Metric", "Ranking", "ReadsWeights", "Result", "Selection",
+        "SinksThenRecent", "Suite", "Task", "WindowAttention", "__version__", "check_window", "column_sums", "pool",
+        "read", "require_above", "run", "window_attention",
+    ]  # fmt: skip
+
+
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
     assert not hasattr(kvgauge, "nonsense")
 
