@@ -15,7 +15,7 @@ from harness.compression.scorers import ColumnReader
 from harness.compression.selection import Order
 from harness.engine import prefill as prefilling
 from harness.engine import prefill_attention
-from harness.engine.cache import KVPool
+from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
 
 Seconds = dict[str, float]
@@ -28,8 +28,8 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (Order, "__init__", "prefill: sort"),
     (prefill_attention.PrefillAttention, "_take", "prefill: kept entries gathered"),
     (prefilling, "_hashes", "prefill: kept indices hashed"),
-    (KVPool, "add", "decode: entries moved into the pool"),
-    (KVPool, "attend", "decode: attention"),
+    (KVCache, "add", "decode: entries moved into the pool"),
+    (KVCache, "attend", "decode: attention"),
 )
 
 
