@@ -1,4 +1,7 @@
-"""What the model can do with the full cache, measured by ordinary runs of kvgauge on words, numbers and texts it was not trained on."""
+"""The evaluation of the model with the full cache, by ordinary runs of kvgauge.
+
+Their words, numbers and texts are not those of the training.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ class Trial:
     """One line of the card's table.
 
     Attributes:
-        name: what is asked.
-        words: of the command line.
+        name: what is asked for.
+        words: overrides of the command line.
     """
 
     name: str
@@ -30,13 +33,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
-        trial: which one.
-        mean: of the headline metric, 0-100.
-        count: examples.
-        by_length: mean and examples for each context length, where lengths are asked for.
+        trial: the trial.
+        mean: mean of the headline metric, 0-100.
+        count: number of examples.
+        by_length: (mean, number of examples) for each context length; empty if the trial has no lengths.
     """
 
     trial: Trial
@@ -46,8 +49,12 @@ class Outcome:
 
 
 def trials(essays: Path | None) -> list[Trial]:
-    """The lines of the table; those in real essays only where a folder of them is given."""
-    # A number takes 8 tokens; what follows it does not count.
+    """The trials, in the order of the card's table.
+
+    Args:
+        essays: a folder of real essays to hide needles in; None leaves out the trials with essays.
+    """
+    # A number takes 8 tokens; later tokens do not count.
     number = ("task.max_new_tokens=16", _DEPTHS)
     magic, many = ("task=needle_magic", *number), ("task=needle_many", *number)
     sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
@@ -74,7 +81,7 @@ def evaluate(model: Path, trial: Trial) -> Outcome:
     """Run one trial with the full cache.
 
     Raises:
-        CalledProcessError: the run failed; its error was shown.
+        CalledProcessError: the run failed, after it printed its error.
     """
     with tempfile.TemporaryDirectory() as folder:
         words = (
