@@ -31,7 +31,7 @@ def _on_cuda() -> bool:
 
 
 def machine() -> Mapping[str, Any]:
-    """The machine that numbers were measured on, as readers must know it, without names of hosts or users."""
+    """A description of the machine that numbers are measured on, without names of hosts or users."""
     return {
         "device": torch.cuda.get_device_name() if _on_cuda() else _processor(),
         "cores": os.cpu_count(),

@@ -1,1 +1,1 @@
-"""Compression: what a method keeps of a prompt, and how budgets, scores and selection decide it."""
+"""Compression: methods, budgets, scores and the selection of the entries that are kept."""

@@ -67,6 +67,6 @@ def not_finite(new_token: int, where: str | None, dtype: torch.dtype) -> str:
 
 
 def all_finite(rows: Tensor) -> Sequence[bool]:
-    """Whether all numbers of a row are finite, for each row of [rows, numbers]."""
+    """For each row of [rows, numbers], whether all of its numbers are finite."""
     good: list[bool] = tensor_parallel.from_first(torch.isfinite(rows).all(-1)).tolist()
     return good

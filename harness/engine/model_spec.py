@@ -1,4 +1,4 @@
-"""The specification of a model: where it lies, its dtype and device, and its configuration and tokenizer as read."""
+"""The specification of a model: its path, dtype and device, and the reading of its configuration and tokenizer."""
 
 from __future__ import annotations
 

@@ -76,8 +76,8 @@ LABELS = (  # (before a question, between question and label, after the label)
 TYPES_HEAD = "Please determine the type of the question below. Here are some examples of questions.\n\n"
 
 _ONSETS = (
-    "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r", "s",
-    "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z",
+    "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r",
+    "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z",
 )  # fmt: skip
 _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
 _VOWEL_FIRST = 0.3
