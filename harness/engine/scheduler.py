@@ -155,7 +155,7 @@ class Scheduler:
         return Running(self._engine.decoding(self._limits))
 
     def _take(self, queue: deque[Part], running: Running, more: Callable[[], bool]) -> bool:
-        """Prefill the prompts that there is room for; False if there is room for none."""
+        """Start and prefill the prompts that there is room for; False if none started."""
         if running.rows > self.width // 2:
             return False
         while queue and running.has_room(len(queue[0].request.missing), self.width):

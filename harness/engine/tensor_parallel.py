@@ -1,8 +1,8 @@
 """Tensor parallelism: the processes of one run, each with some of the model's heads.
 
 The first process, rank 0, leads: it alone reads and writes results, and tells the others what to compute. Whatever
-spans all heads is gathered from all processes, so that each has the same. In a process of its own, every function here
-returns what it is given.
+spans all heads is gathered from all processes, so that each has the same. In a run of one process, these functions
+return what they are given.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def hear() -> Any:
 
 
 def together(work: Callable[[], T]) -> T:
-    """Run something in every process that may fail in one of them; a failure is then raised in all of them.
+    """Run work in every process; if it fails in one of them, the error is raised in all.
 
     Args:
         work: the function to run; no process may wait for another inside it.
