@@ -37,13 +37,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
-        trial: which one.
-        mean: of the headline metric, 0-100.
-        count: examples.
-        by_length: mean and examples for each context length, where lengths are asked for.
+        trial: the trial.
+        mean: mean of the headline metric, 0-100.
+        count: number of examples.
+        by_length: (mean, number of examples) for each context length; empty if the trial has no lengths.
     """
 
     trial: Trial
@@ -53,7 +53,11 @@ class Outcome:
 
 
 def trials(essays: Path | None) -> list[Trial]:
-    """The lines of the table; those in real essays only where a folder of them is given."""
+    """The trials, in the order of the card's table.
+
+    Args:
+        essays: a folder of real essays to hide needles in; None leaves out the trials with essays.
+    """
     # A number takes 8 tokens; what follows it does not count.
     number: dict[str, Any] = {"task.max_new_tokens": 16, "task.depths": _DEPTHS}
     magic: dict[str, Any] = {**number, "task.lengths": _LENGTHS, "task.samples": 4}

@@ -25,7 +25,7 @@ from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
-from harness.engine.cache import KVPool, LayerKV
+from harness.engine.cache import KVCache, LayerKV
 from harness.engine.decode import Generated, Limits, Row, decode
 from harness.engine.prefill import prefill
 from harness.engine.settings import EngineSettings
@@ -194,8 +194,8 @@ def test_the_benchmark_holds_the_kernel_against_torch() -> None:
     assert row["same among the best 128 %"] == 100
 
 
-def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVPool:
-    pool = KVPool(1, kernels)
+def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVCache:
+    pool = KVCache(1, kernels)
     pool.add([list(row) for row in rows], steps)
     return pool
 
