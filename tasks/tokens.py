@@ -68,7 +68,8 @@ class Tokens:
         whole(self.min_new_tokens, "task.min_new_tokens", 0)
         if not is_list(self.stop) or not all(is_whole(token) and token >= 0 for token in self.stop):
             raise ConfigError(
-                f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, task.stop=[2]"
+                f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, "
+                "task.stop=[2]"
             )
         return {
             "max_new_tokens": self.max_new_tokens,
@@ -97,7 +98,8 @@ class Tokens:
         for name, ids in prompts.items():
             if not fits(ids, list[int]):
                 raise DataError(
-                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers"
+                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole "
+                    "numbers"
                 )
         return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
 

@@ -131,7 +131,8 @@ def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
     """
     if path := next(_calls(values), None):
         raise ConfigError(
-            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests"
+            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore "
+            "their manifests"
         )
     if path := next((path for path, _, value in _entries(values) if isinstance(value, str) and "${" in value), None):
         raise ConfigError(

@@ -25,7 +25,8 @@ def refuse_environment() -> None:
 def environment_error(name: str) -> ConfigError:
     """What is said of ``${oc.env:NAME}``: configurations are written into manifests, and a secret would be in all of them."""
     return ConfigError(
-        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
+        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give "
+        "the value itself"
     )
 
 

@@ -50,8 +50,8 @@ def method_folders(given: Iterable[str | Path]) -> list[Path]:
         files = sorted(folder.glob("method/*.yaml"))
         if not files:
             raise ConfigError(
-                f"{_SETTING}{folder} holds no method/*.yaml: give a folder of methods, as kvgauge new method <name> --method-path <folder> "
-                "writes it"
+                f"{_SETTING}{folder} holds no method/*.yaml: give a folder of methods, as kvgauge new method <name> "
+                "--method-path <folder> writes it"
             )
         for path in files:
             if other := taken.get(path.stem):

@@ -103,5 +103,6 @@ def _outcome(task: Any, starts: int) -> Outcome:
     except RayError as error:  # a node that is gone, memory that Ray's own guard found too full, …
         return Outcome(
             1,
-            f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's log",
+            f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's "
+            "log",
         )

@@ -210,7 +210,8 @@ def prepare(run: Run) -> Prepared:
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
-            f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's tokenizer, or other ids"
+            f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's "
+            "tokenizer, or other ids"
         )
     common = {
         "model": run.checkpoint.identity,
@@ -262,7 +263,8 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     method = variant.method
     if not is_dataclass(method):
         raise ConfigError(
-            f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one"
+            f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a "
+            "frozen one"
         )
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     # What keeps everything selects nothing.
@@ -313,8 +315,8 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
         record = records.get(prompt.example.id)
         if record is not None and record.prompt_sha256 != prompt.sha256:
             raise StoreError(
-                f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use another results_dir, or "
-                "delete that folder"
+                f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use "
+                "another results_dir, or delete that folder"
             )
     return records
 

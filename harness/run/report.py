@@ -43,7 +43,8 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, con
             return _report(tasks, suite, tracker, console)
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
+            "again"
         ) from error
 
 
@@ -73,8 +74,8 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
     run = tasks[0].run
     if waiting := [task for task in tasks if not task.whole]:
         console.print(
-            f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards ({len(waiting)} of {len(tasks)} "
-            f"tasks wait): kvgauge status {run.results}",
+            f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards "
+            f"({len(waiting)} of {len(tasks)} tasks wait): kvgauge status {run.results}",
             markup=False,
             soft_wrap=True,
         )

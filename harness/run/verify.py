@@ -183,8 +183,8 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
         known = [(record, prompts[record.example_id]) for record in result.records if record.example_id in prompts]
         if len(known) < len(result.records):
             verdict.wrong.append(
-                f"{len(result.records) - len(known)} records are of examples that the manifest's task does not have (where a later run "
-                "asked for more, say how: --set task.KNOB=VALUE)"
+                f"{len(result.records) - len(known)} records are of examples that the manifest's task does not have "
+                "(where a later run asked for more, say how: --set task.KNOB=VALUE)"
             )
         verdict.compare(
             "prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (of.sha256, len(of.ids))) for r, of in known)

@@ -112,8 +112,8 @@ def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
     if differs := difference(earlier.settings, wanted.settings):
         name, then, now = differs
         raise StoreError(
-            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of an import) or another "
-            "results folder, or delete that folder"
+            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of "
+            "an import) or another results folder, or delete that folder"
         )
 
 
@@ -129,8 +129,8 @@ def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
         if then is not None and now is not None and (differs := difference(then, now)):
             name, old, new = differs
             raise StoreError(
-                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use another results folder or "
-                "model.name for one of them"
+                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use "
+                "another results folder or model.name for one of them"
             )
 
 

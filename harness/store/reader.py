@@ -128,7 +128,8 @@ def check_axes(cell: str, axes: Sequence[str] | None, records: Iterable[Record])
     wanted = set(axes or ())
     if lacking := next((record for record in records if not wanted <= record.group.keys()), None):
         raise StoreError(
-            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis of its task's heatmap: "
+            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis "
+            "of its task's heatmap: "
             "restore the manifest, or delete the record's line, and the example is computed again"
         )
 
@@ -152,8 +153,8 @@ def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
                 raise
             words = " ".join(f"--set task.{name}={value}" for name, value in goal.items())
             raise StoreError(
-                f"{folder} and {its_folder} are scored in different ways, as after a kvgauge score that was stopped: give it again, "
-                f"kvgauge score {folder.parent} {words}"
+                f"{folder} and {its_folder} are scored in different ways, as after a kvgauge score that was "
+                f"stopped: give it again, kvgauge score {folder.parent} {words}"
             ) from error
 
 
@@ -180,7 +181,8 @@ def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
     _, suite = recorded_tasks(parts[0].task_config)
     if suite is None:
         raise StoreError(
-            f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}"
+            f"the results name {name} as a suite, which is a single task: restore the manifests of "
+            f"{parts[0].result.task}"
         )
     manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
     order = sorted(manifests, key=lambda cell: _order(manifests[cell]))

@@ -50,8 +50,8 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
                             records[record.example_id] = record
                     elif len(line) > MAX_RECORD_BYTES:
                         raise StoreError(
-                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
-                            "example is computed again"
+                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: "
+                            "delete that line, and its example is computed again"
                         )
     except OSError as error:
         raise failed(folder, "read", error) from error

@@ -46,8 +46,8 @@ def rescored(record: Record, task: Task) -> Record:
         return structs.replace(record, scores=dict(task.score(example, record.text)))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoreError(
-            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "
-            "task's have: delete its line, and it is computed again"
+            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its "
+            "record lacks what the task's have: delete its line, and it is computed again"
         ) from error
 
 

@@ -51,7 +51,8 @@ class Shard:
         check(self, names={"index": "shard", "count": "shards"})
         if self.index >= self.count:
             raise ConfigError(
-                f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or more shards"
+                f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or "
+                "more shards"
             )
 
     def has(self, index: int) -> bool:

@@ -129,7 +129,8 @@ def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
             raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
         if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
             raise DataError(
-                f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}"
+                f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: "
+                f"{REMEDY}"
             )
         if first.setdefault(values["_id"], where) != where:
             raise DataError(f"{where} repeats the _id of {first[values['_id']].partition(' of ')[0]}: {REMEDY}")

@@ -66,13 +66,14 @@ def fetch() -> Path:
             path = Path(hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset"))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded ({type(error).__name__}): "
-                "set task.data to a local data.zip or a folder with its .jsonl files"
+                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded "
+                f"({type(error).__name__}): set task.data to a local data.zip or a folder with its .jsonl files"
             ) from error
     stat = path.stat()
     if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
         raise DataError(
-            f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust"
+            f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy "
+            "you trust"
         )
     return path
 
@@ -161,8 +162,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     for info in members:
         if info.file_size > MAX_RATIO * max(info.compress_size, 4096):
             raise DataError(
-                f"{path} has a member {short(info.filename)} of {info.file_size} bytes in {info.compress_size}, more than {MAX_RATIO} for "
-                f"one: {REMEDY}"
+                f"{path} has a member {short(info.filename)} of {info.file_size} bytes in {info.compress_size}, "
+                f"more than {MAX_RATIO} for one: {REMEDY}"
             )
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:

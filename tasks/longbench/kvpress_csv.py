@@ -48,7 +48,8 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
                 continue
             if len(fields) != len(header):
                 raise DataError(
-                    f"{where} begins a row of {len(fields)} fields where the header has {len(header)}, as in a cut file: {_REMEDY}"
+                    f"{where} begins a row of {len(fields)} fields where the header has {len(header)}, as in a cut "
+                    f"file: {_REMEDY}"
                 )
             yield where, _values(dict(zip(header, fields, strict=True)), where, needed)
     except csv.Error as error:

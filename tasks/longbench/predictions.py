@@ -93,7 +93,8 @@ def _import(file: Path, place: _Place, rows: Callable[[bytes, Path], Rows]) -> I
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise DataError(
-                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give predictions alone"
+                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give "
+                "predictions alone"
             )
         raw = file.read_bytes()
     except OSError as error:

@@ -95,14 +95,16 @@ class LongBench:
                 )
         if not isinstance(self.chat_arguments, Mapping):
             raise ConfigError(
-                f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}"
+                f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: "
+                f"false}}"
             )
         protocol = PROTOCOLS[self.protocol]
         limits = self.max_prompt_tokens
         if isinstance(limits, Mapping):
             if unknown := set(limits) - set(PROTOCOLS):
                 raise ConfigError(
-                    f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use {', '.join(PROTOCOLS)}"
+                    f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use "
+                    f"{', '.join(PROTOCOLS)}"
                 )
             limits = limits.get(self.protocol)
         limit = protocol.max_prompt_tokens if limits is None else limits
@@ -239,6 +241,7 @@ def _expand(datasets: object) -> list[str]:
         else:
             known = ", ".join(RECORDS)
             raise ConfigError(
-                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of {known}"
+                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of "
+                f"{known}"
             )
     return list(dict.fromkeys(names))

@@ -151,7 +151,8 @@ class LongBenchTask:
         if not self.protocol.all_end_tokens:
             if tokenizer.eos_token_id is None:
                 raise ConfigError(
-                    "task.protocol ends at the tokenizer's one end token, and it has none: use task.protocol=kvcache_factory"
+                    "task.protocol ends at the tokenizer's one end token, and it has none: use "
+                    "task.protocol=kvcache_factory"
                 )
             stops = frozenset({int(tokenizer.eos_token_id)})
         if self.base not in self.protocol.newline_ends:
@@ -159,7 +160,8 @@ class LongBenchTask:
         newline = tokenizer.encode("\n", add_special_tokens=False)
         if not newline:
             raise ConfigError(
-                f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of task.datasets"
+                f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of "
+                "task.datasets"
             )
         return stops | {newline[-1]}
 

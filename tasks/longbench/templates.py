@@ -46,8 +46,8 @@ TEMPLATES: Mapping[str, str] = {
     "multifieldqa_en": (
         "Read the following text and answer briefly.\n\n"
         "{context}\n\n"
-        "Now, answer the following question based on the above text, only give me the answer and do not output any other words.\n\n"
-        "Question: {input}\n"
+        "Now, answer the following question based on the above text, only give me the answer and do not output any "
+        "other words.\n\nQuestion: {input}\n"
         "Answer:"
     ),
     "multifieldqa_zh": (
@@ -104,8 +104,8 @@ TEMPLATES: Mapping[str, str] = {
         "The final answer is: "
     ),
     "passage_retrieval_en": (
-        "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which paragraph the abstract is from.\n\n"
-        "{context}\n\n"
+        "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which paragraph the "
+        "abstract is from.\n\n{context}\n\n"
         "The following is an abstract.\n\n"
         "{input}\n\n"
         'Please enter the number of the paragraph that the abstract is from. The answer format must be like "Paragraph '

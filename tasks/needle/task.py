@@ -195,7 +195,8 @@ class Needle:
         newline = encode(tokenizer, "\n")
         if not newline:
             raise ConfigError(
-                "task.stop_at_newline=true, but the tokenizer has no token for a line break: use task.stop_at_newline=false"
+                "task.stop_at_newline=true, but the tokenizer has no token for a line break: use "
+                "task.stop_at_newline=false"
             )
         return end_ids | {newline[-1]}
 
@@ -252,8 +253,10 @@ class Needle:
         """The examples of one length; ``haystack`` are the tokens that fill it."""
         if any(0 < depth < 100 for depth in depths) and not periods & set(haystack):
             raise ConfigError(
-                f"no sentence ends in the first {len(haystack)} tokens of task.haystack={short(self.haystack)} (period tokens "
-                f"{sorted(periods)}), so every needle would stand at depth 0: set task.period_tokens to the ids that end its sentences"
+                f"no sentence ends in the first {len(haystack)} tokens of task.haystack={short(self.haystack)} "
+                "(period tokens "
+                f"{sorted(periods)}), so every needle would stand at depth 0: set task.period_tokens to the ids "
+                "that end its sentences"
             )
         for depth in depths:
             for sample in range(self.samples):
@@ -263,7 +266,8 @@ class Needle:
                 room = length - self.reserve_tokens - sum(map(len, needles))
                 if room < 1:
                     raise ConfigError(
-                        f"task.lengths has {length}, which leaves no haystack beside reserve_tokens={self.reserve_tokens} and "
+                        f"task.lengths has {length}, which leaves no haystack beside "
+                        f"reserve_tokens={self.reserve_tokens} and "
                         f"{f'needles of {sum(map(len, needles))}' if self.distractors else f'a needle of {len(needles[0])}'} tokens: use "
                         f"lengths of {length - room + 1} or more, or a smaller task.reserve_tokens"
                     )
@@ -318,7 +322,8 @@ class Needle:
             whole(getattr(self, knob), f"task.{knob}", least)
         if self.min_new_tokens > self.max_new_tokens:
             raise ConfigError(
-                f"task.min_new_tokens={self.min_new_tokens} is above task.max_new_tokens={self.max_new_tokens}: use less"
+                f"task.min_new_tokens={self.min_new_tokens} is above task.max_new_tokens={self.max_new_tokens}: use "
+                "less"
             )
         periods = self.period_tokens
         if periods is not None and not (is_list(periods) and periods and all(is_whole(p) and p >= 0 for p in periods)):
@@ -333,13 +338,13 @@ class Needle:
             )
         if self.samples > 1 and not self._drawn:
             raise ConfigError(
-                f"task.samples={self.samples} would repeat the same example, as no template of {self.name} holds {{key}} or {{value}}: use "
-                "task.samples=1"
+                f"task.samples={self.samples} would repeat the same example, as no template of {self.name} holds "
+                f"{{key}} or {{value}}: use task.samples=1"
             )
         if self.distractors and "{key}" not in self.needle:
             raise ConfigError(
-                f"task.distractors={self.distractors} would repeat the same needle, as task.needle of {self.name} holds no {{key}}: use "
-                "task.distractors=0"
+                f"task.distractors={self.distractors} would repeat the same needle, as task.needle of {self.name} "
+                f"holds no {{key}}: use task.distractors=0"
             )
         if self.distractors >= MOST:
             raise ConfigError(

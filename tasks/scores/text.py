@@ -190,6 +190,7 @@ def _paragraph(reference: str, pattern: str, example: str) -> str:
     found = re.search(pattern, reference)
     if not found:
         raise DataError(
-            f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like {example!r}"
+            f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like "
+            f"{example!r}"
         )
     return found[1]

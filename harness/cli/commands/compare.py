@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         documents, left_out = match(grids, arguments.model, arguments.table)
     elif arguments.model or arguments.table:
         raise ConfigError(
-            "--model and --table choose published numbers, and two results folders were given: leave them out, or one folder"
+            "--model and --table choose published numbers, and two results folders were given: leave them out, or "
+            "one folder"
         )
     else:
         documents = list(paired_documents(grids, read_grids(arguments.other), arguments.path, arguments.other))

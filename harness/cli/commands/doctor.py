@@ -95,13 +95,15 @@ def _findings(results: Path) -> list[str]:
             "No CUDA device: models of billions of parameters take minutes for a prompt; model=tiny runs in seconds."
         )
         lines.append(
-            "float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says float16."
+            "float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says "
+            "float16."
         )
     elif not torch.cuda.is_bf16_supported(including_emulation=False):
         lines.append("The card computes no bfloat16: give model.dtype=float16.")
     if dict(_packages())["python-Levenshtein"] == "not installed":
         lines.append(
-            "python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with rapidfuzz."
+            "python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with "
+            "rapidfuzz."
         )
     if _offline():
         lines.append("HF_HUB_OFFLINE is set: models and LongBench must be in the cache or given as local paths.")

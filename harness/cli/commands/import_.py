@@ -110,7 +110,8 @@ def _plan(
             continue
         if folder in imports:
             raise ConfigError(
-                f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each with its --label"
+                f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each "
+                "with its --label"
             )
         ours = {**config, **file.config}
         task = next(task for task in build_task(ours)[0] if task.name == file.task)

@@ -162,7 +162,8 @@ def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Se
         ):
             what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[of.state]
             lines.append(
-                f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on from there"
+                f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on "
+                "from there"
             )
     running = [of for of in workers if of.state in ("running", "unknown")]
     partial = [state.cell.name for state in states if state.lacks in ("partial", "no records")]
@@ -170,7 +171,8 @@ def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Se
         lines.append(f"{name}: nobody is at work on {_some(partial)}: the same command again goes on")
     if unscored := [state.cell.name for state in states if "scores" in state.lacks and not running]:
         lines.append(
-            f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score {folder}"
+            f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score "
+            f"{folder}"
         )
     if failed := [state.cell.name for state in states if state.errors]:
         lines.append(f"{name}: errors in {_some(failed)}: retry_errors=true with the same command computes them again")

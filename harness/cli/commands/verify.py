@@ -25,8 +25,8 @@ from harness.store.rescoring import recorded_task
 from harness.text import plain
 
 HELP = (
-    "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings and prompts from the "
-    "model's files and the task's data; with --sample, records from the model."
+    "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings "
+    "and prompts from the model's files and the task's data; with --sample, records from the model."
 )
 
 
@@ -98,7 +98,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
     if wrong_cells:
         raise KvgaugeError(
-            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask who made them"
+            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask "
+            "who made them"
         )
     console.print(
         f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else "")
