@@ -21,7 +21,8 @@ from harness.config.names import recorded
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
-from harness.run.prepare import Run, checkpoint_of, read_checkpoint
+from harness.run.checkpoint import checkpoint_of, read_checkpoint
+from harness.run.prepare import Run
 from harness.store.shards import Shard
 from harness.task import Suite, Task
 from harness.values import Refusal, Size, check, made

@@ -6,41 +6,33 @@ holds.
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from msgspec import structs, to_builtins
+from msgspec import structs
 
-from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
-from harness.config.build import recorded_method
-from harness.config.catalog import Choice
 from harness.engine.engine import Engine
 from harness.engine.request import Request
 from harness.engine.settings import EngineSettings
-from harness.errors import BudgetError, ConfigError, StoreError
-from harness.report.stats.summary import cell_summary
-from harness.results import Cell, CellResult, Manifest, Record
+from harness.errors import ConfigError, StoreError
+from harness.results import Cell, Record
+from harness.run.checkpoint import Checkpoint
 from harness.run.evaluate import evaluate, make_scheduler
-from harness.run.prepare import Checkpoint, Prepared, Run, prepare
-from harness.store.cells import read_scores
-from harness.store.manifest import difference, fingerprint
+from harness.run.prepare import Prepared, Run, prepare
+from harness.run.verdict import Verdict, _alike, _plain
+from harness.store.manifest import difference
 from harness.store.reader import Grid
-from harness.store.rescoring import recorded_task, rescored
+from harness.store.rescoring import recorded_task
 from harness.store.shards import Shard
-from harness.task import Metric, Task, published_examples
 
 _SELECTION = Selection(
     "query_head", "mean", "stable", "float32"
 )  # of a cell that keeps everything, and selects nothing
-_CLOSE = 1e-9
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
@@ -48,72 +40,6 @@ _COMPUTED = {
     "tokens": ("tokens",),
 }
 """Fields of a record that only the model gives, and how they are called."""
-
-
-@dataclass
-class Verdict:
-    """What was found of one cell.
-
-    Attributes:
-        cell: which one.
-        records: how many it has.
-        checked: what was computed again, in words.
-        examples: of the task, where its data could be read.
-        wrong: what does not agree.
-        open: what could not be told.
-    """
-
-    cell: Cell
-    records: int
-    examples: int | None = None
-    checked: list[str] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
-    open: list[str] = field(default_factory=list)
-
-    def compare(self, what: str, alike: Iterable[tuple[Record, bool]], of: str = "records") -> None:
-        """Note whether records agree in something; nothing where there is none to tell it of."""
-        found = list(alike)
-        names = [record.example_id for record, same in found if not same]
-        if names:
-            self.wrong.append(
-                f"{what} of {len(names)} {of} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})"
-            )
-        elif found:
-            self.checked.append(what)
-
-
-def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Verdict], dict[Cell, Variant]]:
-    """What records and manifests say of themselves: fingerprint, kept entries, aliases, scores, summary.
-
-    Args:
-        grid: a task's cells.
-        methods: whose code may be used; a class that is none of them is not imported.
-
-    Returns:
-        The verdicts, and the variants of those cells whose method is known.
-
-    Raises:
-        KvgaugeError: the task cannot be made.
-    """
-    verdicts, variants = {}, {}
-    by_name = {cell.cell.name: {record.example_id: record for record in cell.records} for cell in grid.result.cells}
-    for result in grid.result.cells:
-        cell, manifest, folder = result.cell, grid.manifests[result.cell], grid.folders[result.cell]
-        verdict = verdicts[cell] = Verdict(cell, len(result.records))
-        task = recorded_task(manifest, folder)
-        _check_fingerprint(manifest, verdict)
-        _check_metrics(manifest, task, verdict)
-        variant = _variant(manifest, methods, verdict)
-        if variant is not None:
-            variants[cell] = variant
-            verdict.compare("kept entries", ((r, _is_planned(r, variant)) for r in result.done))
-            aliases = [r for r in result.done if r.alias_of in by_name]
-            verdict.compare("aliases", ((r, _is_alias(r, by_name[str(r.alias_of)].get(r.example_id))) for r in aliases))
-        verdict.compare("scores", ((r, _same(rescored(r, task).scores, r.scores)) for r in result.done))
-        _check_summary(result, grid.result.metrics, read_scores(folder), verdict)
-        if result.errors:
-            verdict.open.append(f"{result.errors} error records: not computed again")
-    return verdicts, variants
 
 
 def prepared_again(
@@ -243,116 +169,3 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
             verdicts[cell].compare(what, alike, of)
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
-
-
-def _check_fingerprint(manifest: Manifest, verdict: Verdict) -> None:
-    said = manifest.provenance.get("fingerprint")
-    if said is None:
-        verdict.open.append("its manifest has no fingerprint")
-    elif said != fingerprint(manifest.settings):
-        verdict.wrong.append("the manifest's settings are not those of its fingerprint")
-    else:
-        verdict.checked.append("fingerprint")
-
-
-def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
-    """Whether what tables and plots go by is what the task says."""
-    made = {
-        "metrics": task.metrics,
-        "heatmap_axes": task.heatmap_axes,
-        "breakdown": task.breakdown,
-        "published": published_examples(task),
-    }
-    if wrong := [name for name, value in made.items() if _plain(getattr(manifest, name)) != _plain(value)]:
-        verdict.wrong.append(f"the manifest's {wrong[0]} are not those of its task")
-    else:
-        verdict.checked.append("metrics")
-
-
-def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) -> Variant | None:
-    """The cell's method, made from its settings; None of an imported cell, or of a class that is not known here."""
-    if "method" not in manifest.settings:
-        verdict.open.append("imported: nobody knows what was kept")
-        return None
-    said = manifest.settings["method"]
-    if not isinstance(said.get("class"), str):
-        verdict.wrong.append("its settings name no method")
-        return None
-    knobs = {name: value for name, value in said.items() if name not in ("class", "source_sha256")}
-    target = said["class"]
-    if target not in {method.target for method in methods}:
-        verdict.open.append(f"its method {target[:80]} is not here (--method-path says where methods of your own are)")
-        return None
-    try:
-        return Variant(
-            manifest.cell, recorded_method(target, manifest.cell.label, knobs), parse_budget(manifest.cell.budget)
-        )
-    except ConfigError as error:
-        verdict.wrong.append(f"its settings make no method ({error})")
-        return None
-
-
-def _is_planned(record: Record, variant: Variant) -> bool:
-    """Whether a record kept what its budget gives, and says the share that this is."""
-    if record.prompt_tokens is None or not record.kept:
-        return False
-    try:
-        plan = variant.plan(record.prompt_tokens, len(record.kept))
-    except BudgetError:
-        return False
-    share = sum(record.kept) / len(record.kept) / record.prompt_tokens
-    return (
-        list(plan.keep) == list(record.kept)
-        and record.retention is not None
-        and math.isclose(share, record.retention, rel_tol=_CLOSE)
-    )
-
-
-def _is_alias(record: Record, other: Record | None) -> bool:
-    """Whether the cell that an alias names kept and generated the same; nothing is wrong where it is not on disk."""
-    return other is None or (other.kept_sha256, list(other.tokens)) == (record.kept_sha256, list(record.tokens))
-
-
-def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    return one.keys() == other.keys() and all(math.isclose(one[name], other[name], rel_tol=_CLOSE) for name in one)
-
-
-def _check_summary(
-    result: CellResult, metrics: Sequence[Metric], said: Mapping[str, Any] | None, verdict: Verdict
-) -> None:
-    """Whether ``scores.json`` is what the records give."""
-    if said is None:
-        verdict.open.append("unfinished: no scores.json")
-        return
-    expected = said.get("expected")
-    if type(expected) is not int or expected < len(result.records):
-        verdict.wrong.append(
-            f"scores.json says expected={str(expected)[:60]}, but there are {len(result.records)} records"
-        )
-        return
-    again = cell_summary(CellResult(result.cell, expected, result.records), metrics)
-    wrong = [
-        name
-        for name in {**said, **again}
-        if name not in said or name not in again or not _equal(said[name], again[name])
-    ]
-    if wrong:
-        verdict.wrong.append(
-            f"scores.json says {wrong[0][:60]}={str(said.get(wrong[0]))[:60]}, its records give {again.get(wrong[0])}"
-        )
-    else:
-        verdict.checked.append("scores.json")
-
-
-def _plain(value: object) -> Any:
-    """A value as JSON gives it back."""
-    return json.loads(json.dumps(value, default=to_builtins))
-
-
-def _alike(one: Any, other: Any) -> bool:
-    return list(one) == list(other) if isinstance(one, list | tuple) else _equal(one, other)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    numbers = all(isinstance(value, int | float) for value in (one, other))
-    return math.isclose(one, other, rel_tol=_CLOSE) if numbers else bool(one == other)

@@ -213,7 +213,7 @@ def _place_kvpress(file: Path) -> _Place:
 
 
 def _budget(ratio: float) -> str:
-    """kvpress says which share is dropped."""
+    """Kvpress says which share is dropped."""
     return "full" if ratio == 0 else f"{100 * (1 - ratio):g}%"
 
 

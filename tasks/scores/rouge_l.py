@@ -77,7 +77,8 @@ def rouge_l(prediction: str, reference: str, official_zero: bool = False, calls:
 
 def rouge_score_f(prediction: str, reference: str) -> dict[str, float]:
     """F of ``rougeL`` and ``rougeLsum`` of Google's rouge-score, 0-1, no stemming: other measures than LongBench's, in other words
-    than a-z and 0-9 always 0. ``rougeLsum`` takes each line as a sentence."""
+    than a-z and 0-9 always 0. ``rougeLsum`` takes each line as a sentence.
+    """
     scores = _scorer().score(reference, prediction)
     return {name: float(scores[name].fmeasure) for name in ("rougeL", "rougeLsum")}
 

@@ -116,8 +116,9 @@ def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> fl
 
 @lru_cache(maxsize=1)
 def segmenter() -> jieba.Tokenizer:
-    """jieba with its own dictionary and nothing else: not the dictionary cache it keeps in the shared folder for temporary files, which
-    another version may have written, and not words that other code adds."""
+    """Jieba with its own dictionary and nothing else: not the dictionary cache it keeps in the shared folder for temporary files, which
+    another version may have written, and not words that other code adds.
+    """
     import jieba
 
     tokenizer = jieba.Tokenizer()

@@ -18,8 +18,10 @@ from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.results import Cell
-from harness.run.prepare import Checkpoint, read_checkpoint
-from harness.run.verify import Verdict, prepared_again, with_data, with_model, without_model
+from harness.run.checkpoint import Checkpoint, read_checkpoint
+from harness.run.verdict import Verdict
+from harness.run.verify import prepared_again, with_data, with_model
+from harness.run.verify_records import without_model
 from harness.store.reader import Grid, read_grids
 from harness.store.rescoring import recorded_task
 from harness.text import plain
