@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model without its weights: what prompts and manifests need of it.
+    """A model without its weights: what prompts and manifests need to know of it.
 
     Attributes:
-        spec: the model.
+        spec: where the model lies and how it is to be loaded.
         config: its configuration.
-        tokenizer: its tokenizer; None where no task needs one.
-        end_ids: its own end tokens.
-        identity: what numbers depend on.
-        provenance: versions, device, command.
+        tokenizer: its tokenizer; None if no task needs one.
+        end_ids: ids of its own end tokens.
+        identity: what of the model the numbers depend on.
+        provenance: versions, device and command of this process.
     """
 
     spec: ModelSpec
@@ -40,24 +40,32 @@ class Checkpoint:
 
 
 def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
-    """Everything of a model but its weights.
+    """Read everything of a model but its weights.
+
+    Args:
+        spec: the model.
+        needs_tokenizer: whether to read the tokenizer.
 
     Raises:
-        ConfigError, ModelError: it cannot be used.
+        ConfigError, ModelError: the model cannot be used.
     """
     check_model_name(spec.label, "model.name")
     config = spec.config()
-    where = provenance(str(choose_device(spec.device)))
+    origin = provenance(str(choose_device(spec.device)))
     tokenizer = spec.tokenizer() if needs_tokenizer else None
-    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
+    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), origin)
 
 
 def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
-    """The same of a model that is loaded already.
+    """The checkpoint of a model that is already loaded.
+
+    Args:
+        engine: the model.
+        needs_tokenizer: whether the task needs a tokenizer.
 
     Raises:
         ConfigError: the task needs a tokenizer, and the engine has none.
-        ModelError: what lies where it was loaded from cannot be read.
+        ModelError: the files that the model was loaded from cannot be read.
     """
     if engine.spec is not None:
         return read_checkpoint(engine.spec, needs_tokenizer)
@@ -67,12 +75,12 @@ def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
             f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer"
         )
     dtype = str(model.dtype).removeprefix("torch.")
-    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    end_id = model.generation_config.eos_token_id if model.generation_config is not None else None
     return Checkpoint(
         spec=ModelSpec(engine.name, name=engine.name, device=str(model.device)),
         config=model.config,
         tokenizer=tokenizer,
-        end_ids=all_end_ids(named, model.config, tokenizer),
+        end_ids=all_end_ids(end_id, model.config, tokenizer),
         identity={"weights": memory_sha256(model), "dtype": dtype},
         provenance=provenance(str(model.device)),
     )

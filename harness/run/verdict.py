@@ -1,4 +1,4 @@
-"""The verdict on one cell, and the comparisons it is made of."""
+"""The verdict on one cell, and the comparisons that it rests on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from msgspec import to_builtins
 
 from harness.results import Cell, Record
 
-_CLOSE = 1e-9
+_RELATIVE_TOLERANCE = 1e-9
 
 
 @dataclass
 class Verdict:
-    """What was found of one cell.
+    """What the checks of one cell found.
 
     Attributes:
-        cell: which one.
-        records: how many it has.
-        checked: what was computed again, in words.
-        examples: of the task, where its data could be read.
+        cell: the cell.
+        records: number of its records.
+        examples: number of the task's examples; None if its data has not been read.
+        checked: what was computed again and agrees.
         wrong: what does not agree.
-        open: what could not be told.
+        open: what could not be checked.
     """
 
     cell: Cell
@@ -35,31 +35,40 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
-    def compare(self, what: str, alike: Iterable[tuple[Record, bool]], of: str = "records") -> None:
-        """Note whether records agree in something; nothing where there is none to tell it of."""
-        found = list(alike)
-        names = [record.example_id for record, same in found if not same]
+    def compare(self, what: str, comparisons: Iterable[tuple[Record, bool]], noun: str = "records") -> None:
+        """Note whether all records agree in one respect; without records, note nothing.
+
+        Args:
+            what: what is compared: "scores".
+            comparisons: each record, and whether it agrees.
+            noun: what the message counts.
+        """
+        compared = list(comparisons)
+        names = [record.example_id for record, agrees in compared if not agrees]
         if names:
             self.wrong.append(
-                f"{what} of {len(names)} {of} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})"
+                f"{what} of {len(names)} {noun} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})"
             )
-        elif found:
+        elif compared:
             self.checked.append(what)
 
 
-def _same(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
-    return one.keys() == other.keys() and all(math.isclose(one[name], other[name], rel_tol=_CLOSE) for name in one)
+def close(one: float, other: float) -> bool:
+    """Whether two numbers are equal but for rounding."""
+    return math.isclose(one, other, rel_tol=_RELATIVE_TOLERANCE)
 
 
-def _plain(value: object) -> Any:
-    """A value as JSON gives it back."""
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values are equal, numbers but for rounding."""
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    return close(one, other) if numbers else bool(one == other)
+
+
+def same_scores(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
+    """Whether two mappings have the same keys, and values that are equal but for rounding."""
+    return one.keys() == other.keys() and all(close(one[name], other[name]) for name in one)
+
+
+def as_json(value: object) -> Any:
+    """A value as it reads after a round trip through JSON."""
     return json.loads(json.dumps(value, default=to_builtins))
-
-
-def _alike(one: Any, other: Any) -> bool:
-    return list(one) == list(other) if isinstance(one, list | tuple) else _equal(one, other)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    numbers = all(isinstance(value, int | float) for value in (one, other))
-    return math.isclose(one, other, rel_tol=_CLOSE) if numbers else bool(one == other)

@@ -1,7 +1,6 @@
-"""Whether a cell's files are what they say: hashes, plans and scores computed again and, with the model, a sample of its records.
+"""Checks of a cell that need the task's data or the model: settings, prompts, and a sample of records computed again.
 
-Prompts, manifests and records are made by the parts that make them in a run. A finding is one line; a cell without one
-holds.
+Prompts, manifests and records are made here by the same code as in a run.
 """
 
 from __future__ import annotations
@@ -24,22 +23,21 @@ from harness.results import Cell, Record
 from harness.run.checkpoint import Checkpoint
 from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, prepare
-from harness.run.verdict import Verdict, _alike, _plain
+from harness.run.verdict import Verdict, as_json, equal
 from harness.store.manifest import difference
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task
 from harness.store.shards import Shard
 
-_SELECTION = Selection(
-    "query_head", "mean", "stable", "float32"
-)  # of a cell that keeps everything, and selects nothing
+_SELECTION = Selection("query_head", "mean", "stable", "float32")
+"""Stands in for cells that keep everything, and so record no selection."""
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
     "bytes": ("kept_bytes", "retention_bytes"),
     "tokens": ("tokens",),
 }
-"""Fields of a record that only the model gives, and how they are called."""
+"""Fields of a record that can only be computed with the model, under the names that findings give them."""
 
 
 def prepared_again(
@@ -49,19 +47,19 @@ def prepared_again(
     engine_settings: EngineSettings,
     asked: Mapping[str, Any],
 ) -> Iterator[Prepared]:
-    """The run of a task's cells as it would be begun today, one for each selection that they were made with.
+    """The runs that would make a task's cells today, one for each selection that they were made with.
 
     Args:
         grid: the task's cells.
         variants: as ``without_model`` found them.
         checkpoint: the model.
-        engine_settings: how rows would be computed.
-        asked: settings of the task that say which examples were asked for, where the manifests' are not the last.
+        engine_settings: how rows are computed.
+        asked: settings of the task that differ from the manifests', for cells to which a later run added examples.
 
     Raises:
-        KvgaugeError: it cannot be begun.
+        KvgaugeError: a run cannot be prepared.
     """
-    together: dict[Selection, list[Variant]] = {}
+    by_selection: dict[Selection, list[Variant]] = {}
     for cell, variant in variants.items():
         settings = grid.manifests[cell].settings.get("selection")
         try:
@@ -70,15 +68,16 @@ def prepared_again(
             raise StoreError(
                 f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest"
             ) from error
-        together.setdefault(selection, []).append(variant)
-    for selection, of in together.items():
-        manifest = grid.manifests[of[0].cell]
+        by_selection.setdefault(selection, []).append(variant)
+    for selection, selected in by_selection.items():
+        first = selected[0].cell
+        manifest = grid.manifests[first]
         manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
-        with tempfile.TemporaryDirectory() as empty:  # so that everything is to be computed
-            task = recorded_task(manifest, grid.folders[of[0].cell])
+        with tempfile.TemporaryDirectory() as empty:  # an empty results folder, so that every record is missing
+            task = recorded_task(manifest, grid.folders[first])
             run = Run(
                 checkpoint=checkpoint,
-                variants=tuple(of),
+                variants=tuple(selected),
                 task=task,
                 task_config=manifest.task_config,
                 selection=selection,
@@ -92,7 +91,13 @@ def prepared_again(
 
 
 def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) -> None:
-    """Settings and prompts: those of the manifest and the records, and those that the model's files and the task's data give now."""
+    """Compare recorded settings, prompts and texts with what the model's files and the task's data give now.
+
+    Args:
+        grid: the task's cells.
+        prepared: a run of some of them, as it would be prepared today.
+        verdicts: by cell; findings are added to them.
+    """
     prompts = {prompt.example.id: prompt for prompt in prepared.prompts}
     checkpoint = prepared.run.checkpoint
     tokenizer, layers = checkpoint.tokenizer, checkpoint.config.num_hidden_layers
@@ -101,8 +106,8 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
             continue
         verdict = verdicts[result.cell]
         verdict.examples = len(prompts)
-        if differs := difference(grid.manifests[result.cell].settings, prepared.manifests[result.cell].settings):
-            name, then, now = differs
+        if changed := difference(grid.manifests[result.cell].settings, prepared.manifests[result.cell].settings):
+            name, then, now = changed
             verdict.wrong.append(f"made with {name}={then}, here it is {now}")
         else:
             verdict.checked.append("settings")
@@ -113,29 +118,35 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
                 "(where a later run asked for more, say how: --set task.KNOB=VALUE)"
             )
         verdict.compare(
-            "prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (of.sha256, len(of.ids))) for r, of in known)
+            "prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (p.sha256, len(p.ids))) for r, p in known)
         )
         for name, what in (("references", "references"), ("group", "groups"), ("details", "details")):
             verdict.compare(
-                what, ((r, _plain(getattr(r, name)) == _plain(getattr(of.example, name))) for r, of in known)
+                what, ((r, as_json(getattr(r, name)) == as_json(getattr(p.example, name))) for r, p in known)
             )
         verdict.compare("layers", ((r, len(r.kept) == layers) for r in result.done))
         if tokenizer is not None:
-            told = (r for r in result.done if r.text is not None)
             verdict.compare(
-                "texts", ((r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text) for r in told)
+                "texts",
+                (
+                    (r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text)
+                    for r in result.done
+                    if r.text is not None
+                ),
             )
 
 
 def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verdicts: Mapping[Cell, Verdict]) -> None:
-    """Prefill and decode a sample of examples again: the same for all cells, drawn by the task's name.
+    """Prefill and decode a sample of examples again, and compare the records.
+
+    The sample is the same for all cells; it is drawn with the task's name as the seed.
 
     Args:
         grid: the task's cells.
-        prepared: their run as it would be begun today.
+        prepared: a run of some of them, as it would be prepared today.
         engine: the model.
-        sample: examples; all if there are fewer.
-        verdicts: by cell.
+        sample: number of examples; all if there are fewer.
+        verdicts: by cell; findings are added to them.
     """
     done = {
         cell.cell: {record.example_id: record for record in cell.done}
@@ -143,7 +154,7 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
         if cell.cell in prepared.manifests
     }
     names = sorted(
-        prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in of for of in done.values())
+        prompt.example.id for prompt in prepared.prompts if any(prompt.example.id in by_id for by_id in done.values())
     )
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
     requests = [
@@ -161,11 +172,16 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
                 again[cell].append(record)
     for cell, records in again.items():
         pairs = [(record, done[cell][record.example_id]) for record in records]
-        of = f"of {len(pairs)} computed again"
         for what, fields in _COMPUTED.items():
-            alike = (
-                (old, all(_alike(getattr(new, name), getattr(old, name)) for name in fields)) for new, old in pairs
+            comparisons = (
+                (old, all(_same_values(getattr(new, name), getattr(old, name)) for name in fields))
+                for new, old in pairs
             )
-            verdicts[cell].compare(what, alike, of)
+            verdicts[cell].compare(what, comparisons, f"of {len(pairs)} computed again")
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
+
+
+def _same_values(one: Any, other: Any) -> bool:
+    """Whether two fields of records are equal, sequences of any type by their items."""
+    return list(one) == list(other) if isinstance(one, list | tuple) else equal(one, other)
