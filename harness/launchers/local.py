@@ -75,7 +75,7 @@ def run(
         while waiting and slots and not relay.heard:
             job, slot = waiting.pop(0), slots.pop(0)
             starts[job] += 1
-            # On a machine without GPUs, submitit is told of none.
+            # Without GPUs gpus_per_node is 0, and submitit then hides all of them, which does no harm.
             executor.update_parameters(
                 timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),)
             )

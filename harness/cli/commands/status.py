@@ -91,14 +91,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         runs = read_runs(folder)
         name = f"{folder.parent.name}/{folder.name}"
         states = _cells(folder, runs)
-        found = _workers(folder, runs)
+        worker_states = _workers(folder, runs)
         for row in _cell_rows(states):
             cells.add_row(*map(_shown, (name, *row)))
-        for of in found:
-            rate = f"{of.examples_per_minute:.1f}" if of.examples_per_minute else "–"
-            last = f"{_ago(time.time() - of.written)} ago" if of.written else "–"
-            workers.add_row(*map(_shown, (name, _who(of.run), of.state, str(of.records), rate, last)))
-        findings += _findings(name, folder, states, found)
+        for worker in worker_states:
+            rate = f"{worker.examples_per_minute:.1f}" if worker.examples_per_minute else "–"
+            last = f"{_ago(time.time() - worker.written)} ago" if worker.written else "–"
+            workers.add_row(*map(_shown, (name, _who(worker.run), worker.state, str(worker.records), rate, last)))
+        findings += _findings(name, folder, states, worker_states)
     console.print(cells)
     if workers.row_count:
         console.print()
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
     manifests = {path: read_manifest(path) for path in cell_folders(folder)}
     records = {path: read_records(path) for path in manifests}
-    known = len({example for of in records.values() for example in of})
+    known = len({example for by_id in records.values() for example in by_id})
     states = []
     for path, manifest in sorted(manifests.items(), key=lambda item: item[1].place if item[1] else 0):
         assert manifest is not None

@@ -53,8 +53,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KNOB=VALUE",
-        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name); "
-        "task.KNOB=VALUE where later runs asked for more examples",
+        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset "
+        "of the model's name); task.KNOB=VALUE where later runs asked for more examples",
     )
     parser.add_argument(
         "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
