@@ -62,6 +62,10 @@ def test_the_wheel_carries_all_templates(wheel: Path) -> None:
     assert templates <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_wheel_carries_the_words_of_the_built_in_haystack(wheel: Path) -> None:
+    assert "kvgauge/tasks/needle/haystack_words.json" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_wheel_gives_the_console_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry,) = (name for name in archive.namelist() if name.endswith("entry_points.txt"))

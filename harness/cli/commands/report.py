@@ -1,4 +1,4 @@
-"""``kvgauge report``: tables, plots and the page from records, at any time, without a model."""
+"""``kvgauge report``: tables, plots and the page, made from records at any time and without a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HELP = "Write the tables and plots of a results folder again, from its records."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one."""
+    """Declare a results folder or a part of one, and where to write."""
     parser.add_argument(
         "path",
         nargs="?",
@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Everything at or below the path.
+    """Write the report of everything at or below the path.
 
     Raises:
         StoreError: there are no results, or the report cannot be written.
