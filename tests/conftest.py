@@ -25,6 +25,9 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
+# How often the slow form of a test that kills processes kills them.
+THOROUGH = pytest.param(int(os.environ.get("KVGAUGE_TEST_KILLS", "8")), marks=pytest.mark.slow, id="thorough")
+
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"
 )
