@@ -25,8 +25,8 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
-# How often the slow form of a test that kills processes kills them.
-THOROUGH = pytest.param(int(os.environ.get("KVGAUGE_TEST_KILLS", "8")), marks=pytest.mark.slow, id="thorough")
+# How often the slow tests that kill processes kill them.
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "3"))
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"

@@ -19,12 +19,15 @@ import pytest
 import yaml
 
 from harness.launchers.work import Job
-from tests.conftest import ROOT, THOROUGH, Command
+from harness.run.signals import Relay
+from tests.conftest import KILLS, ROOT, Command
+from tests.harness.launchers.mortal import Mortal
 from tests.harness.run.test_execute import outcome
 
 # Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of
 # one test.
 pytest.importorskip("submitit")
+from harness.launchers import local
 
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 LAUNCHERS = {
@@ -96,25 +99,36 @@ def whole_lines(results: Path) -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("kills", [1, THOROUGH])
-@pytest.mark.parametrize("launcher", ["local", pytest.param("ray", marks=pytest.mark.slow)])
+def test_a_job_that_is_killed_starts_again_as_often_as_is_said(tmp_path: Path) -> None:
+    jobs = [Mortal((), f"killed {kills} times", str(tmp_path), kills) for kills in range(4)]
+    told: list[str] = []
+    outcomes = local.run(jobs, local.Settings(at_once=2, retries=2, timeout_min=5), tmp_path, Relay(), told.append)
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0, 137]
+    assert [len((tmp_path / f"{job.name}.starts").read_text()) for job in jobs] == [1, 2, 3, 3]
+    assert outcomes[3].text == "its process was killed 3 times, and is not started again"
+    again = [line for line in told if "was killed" in line]
+    assert sorted(again) == sorted(
+        f"killed {kills} times was killed: start {start}" for kills, start in [(1, 2), (2, 2), (2, 3), (3, 2), (3, 3)]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_workers_killed_at_random_moments_lose_and_double_nothing(
-    launcher: str, kills: int, kvgauge: Command, tmp_path: Path
+    launcher: str, kvgauge: Command, tmp_path: Path
 ) -> None:
-    """Two shards, or three; most kills come when the worker computes, some at any moment of its life."""
+    """Three shards; most kills come when the worker computes, some at any moment of its life."""
     if launcher == "ray":
         pytest.importorskip("ray")
-    prompts, shards = 9 + 9 * kills, min(kills + 1, 3)
-    words, results = grid(tmp_path, prompts), tmp_path / "disturbed"
+    words, results = grid(tmp_path, 9 + 9 * KILLS), tmp_path / "disturbed"
     assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
     draw, while_computing = random.Random(7), 0
     killed: set[int] = set()  # on a busy machine a killed process takes a while to go
     seen: dict[str, list[bytes]] = {}
     begun = time.monotonic()
-    with started([*LAUNCHERS[launcher], f"shards={shards}", *words, f"results_dir={results}"], tmp_path) as process:
+    with started([*LAUNCHERS[launcher], "shards=3", *words, f"results_dir={results}"], tmp_path) as process:
         any_moment = False
-        while len(killed) < kills and process.poll() is None:
+        while len(killed) < KILLS and process.poll() is None:
             alive = [pid for pid in workers(process.pid) if pid not in killed]
             busy = [pid for pid in alive if pid in at_work(results)]
             victims = alive if any_moment else busy
@@ -137,10 +151,10 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(
     print(
         f"{launcher}: {len(killed)} kills, {while_computing} of them while it computed, in {time.monotonic() - begun:.0f} s"
     )
-    assert len(killed) == kills, "the grid is too small for so many kills"
+    assert len(killed) == KILLS, "the grid is too small for so many kills"
     assert code == 0, (tmp_path / "printed.txt").read_text()
     assert outcome(results) == outcome(tmp_path / "undisturbed")
-    assert all(len(cell["records"]) == len(set(cell["records"])) == prompts for cell in outcome(results).values())
+    assert all(len(cell["records"]) == len(set(cell["records"])) == 9 + 9 * KILLS for cell in outcome(results).values())
 
 
 SBATCH = """#!/bin/sh

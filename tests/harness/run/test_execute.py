@@ -32,7 +32,7 @@ from harness.engine.prefill import extend, prefill
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit
 from harness.errors import ConfigError
 from tasks.needle.task import Needle
-from tests.conftest import THOROUGH, Command
+from tests.conftest import KILLS, Command
 
 ROOT = Path(__file__).parents[3]
 
@@ -87,7 +87,7 @@ def grid(prompts_file: Path) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("kills", [2, THOROUGH])
+@pytest.mark.parametrize("kills", [2, pytest.param(10 * KILLS, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(
     grid: tuple[str, ...], tmp_path: Path, kills: int
 ) -> None:
