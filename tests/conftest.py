@@ -26,7 +26,7 @@ torch.set_num_threads(1)
 ROOT = Path(__file__).parents[1]
 
 # How often the slow tests that kill processes kill them.
-KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "8"))
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"

@@ -87,7 +87,7 @@ def grid(prompts_file: Path) -> tuple[str, ...]:
     )
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10 * KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(
     grid: tuple[str, ...], tmp_path: Path, kills: int
 ) -> None:

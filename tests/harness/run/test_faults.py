@@ -43,10 +43,14 @@ def words(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def undisturbed(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """What nothing disturbed."""
-    assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
-    return outcome(tmp_path / "undisturbed")
+def undisturbed(
+    kvgauge: Command, words: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What nothing disturbed; computed once."""
+    folder = tmp_path_factory.getbasetemp() / "undisturbed"
+    if not folder.exists():
+        assert kvgauge(*words, f"results_dir={folder}").code == 0
+    return outcome(folder)
 
 
 def at_prompt(number: int, happens: Event, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,8 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).parents[3]
 PART = ROOT / "tests/golden/metrics"
 WHOLE = ROOT.parent / "shared/golden/metrics"
-FOLDERS = [PART, pytest.param(WHOLE, marks=pytest.mark.skipif(not WHOLE.is_dir(), reason="no ../shared"))]
+_NOT_HERE = pytest.mark.skipif(not WHOLE.is_dir(), reason="no ../shared")
+FOLDERS = [PART, pytest.param(WHOLE, marks=[pytest.mark.slow, _NOT_HERE])]
 ROUGE = Rouge()
 DIFFLIB = Scoring("difflib", official_zero=True, rouge_score=False)
 
