@@ -75,3 +75,16 @@ def prompts_file(tmp_path: Path) -> Path:
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps(prompts))
     return file
+
+
+@pytest.fixture
+def grid(prompts_file: Path) -> tuple[str, ...]:
+    """13 cells of 4 prompts, one prompt at a time."""
+    return (
+        "method=all",
+        "budget=[32,48,64]",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=12",
+        "engine.width=1",
+    )

@@ -21,8 +21,8 @@ import yaml
 from harness.launchers.work import Job
 from harness.run.signals import Relay
 from tests.conftest import KILLS, ROOT, Command
+from tests.harness.folders import outcome
 from tests.harness.launchers.mortal import Mortal
-from tests.harness.run.test_execute import outcome
 
 # Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of
 # one test.

@@ -22,7 +22,7 @@ from harness.errors import Stopped
 from harness.store.locks import at_work
 from harness.store.run_log import read_runs
 from tests.conftest import Command, Finished
-from tests.harness.run.test_execute import cells, outcome, records
+from tests.harness.folders import cells, outcome, records
 
 Event = Callable[[], None]
 
