@@ -13,7 +13,7 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny bench bench-gpu rooms docs check test
+.PHONY: setup run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -75,5 +75,11 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: setup
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	$(PYTEST) $(ARGS)
+
+# Wheels in new environments, many kills, the whole golden data: what `make test` leaves out.
+test-slow: setup
+	$(PYTEST) -m slow $(ARGS)

@@ -25,6 +25,9 @@ torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 
+# How often the slow tests that kill processes kill them.
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "8"))
+
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"
 )
@@ -72,3 +75,16 @@ def prompts_file(tmp_path: Path) -> Path:
     file = tmp_path / "prompts.json"
     file.write_text(json.dumps(prompts))
     return file
+
+
+@pytest.fixture
+def grid(prompts_file: Path) -> tuple[str, ...]:
+    """13 cells of 4 prompts, one prompt at a time."""
+    return (
+        "method=all",
+        "budget=[32,48,64]",
+        "task=tokens",
+        f"task.prompts={prompts_file}",
+        "task.max_new_tokens=12",
+        "engine.width=1",
+    )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.bench import checks, profile
+from harness.bench import checks, methods, parts, profile
+from harness.bench.memory import peak_of_a_process
 from harness.bench.profile import Stopwatch, grid_profile
 from harness.bench.setup import grid_of
 from harness.bench.subject import Subject
@@ -26,21 +30,21 @@ def subject() -> Subject:
     return Subject(NAME, partial(tiny), config(), *grid_of(["method=[fullkv,h2o,snapkv]", "budget=[16,32]"]), 6)
 
 
-def program(script: str, out: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--out", str(out), *words],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )
+@pytest.fixture
+def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str], dict[str, Any]]]:
+    """Run a script, small and in this process, and return what it wrote, by the files' names."""
+
+    def run(script: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [script, "--quick", "--out", str(tmp_path)])
+        runpy.run_path(str(ROOT / "benchmarks" / script), run_name="__main__")
+        return {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    yield run
+    sys.modules.pop("shapes", None)
 
 
-@pytest.mark.long
-def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
-    done = program("gpu.py", tmp_path)
-    assert done.returncode == 0, done.stderr
-    read = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}
+def check_gpu(read: dict[str, Any], out: Path) -> None:
     assert set(read) == {"grid", "methods", "memory", "checks"}
     (row,) = read["checks"]["table"]
     assert (
@@ -49,20 +53,38 @@ def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
     assert 0 <= row["attention error"] < 1e-5
     assert read["methods"]["table"][0]["cell"] == "fullkv-full"
     assert all(each["peak MB"] >= 0 and each["decode ms per token"] > 0 for each in read["methods"]["table"])
-    assert "--out" not in read["grid"]["command"] and str(tmp_path) not in json.dumps(read["grid"]["command"])
+    assert "--out" not in read["grid"]["command"] and str(out) not in json.dumps(read["grid"]["command"])
 
 
-def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(tmp_path: Path) -> None:
-    done = program("refill.py", tmp_path)
+@pytest.mark.slow
+def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
+    words = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--quick", "--out", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads((tmp_path / "refill.json").read_text())["table"]
+    check_gpu({path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}, tmp_path)
+
+
+def test_every_part_of_the_one_command_for_a_gpu_is_measured(
+    program: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a process for each peak of memory: the next test has one."""
+    for module in (methods, parts):
+        monkeypatch.setattr(module, "peak_bytes", lambda *_: 1)
+    check_gpu(program("gpu.py"), tmp_path)
+
+
+def test_the_peak_of_memory_is_that_of_a_process_of_its_own(subject: Subject) -> None:
+    assert 0 <= peak_of_a_process(subject, subject.variants, 400) < 2**31
+
+
+def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(program: Callable[[str], dict[str, Any]]) -> None:
+    (row,) = program("refill.py")["refill"]["table"]
     assert row["with"] < row["steps without"] and row["rows with"] > row["rows per step without"]
 
 
-def test_projection_is_made_of_what_was_measured(tmp_path: Path) -> None:
-    done = program("projection.py", tmp_path)
-    assert done.returncode == 0, done.stderr
-    shared, alone, stock = json.loads((tmp_path / "projection.json").read_text())["table"]
+def test_projection_is_made_of_what_was_measured(program: Callable[[str], dict[str, Any]]) -> None:
+    shared, alone, stock = program("projection.py")["projection"]["table"]
     assert 5 < alone["hours"] / shared["hours"] < 500 and 5 < stock["hours"] / shared["hours"] < 500
 
 

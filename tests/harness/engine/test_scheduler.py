@@ -32,7 +32,7 @@ from harness.results import Cell
 from harness.task import Example
 from tests.conftest import Command
 from tests.harness.engine.test_tensor_parallel import shared
-from tests.harness.run.test_execute import cells, outcome, records
+from tests.harness.folders import cells, outcome, records
 from tests.harness.run.test_faults import at_prompt
 from tests.harness.tiny import NAME, methods, prompt_of, tiny
 

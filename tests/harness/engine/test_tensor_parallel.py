@@ -21,7 +21,7 @@ from harness.engine import scheduler
 from harness.engine.decode import Decoding, Row
 from harness.store.run_log import read_runs
 from tests.conftest import ROOT, Command, Finished
-from tests.harness.run.test_execute import cells, outcome, records
+from tests.harness.folders import cells, outcome, records
 from tests.harness.run.test_faults import at_prompt
 
 Prepare = Callable[[int], None]

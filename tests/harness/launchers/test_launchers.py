@@ -19,15 +19,16 @@ import pytest
 import yaml
 
 from harness.launchers.work import Job
-from tests.conftest import ROOT, Command
-from tests.harness.run.test_execute import outcome
+from harness.run.signals import Relay
+from tests.conftest import KILLS, ROOT, Command
+from tests.harness.folders import outcome
+from tests.harness.launchers.mortal import Mortal
 
 # Before any test: it sets up logging when it is imported, which is to have the streams of the process and not those of
 # one test.
 pytest.importorskip("submitit")
+from harness.launchers import local
 
-KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "2"))
-THOROUGH = "KVGAUGE_TEST_KILLS" in os.environ
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
 LAUNCHERS = {
     "local": ("hydra/launcher=local", "hydra.launcher.at_once=3", "hydra.launcher.retries=1000"),
@@ -98,7 +99,20 @@ def whole_lines(results: Path) -> dict[str, list[bytes]]:
     }
 
 
-@pytest.mark.long
+def test_a_job_that_is_killed_starts_again_as_often_as_is_said(tmp_path: Path) -> None:
+    jobs = [Mortal((), f"killed {kills} times", str(tmp_path), kills) for kills in range(4)]
+    told: list[str] = []
+    outcomes = local.run(jobs, local.Settings(at_once=2, retries=2, timeout_min=5), tmp_path, Relay(), told.append)
+    assert [outcome.code for outcome in outcomes] == [0, 0, 0, 137]
+    assert [len((tmp_path / f"{job.name}.starts").read_text()) for job in jobs] == [1, 2, 3, 3]
+    assert outcomes[3].text == "its process was killed 3 times, and is not started again"
+    again = [line for line in told if "was killed" in line]
+    assert sorted(again) == sorted(
+        f"killed {kills} times was killed: start {start}" for kills, start in [(1, 2), (2, 2), (2, 3), (3, 2), (3, 3)]
+    )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_workers_killed_at_random_moments_lose_and_double_nothing(
     launcher: str, kvgauge: Command, tmp_path: Path
@@ -106,8 +120,6 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(
     """Three shards; most kills come when the worker computes, some at any moment of its life."""
     if launcher == "ray":
         pytest.importorskip("ray")
-        if not THOROUGH:
-            pytest.skip("a Ray cluster takes half a minute to start; KVGAUGE_TEST_KILLS=2 does it")
     words, results = grid(tmp_path, 9 + 9 * KILLS), tmp_path / "disturbed"
     assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
     draw, while_computing = random.Random(7), 0

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ from harness.errors import Stopped
 from harness.store.locks import at_work
 from harness.store.run_log import read_runs
 from tests.conftest import Command, Finished
-from tests.harness.run.test_execute import cells, outcome, records
+from tests.harness.folders import cells, outcome, records
 
 Event = Callable[[], None]
+
+
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT as a terminal gives it. A background job's is ignored, and so is that of the processes it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -35,10 +43,14 @@ def words(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def undisturbed(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """What nothing disturbed."""
-    assert kvgauge(*words, f"results_dir={tmp_path / 'undisturbed'}").code == 0
-    return outcome(tmp_path / "undisturbed")
+def undisturbed(
+    kvgauge: Command, words: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What nothing disturbed; computed once."""
+    folder = tmp_path_factory.getbasetemp() / "undisturbed"
+    if not folder.exists():
+        assert kvgauge(*words, f"results_dir={folder}").code == 0
+    return outcome(folder)
 
 
 def at_prompt(number: int, happens: Event, monkeypatch: pytest.MonkeyPatch) -> None:

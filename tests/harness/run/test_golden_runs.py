@@ -72,17 +72,14 @@ def arrays(which: str, file: str) -> dict[str, Any]:
 
 
 def over(items: Callable[[str], list[Run]]) -> pytest.MarkDecorator:
-    """Run a test for everything that ``items`` finds in the part and in the whole."""
-    parameters = []
-    for which, root in ROOTS.items():
-        if root.is_dir():
-            parameters += [pytest.param(which, item, id=f"{which}-{item['id']}") for item in items(which)]
-        else:
-            parameters += [
-                pytest.param(
-                    which, {}, id=which, marks=pytest.mark.skip(reason=f"the whole golden data is not at {root}")
-                )
-            ]
+    """Run a test for everything that ``items`` finds in the part, and as slow tests in the whole."""
+    parameters = [pytest.param("part", item, id=f"part-{item['id']}") for item in items("part")]
+    if ROOTS["whole"].is_dir():
+        slow = pytest.mark.slow
+        parameters += [pytest.param("whole", item, id=f"whole-{item['id']}", marks=slow) for item in items("whole")]
+    else:
+        skip = pytest.mark.skip(reason=f"the whole golden data is not at {ROOTS['whole']}")
+        parameters.append(pytest.param("whole", {}, id="whole", marks=[pytest.mark.slow, skip]))
     return pytest.mark.parametrize(("which", "item"), parameters)
 
 

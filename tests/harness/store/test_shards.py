@@ -19,7 +19,7 @@ from harness.store.cells import CellWriter
 from harness.store.manifest import read_manifest
 from harness.store.shards import Shard
 from tests.conftest import Command, Finished
-from tests.harness.run.test_execute import cells, outcome, records
+from tests.harness.folders import cells, outcome, records
 
 NAMES = ["p40", "p64", "p65", "p100"]
 

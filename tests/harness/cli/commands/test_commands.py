@@ -118,14 +118,16 @@ def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_p
     shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
     written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert written.code == 0, written.err
-    words = ["run.py", "method=[fullkv,my_keys]", "budget=64", "task.lengths=[400]", "task.depths=[50]"]
-    for command in (
-        ["-m", "pytest", "tests/methods", "-k", "my_keys"],
-        words,
-        ["-m", "ruff", "check", "methods", "tests"],
-    ):
-        done = documents.python(tmp_path, *command)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = documents.session(
+        tmp_path,
+        [
+            "python -m pytest tests/methods -k my_keys",
+            "python run.py method=[fullkv,my_keys] budget=64 task.lengths=[400] task.depths=[50]",
+        ],
+    )
+    assert [code for code, _ in done] == [0, 0], done
+    checked = documents.python(tmp_path, "-m", "ruff", "check", "methods", "tests")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
     assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
     again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert again.code == 2 and "is there already: use another name" in again.err
