@@ -26,6 +26,7 @@ _TEXT_SOURCES = (
     HERE / "tokenizer.py",
     HERE / "train.py",
     HERE.parents[1] / "tasks/needle/haystack.py",
+    HERE.parents[1] / "tasks/needle/haystack_words.json",
 )
 _CARD = """\
 ---
