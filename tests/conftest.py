@@ -14,6 +14,9 @@ import pytest
 import torch
 
 from harness.cli import main
+from tests.once import once
+
+__all__ = ["once"]  # a fixture of every session
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
 # where it is there.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -41,23 +42,35 @@ def run(work: Path, stop_at: int | None = None) -> dict[str, torch.Tensor]:
     return model.state_dict()
 
 
-def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    whole = run(tmp_path / "whole")
+@dataclass(frozen=True)
+class Trained:
+    """A training that went to its end: its weights, and the folder it worked in."""
+
+    weights: dict[str, torch.Tensor]
+    work: Path
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    work = tmp_path_factory.mktemp("trained")
+    return Trained(run(work), work)
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(trained: Trained, tmp_path: Path) -> None:
     for stop in (57, 103):
         with pytest.raises(Stopped):
             run(tmp_path / "parts", stop)
     parts = run(tmp_path / "parts")
-    assert all(torch.equal(whole[name], parts[name]) for name in whole)
-    histories = [list(csv.reader((tmp_path / name / "history.csv").open())) for name in ("whole", "parts")]
+    assert all(torch.equal(weights, parts[name]) for name, weights in trained.weights.items())
+    histories = [list(csv.reader((work / "history.csv").open())) for work in (trained.work, tmp_path / "parts")]
     assert tuple(histories[0][0]) == COLUMNS
     assert [row[:6] for row in histories[0]] == [row[:6] for row in histories[1]], "no step is there twice"
     assert int(histories[0][-1][2]) == 115
 
 
-def test_a_finished_training_is_not_begun_again(tmp_path: Path) -> None:
-    whole = run(tmp_path)
-    again = run(tmp_path, stop_at=1)
-    assert all(torch.equal(whole[name], again[name]) for name in whole)
+def test_a_finished_training_is_not_begun_again(trained: Trained) -> None:
+    again = run(trained.work, stop_at=1)
+    assert all(torch.equal(weights, again[name]) for name, weights in trained.weights.items())
 
 
 def test_the_command_ends_with_weights_and_a_card_without_an_evaluation_too(tmp_path: Path) -> None:
@@ -74,9 +87,8 @@ def test_the_command_ends_with_weights_and_a_card_without_an_evaluation_too(tmp_
     assert (tmp_path / "out/curves.png").is_file()
 
 
-def test_loss_falls(tmp_path: Path) -> None:
-    run(tmp_path)
-    losses = [float(row["loss"]) for row in csv.DictReader((tmp_path / "history.csv").open())]
+def test_loss_falls(trained: Trained) -> None:
+    losses = [float(row["loss"]) for row in csv.DictReader((trained.work / "history.csv").open())]
     assert sum(losses[-3:]) < sum(losses[:3])
 
 

@@ -105,12 +105,33 @@ def heard_of(finished: Finished, results: Path, code: int, message: str, kept: S
 # --- the same results
 
 
-@pytest.mark.long
+def same_as_alone(kvgauge: Command, grid: tuple[str, ...], folder: Path, run: Callable[[Sequence[str]], str]) -> None:
+    """Two processes write what one does, one process goes on from it, and the first alone prints."""
+    grid = (*grid, "selection.granularity=query_head")
+    assert kvgauge(*grid, f"results_dir={folder / 'alone'}").code == 0
+    assert run(grid).count("prompts: 2; prefills: 2; cells: 9; new records: 18") == 1
+    assert outcome(folder / "results") == outcome(folder / "alone")
+    manifest = json.loads((cells(folder / "results")["snapkv-32"] / "manifest.json").read_text())
+    assert manifest["provenance"]["processes"] == 2
+    assert [run.outcome for run in read_runs(folder / "results/tiny/tokens")] == ["done"]
+    assert "new records: 0" in kvgauge(*grid).out
+
+
+def test_two_processes_make_what_one_makes_and_one_goes_on_from_it(
+    kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
+) -> None:
+    def run(words: Sequence[str]) -> str:
+        finished = shared(words, tmp_path)
+        assert [process.code for process in finished] == [0, 0], finished[0].err
+        return "".join(process.out for process in finished)
+
+    same_as_alone(kvgauge, grid, tmp_path, run)
+
+
+@pytest.mark.slow
 def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
 ) -> None:
-    grid = (*grid, "selection.granularity=query_head")
-    assert kvgauge(*grid, f"results_dir={tmp_path / 'alone'}").code == 0
     environment = {
         **os.environ,
         "HF_HUB_OFFLINE": "1",
@@ -118,25 +139,15 @@ def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "200",
     }
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(ROOT / "run.py"),
-    ]
-    done = subprocess.run(
-        [*torchrun, *grid, "model.tp_plan=auto"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("prompts: 2; prefills: 2; cells: 9; new records: 18") == 1
-    assert outcome(tmp_path / "results") == outcome(tmp_path / "alone")
-    manifest = json.loads((cells(tmp_path / "results")["snapkv-32"] / "manifest.json").read_text())
-    assert manifest["provenance"]["processes"] == 2
-    assert [run.outcome for run in read_runs(tmp_path / "results/tiny/tokens")] == ["done"]
-    assert "new records: 0" in kvgauge(*grid).out
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "run.py")]
+
+    def run(words: Sequence[str]) -> str:
+        command = [sys.executable, *torchrun, *words, "model.tp_plan=auto"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    same_as_alone(kvgauge, grid, tmp_path, run)
 
 
 def test_kv_heads_in_pieces_are_those_of_one_process(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:

@@ -62,11 +62,11 @@ def test_text_whose_scoring_hangs_is_an_error_record(
         return score(task, example, text)
 
     monkeypatch.setattr(Needle, "score", hanging)
-    words = ("method=fullkv", "task.lengths=[300]", "task.depths=[0,50,100]", "engine.time_limit_seconds=5")
+    words = ("method=fullkv", "task.lengths=[300]", "task.depths=[0,50,100]", "engine.time_limit_seconds=3")
     done = kvgauge(*words, f"results_dir={tmp_path}")
     assert done.code == 1
     by_id = {r["example_id"]: r for r in records(cells(tmp_path, "needle")["fullkv-full"])}
-    assert by_id["300-50"]["error"].startswith("scoring the text took longer than engine.time_limit_seconds=5")
+    assert by_id["300-50"]["error"].startswith("scoring the text took longer than engine.time_limit_seconds=3")
     assert by_id["300-50"]["tokens"] and by_id["300-50"]["text"] is None and by_id["300-50"]["scores"] == {}
     assert by_id["300-0"]["error"] is None and by_id["300-100"]["scores"]
 
