@@ -9,6 +9,7 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from harness.errors import ConfigError
@@ -52,6 +53,17 @@ COMMANDS: Mapping[str, str] = {
     "wandb": "wandb",
     "completion": "completion",
 }
+
+
+def add_results_path(parser: argparse.ArgumentParser) -> None:
+    """Declare the results folder that a command reads, ``results`` if none is given."""
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.errors import ConfigError, StoreError
 from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
@@ -19,13 +20,7 @@ HELP = "Put results beside published numbers, or two results folders side by sid
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one or two results folders, and the published model and table."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
     parser.add_argument(
         "other", nargs="?", type=Path, help="a second one, to be held against the first instead of published numbers"
     )

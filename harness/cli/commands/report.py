@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.report.overview import rebuild
 
 HELP = "Write the tables and plots of a results folder again, from its records."
@@ -14,13 +15,7 @@ HELP = "Write the tables and plots of a results folder again, from its records."
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, and where to write."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
     parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.config.build import parse_settings
 from harness.errors import ConfigError
 from harness.report.overview import rebuild
@@ -24,13 +25,7 @@ HELP = "Score the records of a results folder again, without a model and without
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, and scoring settings."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
     parser.add_argument(
         "--set",
         action="append",

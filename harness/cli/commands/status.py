@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.commands import add_results_path
 from harness.results import Cell
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work
@@ -26,13 +27,7 @@ HELP = "Tell which cells of a results folder are whole, who is at work on them, 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.compression.grid import Variant
 from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
@@ -34,13 +34,7 @@ HELP = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, the size of the sample, and where the model is."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
     parser.add_argument(
         "--sample",
         type=int,

@@ -10,6 +10,7 @@ from typing import cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.config.build import build
 from harness.config.catalog import ROOT
 from harness.errors import StoreError
@@ -24,13 +25,7 @@ _SETTINGS = ("project", "entity", "mode", "dir")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, and the settings of ``tracker=wandb``."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    add_results_path(parser)
     settings = {
         "--project": "the W&B project",
         "--entity": "a team or user",
