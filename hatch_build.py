@@ -1,9 +1,9 @@
-"""How a wheel is made of a clone: the folders lie inside ``kvgauge``, and their imports of each other say so.
+"""The build hook of the wheel, which moves the clone's folders into ``kvgauge`` and rewrites their imports.
 
-A clone has ``harness``, ``methods`` and ``tasks`` as top-level packages. An installed wheel must not: those names may
-be a user's own. So ``from harness.task import Task`` becomes ``from kvgauge.harness.task import Task`` in the wheel, as
-pip does with the libraries it carries. Names that are data, such as a ``_target_`` in YAML, stay as they are;
-``harness/config/names.py`` says where they are found.
+A clone has ``harness``, ``methods`` and ``tasks`` as top-level packages. An installed wheel must not, because these may
+be names of a user's own packages. So ``from harness.task import Task`` becomes ``from kvgauge.harness.task import
+Task`` in the wheel, just as pip rewrites the libraries that it vendors. Names that are data, such as a ``_target_`` in
+YAML, stay as they are; ``harness/config/names.py`` translates them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,15 @@ _BINDS_THE_TOP = re.compile(r"^\s*import (?:harness|methods|tasks)(?!\S* as )", 
 
 
 class Vendored(BuildHookInterface):  # type: ignore[type-arg]
-    """Rewrites the imports of every Python file of the wheel."""
+    """Rewrites the imports in the Python files of the wheel."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Put rewritten copies in the place of the files that import one of the folders; a clone's own installation has none."""
+        """Include rewritten copies in place of the files that import one of the folders.
+
+        Nothing is rewritten for an editable installation of a clone.
+        """
         if version == "editable":
             return
         self._copies = TemporaryDirectory()
@@ -37,17 +40,17 @@ class Vendored(BuildHookInterface):  # type: ignore[type-arg]
                 build_data["force_include"][str(copy)] = file.distribution_path
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Remove the copies."""
+        """Delete the copies."""
         if version != "editable":
             self._copies.cleanup()
 
 
 def vendored(path: Path) -> str | None:
-    """A module as it stands in a wheel; None if that is as it is.
+    """The text of a module for the wheel; None if it stays as it is.
 
     Raises:
-        ValueError: it says ``import harness.task``, which binds the name ``harness``: say ``from harness.task import
-            …``.
+        ValueError: the module says ``import harness.task``, which binds the name ``harness``, instead of ``from
+            harness.task import …``.
     """
     text = path.read_text(encoding="utf-8")
     if wrong := _BINDS_THE_TOP.search(text):

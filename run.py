@@ -1,3 +1,5 @@
+"""The command line of a clone."""
+
 from harness.cli.main import main
 
 main()

@@ -1,10 +1,11 @@
-"""What a card does, with one command: ``make bench-gpu``. ``docs/performance.md`` has the numbers of one.
+"""All benchmarks of a CUDA device in one command, ``make bench-gpu``.
 
-    python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens, on a
-    CUDA device python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
+    python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens
+    python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
 
-The grid against a stock ``generate``, each method by itself, peak memory; rows in reverse order and alone, attention
-against exact rows; H2O's column sums by torch and by the kernel in Triton (not on a CPU).
+They are: the grid against a stock ``generate``; each method by itself; peak memory; rows in reverse order and alone,
+and attention against exact rows; H2O's column sums by torch and by the Triton kernel (not on a CPU).
+``docs/performance.md`` has the numbers of one card.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from shapes import LLAMA_3_8B, WIDTH_512, subject
+from shapes import LLAMA_3_8B, WIDTH_512, make_subject
 
 from harness.bench.parts import PARTS, measure
 
@@ -22,7 +23,7 @@ BUDGETS = [64, 96, 128, 256, 512, 1024, 2048]
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmarks and write their files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small shape on the CPU")
     parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768], help="lengths (default: 8192 32768)")
@@ -33,13 +34,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         torch.set_num_threads(1)
-        of = subject("width-512", WIDTH_512, "cpu", "kv_head", BUDGETS[:1], 3)
-        two = tuple(variant for variant in of.variants if variant.cell.label in ("fullkv", "h2o"))
-        measure(replace(of, variants=two), options.parts, [80], 2, 1, options.out, print, options.alone)
+        subject = make_subject("width-512", WIDTH_512, "cpu", "kv_head", BUDGETS[:1], 3)
+        two = tuple(variant for variant in subject.variants if variant.cell.label in ("fullkv", "h2o"))
+        measure(replace(subject, variants=two), options.parts, [80], 2, 1, options.out, print, options.alone)
     elif torch.cuda.is_available():
-        of = subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
+        subject = make_subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
         measure(
-            replace(of, kernels="triton"),
+            replace(subject, kernels="triton"),
             options.parts,
             options.tokens,
             2,

@@ -1,9 +1,10 @@
-"""The 21 cells of five methods and five budgets, against one run per cell and one stock ``generate``.
+"""The cost of a grid of 21 cells, against one run per cell and against one stock ``generate``.
 
     python benchmarks/grid.py            1k, 2k and 4k tokens, both granularities, four prompts together at 1k
     python benchmarks/grid.py --quick    a few seconds, to see that it works
 
-Eight layers of width 512 with random weights, 64 new tokens, CPU time of one thread, all of a round in one process.
+The grid has five methods and five budgets. The model has eight layers of width 512 with random weights; 64 new tokens
+are generated. Times are CPU time of one thread, and a round runs in one process.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from shapes import WIDTH_512, subject
+from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
 from harness.bench.grid import grid_cost
 from harness.bench.write import table, write
 
-# Tokens and prompts together; one run per cell is measured where there is one prompt.
+# (tokens, prompts decoded together); one run per cell is measured if there is one prompt.
 POINTS = ((1024, 1), (1024, 4), (2048, 1), (4096, 1))
 QUICK = ((96, 1), (96, 2))
 BUDGETS = [64, 128, 256, 512, 1024]
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes, one round")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
@@ -42,7 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)
     costs = []
     for granularity in options.heads:
-        of = subject(
+        subject = make_subject(
             "width-512",
             WIDTH_512,
             "cpu",
@@ -50,10 +51,10 @@ def main() -> None:
             BUDGETS[:2] if options.quick else BUDGETS,
             8 if options.quick else 64,
         )
-        engine = of.engine()
+        engine = subject.engine()
         for tokens, prompts in QUICK if options.quick else [point for point in POINTS if point[0] in options.tokens]:
             alone = prompts == 1 and not options.grid_only
-            costs.append(grid_cost(of, engine, tokens, prompts, 1 if options.quick else options.rounds, alone))
+            costs.append(grid_cost(subject, engine, tokens, prompts, 1 if options.quick else options.rounds, alone))
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
     for path in write(

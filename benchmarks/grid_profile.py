@@ -1,8 +1,11 @@
-"""Where the time of the grid goes, before and after, and the floor: ``python benchmarks/grid_profile.py [--quick]``.
+"""Where the time of the grid goes, with and without sharing, and its lower bound.
 
-The model and the 21 cells of ``grid.py``, one prompt. Before: our own code with sharing and wide decoding off, every
-cell with its own prefill and at batch 1, of which one budget per method is measured and counted as often as the grid
-has budgets. CPU time of one thread.
+    python benchmarks/grid_profile.py            prompts of 1k and 4k tokens
+    python benchmarks/grid_profile.py --quick    small sizes, to see that it works
+
+It takes the model and the 21 cells of ``grid.py``, and one prompt. The columns "before" are without sharing and wide
+decoding: every cell has its own prefill and decodes at batch 1. There, one budget per method is measured and counted as
+often as the grid has budgets. Times are CPU time of one thread.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from shapes import WIDTH_512, subject
+from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
 from harness.bench.profile import decode_floor, grid_profile, sdpa_seconds
@@ -23,7 +26,7 @@ BUDGETS = [64, 128, 256, 512, 1024]
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096], help="lengths (default: 1024 4096)")
@@ -31,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    of = subject(
+    subject = make_subject(
         "width-512",
         WIDTH_512,
         "cpu",
@@ -39,27 +42,32 @@ def main() -> None:
         BUDGETS[:2] if options.quick else BUDGETS,
         8 if options.quick else 64,
     )
-    engine = of.engine()
+    engine = subject.engine()
     lengths = [160] if options.quick else options.tokens
-    grid_profile(of, engine, 64, of.variants[:1])  # first calls are slower
+    grid_profile(subject, engine, 64, subject.variants[:1])  # first calls are slower
     columns: dict[str, dict[str, float]] = {}
     notes, plain = [], {}
     for tokens in lengths:
-        columns[f"{tokens} after s"] = grid_profile(of, engine, tokens, of.variants)
+        columns[f"{tokens} after s"] = grid_profile(subject, engine, tokens, subject.variants)
         before: Counter[str] = Counter()
-        for label in dict.fromkeys(variant.cell.label for variant in of.variants):
-            cells = [variant for variant in of.variants if variant.cell.label == label]
-            for part, seconds in grid_profile(of, engine, tokens, [cells[len(cells) // 2]]).items():
+        for label in dict.fromkeys(variant.cell.label for variant in subject.variants):
+            cells = [variant for variant in subject.variants if variant.cell.label == label]
+            for part, seconds in grid_profile(subject, engine, tokens, [cells[len(cells) // 2]]).items():
                 before[part] += len(cells) * seconds
         columns[f"{tokens} before s"] = dict(before)
-        rows = list({id(row): row for row in prefilled(of, engine, of.prompt(tokens), of.variants).values()}.values())
-        floor = decode_floor(of, engine, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
-        stock = plain[str(tokens)] = sdpa_seconds(of, engine, tokens)
+        rows = list(
+            {
+                id(row): row for row in prefilled(subject, engine, subject.prompt(tokens), subject.variants).values()
+            }.values()
+        )
+        floor = decode_floor(subject, engine, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
+        stock = plain[str(tokens)] = sdpa_seconds(subject, engine, tokens)
         whole = sum(columns[f"{tokens} after s"].values())
         bound = stock + max(floor.values())
         notes.append(
-            f"{tokens} tokens: floor {bound:.3g} s, of which {stock:.3g} s is a plain SDPA prefill and decoding {len(rows)} rows takes "
-            f"{floor['products']:.3g} s for products or {floor['reading']:.3g} s for reading; the grid takes {whole:.3g} s, "
+            f"{tokens} tokens: floor {bound:.3g} s, of which {stock:.3g} s is a plain SDPA prefill "
+            f"and decoding {len(rows)} rows takes {floor['products']:.3g} s for products or "
+            f"{floor['reading']:.3g} s for reading; the grid takes {whole:.3g} s, "
             f"{whole / bound:.2f} times the floor."
         )
         print(notes[-1], flush=True)

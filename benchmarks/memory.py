@@ -1,7 +1,9 @@
-"""Peak memory against the prompt's length, up to 32k tokens: ``python benchmarks/memory.py [--quick]``.
+"""Peak memory by prompt length, for FullKV alone and for all 21 cells together.
 
-The model of ``grid.py``; every point in a process of its own, what its resident set grew by. FullKV alone, and all 21
-cells together.
+    python benchmarks/memory.py            prompts of 4k to 32k tokens
+    python benchmarks/memory.py --quick    one length, to see that it works
+
+It takes the model of ``grid.py``. Every point is measured in a process of its own, as the growth of its resident set.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from shapes import WIDTH_512, subject
+from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
 from harness.bench.memory import peak_of_a_process
@@ -21,7 +23,7 @@ NEW_TOKENS = 4
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument(
@@ -36,22 +38,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
-    of = {
-        heads: subject("width-512", WIDTH_512, "cpu", heads, BUDGETS[:2] if options.quick else BUDGETS, NEW_TOKENS)
+    subjects = {
+        heads: make_subject("width-512", WIDTH_512, "cpu", heads, BUDGETS[:2] if options.quick else BUDGETS, NEW_TOKENS)
         for heads in options.heads
     }
     for tokens in [512] if options.quick else options.tokens:
-        alone = [variant for variant in next(iter(of.values())).variants if variant.method.ranking is None]
-        full = peak_of_a_process(next(iter(of.values())), alone, tokens)
-        for heads, grid in of.items():
-            found = peak_of_a_process(grid, grid.variants, tokens)
-            ratio = found / full if full else None
+        alone = [variant for variant in next(iter(subjects.values())).variants if variant.method.ranking is None]
+        full = peak_of_a_process(next(iter(subjects.values())), alone, tokens)
+        for heads, grid in subjects.items():
+            together = peak_of_a_process(grid, grid.variants, tokens)
+            ratio = together / full if full else None
             rows.append(
                 {
                     "tokens": tokens,
                     "heads": heads,
                     "FullKV MB": full / 1e6,
-                    "grid MB": found / 1e6,
+                    "grid MB": together / 1e6,
                     "grid / FullKV": ratio,
                 }
             )

@@ -1,8 +1,10 @@
-"""How long a large report page takes to load: ``python benchmarks/page_load.py [--examples 2000] [--cells 13] [--words 60]``.
+"""Load time of a large report page.
 
-A made-up grid is written as a page and opened in headless Chromium from its file, several times. Loaded means that the
-list of examples stands on the page; then the last example is looked for and opened. Wall clock, with the file in the
-cache of the disk.
+    python benchmarks/page_load.py [--examples 2000] [--cells 13] [--words 60]
+
+A made-up grid is written as a page, and its file is opened in headless Chromium several times. A page counts as loaded
+when its list of examples is shown; then the last example is searched for and opened. Times are wall time, with the file
+in the disk cache.
 """
 
 from __future__ import annotations
@@ -35,37 +37,37 @@ LIMIT_SECONDS = 3.0
 
 
 def grid(examples: int, cells: int, words: int) -> Grid:
-    """Texts of random words; those of one example are alike, as those of methods are."""
+    """A grid of random texts; those of one example resemble each other, as the texts of methods do."""
     draw = random.Random(0)
     vocabulary = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(5000)]
     texts = [draw.choices(vocabulary, k=words) for _ in range(examples)]
 
-    def record(place: int, budget: int) -> Record:
-        said = [draw.choice(vocabulary) if draw.random() < 0.2 else word for word in texts[place]]
+    def record(number: int, budget: int) -> Record:
+        answer = [draw.choice(vocabulary) if draw.random() < 0.2 else word for word in texts[number]]
         return Record(
-            example_id=f"example-{place:04}",
+            example_id=f"example-{number:04}",
             group={"length": PROMPT_TOKENS},
-            references=(" ".join(texts[place][:8]),),
+            references=(" ".join(texts[number][:8]),),
             details={},
             prompt_tokens=PROMPT_TOKENS,
             prompt_sha256=None,
-            prompt_ends=(" ".join(draw.choices(vocabulary, k=50)), " ".join(texts[place][:50])),
-            text=" ".join(said),
+            prompt_ends=(" ".join(draw.choices(vocabulary, k=50)), " ".join(texts[number][:50])),
+            text=" ".join(answer),
             scores={"f1": round(draw.random(), 4)},
             kept=(budget,) * LAYERS,
             retention=budget / PROMPT_TOKENS,
         )
 
-    names = [Cell(f"method{place % 4}", str(64 << place // 4)) for place in range(cells)]
+    names = [Cell(f"method{index % 4}", str(64 << index // 4)) for index in range(cells)]
     results = tuple(
-        CellResult(cell, examples, tuple(record(place, int(cell.budget)) for place in range(examples)))
+        CellResult(cell, examples, tuple(record(number, int(cell.budget)) for number in range(examples)))
         for cell in names
     )
     result = TaskResult("model", "task", (METRIC,), None, "", results, None)
     manifests = {
         cell: Manifest(
             cell,
-            place,
+            index,
             "model",
             "task",
             {"budget": cell.budget},
@@ -76,17 +78,24 @@ def grid(examples: int, cells: int, words: int) -> Grid:
             {},
             None,
         )
-        for place, cell in enumerate(names)
+        for index, cell in enumerate(names)
     }
     return Grid(result, manifests, {cell: Path(cell.name) for cell in names})
 
 
 def main(options: argparse.Namespace, folder: Path) -> None:
+    """Run the benchmark and print the times.
+
+    Args:
+        options: of the command line.
+        folder: where the page goes if ``--to`` is not given.
+    """
     made = grid(options.examples, options.cells, options.words)
     begin = time.perf_counter()
     path = write_page([made], [], [], options.to or folder / "index.html").resolve()
     print(
-        f"{options.examples} examples x {options.cells} cells, {options.words} words each, Python {platform.python_version()}"
+        f"{options.examples} examples x {options.cells} cells, {options.words} words each, "
+        f"Python {platform.python_version()}"
     )
     print(f"written in {time.perf_counter() - begin:.2f} s, {path.stat().st_size / 2**20:.1f} MiB")
     loads, opens = [], []

@@ -1,8 +1,10 @@
-"""What the size of a block of attention rows does to a CPU prefill: ``python benchmarks/prefill_blocks.py [tokens] [rounds]``.
+"""The seconds of a CPU prefill by the size of its blocks of attention rows.
 
-The embedded model prefills one random prompt for FullKV, H2O and SnapKV with each block size in turn, and once with
-transformers' own SDPA for scale (FullKV alone, as it selects nothing); CPU time of one thread, medians over rounds,
-ratios within a round.
+    python benchmarks/prefill_blocks.py [tokens] [rounds]
+
+The embedded model prefills one random prompt for FullKV, H2O and SnapKV with each block size in turn and, for
+comparison, once with transformers' own SDPA, which selects nothing. Times are CPU time of one thread, and medians over
+rounds; ratios are within a round.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ METHODS = (
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its table."""
     tokens, rounds = (int(word) for word in [*sys.argv[1:], *("4000", "5")[len(sys.argv) - 1 :]][:2])
     torch.set_num_threads(1)
     spec = ModelSpec(str(ROOT / "models/tiny"), None, None, "float32", "cpu", None, None, "", None, None, {})

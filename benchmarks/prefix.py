@@ -1,9 +1,9 @@
-"""What prompts that begin alike save: the needle grid of 8 lengths and 11 depths, with and without ``engine.reuse_prefix=true``.
+"""The tokens and seconds that ``engine.reuse_prefix=true`` saves on the needle grid of 8 lengths and 11 depths.
 
     python benchmarks/prefix.py            the embedded model, lengths of 250 to 2000 tokens, all five methods
     python benchmarks/prefix.py --quick    two lengths and three depths, to see that it works
 
-Each run is a process of its own, with CPU time of one thread. Generated tokens must be the same in all cells.
+Each run is a process of its own; times are CPU time of one thread. Generated tokens must be the same in all cells.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from harness.bench.clock import machine  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
 
 LENGTHS, DEPTHS = list(range(250, 2001, 250)), list(range(0, 101, 10))
-Found = dict[str, list[tuple[Any, ...]]]
+Records = dict[str, list[tuple[Any, ...]]]
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small grid")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
@@ -43,16 +43,16 @@ def main() -> None:
     rows, records = [], []
     for reuse in (False, True):
         with tempfile.TemporaryDirectory() as folder:
-            prefilled, seconds, found = run(
+            prefilled, seconds, by_cell = run(
                 [*words, f"engine.reuse_prefix={str(reuse).lower()}", f"results_dir={folder}"]
             )
-        records.append(found)
-        prompt_tokens = sum(tokens for _, tokens, _, _ in next(iter(found.values())))
+        records.append(by_cell)
+        prompt_tokens = sum(tokens for _, tokens, _, _ in next(iter(by_cell.values())))
         rows.append(
             {
                 "engine.reuse_prefix": str(reuse).lower(),
                 "prompts": len(lengths) * len(depths),
-                "cells": len(found),
+                "cells": len(by_cell),
                 "prompt tokens": prompt_tokens,
                 "prefilled tokens": prefilled or prompt_tokens,
                 "share": (prefilled or prompt_tokens) / prompt_tokens,
@@ -66,7 +66,8 @@ def main() -> None:
     kept = sum(one[3] != other[3] for one, other in pairs)
     title = f"Prefix reuse on the needle grid: {len(lengths)} lengths x {len(depths)} depths, embedded model"
     notes = [
-        f"All {len(pairs)} records have the same tokens in both runs; in {kept} of them rounding moved the kept set at a near-tie.",
+        f"All {len(pairs)} records have the same tokens in both runs; "
+        f"in {kept} of them rounding moved the kept set at a near-tie.",
         "Seconds are CPU time of the whole process, loading included.",
     ]
     for path in write(
@@ -75,8 +76,15 @@ def main() -> None:
         print(path)
 
 
-def run(words: list[str]) -> tuple[int | None, float, Found]:
-    """A grid by the command line: prefilled tokens if some were shared, CPU seconds, and what the records say, by cell."""
+def run(words: list[str]) -> tuple[int | None, float, Records]:
+    """Run a grid by the command line.
+
+    Args:
+        words: Hydra overrides; the last one is ``results_dir``.
+
+    Returns:
+        The number of prefilled tokens (None if none were shared), CPU seconds, and parts of the records by cell.
+    """
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
@@ -86,15 +94,15 @@ def run(words: list[str]) -> tuple[int | None, float, Found]:
         raise SystemExit(done.stderr)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    told = re.search(r"prefilled tokens: ([\d,]+) of", done.stdout)
+    shared = re.search(r"prefilled tokens: ([\d,]+) of", done.stdout)
     folder = Path(words[-1].partition("=")[2])
-    found: Found = {}
+    by_cell: Records = {}
     for file in sorted(folder.glob("tiny/needle/*/records.*.jsonl")):
         lines = map(json.loads, file.read_text("utf-8").splitlines())
-        found[file.parent.name] = sorted(
+        by_cell[file.parent.name] = sorted(
             (r["example_id"], r["prompt_tokens"], r["tokens"], r["kept_sha256"]) for r in lines
         )
-    return int(told[1].replace(",", "")) if told else None, seconds, found
+    return int(shared[1].replace(",", "")) if shared else None, seconds, by_cell
 
 
 if __name__ == "__main__":

@@ -1,15 +1,19 @@
-"""What the paper's whole table would take on the card that was measured. A projection: ``python benchmarks/projection.py``.
+"""A projection of the hours that the paper's whole table would take on the card that was measured.
 
-5 methods x 7 budgets, 29 different cells, of 3,750 LongBench examples with Llama-3-8B's shape. Prompts are taken to
-have 8,192 tokens, as the measured ones had; the longest that the protocol leaves have 7,500. With T new tokens per row:
+    python benchmarks/projection.py
 
-    shared  = examples x (P + T d)                     P, d: seconds of all cells' prefill and of a decoding step, per
-    prompt apart   = examples x sum over cells (p + T t)      p, t: seconds of the cell's own prefill and of its token
-    at batch 1 stock   = examples x cells x g                     g: seconds of one ``generate`` of transformers, full
-    cache, 64 new tokens
+The table has 5 methods x 7 budgets, 29 different cells, of 3,750 LongBench examples with Llama-3-8B's shape. Prompts
+are taken to have 8,192 tokens, as in the measurements; the protocol cuts them to 7,500. With T new tokens per row:
 
-Everything is read from benchmarks/results/gpu/grid.json and gpu_8k/methods.json. There, a method has one budget, and
-stands for all of its.
+    shared  = examples x (P + T d)                     P, d: seconds per prompt of the prefill and of a decoding step,
+                                                       of all cells together
+    apart   = examples x sum over cells (p + T t)      p, t: seconds of the cell's own prefill, and of its token at
+                                                       batch 1
+    stock   = examples x cells x g                     g: seconds of one ``generate`` of transformers with the full
+                                                       cache and 64 new tokens
+
+Everything is read from benchmarks/results/gpu/grid.json and gpu_8k/methods.json. In the latter each method is measured
+at one budget, which stands for all of its budgets.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ EXAMPLES, BUDGETS, STEPS = 3750, 7, 63
 
 
 def main() -> None:
-    """Compute, print and write."""
+    """Compute the projection, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="as without; it takes no time")
     parser.add_argument("--new", type=int, default=130, help="new tokens per row, on average (default: 130)")
@@ -55,8 +59,8 @@ def main() -> None:
     ]
     print("\n".join(table(rows)))
     notes = [
-        f"A PROJECTION by the formula in benchmarks/projection.py: {EXAMPLES:,} examples of {row['tokens']:,} tokens with {options.new} "
-        f"new ones, {row['cells']} cells, kv heads. The last line has prefill and decoding in one.",
+        f"A PROJECTION by the formula in benchmarks/projection.py: {EXAMPLES:,} examples of {row['tokens']:,} tokens "
+        f"with {options.new} new ones, {row['cells']} cells, kv heads. The last line has prefill and decoding in one.",
         "Not in it: loading, tokenising, scoring, rows that end before the last token, prompts that join.",
     ]
     for path in write(
@@ -72,9 +76,9 @@ def main() -> None:
 
 
 def read(name: str) -> Mapping[str, Any]:
-    """One of the measured tables."""
-    found: Mapping[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-    return found
+    """Read one of the measured tables."""
+    measured: Mapping[str, Any] = json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+    return measured
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What reading, scoring and reporting many records cost: ``python benchmarks/records.py [--examples 10000 100000] [--cells 10]``.
+"""The cost of reading and reporting many records.
 
-Made-up needle records, as long as those of a model of 32 layers, are written as a results folder. A process of its own
-then does what ``kvgauge report`` does, and tells seconds and peak memory. Wall clock and processor time, files in the
-cache of the disk.
+    python benchmarks/records.py [--examples 10000 100000] [--cells 10]
+
+Made-up needle records, as long as those of a model with 32 layers, are written as a results folder. A process of its
+own then does what ``kvgauge report`` does, and reports seconds and peak memory. Times are wall time and processor time,
+with the files in the disk cache.
 """
 
 from __future__ import annotations
@@ -32,19 +34,19 @@ PARTS = ("read", "tables and plots", "page")
 
 
 def write(results: Path, examples: int, cells: int) -> None:
-    """A results folder; texts and tokens of every record differ."""
+    """Write a results folder; texts and tokens of every record differ."""
     config = task_config("needle", "seed=42")
     task = build(config)
     draw = random.Random(0)
     words = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(5000)]
     ends = [[" ".join(draw.choices(words, k=45)), " ".join(draw.choices(words, k=45))] for _ in range(examples)]
-    names = [Cell("fullkv", "full"), *(Cell(f"method{place % 4}", str(64 << place // 4)) for place in range(cells - 1))]
-    for place, cell in enumerate(names):
+    names = [Cell("fullkv", "full"), *(Cell(f"method{index % 4}", str(64 << index // 4)) for index in range(cells - 1))]
+    for index, cell in enumerate(names):
         folder = results / "model/needle" / cell.name
         folder.mkdir(parents=True)
         manifest = Manifest(
             cell,
-            place,
+            index,
             "model",
             "needle",
             {},
@@ -85,7 +87,7 @@ def write(results: Path, examples: int, cells: int) -> None:
 
 
 def report(results: Path) -> dict[str, float]:
-    """What ``kvgauge report`` does, by parts."""
+    """Do what ``kvgauge report`` does, and measure its parts."""
     from harness.report.overview import write_overview
     from harness.report.task_tables import write_report
     from harness.store.reader import read_grids, suites
@@ -98,7 +100,7 @@ def report(results: Path) -> dict[str, float]:
     spent.append((time.perf_counter(), time.process_time()))
     write_overview(grids, suites(grids), results / "report")
     spent.append((time.perf_counter(), time.process_time()))
-    parts = {part: spent[place + 1][0] - spent[place][0] for place, part in enumerate(PARTS)}
+    parts = {part: spent[index + 1][0] - spent[index][0] for index, part in enumerate(PARTS)}
     seconds, processor = (spent[-1][clock] - spent[0][clock] for clock in (0, 1))
     page = (results / "report/index.html").stat().st_size
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -106,6 +108,7 @@ def report(results: Path) -> dict[str, float]:
 
 
 def main(options: argparse.Namespace) -> None:
+    """Run the benchmark and print its table."""
     shape = f"{options.cells} cells, Python {platform.python_version()}, {platform.machine()}, one core"
     rows = [f"`python benchmarks/records.py`: {shape}. Seconds of wall clock and, last, of the processor.", ""]
     rows.append(f"| records | on disk | {' | '.join(PARTS)} | in all | processor | peak memory | page |")
@@ -117,10 +120,10 @@ def main(options: argparse.Namespace) -> None:
             write(results, examples, options.cells)
             size = sum(path.stat().st_size for path in results.rglob("*.jsonl"))
             words = [sys.executable, __file__, "--report", temporary]
-            found = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
-        within &= found["in all"] < LIMIT_SECONDS and found["peak"] < LIMIT_BYTES
-        seconds = " | ".join(f"{found[part]:.1f} s" for part in (*PARTS, "in all", "processor"))
-        sizes = f"{found['peak'] / 2**30:.2f} GiB | {found['page_bytes'] / 2**20:.1f} MiB"
+            measured = json.loads(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+        within &= measured["in all"] < LIMIT_SECONDS and measured["peak"] < LIMIT_BYTES
+        seconds = " | ".join(f"{measured[part]:.1f} s" for part in (*PARTS, "in all", "processor"))
+        sizes = f"{measured['peak'] / 2**30:.2f} GiB | {measured['page_bytes'] / 2**20:.1f} MiB"
         rows.append(f"| {examples * options.cells:,} | {size / 2**30:.2f} GiB | {seconds} | {sizes} |")
         print(rows[-1], flush=True)
     rows += ["", f"Load average while this ran: {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores."]

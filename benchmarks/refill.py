@@ -1,10 +1,10 @@
-"""What prompts that are taken while others still decode save, against one batch of prompts after the other.
+"""The seconds that are saved when prompts join while others still decode, against one batch after the other.
 
     python benchmarks/refill.py            the embedded model, 48 prompts whose answers have 1 to 48 tokens, five cells
     python benchmarks/refill.py --quick    a few prompts, to see that it works
 
-Prompts are random ids, and every sixteenth id ends an answer, so that answers end where chance lets them. Paired rounds
-in one process, CPU time of one thread. Both ways must generate the same tokens.
+Prompts are random token ids, and every sixteenth id ends an answer, so that answers end at random. Rounds are paired in
+one process; times are CPU time of one thread. Both ways must generate the same tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NEW_TOKENS, STOPS = 48, tuple(range(5, 1000, 16))
 
 @dataclass
 class Steps:
-    """Seconds, steps, and rows that went on at each of them."""
+    """Seconds, decoding steps, and rows summed over these steps."""
 
     seconds: float = 0.0
     taken: int = 0
@@ -51,7 +51,7 @@ class Steps:
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few prompts, one width, one round")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
@@ -67,16 +67,21 @@ def main() -> None:
         raw.append({"width": width, "rounds": [[vars(steps) for steps in pair] for pair in rounds]})
         print("\n".join(table([rows[-1]])), flush=True)
     notes = [
-        "Seconds are medians of the whole of `Scheduler.run`, prefills included; the ratio is the median of the rounds' own.",
-        "Without: `Scheduler.run` on as many prompts as have `width` rows together, and on the next ones when all of these have ended.",
+        "Seconds are medians of the whole of `Scheduler.run`, prefills included; "
+        "the ratio is the median of the rounds' own.",
+        "Without: `Scheduler.run` on as many prompts as have `width` rows together, "
+        "and on the next ones when all of these have ended.",
     ]
-    title = f"Prompts taken while others decode: embedded model, {len(subject.variants)} cells, answers of 1 to {NEW_TOKENS} tokens"
+    title = (
+        f"Prompts taken while others decode: embedded model, {len(subject.variants)} cells, "
+        f"answers of 1 to {NEW_TOKENS} tokens"
+    )
     for path in write(options.out, "refill", title, machine(), rows, raw, notes):
         print(path)
 
 
 def row(width: int, prompts: int, rounds: Sequence[tuple[Steps, Steps]]) -> dict[str, Any]:
-    """A line of the table: without, with, and how many times faster that is."""
+    """A line of the table: without refilling, with it, and how many times faster it is."""
     (without, refilled) = rounds[0]
     return {
         "engine.width": width,
@@ -92,16 +97,16 @@ def row(width: int, prompts: int, rounds: Sequence[tuple[Steps, Steps]]) -> dict
 
 
 def requests_of(subject: Subject, count: int) -> list[Request]:
-    """Random prompts of 96 to 191 tokens."""
-    found = []
-    for place in range(count):
-        ids = np.array(subject.prompt(96 + place * 53 % 96, place), dtype="<i4")
-        found.append(Request(Prompt(Example(id=str(place), prompt=()), ids, "", ()), subject.variants, {}))
-    return found
+    """Requests with random prompts of 96 to 191 tokens."""
+    requests = []
+    for number in range(count):
+        ids = np.array(subject.prompt(96 + number * 53 % 96, number), dtype="<i4")
+        requests.append(Request(Prompt(Example(id=str(number), prompt=()), ids, "", ()), subject.variants, {}))
+    return requests
 
 
 def paired(subject: Subject, engine: Engine, requests: Sequence[Request], width: int) -> tuple[Steps, Steps]:
-    """Both ways, one after the other."""
+    """Measure both ways, one after the other."""
     each = max(1, width // len(subject.variants))
     batches = [requests[start : start + each] for start in range(0, len(requests), each)]
 
@@ -119,7 +124,7 @@ def paired(subject: Subject, engine: Engine, requests: Sequence[Request], width:
 def measured(
     subject: Subject, engine: Engine, width: int, way: Callable[[Scheduler], Iterator[list[Finished]]]
 ) -> tuple[dict[tuple[str, Cell], tuple[int, ...]], Steps]:
-    """Tokens by example and cell, and what they took."""
+    """Generated tokens by example and cell, and what they took."""
     steps = Steps()
 
     class Counted(Decoding):

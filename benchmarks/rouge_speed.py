@@ -1,8 +1,10 @@
-"""How much faster our ROUGE-L is than ``rouge`` 1.0.1, on real pairs: ``python benchmarks/rouge_speed.py [multi_news.jsonl]``.
+"""The speed of our ROUGE-L against that of ``rouge`` 1.0.1, on real pairs of texts.
 
-Each pair is scored by both, one after the other, several times; CPU time of this process. References are the records'
-answers, predictions the first words of their contexts. ``rouge`` is called as LongBench calls it, and again for rouge-l
-alone.
+    python benchmarks/rouge_speed.py [multi_news.jsonl]
+
+Both score each pair, one after the other, several times; times are CPU time of this process. References are the
+records' answers, and predictions are the first words of their contexts. ``rouge`` is called as LongBench calls it, and
+again for rouge-l alone.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ ROUNDS = 3
 
 
 def seconds(score: Callable[[str, str], float], prediction: str, reference: str) -> tuple[float, float]:
+    """CPU seconds of one score, and the score."""
     begin = time.process_time()
     value = score(prediction, reference)
     return time.process_time() - begin, value
 
 
 def main(path: Path) -> None:
+    """Run the benchmark on a file of LongBench records and print the times."""
     rows = [json.loads(line) for line in path.read_bytes().split(b"\n") if line]
     pairs = [(" ".join(row["context"].split()[:WORDS]), row["answers"][0]) for row in rows]
     everything, only_l = Rouge(), Rouge(metrics=["rouge-l"])
@@ -48,23 +52,24 @@ def main(path: Path) -> None:
     for _ in range(ROUNDS):
         times = []
         for prediction, reference in pairs:
-            theirs, their_value = seconds(official, prediction, reference)
-            ours, our_value = seconds(rouge_l, prediction, reference)
+            official_seconds, official_value = seconds(official, prediction, reference)
+            our_seconds, our_value = seconds(rouge_l, prediction, reference)
             lone, _ = seconds(alone, prediction, reference)
-            if our_value != their_value:
-                raise SystemExit(f"different scores: {our_value!r} and {their_value!r}")
-            times.append((theirs, ours, lone))
+            if our_value != official_value:
+                raise SystemExit(f"different scores: {our_value!r} and {official_value!r}")
+            times.append((official_seconds, our_seconds, lone))
         totals.append((sum(t[0] for t in times), sum(t[1] for t in times), sum(t[2] for t in times)))
-        ratios += [theirs / ours for theirs, ours, _ in times]
-    theirs, ours, lone = (median(total[i] for total in totals) for i in range(3))
+        ratios += [official_seconds / our_seconds for official_seconds, our_seconds, _ in times]
+    official_seconds, our_seconds, lone = (median(total[i] for total in totals) for i in range(3))
     print(
         f"{len(pairs)} pairs of {path.name}, median of {ROUNDS} rounds, CPU seconds, Python {platform.python_version()}"
     )
-    print(f"rouge 1.0.1 as LongBench calls it  {theirs:8.3f}")
+    print(f"rouge 1.0.1 as LongBench calls it  {official_seconds:8.3f}")
     print(f"rouge 1.0.1, rouge-l alone         {lone:8.3f}")
-    print(f"ours                               {ours:8.3f}")
+    print(f"ours                               {our_seconds:8.3f}")
     print(
-        f"ratio of totals {theirs / ours:.1f} (rouge-l alone {lone / ours:.1f}), median ratio per pair {median(ratios):.1f}"
+        f"ratio of totals {official_seconds / our_seconds:.1f} (rouge-l alone {lone / our_seconds:.1f}), "
+        f"median ratio per pair {median(ratios):.1f}"
     )
     print("all scores equal")
 

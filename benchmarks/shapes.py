@@ -1,4 +1,4 @@
-"""Models of random weights for benchmarks: what a shape costs does not depend on what its weights say."""
+"""Models with random weights for benchmarks: the cost of a shape does not depend on the values of its weights."""
 
 from __future__ import annotations
 
@@ -43,19 +43,18 @@ LLAMA_3_8B = LlamaConfig(
     eos_token_id=None,
     dtype="bfloat16",
 )
-# Attention of random weights is flat, and sets kept by flat attention are ties; wider queries and keys make it prefer
-# some tokens.
+# Random weights give flat attention, whose scores are nearly tied. Larger queries and keys make it prefer some tokens.
 _SHARPER = 4.0
 
 
 def load(config: LlamaConfig, device: str) -> PreTrainedModel:
-    """The model with seeded random weights, made where it will run."""
+    """Make the model with seeded random weights, on the device where it will run."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(config.dtype)
     try:
         with torch.device(device):
-            model = LlamaForCausalLM(deepcopy(config))  # a subject's stays as it is, for other processes
+            model = LlamaForCausalLM(deepcopy(config))  # loading changes it, and other processes need the original
     finally:
         torch.set_default_dtype(before)
     with torch.no_grad():
@@ -68,9 +67,18 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
     return model
 
 
-def subject(
+def make_subject(
     name: str, config: LlamaConfig, device: str, granularity: str, budgets: list[int], new_tokens: int
 ) -> Subject:
-    """The grid of all five methods on a shape."""
+    """A subject with the grid of all five methods on a shape.
+
+    Args:
+        name: the model's name.
+        config: its shape.
+        device: where it runs.
+        granularity: the selection's granularity.
+        budgets: the budgets of the grid, in entries.
+        new_tokens: number of new tokens per row.
+    """
     overrides = ["method=all", f"budget={budgets}", f"selection.granularity={granularity}"]
     return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)

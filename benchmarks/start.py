@@ -1,8 +1,10 @@
-"""What a start costs: ``python benchmarks/start.py [--rounds 5]``.
+"""The cost of starting kvgauge and its commands.
 
-Commands one after the other, in rounds; CPU seconds, user and system, of the whole process and its children, and the
-median over rounds. The yardstick is the import of torch and of those parts of transformers without which no prompt can
-be planned: the tokenizer and the configuration, which for the embedded model is Llama's.
+    python benchmarks/start.py [--rounds 5]
+
+Commands run one after the other, in rounds. Times are CPU seconds, user and system, of the whole process and its
+children, and medians over rounds. The yardstick is the import of torch and of the parts of transformers without which
+no prompt can be planned: the tokenizer and the configuration, which for the embedded model is Llama's.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ YARDSTICK = "import torch, transformers"
 NAMES = "from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaConfig"
 RUN = ("run.py", "method=[fullkv,snapkv]", "budget=32", "task.lengths=[300]", "task.depths=[0,50]")
 COMMANDS = {
+    YARDSTICK: ("-c", YARDSTICK),
     f"{YARDSTICK}; {NAMES}": ("-c", f"{YARDSTICK}; {NAMES}"),
     "import kvgauge": ("-c", "import kvgauge"),
     "run.py dry_run=true": ("run.py", "dry_run=true"),
@@ -34,7 +37,7 @@ COMMANDS = {
 
 
 def seconds(words: tuple[str, ...]) -> float:
-    """CPU seconds that a command takes."""
+    """CPU seconds of a command."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
@@ -43,9 +46,9 @@ def seconds(words: tuple[str, ...]) -> float:
 
 
 def main(rounds: int) -> None:
-    """Print the table."""
+    """Run the benchmark and print its table."""
     with TemporaryDirectory() as folder:
-        seconds((*RUN, f"results_dir={folder}"))  # what is reported, and files that are cached as modules
+        seconds((*RUN, f"results_dir={folder}"))  # writes the results to report, and fills Python's bytecode cache
         commands = {
             name: (*words, folder) if name in ("kvgauge report", "kvgauge status") else words
             for name, words in COMMANDS.items()
@@ -56,9 +59,10 @@ def main(rounds: int) -> None:
                 taken[name].append(seconds(words))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(
-        f"CPU seconds, median of {rounds} rounds (least to most); Python {platform.python_version()}, {packages}, {os.cpu_count()} cores"
+        f"CPU seconds, median of {rounds} rounds (least to most); "
+        f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores"
     )
-    yardstick = median(next(iter(taken.values())))
+    yardstick = median(taken[f"{YARDSTICK}; {NAMES}"])
     for name, times in taken.items():
         print(
             f"{median(times):6.2f}  ({min(times):.2f} to {max(times):.2f})  {median(times) / yardstick:5.2f} x  {name}"

@@ -1,6 +1,9 @@
-"""Few rows times a weight matrix that lies output by output, as in checkpoints, or input by input: ``python benchmarks/thin_products.py``.
+"""The speed of products of few rows with a weight matrix, by the matrix's memory layout.
 
-GFLOP/s of one thread by CPU time, medians of rounds in turn; and whether both give the same bits.
+    python benchmarks/thin_products.py
+
+A matrix lies output by output, as in checkpoints, or input by input. Results are GFLOP/s of one thread by CPU time, as
+medians of alternating rounds, and whether both layouts give the same bits.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ def seconds_of(rows: Tensor, weight: Tensor, times: int) -> float:
 
 
 def main() -> None:
-    """Measure and write."""
+    """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repetitions")
     parser.add_argument(
@@ -40,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    found = []
+    lines = []
     for count in options.rows:
         for outputs, inputs in SHAPES:
             rows, weight = torch.randn(count, inputs), torch.randn(outputs, inputs)
@@ -50,7 +53,7 @@ def main() -> None:
                 (seconds_of(rows, weight, times), seconds_of(rows, transposed, times)) for _ in range(options.rounds)
             ]
             work = 2 * count * outputs * inputs / 1e9
-            found.append(
+            lines.append(
                 {
                     "rows": count,
                     "weight": f"{outputs} x {inputs}",
@@ -62,9 +65,9 @@ def main() -> None:
                     else "no",
                 }
             )
-    print("\n".join(table(found)))
+    print("\n".join(table(lines)))
     for path in write(
-        options.out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), found, found
+        options.out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), lines, lines
     ):
         print(path)
 

@@ -1,4 +1,4 @@
-"""kvgauge from Python: load a model once, run grids on it, and hold the results in tables and figures."""
+"""The Python interface: load a model once, run grids on it, and get tables, records, figures and the page."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What some grids gave: one for each model and task.
+    """The results of one or more grids, one grid for each model and task.
 
     Attributes:
-        grids: records and manifests, one grid for each model and task.
-        suites: grids that are reported together, as LongBench's datasets are.
+        grids: the records and manifests of each grid.
+        suites: grids that are reported together, like LongBench's datasets.
     """
 
     grids: tuple[Grid, ...]
     suites: tuple[SuiteResult, ...]
 
     def table(self) -> pd.DataFrame:
-        """One row for each model, task, method and budget: scores with intervals, what was kept, counts.
+        """A table with one row for each model, task, method and budget: scores with intervals, kept entries, counts.
 
-        Numbers are unrounded; what is missing is NaN. ``harness.report.stats.table.table`` explains the columns.
+        Numbers are not rounded, and missing ones are NaN. ``harness.report.stats.table.table`` explains the columns.
         """
         import pandas as pd
 
@@ -62,9 +62,10 @@ class Result:
         return pd.concat(tables, ignore_index=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """One plain dictionary for each example and cell: the fields of ``Record`` with model, task, method and budget.
+        """The records, one dictionary for each example and cell.
 
-        ``pandas.DataFrame(result.records())`` is a table of them.
+        Its keys are model, task, method and budget, then the fields of ``Record``. For a table of them, use
+        ``pandas.DataFrame(result.records())``.
         """
         return [
             {
@@ -80,10 +81,10 @@ class Result:
         ]
 
     def heatmap(self, task: str | None = None) -> Figure:
-        """The headline score over the task's two axes, one panel for each method and budget.
+        """A heatmap of the headline score over the task's two axes, one panel for each method and budget.
 
         Args:
-            task: the task's name; None where only one has axes.
+            task: the task's name; None if only one task has axes.
 
         Raises:
             ConfigError: no grid has axes, or several have.
@@ -93,10 +94,13 @@ class Result:
         return heatmap_figure(self._with_axes(task))
 
     def page(self, path: str | Path) -> Path:
-        """Write the report page: one file that needs no network.
+        """Write the report page, a single HTML file that needs no network.
 
         Args:
-            path: the HTML file; its folder is made if need be.
+            path: the HTML file; its folder is created if need be.
+
+        Returns:
+            The path of the file.
 
         Raises:
             OSError: the file cannot be written.
@@ -109,6 +113,7 @@ class Result:
         return str(self.table().to_html(index=False))
 
     def _with_axes(self, task: str | None) -> TaskResult:
+        """The one grid with axes, of this task or of any."""
         grids = [grid.result for grid in self.grids if grid.result.heatmap_axes and grid.result.metrics]
         chosen = [grid for grid in grids if task in (None, grid.task)]
         names = ", ".join(dict.fromkeys(grid.task for grid in grids)) or "none"
@@ -132,14 +137,17 @@ def run(
     """Evaluate every method at every budget on one task, or on a suite of tasks.
 
     Args:
-        model: a name of ``kvgauge list models``, a local folder, a hub id, or a loaded engine.
-        task: a name of ``kvgauge list tasks``; or a task of your own, in memory only.
-        methods: names of ``kvgauge list methods``, methods of your own, or ``all``.
+        model: a name from ``kvgauge list models``, a local folder, a hub id, or a loaded engine.
+        task: a name from ``kvgauge list tasks``; or a task of your own, if ``results`` is None.
+        methods: names from ``kvgauge list methods``, methods of your own, or ``all``.
         budgets: entries per head and layer (``128``), shares of the prompt (``"12%"``), or ``"full"``.
-        results: a results folder. What it holds is not computed again, and it is what the command line would write.
-            None keeps everything in memory.
-        limit: only the first so many examples; None for all.
+        results: a results folder, with the same files as the command line writes. Results that it holds are not
+            computed again. None keeps everything in memory.
+        limit: number of examples to evaluate, the first ones; None for all.
         settings: further settings by the command line's names: ``{"task.lengths": [500], "engine.width": 32}``.
+
+    Returns:
+        The results of all grids.
 
     Raises:
         KvgaugeError: a setting, the model or the data cannot be used; finished work is kept in ``results``.
@@ -195,10 +203,10 @@ def run(
 
 
 def read(path: str | Path = "results") -> Result:
-    """What a results folder, or a part of one, holds; no model and no data are needed.
+    """Read a results folder or a part of one; this needs no model and no data.
 
     Args:
-        path: a results folder, a model's, or a task's.
+        path: a results folder, or the folder of a model or a task inside one.
 
     Raises:
         StoreError: there are no results, or they cannot be read.
@@ -208,7 +216,7 @@ def read(path: str | Path = "results") -> Result:
 
 
 def _methods(methods: str | Sequence[str | Method]) -> tuple[list[str], list[Method]]:
-    """Names of conf/method, and methods that were given as objects."""
+    """Separate the names of methods from methods that were given as objects."""
     if isinstance(methods, str):
         methods = [methods]
     named = [method for method in methods if isinstance(method, str)]

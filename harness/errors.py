@@ -1,4 +1,4 @@
-"""Every error kvgauge raises on purpose.
+"""Every error that kvgauge raises on purpose, with its exit code.
 
     KvgaugeError                exit code 1
     ├── ConfigError             exit code 2: a setting that cannot be used, found before any work
@@ -6,9 +6,9 @@
     ├── DataError               exit code 3: a file that is missing, empty or malformed
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
-    ├── EngineError             exit code 6: the engine cannot go on, as one prompt alone does not fit into memory or a
-    process is lost ├── LaunchError             exit code of the first job that did not come to its end, 137 for one
-    that was killed └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the batch at hand
+    ├── EngineError             exit code 6: the engine cannot go on; memory is short or a process is lost
+    ├── LaunchError             exit code of the first job that failed; 137 if it was killed
+    └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the current batch
 
 A message is one line: fact, value, remedy.
 """
@@ -18,7 +18,7 @@ from signal import SIGINT, Signals
 
 
 class KvgaugeError(Exception):
-    """Base of all errors raised on purpose; the command line prints its message and exits with ``exit_code``."""
+    """Base of all errors raised on purpose. The command line prints the message and exits with ``exit_code``."""
 
     exit_code = 1
 
@@ -52,24 +52,24 @@ class StoreError(KvgaugeError):
 
 
 class EngineError(KvgaugeError):
-    """The engine cannot go on: one prompt alone does not fit into memory, or a process that shares the model is lost."""
+    """The engine cannot go on: one prompt alone does not fit into memory, or a process of the model is lost."""
 
     exit_code = 6
 
 
 class LaunchError(KvgaugeError):
-    """Jobs that a launcher started did not all come to their end."""
+    """Some jobs that a launcher started failed."""
 
     def __init__(self, jobs: int, codes: Sequence[int]) -> None:
-        """Say how many, and how to go on.
+        """Make a message of how many failed and how to go on.
 
         Args:
-            jobs: that were started.
+            jobs: number of jobs that were started.
             codes: exit codes of those that failed.
         """
         super().__init__(
-            f"{len(codes)} of {jobs} jobs did not come to their end or have errors: what is finished is kept, and the same command goes on "
-            "from there"
+            f"{len(codes)} of {jobs} jobs did not come to their end or have errors: what is finished is kept, "
+            "and the same command goes on from there"
         )
         self.exit_code = next((code for code in codes if code != 1), 1)
 
@@ -78,10 +78,10 @@ class Stopped(KvgaugeError):
     """A signal ended the run."""
 
     def __init__(self, signal_number: int) -> None:
-        """Say what is kept.
+        """Make a message that names the signal.
 
         Args:
-            signal_number: SIGTERM's or SIGINT's.
+            signal_number: number of SIGTERM or SIGINT.
         """
         what = "interrupted" if signal_number == SIGINT else f"stopped by {Signals(signal_number).name}"
         super().__init__(f"{what}: what is finished is kept, and the same command goes on from there")

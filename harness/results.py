@@ -1,4 +1,7 @@
-"""What flows through the harness: frozen values without behaviour. What is read a million times from disk is a ``msgspec.Struct``."""
+"""The values of results: records, cells, manifests, and the results of cells, tasks and suites.
+
+They are frozen. Values that are read from disk by the million are ``msgspec.Struct``.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
 Share = Annotated[float, Meta(ge=2**-53, le=1)]
 Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
-"""What names a folder."""
+"""A name of a folder."""
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
 class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """What decoding a row again alone gave, held against what it gave among others.
+    """The comparison of a row decoded again alone with the same row decoded in a wide batch.
 
     Attributes:
-        same: whether all tokens are.
-        first_divergence: the place of the first other one, 0 first; None where they are the same.
-        margin: by how much the row's best logit led its second there when it was alone; None where they are the same or
-            it had ended.
+        same: whether all tokens are equal.
+        first_divergence: index of the first token that differs, 0 first; None if all are equal.
+        margin: lead of the best logit over the second best at that token, in the row decoded alone; None if all tokens
+            are equal or that row had ended before.
     """
 
     same: bool
@@ -37,9 +40,9 @@ class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The outcome of one example under one (method, budget): one line of a cell's records file.
+    """The outcome of one example under one (method, budget), which is one line of a cell's records file.
 
-    Reading checks a line against the types and ranges of these fields.
+    When a line is read, it is checked against the types and ranges of these fields.
 
     Attributes:
         example_id: the example's id.
@@ -48,22 +51,23 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         details: the example's details.
         prompt_tokens: length of the prompt; None for an imported text.
         prompt_sha256: hash of the prompt's token ids; None for an imported text.
-        tokens_before_truncation: the example's.
-        prompt_ends: how the prompt begins and ends, for readers; the whole text if it is short, and nothing where it is
-            not a text.
-        tokens: generated ids, a stop token included.
-        text: the decoded tokens without special tokens; None where the task has no tokenizer.
-        scores: one value per metric name; empty where the task scores nothing or the example failed.
-        kept: entries kept per layer and head, first layer first.
+        tokens_before_truncation: see ``Example``.
+        prompt_ends: the beginning and the end of the prompt, for readers; the whole text if it is short, and empty if
+            the prompt is not a text.
+        tokens: generated token ids, with the stop token if there was one.
+        text: the decoded tokens without special tokens; None if the task has no tokenizer.
+        scores: one value per metric name; empty if the task scores nothing or the example failed.
+        kept: number of entries kept per head, for each layer, first layer first.
         retention: mean of ``kept`` / ``prompt_tokens``, 0-1.
         kept_bytes: bytes of the kept keys and values.
-        retention_bytes: ``kept_bytes`` / bytes of the stock full cache (kv heads). Above 1 is possible: a cache of
-            query heads is larger than the stock one.
+        retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads). It can be above
+            1, because a cache of query heads is larger.
         kept_sha256: hash of the kept indices of all layers and heads.
-        tied_heads: how many (layer, head) cuts fell between equal scores.
-        alias_of: the cell whose row kept exactly the same entries and was decoded in this one's place.
-        error: why there is no result.
-        audit: what decoding the row again alone gave; None where it was not.
+        tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
+        alias_of: the cell whose row kept exactly the same entries and was decoded in place of this one's; None if this
+            cell's own row was decoded.
+        error: why there is no result; None if there is one.
+        audit: the comparison with the row decoded again alone; None if it was not.
     """
 
     example_id: str
@@ -88,7 +92,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     audit: Audit | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The record as values that ``json`` can write."""
+        """The record as plain values that ``json`` can write."""
         return structs.asdict(self) | {"audit": self.audit and structs.asdict(self.audit)}
 
 
@@ -111,20 +115,20 @@ class Cell:
 
 
 class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a cell is; written before its first record.
+    """The description of a cell, written before its first record.
 
-    Reading checks a file against the types and ranges of these fields.
+    When a file is read, it is checked against the types and ranges of these fields.
 
     Attributes:
-        cell: which one.
-        place: where it stood in the grid that began it; tables are in this order.
+        cell: the cell.
+        place: index of the cell in the grid of the run that began it; tables use this order.
         model: the model's name.
         task: the task's name.
         settings: everything that can change a number of the cell, and nothing else, as plain JSON values.
         metrics: the task's metrics, the headline first.
         heatmap_axes: see ``TaskResult``.
         note: see ``TaskResult``.
-        task_config: the task's configuration, by which records can be scored again without the model.
+        task_config: the task's configuration, from which records can be scored again without the model.
         provenance: versions, commit, device and command of the run that began the cell.
         breakdown: see ``TaskResult``.
         published: see ``TaskResult``.
@@ -146,12 +150,12 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class CellResult:
-    """What is known of one cell.
+    """The records of one cell.
 
     Attributes:
-        cell: which one.
+        cell: the cell.
         expected: number of examples that were asked for.
-        records: those of them that are done, in the order of the examples.
+        records: records of the examples that are done, in the order of the examples.
     """
 
     cell: Cell
@@ -171,17 +175,17 @@ class CellResult:
 
 @dataclass(frozen=True, eq=False)
 class TaskResult:
-    """A grid of cells of one task and one model: what a report is made of. Two are equal only if they are one.
+    """The results of one task and one model, from which a report is made. It is equal to itself alone.
 
     Attributes:
         model: the model's name.
         task: the task's name.
-        metrics: the task's metrics, the headline first; empty where it scores nothing.
-        heatmap_axes: the two ``group`` keys (column, row) that a heatmap pivots on.
+        metrics: the task's metrics, the headline first; empty if it scores nothing.
+        heatmap_axes: the two ``group`` keys (column, row) of a heatmap, or None.
         note: what a reader must know about the numbers, or "".
-        cells: in the order of the grid.
-        breakdown: the ``group`` key by whose values a table shows scores apart, or None.
-        published: number of examples behind published numbers of the task; None where there are none.
+        cells: the cells in the order of the grid.
+        breakdown: the ``group`` key for whose values a table shows separate scores, or None.
+        published: number of examples behind published numbers of the task; None if there are none.
     """
 
     model: str
@@ -196,7 +200,7 @@ class TaskResult:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """The grids of several tasks that are reported together.
+    """The results of several tasks that are reported together.
 
     Attributes:
         model: the model's name.

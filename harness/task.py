@@ -1,4 +1,4 @@
-"""The Task contract: what a benchmark tells the harness."""
+"""The Task contract and its values: examples, metrics, averages, data files, predictions."""
 
 from __future__ import annotations
 
@@ -14,38 +14,48 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """A benchmark. Implementations are frozen dataclasses in ``tasks/``; their fields are their YAML.
-
-    Attributes:
-        name: the task's label: a folder below the model's results.
-        metrics: what ``score`` returns, the headline metric first.
-        max_new_tokens: generated tokens at most, 1 or more.
-        min_new_tokens: stop tokens are impossible before this many tokens.
-        needs_tokenizer: False for tasks whose prompts are token ids.
-        heatmap_axes: the two ``Example.group`` keys (column, row) of a heatmap, or None.
-        breakdown: the ``Example.group`` key by whose values scores are shown apart, or None.
-    """
+    """A benchmark. Implementations are frozen dataclasses in ``tasks/``; their fields are their YAML."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The task's name, which is also its folder in the model's results."""
+        ...
+
     @property
-    def metrics(self) -> tuple[Metric, ...]: ...
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics that ``score`` returns, the headline metric first."""
+        ...
+
     @property
-    def max_new_tokens(self) -> int: ...
+    def max_new_tokens(self) -> int:
+        """Largest number of generated tokens, 1 or more."""
+        ...
+
     @property
-    def min_new_tokens(self) -> int: ...
+    def min_new_tokens(self) -> int:
+        """No stop token can be generated before this many tokens, 0 or more."""
+        ...
+
     @property
-    def needs_tokenizer(self) -> bool: ...
+    def needs_tokenizer(self) -> bool:
+        """False for a task whose prompts are token ids."""
+        ...
+
     @property
-    def heatmap_axes(self) -> tuple[str, str] | None: ...
+    def heatmap_axes(self) -> tuple[str, str] | None:
+        """The two ``Example.group`` keys (column, row) of a heatmap, or None."""
+        ...
+
     @property
-    def breakdown(self) -> str | None: ...
+    def breakdown(self) -> str | None:
+        """The ``Example.group`` key for whose values tables show separate scores, or None."""
+        ...
 
     def settings(self) -> Mapping[str, Any]:
         """Everything that can change a number of an example with a given id, as plain JSON values.
 
-        Data files go in by their hash. Which examples are asked for (lengths, depths, limit) stays out: more examples
-        extend a cell, they do not change it.
+        Data files are represented by their hash. Settings that choose examples (lengths, depths, limit) are left out,
+        because more examples extend a cell without changing it.
         """
         ...
 
@@ -53,68 +63,76 @@ class Task(Protocol):
         """All examples, in a fixed order.
 
         Args:
-            tokenizer: the model's; None only where ``needs_tokenizer`` is False.
+            tokenizer: the model's tokenizer; None only if ``needs_tokenizer`` is False.
 
         Raises:
-            ConfigError: a setting that cannot be used.
-            DataError: data that is missing, empty or malformed.
+            ConfigError: a setting cannot be used.
+            DataError: data is missing, empty or malformed.
         """
         ...
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
-        """The tokens that end a generation, given all of the model's own end tokens."""
+        """The tokens that end a generation.
+
+        Args:
+            tokenizer: the model's tokenizer; None only if ``needs_tokenizer`` is False.
+            end_ids: all end tokens of the model.
+        """
         ...
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
-        """One value per metric for a generated text (special tokens removed, nothing stripped)."""
+        """Score a generated text, with one value per metric.
+
+        Args:
+            example: the example.
+            text: the text, with special tokens removed and nothing stripped; None if there is no tokenizer.
+        """
         ...
 
 
 class Suite(Protocol):
-    """Several tasks that are run with one model and reported together, as LongBench's datasets are.
-
-    Attributes:
-        name: label of the common report.
-    """
+    """Several tasks that are run with one model and reported together, like LongBench's datasets."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The suite's name, under which the tasks are reported together."""
+        ...
 
     def tasks(self) -> Sequence[Task]:
         """The tasks, in the order of the tables.
 
         Raises:
-            ConfigError: a setting that cannot be used.
+            ConfigError: a setting cannot be used.
         """
         ...
 
     def ordered(self, names: Sequence[str]) -> Sequence[str]:
-        """Names of tasks of this suite in the order of the tables, whether ``tasks()`` has them or not."""
+        """Sort names of this suite's tasks into the order of the tables, whether ``tasks()`` has them or not."""
         ...
 
     def averages(self, names: Sequence[str]) -> Sequence[Average]:
-        """The means that tables show of these tasks."""
+        """The averages that tables show of these tasks."""
         ...
 
 
 @runtime_checkable
 class DataSource(Protocol):
-    """A task or suite whose data can be fetched and looked through ahead of a run."""
+    """A task or suite whose data can be fetched and checked ahead of a run."""
 
     def cached(self) -> Path | None:
-        """Where its published data lies on this machine, if it was fetched before."""
+        """The path of its published data on this machine; None if it was not fetched."""
         ...
 
     def fetch(self) -> Path:
-        """Where its published data lies on this machine, downloaded if need be.
+        """The path of its published data on this machine, downloaded if need be.
 
         Raises:
-            DataError: it cannot be had, or is not what was published.
+            DataError: the data cannot be downloaded, or is not what was published.
         """
         ...
 
     def survey(self, path: Path) -> Sequence[DataFile]:
-        """All of its files, as they are in a copy of the data.
+        """Check all of its files in a copy of the data.
 
         Raises:
             DataError: the copy as a whole cannot be read.
@@ -124,31 +142,27 @@ class DataSource(Protocol):
 
 @runtime_checkable
 class Published(Protocol):
-    """A task with a fixed set of examples, over which its published numbers go.
-
-    Attributes:
-        published_examples: how many.
-    """
+    """A task whose published numbers are over a fixed set of examples."""
 
     @property
-    def published_examples(self) -> int: ...
+    def published_examples(self) -> int:
+        """Number of these examples."""
+        ...
 
 
 def published_examples(task: Task) -> int | None:
-    """Number of examples that were published; None where that is no property of the task."""
+    """Number of examples behind a task's published numbers; None if the set is not fixed."""
     return task.published_examples if isinstance(task, Published) else None
 
 
 @runtime_checkable
 class Rescorable(Protocol):
-    """A task whose texts can be scored in more than one way.
-
-    Attributes:
-        scoring_knobs: those of its settings that change scores and nothing that is generated.
-    """
+    """A task whose texts can be scored in more than one way."""
 
     @property
-    def scoring_knobs(self) -> frozenset[str]: ...
+    def scoring_knobs(self) -> frozenset[str]:
+        """Names of the settings that change scores but not what is generated."""
+        ...
 
     def score_settings(self) -> Mapping[str, Any]:
         """The part of ``settings()`` that can change the score of a given text."""
@@ -157,24 +171,22 @@ class Rescorable(Protocol):
 
 @runtime_checkable
 class Importer(Protocol):
-    """A task or suite that reads what other programs generated for it.
-
-    Attributes:
-        formats: names of the programs.
-    """
+    """A task or suite that can read texts that other programs generated for it."""
 
     @property
-    def formats(self) -> Sequence[str]: ...
+    def formats(self) -> Sequence[str]:
+        """Names of the file formats that it can read."""
+        ...
 
     def predictions(self, path: Path, format: str) -> Sequence[Predictions]:
-        """Every file of predictions at or below a path.
+        """Read every file of predictions at or below a path.
 
         Args:
             path: a file or a folder.
             format: one of ``formats``.
 
         Raises:
-            DataError: there is none, or one is not of this format.
+            DataError: there is no such file, or one is not of this format.
         """
         ...
 
@@ -184,15 +196,15 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Example:
-    """One question to one prompt.
+    """One prompt with its references.
 
     Attributes:
-        id: unique within its task and stable between runs; resuming goes by it.
-        prompt: text, or token ids that are used as they are.
+        id: identifies the example within its task, also in later runs that resume.
+        prompt: a text, or token ids that are used as they are.
         references: acceptable answers.
-        group: where the example stands in its task, for plots: ``{"length": 4000, "depth": 44}``.
-        details: what scoring needs beside the references, as plain JSON values.
-        tokens_before_truncation: length of the prompt before the task cut it; None where it cuts nothing.
+        group: what tables and plots group the example by: ``{"length": 4000, "depth": 44}``.
+        details: what scoring needs besides the references, as plain JSON values.
+        tokens_before_truncation: length of the prompt before the task cut it; None if the task cuts nothing.
     """
 
     id: str
@@ -209,8 +221,8 @@ class Metric:
 
     Attributes:
         name: its key in ``Record.scores``.
-        title: what tables and plots call it.
-        maximum: the largest value it can take, above 0; scores are stored on the scale that was published.
+        title: its name in tables and plots.
+        maximum: the largest possible value, above 0; scores are stored on the scale that was published.
     """
 
     name: str
@@ -220,11 +232,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Average:
-    """A mean over the headline scores of several tasks: the mean of the means of its groups.
+    """An average of the headline scores of several tasks: the mean of the means of groups of tasks.
 
     Attributes:
-        title: what tables call it.
-        groups: task names; an average of single tasks has groups of one.
+        title: its name in tables.
+        groups: the task names of each group; a plain average of tasks has groups of one.
     """
 
     title: str
@@ -233,13 +245,13 @@ class Average:
 
 @dataclass(frozen=True)
 class DataFile:
-    """What is known of one of a task's data files.
+    """The state of one of a task's data files.
 
     Attributes:
-        name: the file's.
-        expected: records that were published.
-        found: records that are there; None where there is no file, or none that can be read.
-        problem: what is wrong with it, in one line; None where nothing is, or where there is no file.
+        name: the file's name.
+        expected: number of records that were published.
+        found: number of records in the file; None if there is no file or it cannot be read.
+        problem: what is wrong with the file, in one line; None if nothing is, or there is no file.
     """
 
     name: str
@@ -250,18 +262,18 @@ class DataFile:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Texts that another program generated for one task: one file.
+    """One file of texts that another program generated for a task.
 
     Attributes:
-        file: where they come from.
-        sha256: of the file.
+        file: the file.
+        sha256: hash of the file.
         task: the task's name.
-        config: changes of the task's configuration by which it has this task.
-        settings: what can change a score of these texts, as plain JSON values.
-        model: the model's name as the path has it; None where it does not say.
-        label: the method, likewise.
-        budget: the budget, likewise.
-        rows: examples without their prompt, each with its text.
+        config: changes to the task's configuration that make it this task.
+        settings: everything that can change a score of these texts, as plain JSON values.
+        model: the model's name if the path tells it, else None.
+        label: the method's label if the path tells it, else None.
+        budget: the budget if the path tells it, else None.
+        rows: examples without their prompts, each with its text.
     """
 
     file: Path

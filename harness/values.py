@@ -1,8 +1,8 @@
-"""Values that check themselves: each field of a frozen dataclass is what its annotation says, or one line tells what it is not.
+"""Dataclasses that check themselves: every field must fit its annotation, or a one-line error says why not.
 
-An annotation holds the type, the range (``msgspec.Meta``), the choices (``Literal``) and, where the words made of these
-do not help a user, a ``Refusal``. It is the one place where they stand: error texts, completion and the tests of the
-documentation read them there.
+An annotation holds the type, the range (``msgspec.Meta``) and the choices (``Literal``) of a setting. If the error text
+made from these would not help a user, it also holds a ``Refusal``. It is their only place: error texts, completion and
+the tests of the documentation read them from there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from msgspec import Meta
 from harness.errors import ConfigError
 
 LARGEST = 2**53
-"""Of a number in a file: what JSON's readers agree on."""
+"""Largest number in a file, up to which all readers of JSON agree."""
 Count = Annotated[int, Meta(ge=0, le=LARGEST)]
 Size = Annotated[int, Meta(ge=1, le=LARGEST)]
 _T = TypeVar("_T")
@@ -31,10 +31,10 @@ _NOUNS: Mapping[object, str] = {
 
 
 class Refusal(NamedTuple):
-    """Part of an annotation: the error of a value that does not fit.
+    """The error text for a value that does not fit; a part of an annotation.
 
     Attributes:
-        fact: what is wrong, after the setting and its value: ``names no folder``.
+        fact: what is wrong, to follow the setting and its value: ``names no folder``.
         remedy: what to give instead.
     """
 
@@ -43,15 +43,15 @@ class Refusal(NamedTuple):
 
 
 def check(value: object, group: str = "", names: Mapping[str, str] | None = None) -> None:
-    """Refuse a dataclass that has a field which is not what its annotation says; for its ``__post_init__``.
+    """Refuse a dataclass with a field that does not fit its annotation; called in its ``__post_init__``.
 
     Args:
         value: the dataclass.
-        group: the group of settings that its fields are; "" for settings without a group.
-        names: settings whose name is not their field's, by field.
+        group: the group of settings that the fields belong to; "" for settings without a group.
+        names: the names of settings that are not called like their field, by field.
 
     Raises:
-        ConfigError: with the first such field.
+        ConfigError: with the first field that does not fit.
     """
     for field, kind in field_types(type(value)).items():
         given = getattr(value, field)
@@ -62,26 +62,30 @@ def check(value: object, group: str = "", names: Mapping[str, str] | None = None
 
 
 def made(kind: type[_T], values: Mapping[str, Any], group: str) -> _T:
-    """A dataclass of a group of settings, which has to have all of its fields and no others.
+    """Make a dataclass from a group of settings, which must have exactly its fields.
 
     Args:
         kind: the dataclass.
-        values: from the configuration.
+        values: the settings from the configuration, by field.
         group: the group's name.
 
     Raises:
-        ConfigError: a setting is missing, unknown, or not what it is to be.
+        ConfigError: a setting is missing or unknown, or does not fit its annotation.
     """
     known = field_types(kind)
     if wrong := set(values) ^ set(known):
         raise ConfigError(
-            f"{group} is to have {', '.join(sorted(known))}, no more and no less, not {wrong.pop()}: --cfg job prints it"
+            f"{group} is to have {', '.join(sorted(known))}, no more and no less, not {wrong.pop()}: "
+            "--cfg job prints it"
         )
     return kind(**values)
 
 
 def fits(value: object, kind: Any) -> bool:
-    """True when a value is of a type, within the ranges and choices of its annotation. Nothing is converted; true is no number."""
+    """Whether a value has the type of an annotation and is within its ranges and choices.
+
+    Nothing is converted, and ``True`` is not a number.
+    """
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -90,20 +94,20 @@ def fits(value: object, kind: Any) -> bool:
 
 
 def field_types(kind: Any) -> Mapping[str, Any]:
-    """The annotations of a dataclass, by field."""
+    """The annotations of a dataclass by field, with their ``Annotated`` parts."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
 
 
 def choices(kind: Any) -> list[str]:
-    """The choices of an annotation, as a configuration writes them: ``null`` for None, first."""
+    """The choices of an annotation as a configuration writes them, with ``null`` for None first."""
     parts = [part for part, _ in _parts(kind)]
     listed = [str(choice) for part in parts if get_origin(part) is Literal for choice in get_args(part)]
     return ["null", *listed] if type(None) in parts else listed
 
 
 def _refusal(kind: Any) -> Refusal:
-    """What is said of a value that does not fit an annotation."""
+    """The error text for a value that does not fit an annotation."""
     parts = list(_parts(kind))
     own = next((note for _, notes in parts for note in notes if isinstance(note, Refusal)), None)
     if own is not None:
@@ -114,12 +118,12 @@ def _refusal(kind: Any) -> Refusal:
     part, notes = next((part, notes) for part, notes in parts if part is not type(None))
     if part is bool:
         return Refusal("is neither true nor false", "use one of them")
-    least = next((f" of {note.ge} or more" for note in notes if isinstance(note, Meta) and note.ge is not None), "")
-    return Refusal(f"is not {_NOUNS[get_origin(part) or part]}{least}", "give it one" if part is str else "use one")
+    minimum = next((f" of {note.ge} or more" for note in notes if isinstance(note, Meta) and note.ge is not None), "")
+    return Refusal(f"is not {_NOUNS[get_origin(part) or part]}{minimum}", "give it one" if part is str else "use one")
 
 
 def _parts(kind: Any, notes: Sequence[object] = ()) -> Iterator[tuple[Any, Sequence[object]]]:
-    """The alternatives of an annotation, each with what is noted of it."""
+    """The alternatives of an annotation, each with the other parts of its ``Annotated``."""
     if get_origin(kind) is Annotated:
         inside, *more = get_args(kind)
         yield from _parts(inside, [*notes, *more])

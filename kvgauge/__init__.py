@@ -1,7 +1,7 @@
-"""KV-cache compression, measured.
+"""The public API of kvgauge, an evaluation harness for KV-cache compression.
 
-What methods, tasks and notebooks of your own import, in a clone and beside an installed wheel: ``from kvgauge import
-LayerState``. Nothing is imported before it is asked for.
+Methods, tasks and notebooks of your own import it, in a clone and from an installed wheel alike: ``from kvgauge import
+LayerState``. Every name is imported only when it is first used.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _MODULES = {
 """The public names by their module below ``harness``."""
 
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
-# A wheel carries the folder inside this package, a clone beside it.
+# In a wheel the folder lies inside this package, in a clone beside it.
 _HARNESS = f"{__name__}.harness" if os.path.isdir(os.path.join(__path__[0], "harness")) else "harness"
 
-__all__ = ["__version__", *_HOME]  # strings, all of them
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for."""
+    """Import a public name when it is first used."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""Types of the names that ``__init__.py`` imports when they are first asked for."""
+"""Types of the names that ``__init__.py`` imports when they are first used."""
 
 from harness.api import Result as Result
 from harness.api import read as read

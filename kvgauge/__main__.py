@@ -5,11 +5,11 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the command line of the harness, which a wheel carries inside this package and a clone beside it."""
+    """Run the command line of the harness, which lies inside this package in a wheel and beside it in a clone."""
     here = Path(__file__).resolve().parent
     if not (here / "harness").is_dir():
         sys.path.insert(0, str(here.parent))
-    if sys.argv[1:3] == ["completion", "--words"]:  # a TAB waits for no import
+    if sys.argv[1:3] == ["completion", "--words"]:  # a shortcut, because TAB must not wait for imports
         from harness.cli.commands.completion import candidates
 
         print("\n".join(candidates(" ".join(sys.argv[3:]))))

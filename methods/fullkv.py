@@ -1,4 +1,4 @@
-"""FullKV: nothing is dropped. The yardstick.
+"""FullKV: the full cache, which drops nothing and is the yardstick.
 
 Claim: none; equal to the model's own ``generate``, token for token.
 Differs: nothing.
@@ -14,17 +14,24 @@ from harness.compression.method import Ranking
 
 @dataclass(frozen=True)
 class FullKV:
-    """See the module."""
+    """Keep every entry.
+
+    Attributes:
+        label: shown in tables.
+    """
 
     label: str
 
     @property
     def uses_budget(self) -> bool:
+        """False: there is one cell, ``full``."""
         return False
 
     @property
     def ranking(self) -> Ranking | None:
+        """None: no entry is ever dropped."""
         return None
 
     def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        """The whole prompt in every layer."""
         return [prompt_tokens] * layers

@@ -1,15 +1,15 @@
 """PyramidKV: SnapKV's ranking, with more entries in the lower layers and fewer in the upper ones.
 
 Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al.,
-arXiv:2406.02069). Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
+    arXiv:2406.02069).
+Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
 Differs:
     - ``schedule: reference`` keeps the published floor division, whose total exceeds budget x layers: by 0-27 % at the
-    published budgets
-      (64-2048) and window, by up to half the number of layers in entries per layer anywhere.
+      published budgets (64-2048) and window, and anywhere by up to half the number of layers in entries per layer.
     - ``schedule: exact`` keeps the same endpoints and makes the total exactly budget x layers.
-    - one layer: the published code divides by zero; here the one layer gets the budget.
-    - from the paper: it steps by the number of layers, the code, followed here, by one less; and the code's window
-    comes on top.
+    - with one layer the published code divides by zero; here that layer gets the budget.
+    - from the paper: its step divides by the number of layers, the code's, which is followed here, by one less; and in
+      the code the window comes on top.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from harness.errors import ConfigError
 
 @dataclass(frozen=True)
 class PyramidKV:
-    """See the module.
+    """Keep what SnapKV ranks highest, with more entries in the lower layers and fewer in the upper ones.
 
     Attributes:
         label: shown in tables.
-        window: trailing queries that vote; always kept in every layer.
+        window: trailing queries that vote; their tokens are always kept, in every layer.
         kernel: width of the pooling over neighbouring positions.
         pooling: ``maxpool`` or ``avgpool``.
         beta: the top layer gets 1 / beta of an even share; a whole number of 1 or more.
@@ -55,17 +55,24 @@ class PyramidKV:
 
     @property
     def uses_budget(self) -> bool:
+        """True: there is one cell for each budget."""
         return True
 
     @property
     def ranking(self) -> Ranking:
+        """SnapKV's: attention received from the window, pooled over neighbouring positions."""
         return WindowAttention(self.window, self.kernel, self.pooling)
 
     def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        """Numbers that fall from the first layer to the last by ``schedule``; the whole prompt if it fits the budget.
+
+        Raises:
+            BudgetError: the budget is not above the window.
+        """
         require_above(budget, "window", self.window, self.label)
         if prompt_tokens <= budget:
             return [prompt_tokens] * layers
-        share = budget - self.window  # chosen entries per layer, were all layers equal
+        share = budget - self.window  # entries chosen per layer if all layers were equal
         if prompt_tokens < 2 * share or layers == 1:
             return [budget] * layers
         lowest = share // self.beta
@@ -78,16 +85,16 @@ class PyramidKV:
 
 
 def _floored(highest: int, lowest: int, layers: int) -> Sequence[int]:
-    """Equal whole steps down from ``highest``; flooring the step leaves the last layer at ``lowest`` or above."""
+    """Numbers that fall from ``highest`` by equal steps, floored to whole ones, so the last is ``lowest`` or above."""
     step = (highest - lowest) // (layers - 1)
     return [highest - layer * step for layer in range(layers)]
 
 
 def _exact(highest: int, lowest: int, layers: int) -> Sequence[int]:
-    """From ``highest`` to ``lowest``, never rising, with the total exactly (highest + lowest) * layers / 2.
+    """Numbers that fall from ``highest`` to ``lowest``, with the total exactly (highest + lowest) * layers / 2.
 
-    A layer and its mirror image share ``highest + lowest``, which is even (twice an even share), so the middle layer
-    gets a whole half.
+    A layer and its mirror image together get ``highest + lowest``. This is even, being twice the equal share, so the
+    middle layer gets a whole number.
     """
     drop = highest - lowest
     lower = [highest - drop * layer // (layers - 1) for layer in range(layers // 2)]

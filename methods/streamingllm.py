@@ -4,11 +4,9 @@ Claim: sinks keep a model fluent beyond its window (Xiao et al., arXiv:2309.1745
 Source: Zefan-Cai/KVCache-Factory at c97f9d7, the code of the published comparisons.
 Differs:
     - from the paper: prompt tokens attend to the whole prompt, and kept keys stay at their original positions (the
-    paper renumbers
-      them inside the cache).
+      paper renumbers them inside the cache).
     - ``sinks: 4`` (LongBench tables) leaves the rest of the budget to the recent tokens; ``window: 32`` (needle tables)
-    leaves the rest
-      to the first tokens, which makes it another method under the same name. One of the two is null.
+      leaves the rest to the first tokens, which makes it another method under the same name. One of the two is null.
 """
 
 from __future__ import annotations
@@ -23,15 +21,15 @@ from harness.errors import ConfigError
 
 @dataclass(frozen=True)
 class StreamingLLM:
-    """See the module.
+    """Keep the first tokens and the most recent ones.
 
     Attributes:
         label: shown in tables.
-        sinks: first tokens kept, the rest of the budget being recent tokens; or null.
-        window: recent tokens kept, the rest of the budget being first tokens; or null.
+        sinks: number of first tokens kept, the rest of the budget being recent tokens; or null.
+        window: number of recent tokens kept, the rest of the budget being first tokens; or null.
 
     Raises:
-        ConfigError: both or neither of ``sinks`` and ``window``, or one out of range.
+        ConfigError: both or neither of ``sinks`` and ``window`` are given, or one is out of range.
     """
 
     label: str
@@ -41,20 +39,28 @@ class StreamingLLM:
     def __post_init__(self) -> None:
         if (self.sinks is None) == (self.window is None):
             raise ConfigError(
-                f"sinks={self.sinks} and window={self.window} (method={self.label}): give one, the rest of the budget is the other; "
+                f"sinks={self.sinks} and window={self.window} (method={self.label}): "
+                "give one, the rest of the budget is the other; "
                 f"set method.{self.label}.sinks=null or method.{self.label}.window=null"
             )
         _ = self.ranking
 
     @property
     def uses_budget(self) -> bool:
+        """True: there is one cell for each budget."""
         return True
 
     @property
     def ranking(self) -> Ranking:
+        """Position alone: the first tokens, then the most recent ones if ``sinks`` is set."""
         return SinksThenRecent(self.sinks) if self.sinks is not None else FirstTokens(self.window or 0)
 
     def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
+        """The budget in every layer, or the whole prompt if that is shorter.
+
+        Raises:
+            BudgetError: the budget is not above ``sinks`` or ``window``.
+        """
         if self.sinks is not None:
             require_above(budget, "sinks", self.sinks, self.label)
         else:

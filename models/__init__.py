@@ -1,1 +1,1 @@
-"""The embedded reference model, and how it is made."""
+"""The embedded reference model and the recipe that makes it."""

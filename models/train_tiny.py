@@ -1,4 +1,9 @@
-"""Train ``models/tiny`` from scratch: ``python models/train_tiny.py``, with the settings of ``conf/train/tiny.yaml``."""
+"""The training of ``models/tiny`` from scratch.
+
+    python models/train_tiny.py
+
+Its settings are ``conf/train/tiny.yaml``.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +31,7 @@ OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
 
 @hydra.main(version_base=None, config_path="../conf/train", config_name="tiny")
 def main(config: DictConfig) -> None:
-    """Train, or go on; then write weights, tokenizer, evaluation and card."""
+    """Train, or resume training; then write weights, tokenizer, evaluation and card."""
     torch.set_num_threads(config.threads)
     out, work = Path(config.out), Path(config.work)
     tokenizer = train_tokenizer(config.model.vocabulary, config.model.positions, config.seed)

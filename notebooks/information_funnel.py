@@ -25,13 +25,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from matplotlib.figure import Figure
 
+import kvgauge
 from harness.compression.attention_weights import attention_rows, causal_attention
+from harness.config.build import composed
 from harness.engine.attention import ENGINE
-from harness.engine.loading import load_model
 from methods.pyramidkv import PyramidKV
 from tasks.needle.haystack import builtin_text
 
@@ -73,11 +72,8 @@ class Looking:
         return causal_attention(queries[0], keys[0], values[0], scaling)[None].transpose(1, 2).contiguous()
 
 
-with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-    config = compose("config", overrides=["model=hf", f"model.path={MODEL}"])
-spec = instantiate(config.model, _convert_="all")
-model_config = spec.config()
-model, tokenizer = load_model(spec, model_config), spec.tokenizer()
+engine = kvgauge.Engine.load(MODEL)
+model, tokenizer = engine.model, engine.spec.tokenizer()
 
 question = "\nThe best thing to do in San Francisco is eat a sandwich and sit in Dolores Park on a sunny day.\n"
 ids = tokenizer.encode(
@@ -101,7 +97,7 @@ with torch.inference_mode():
 covered, entropy, first, recent = zip(*looking.seen, strict=True)
 layers = range(len(covered))
 budget = 128
-knobs = {key: value for key, value in config.method.pyramidkv.items() if key != "_target_"}
+knobs = {key: value for key, value in composed("method=pyramidkv").method.pyramidkv.items() if key != "_target_"}
 kept = PyramidKV(**knobs).keep(budget, prompt.shape[1], len(covered))
 
 figure = Figure(figsize=(10, 3.4), dpi=130, layout="constrained")
@@ -120,7 +116,7 @@ right.set_ylim(0, 1)
 right.legend(fontsize=7)
 for axes in (left, middle, right):
     axes.set_xlabel("layer")
-figure.suptitle(f"{spec.label}, {prompt.shape[1]} tokens, last {QUERIES} queries, mean over heads", fontsize=9)
+figure.suptitle(f"{engine.name}, {prompt.shape[1]} tokens, last {QUERIES} queries, mean over heads", fontsize=9)
 FIGURES.mkdir(parents=True, exist_ok=True)
 figure.savefig(FIGURES / "information_funnel.png")
 figure

@@ -1,0 +1,1 @@
+"""Benchmarks: needle in a haystack, LongBench and prompts of token ids."""

@@ -1,4 +1,4 @@
-"""Checks of task settings, in one voice."""
+"""Checks of task settings, with uniform error messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ def is_list(value: object) -> TypeGuard[Sequence[object]]:
 
 
 def is_whole(value: object) -> TypeGuard[int]:
-    """Whether ``value`` is an integer other than true and false."""
+    """Whether ``value`` is an integer and not a bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def whole(value: object, what: str, least: int) -> int:
-    """``value`` as an integer.
+    """``value``, checked to be an integer.
+
+    Args:
+        value: the value.
+        what: name of the setting, for the error.
+        least: smallest value allowed.
 
     Raises:
-        ConfigError: it is none, or is below ``least``.
+        ConfigError: ``value`` is not an integer, or is below ``least``.
     """
     if not is_whole(value) or value < least:
         raise ConfigError(f"{what} is {short(value)}: use a whole number, {least} or more")
@@ -30,6 +35,6 @@ def whole(value: object, what: str, least: int) -> int:
 
 
 def short(value: object) -> str:
-    """A value for a message: on one line, never long."""
+    """A value for an error message: on one line, at most 120 characters."""
     written = repr(value)
     return written if len(written) <= 120 else f"{written[:117]}..."

@@ -1,4 +1,4 @@
-"""Data in JSON lines, one object each: read and checked line by line, so that an error names its place."""
+"""JSON lines, read and checked line by line, so that an error names the line."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from harness.values import fits
 from tasks.checks import short
 
 Text = Annotated[str, Meta(pattern=r"^[^\ud800-\udfff]*\Z")]
-"""A text that can be written as UTF-8: JSON can hold half a character, and no tokenizer takes that."""
+"""A text that can be encoded as UTF-8: JSON can contain a lone surrogate, which no tokenizer accepts."""
 
 
 class Kind(NamedTuple):
-    """What a field of a line is to be.
+    """The type that a field of a line must have.
 
     Attributes:
-        type: an annotation, as msgspec checks it.
-        words: what an error calls it: ``a list of texts``.
+        type: the type, as an annotation for msgspec.
+        words: the type in words, for errors: ``a list of texts``.
     """
 
     type: Any
@@ -32,18 +32,18 @@ TEXT, TEXTS = Kind(Text, "a text"), Kind(list[Text], "a list of texts")
 
 
 def read_lines(raw: bytes, file: object, noun: str, remedy: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The objects of a file, each with where it stands: ``line 3 of trec.jsonl``. Empty lines are passed over.
+    """The objects of a file, each with its position: ``line 3 of trec.jsonl``. Empty lines are skipped.
 
     Args:
-        raw: the file's bytes.
-        file: its name or path, for errors.
-        noun: what a line holds: ``record``.
-        remedy: ends errors.
+        raw: contents of the file.
+        file: name or path of the file, for errors.
+        noun: what a line contains, for errors: ``record``.
+        remedy: end of error messages.
 
     Raises:
-        DataError: a line is no object in JSON.
+        DataError: a line is not a JSON object.
     """
-    # Only line feeds end a record: str.splitlines would also cut at the separators that stand inside some texts.
+    # Only line feeds end a record: str.splitlines would also split at separators inside some texts.
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -61,16 +61,16 @@ def read_lines(raw: bytes, file: object, noun: str, remedy: str) -> Iterator[tup
 
 
 def check_fields(values: Mapping[str, Any], kinds: Mapping[str, Kind], where: str, remedy: str) -> None:
-    """Refuse a line that lacks a field, or has one that is not what it is to be; other fields may be anything.
+    """Refuse a line that lacks a field or has one of another type; other fields may be anything.
 
     Args:
-        values: the line's.
-        kinds: by field.
-        where: begins the error.
-        remedy: ends it.
+        values: the object on the line.
+        kinds: the type of each field.
+        where: beginning of the error message.
+        remedy: end of the error message.
 
     Raises:
-        DataError: with the first such field.
+        DataError: names the first such field.
     """
     for field, (kind, words) in kinds.items():
         if field not in values:

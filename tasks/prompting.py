@@ -1,7 +1,7 @@
-"""From the text of a prompt to its ids, as LongBench does it: cut out the middle, put it into a chat template, encode again.
+"""Token ids of a prompt by LongBench's rule: a long text loses its middle, gets a chat template and is encoded again.
 
-Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template stands outside the limit,
-and encoding the two halves as one text can move the length by a few tokens, as in the published runs.
+Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template does not count towards the
+limit, and encoding the two halves as one text can change the length by a few tokens, as in the published runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SLOT = "kvgauge-prompt-goes-here"
 
 @dataclass(frozen=True)
 class Frame:
-    """What a chat template puts around the user's message, special tokens written out."""
+    """The text that a chat template puts before and after the user's message, with special tokens written out."""
 
     before: str
     after: str
@@ -33,8 +33,9 @@ class Fitted:
     """A prompt as the model reads it.
 
     Attributes:
-        ids: token ids; their number is the count after truncation, chat template included.
-        tokens_before_truncation: of the whole prompt with the tokenizer's special tokens, without a chat template.
+        ids: token ids after truncation, chat template included.
+        tokens_before_truncation: number of tokens of the whole prompt, with the tokenizer's special tokens and without
+            a chat template.
     """
 
     ids: tuple[int, ...]
@@ -44,36 +45,36 @@ class Fitted:
 def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: Frame | None) -> Fitted:
     """The ids of a prompt.
 
-    Special tokens count, and a cut drops them in decoding, those the tokenizer adds as well as those written in the
-    text.
+    Special tokens count towards the limit. Truncation drops all of them in decoding, both those that the tokenizer adds
+    and those written in the text.
 
     Args:
         text: the filled template.
-        tokenizer: the model's.
-        max_tokens: 2 or more; a longer prompt keeps its first and last ``max_tokens // 2`` tokens.
-        frame: the chat template, or None.
+        tokenizer: the model's tokenizer.
+        max_tokens: the limit, 2 or more; a longer prompt keeps its first and last ``max_tokens // 2`` tokens.
+        frame: text of the chat template, or None for no chat template.
     """
     whole = _encode(text, tokenizer)
     kept = text if len(whole) <= max_tokens else _without_middle(whole, tokenizer, max_tokens)
     if frame is not None:
-        # A chat template writes its own special tokens; adding the tokenizer's would double the first.
+        # A chat template contains its own special tokens; adding the tokenizer's would double the first.
         return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
     return Fitted(tuple(whole if kept is text else _encode(kept, tokenizer)), len(whole))
 
 
 def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:
-    """What the tokenizer's chat template writes around one message of the user, up to where the answer begins.
+    """The text that the tokenizer's chat template puts around a single user message, up to the start of the answer.
 
-    The prompt is put between the two parts afterwards, as it is: many templates strip the white space that some prompts
-    end in.
+    The prompt is inserted between the two parts afterwards, unchanged, because many templates strip the white space
+    that some prompts end in.
 
     Args:
-        tokenizer: the model's.
-        arguments: passed to the template, for example ``enable_thinking: false``, or a ``date_string`` where it would
-            write today's date.
+        tokenizer: the model's tokenizer.
+        arguments: arguments of the template, for example ``enable_thinking: false``, or a ``date_string`` for one that
+            would insert today's date.
 
     Raises:
-        ConfigError: there is no template, or it cannot be used this way.
+        ConfigError: there is no template, or it cannot be used in this way.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -96,7 +97,7 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
 
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase, special: bool = True) -> list[int]:
-    # verbose=False: that a prompt is longer than the tokenizer's limit is what the truncation is for.
+    # verbose=False: no warning about a prompt beyond the tokenizer's limit, because it is truncated anyway.
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
 

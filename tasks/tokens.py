@@ -1,6 +1,6 @@
-"""Prompts as token ids, from a file: parity with any other implementation can be checked without a tokenizer.
+"""Prompts given as token ids in a file, to compare with any other implementation without a tokenizer.
 
-Nothing is scored; records hold the generated ids under ``tokens`` and the kept entries per layer under ``kept``.
+Nothing is scored; records hold the generated ids in ``tokens`` and the number of kept entries per layer in ``kept``.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Prompts ``{name: [ids]}`` of a JSON file. Every default is in ``conf/task/tokens.yaml``.
+    """Prompts from a JSON file ``{name: [ids]}``. Every default is in ``conf/task/tokens.yaml``.
 
     Attributes:
         name: label of the results.
-        prompts: the file.
-        max_new_tokens: generated tokens at most.
-        min_new_tokens: end tokens are impossible before this many.
-        stop: end tokens; the model's own are not added.
+        prompts: path of the file.
+        max_new_tokens: largest number of generated tokens.
+        min_new_tokens: number of tokens before which no end token can be generated.
+        stop: ids of the end tokens; the model's own are not added.
     """
 
     name: str
@@ -40,35 +40,36 @@ class Tokens:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """None."""
+        """Empty: nothing is scored."""
         return ()
 
     @property
     def needs_tokenizer(self) -> bool:
-        """False: prompts are ids."""
+        """False, because prompts are given as ids."""
         return False
 
     @property
     def heatmap_axes(self) -> tuple[str, str] | None:
-        """None."""
+        """None: there is no heatmap."""
         return None
 
     @property
     def breakdown(self) -> str | None:
-        """None."""
+        """None: there are no scores to report by group."""
         return None
 
     def settings(self) -> Mapping[str, Any]:
-        """The limits and the end tokens. The prompts are hashed record by record, so that a file may grow.
+        """The limits and the end tokens; prompts are hashed record by record, so that a file may grow.
 
         Raises:
-            ConfigError: a setting that cannot be used.
+            ConfigError: a setting cannot be used.
         """
         whole(self.max_new_tokens, "task.max_new_tokens", 1)
         whole(self.min_new_tokens, "task.min_new_tokens", 0)
         if not is_list(self.stop) or not all(is_whole(token) and token >= 0 for token in self.stop):
             raise ConfigError(
-                f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, task.stop=[2]"
+                f"task.stop={short(self.stop)} is not a list of token ids: use task.stop=[] or, for example, "
+                "task.stop=[2]"
             )
         return {
             "max_new_tokens": self.max_new_tokens,
@@ -97,14 +98,15 @@ class Tokens:
         for name, ids in prompts.items():
             if not fits(ids, list[int]):
                 raise DataError(
-                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole numbers"
+                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole "
+                    "numbers"
                 )
         return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
-        """Those of ``stop``, and no others."""
+        """The ids in ``stop``, and no others."""
         return frozenset(self.stop)
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
-        """Nothing."""
+        """An empty mapping: nothing is scored."""
         return {}

@@ -79,11 +79,10 @@ def clone(to: Path) -> Path:
     return to
 
 
-def python(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in a folder, offline."""
-    return subprocess.run(
-        [sys.executable, *words], cwd=folder, env={**os.environ, **_ENVIRONMENT}, capture_output=True, text=True
-    )
+def python(folder: Path, *words: str, path: Path | str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python in a folder, offline; ``path`` is where it finds the project, if not in that folder."""
+    environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": str(path)}
+    return subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
@@ -107,7 +106,8 @@ def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def embedded(words: Sequence[str]) -> list[str]:
-    """A run of a model that is not here becomes the plan of the same run on the embedded one; any other stays as it is."""
+    """A run of a model that is not here becomes the plan of the same run on the embedded one; any other stays as it
+    is."""
     if not any(word.startswith("model=") for word in words):
         return list(words)
     return [word for word in words if not word.startswith(_OF_A_LARGE_MODEL)] + ["model.name=planned", "dry_run=true"]

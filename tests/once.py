@@ -1,4 +1,4 @@
-"""What every command of a process does again, done once for a test session: the commands' results stay what they are."""
+"""What every command of a process does again, done once for a test session; results stay what they are."""
 
 from __future__ import annotations
 

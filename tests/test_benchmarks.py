@@ -113,7 +113,7 @@ def test_timers_count_nothing_twice_and_leave_functions_as_they_were(
     monkeypatch.setattr(profile, "seconds", lambda: next(clock))
     watch = Stopwatch()
     watch.around("outer", lambda: watch.around("inner", lambda: None)())()
-    assert watch.found == {"outer": 2, "inner": 1}
+    assert watch.exclusive == {"outer": 2, "inner": 1}
 
 
 def test_bench_needs_a_full_cache_to_hold_methods_against(kvgauge: Command, tmp_path: Path) -> None:

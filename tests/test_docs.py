@@ -1,4 +1,5 @@
-"""The documentation: every command is run, every file that a page builds is used, every test it names is there, and no link is broken."""
+"""The documentation: every command is run, every file that a page builds is used, every test it names is there, and no
+link is broken."""
 
 from __future__ import annotations
 

@@ -13,7 +13,10 @@ HEAVY = {"harness", "hydra", "matplotlib", "numpy", "omegaconf", "pandas", "rich
 
 
 def test_import_brings_nothing_with_it() -> None:
-    code = "import sys, time; import kvgauge; print(time.process_time()); print(*{name.partition('.')[0] for name in sys.modules})"
+    code = (
+        "import sys, time; import kvgauge; print(time.process_time()); print(*{name.partition('.')[0] for name in "
+        "sys.modules})"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     seconds, names = done.stdout.splitlines()
     assert float(seconds) < 0.3
@@ -25,6 +28,16 @@ def test_every_public_name_is_there_and_has_its_type() -> None:
     assert {"__version__", *(name for _, name in typed)} == set(kvgauge.__all__) == set(dir(kvgauge))
     for module, name in typed:
         assert getattr(kvgauge, name) is getattr(sys.modules[module], name)
+
+
+def test_the_public_names_are_these() -> None:
+    """Each of them is a promise: one that goes or comes is a change for users, and a line of the changelog."""
+    assert sorted(kvgauge.__all__) == [
+        "Average", "BudgetError", "ColumnSums", "ConfigError", "DataError", "Engine", "Example", "FirstTokens",
+        "KvgaugeError", "LayerState", "Method", "Metric", "Ranking", "ReadsWeights", "Result", "Selection",
+        "SinksThenRecent", "Suite", "Task", "WindowAttention", "__version__", "check_window", "column_sums", "pool",
+        "read", "require_above", "run", "window_attention",
+    ]  # fmt: skip
 
 
 def test_a_name_that_is_not_there_is_an_attribute_error() -> None:

@@ -20,7 +20,8 @@ DATA = {"longbench": "tests/fixtures/longbench", "needle": "tests/golden/needle/
 
 @pytest.mark.parametrize("line", RUNS)
 def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
-    """A command on a model of the hub is composed and planned on the embedded one, the others run as they are, on short prompts."""
+    """A command on a model of the hub is composed and planned on the embedded one, the others run as they are, on
+    short prompts."""
     words = embedded(shlex.split(line)[2:])
     words = [word for word in words if not word.startswith("task.lengths")] + ["task.lengths=[400]"]
     done = kvgauge(*words, f"results_dir={tmp_path}")

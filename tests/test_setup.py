@@ -24,6 +24,8 @@ def test_every_pinned_version_runs_on_the_oldest_python() -> None:
     known = pinned & installed.keys()
     if len(known) < 0.9 * len(pinned):
         pytest.skip(
-            f"{len(known)} of {len(pinned)} are installed here in the pinned version, and what the others need is not known"
+            f"{len(known)} of {len(pinned)} are installed here in the pinned version, and what the others need is "
+            f"not "
+            f"known"
         )
     assert [name for name in known if not SpecifierSet(installed[name] or "").contains(oldest)] == []

@@ -30,7 +30,8 @@ def theirs():
 for step in ({order}):
     step()
 theirs()
-assert not [name for name in sys.modules if name.partition(".")[0] in {own!r} and not hasattr(sys.modules[name], "MINE")]
+ours = [name for name in sys.modules if name.partition(".")[0] in {own!r}]
+assert not [name for name in ours if not hasattr(sys.modules[name], "MINE")]
 """
 
 
@@ -59,6 +60,10 @@ def test_the_wheel_carries_all_templates(wheel: Path) -> None:
     templates = {f"kvgauge/{path.relative_to(ROOT)}" for folder in folders for path in folder.iterdir()}
     assert "kvgauge/harness/report/page/templates/report.html.j2" in templates
     assert templates <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_wheel_carries_the_words_of_the_built_in_haystack(wheel: Path) -> None:
+    assert "kvgauge/tasks/needle/haystack_words.json" in zipfile.ZipFile(wheel).namelist()
 
 
 def test_the_wheel_gives_the_console_command(wheel: Path) -> None:

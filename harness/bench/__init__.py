@@ -1,14 +1,14 @@
-"""Speed and memory, measured: what ``benchmarks/`` is made of.
+"""Measurements of speed and memory, from which ``benchmarks/`` and ``kvgauge bench`` are made.
 
-clock.py       seconds, and where they were measured
-setup.py       a grid, and a model with it, from the words of a command line
+clock.py       seconds, and the machine that they were measured on
+setup.py       a grid and its model from Hydra overrides
 subject.py     a model to measure, its variants and its prompts
 grid.py        the whole grid against one run per cell and against the stock ``generate``
 methods.py     each method by itself: prefill, decoding, peak memory
-memory.py      peak memory against the prompt's length
-profile.py     where the time of a grid goes, and its floor
-checks.py      a device's kernels against references, rows in another order, rows alone
-kernels.py     a kernel of ours against the torch operations that it stands for
-parts.py       all of it for one model, written to files
-write.py       JSON and Markdown
+memory.py      peak memory by prompt length
+profile.py     where the time of a grid goes, and its lower bound
+checks.py      attention against a reference, rows in another order, rows alone
+kernels.py     a kernel of the project against the torch operations that it equals
+parts.py       all of this for one model, written to files
+write.py       measurements as JSON and Markdown
 """

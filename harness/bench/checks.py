@@ -1,4 +1,4 @@
-"""What a device computes against what it should: attention against exact rows, rows in another order, rows alone."""
+"""Checks of what a device computes: attention against exact rows, rows in another order, rows alone."""
 
 from __future__ import annotations
 
@@ -19,27 +19,43 @@ _STABLE = Selection("kv_head", "mean", "stable", "float32")
 
 
 def attention_error(subject: Subject, engine: Engine, tokens: int) -> float:
-    """Largest difference of the prefill's attention, in the model's dtype on its device, from exact float32 rows on a CPU, over the
-    largest output; one layer of the model's shape, random states."""
+    """The error of the prefill's attention in one layer of the model's shape, with random states.
+
+    Args:
+        subject: the model to measure.
+        engine: the loaded subject.
+        tokens: length of the prompt.
+
+    Returns:
+        The largest difference between the device's output, in the model's dtype, and exact float32 attention on a CPU,
+        divided by the largest output.
+    """
     state = random_layer(subject, engine, tokens)
     queries, keys, values = (states.cpu().float() for states in (state.queries, state.keys, state.values))
     exact = causal_attention(queries, keys, values, state.scaling)
     attention = PrefillAttention((Plan((tokens,), None),), 1, _STABLE, None, whole=True)
-    found = attention._attention(state.queries, state, ()).float().cpu()
-    return float((found - exact).abs().max() / exact.abs().max())
+    output = attention._attention(state.queries, state, ()).float().cpu()
+    return float((output - exact).abs().max() / exact.abs().max())
 
 
 def row_checks(subject: Subject, engine: Engine, tokens: int, prompts: int) -> Mapping[str, Any]:
-    """All cells of some prompts, decoded together, together in reverse order, and each alone.
+    """Decode all cells of some prompts together, together in reverse order, and each alone.
+
+    Args:
+        subject: the model and its grid.
+        engine: the loaded subject.
+        tokens: length of each prompt.
+        prompts: number of prompts.
 
     Returns:
-        Distinct rows; how many of them gave other tokens in reverse order, and alone; the largest lead of the best
-        logit at a token that is another one alone, None where all are the same.
+        A line of the table: the number of distinct rows; how many of them gave other tokens in reverse order, and
+        alone; the largest lead of the best logit at a token that differs alone, or None if none differs; and the
+        attention error.
     """
     rows: list[Row] = []
-    for place in range(prompts):
-        found = prefilled(subject, engine, subject.prompt(tokens, place), subject.variants)
-        rows += {id(row): row for row in found.values()}.values()
+    for number in range(prompts):
+        by_cell = prefilled(subject, engine, subject.prompt(tokens, number), subject.variants)
+        rows += {id(row): row for row in by_cell.values()}.values()
 
     def copies() -> list[Row]:
         return [replace(row, layers=list(row.layers)) for row in rows]

@@ -1,4 +1,4 @@
-"""Seconds and machines."""
+"""A clock for measurements, and a description of the machine that they were made on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import transformers
 
 
 def seconds() -> float:
-    """To subtract from each other: CPU time of this process, or of a process that computes on a CUDA device, wall time.
+    """The time in seconds; differences have a meaning, single values do not.
 
-    With one thread, waiting for others on a shared machine is no CPU time. A CUDA device is waited for, so that its
-    work counts.
+    It is the CPU time of this process, which on a shared machine leaves out waiting for other processes. If this
+    process computes on a CUDA device, it is wall time, after the device has finished its work.
     """
     if _on_cuda():
         torch.cuda.synchronize()
@@ -31,7 +31,7 @@ def _on_cuda() -> bool:
 
 
 def machine() -> Mapping[str, Any]:
-    """What a reader must know of where numbers were measured; no names of hosts or users."""
+    """A description of the machine that numbers are measured on, without names of hosts or users."""
     return {
         "device": torch.cuda.get_device_name() if _on_cuda() else _processor(),
         "cores": os.cpu_count(),
@@ -44,7 +44,7 @@ def machine() -> Mapping[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's family as the system names it."""
+    """The processor's name as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The whole grid from shared prefills and wide decoding, against one run per cell, against one stock ``generate``."""
+"""The cost of a whole grid, against one run per cell and against one stock ``generate``."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Tokens = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds of one round, all in one process, one after the other.
+    """Seconds of one round, measured one after the other in one process.
 
     Attributes:
-        prefill: of all prompts, with every cell's selection.
-        decode: of all rows of all prompts together.
-        alone: every cell of one prompt by itself, with its own prefill and batch 1; None where that is not measured.
+        prefill: prefill of all prompts, with every cell's selection.
+        decode: decoding of all rows of all prompts together.
+        alone: every cell of one prompt by itself, with its own prefill and batch 1; None if that is not measured.
         stock: one ``generate`` of transformers with the full cache, for one prompt.
     """
 
@@ -41,13 +41,13 @@ class GridCost:
     """What a grid costs.
 
     Attributes:
-        tokens: of each prompt.
-        prompts: decoded together.
-        cells: of the grid.
-        rows: distinct ones of all prompts.
-        new_tokens: of each row.
-        granularity: of the selection.
-        rounds: one after the other.
+        tokens: length of each prompt.
+        prompts: number of prompts decoded together.
+        cells: number of cells of the grid.
+        rows: number of distinct rows of all prompts.
+        new_tokens: number of new tokens of each row.
+        granularity: the selection's granularity.
+        rounds: the measurements, round by round.
     """
 
     tokens: int
@@ -60,11 +60,11 @@ class GridCost:
 
     @property
     def per_prompt(self) -> tuple[float, ...]:
-        """Seconds of the grid per prompt, by round."""
+        """Seconds of the grid per prompt, round by round."""
         return tuple((each.prefill + each.decode) / self.prompts for each in self.rounds)
 
     def row(self) -> Mapping[str, Any]:
-        """Medians; ratios are medians of the ratios within a round."""
+        """A line of the table: medians over rounds; ratios are medians of the ratios within a round."""
         pairs = list(zip(self.per_prompt, self.rounds, strict=True))
         times_stock = median(grid / each.stock for grid, each in pairs)
         faster = [each.alone / grid for grid, each in pairs if each.alone is not None]
@@ -86,24 +86,24 @@ class GridCost:
 
 
 def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, rounds: int, alone: bool) -> GridCost:
-    """Measure a grid, prompt by prompt prefilled and all rows decoded together.
+    """Measure a grid: prompts are prefilled one after the other, then all rows decode together.
 
-    Every round holds the tokens of the grid against those of each cell alone, and full-cache tokens against the stock
-    ones. In half precision rounding may send them apart, so there they are not compared. On a CUDA device a round
-    before the first does not count: kernels are compiled or chosen in it.
+    Every round compares the tokens of the grid with those of each cell alone, and full-cache tokens with the stock
+    ones. In half precision rounding may make them differ, so there they are not compared. On a CUDA device one more
+    round comes first and does not count, because kernels are compiled or chosen in it.
 
     Args:
-        subject: the grid.
+        subject: the model and its grid.
         engine: the loaded subject.
-        tokens: of each prompt.
-        prompts: 1 or more.
-        rounds: 1 or more; medians are over them.
-        alone: whether to run every cell alone.
+        tokens: length of each prompt.
+        prompts: number of prompts, 1 or more.
+        rounds: number of rounds, 1 or more; medians are over them.
+        alone: whether to run every cell alone, too.
 
     Raises:
         EngineError: tokens differ.
     """
-    ids = [subject.prompt(tokens, place) for place in range(prompts)]
+    ids = [subject.prompt(tokens, number) for number in range(prompts)]
     measured, rows = [], 0
     warm_ups = 1 if engine.device.type == "cuda" else 0
     for turn in range(-warm_ups, rounds):
@@ -111,31 +111,35 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         start = seconds()
         cells = [prefilled(subject, engine, prompt, subject.variants) for prompt in ids]
         middle = seconds()
-        distinct = {id(row): row for of_prompt in cells for row in of_prompt.values()}
+        distinct = {id(row): row for by_cell in cells for row in by_cell.values()}
         outcomes = dict(zip(distinct, decoded(subject, engine, list(distinct.values())), strict=True))
         end = seconds()
-        found = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
+        generated = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
         rows = len(distinct)
         alone_seconds = None
         if alone and turn >= 0:
             alone_seconds, expected = _alone(subject, engine, ids[0])
-            _compare(engine, found, expected, "alone")
-        _compare(engine, found, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate")
+            _compare(engine, generated, expected, "alone")
+        _compare(
+            engine, generated, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate"
+        )
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
     heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
     return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, counted)
 
 
 def _alone(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:
+    """Seconds and tokens of every cell by itself."""
     start = seconds()
-    found = {}
+    generated = {}
     for variant in subject.variants:
         rows = prefilled(subject, engine, prompt, [variant])
-        found[variant.cell] = decoded(subject, engine, list(rows.values()))[0].tokens
-    return seconds() - start, found
+        generated[variant.cell] = decoded(subject, engine, list(rows.values()))[0].tokens
+    return seconds() - start, generated
 
 
 def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, Tokens]:
+    """Seconds and tokens of one ``generate`` of transformers."""
     ids = torch.tensor([list(prompt)], device=engine.device)
     engine.model.set_attn_implementation("sdpa")
     try:
@@ -153,11 +157,12 @@ def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[flo
         install(engine.model)
 
 
-def _compare(engine: Engine, found: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:
+def _compare(engine: Engine, generated: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:
     if engine.model.dtype != torch.float32:
         return
     for cell, tokens in expected.items():
-        if found[cell] != tokens:
+        if generated[cell] != tokens:
             raise EngineError(
-                f"{cell.name} generated other tokens in the grid than {how}: its times mean nothing; report this as a bug"
+                f"{cell.name} generated other tokens in the grid than {how}: "
+                "its times mean nothing; report this as a bug"
             )

@@ -1,4 +1,4 @@
-"""A kernel of ours against the torch operations that it stands for: seconds of one layer, and how far their numbers are apart."""
+"""The cost of a kernel of the project in one layer, against the torch operations that it equals."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ LEAST_TOKENS = _WINDOW + _KEPT
 
 
 def column_sums_cost(layer: LayerState, rounds: int) -> Mapping[str, Any]:
-    """H2O's scores of one layer by torch and by the kernel in Triton, in turn.
+    """Compute H2O's scores of one layer by torch and by the Triton kernel, in turn.
 
     Args:
-        layer: on a device that the kernel runs on, of ``LEAST_TOKENS`` or more.
-        rounds: 1 or more; medians are over them.
+        layer: a layer of ``LEAST_TOKENS`` or more, on a device that the kernel runs on.
+        rounds: number of rounds, 1 or more; medians are over them.
 
     Returns:
-        Milliseconds; the largest difference over torch's number; how many of all heads' best candidates are the same.
+        A line of the table: milliseconds; the largest relative difference; and the share of the best candidates that
+        both have.
     """
     layers = [replace(layer, kernels="torch"), replace(layer, kernels="triton")]
-    by_torch, by_triton = (column_sums(each, _WINDOW, True) for each in layers)  # which compiles, too
-    found: list[list[float]] = [[], []]
+    by_torch, by_triton = (column_sums(each, _WINDOW, True) for each in layers)  # this compiles the kernel
+    round_seconds: list[list[float]] = [[], []]
     for _ in range(rounds):
-        for each, times in zip(layers, found, strict=True):
+        for each, times in zip(layers, round_seconds, strict=True):
             start = seconds()
             column_sums(each, _WINDOW, True)
             times.append(seconds() - start)
-    torch_seconds, triton_seconds = map(median, found)
+    torch_seconds, triton_seconds = map(median, round_seconds)
     return {
         "tokens": layer.keys.shape[1],
         "torch ms": 1000 * torch_seconds,
@@ -47,7 +48,7 @@ def column_sums_cost(layer: LayerState, rounds: int) -> Mapping[str, Any]:
 
 
 def _shared(one: Tensor, other: Tensor) -> float:
-    """Share of the best candidates of both that both have, over all heads."""
+    """Share of the best candidates of one score that are also among those of the other, over all heads."""
     chosen = [scores.topk(_KEPT).indices.sort().values for scores in (one, other)]
     both = sum(len(set(a) & set(b)) for a, b in zip(chosen[0].tolist(), chosen[1].tolist(), strict=True))
     return both / chosen[0].numel()

@@ -1,4 +1,4 @@
-"""Peak memory of a prefill and a few decoding steps against the prompt's length."""
+"""Peak memory of a prefill and a few decoding steps, by prompt length."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _WARM_UP_TOKENS = 64
 
 
 def peak_bytes(subject: Subject, engine: Engine, variants: Sequence[Variant], tokens: int) -> int:
-    """Bytes beyond the model that a prompt takes at most.
+    """Peak bytes beyond the model that a prompt takes.
 
-    On a CUDA device how much its allocator held at most beyond what it held before; on a CPU that of a new process.
+    On a CUDA device, it is the growth of the peak of this process's allocator; on a CPU, the growth of a new process.
 
     Args:
         subject: a model that can be loaded in another process.
         engine: the loaded subject.
-        variants: those of the subject that share the prefill and decode together.
-        tokens: of the prompt.
+        variants: the variants of the subject that share the prefill and decode together.
+        tokens: length of the prompt.
 
     Raises:
         EngineError: the new process failed.
@@ -41,10 +41,14 @@ def peak_bytes(subject: Subject, engine: Engine, variants: Sequence[Variant], to
 
 
 def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int) -> int:
-    """How much the resident set of a new process grows, which can start no lower than loading the model had driven it.
+    """Bytes by which the peak resident set of a new process grows.
+
+    Growth below the peak of loading the model does not show.
 
     Args:
-        subject, variants, tokens: as in ``peak_bytes``.
+        subject: a model that can be loaded in another process.
+        variants: the variants of the subject that share the prefill and decode together.
+        tokens: length of the prompt.
 
     Raises:
         EngineError: the process failed.
@@ -66,7 +70,7 @@ def peak_of_a_process(subject: Subject, variants: Sequence[Variant], tokens: int
 
 
 def child() -> None:
-    """What the process of one point does: read a point from standard input, print its bytes."""
+    """Run in the new process: read what to measure from standard input, and print the bytes."""
     threads, subject, variants, tokens = pickle.loads(sys.stdin.buffer.read())
     torch.set_num_threads(threads)
     engine = subject.engine()

@@ -1,4 +1,4 @@
-"""Each method by itself: what it adds to a prefill, what a token costs, what it holds at most."""
+"""The cost of each method by itself: what it adds to a prefill, seconds per token, peak memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from harness.engine.engine import Engine
 
 @dataclass(frozen=True)
 class MethodCost:
-    """One cell by itself, at batch 1.
+    """The cost of one cell by itself, at batch 1.
 
     Attributes:
-        cell: its name.
-        tokens: of the prompt.
-        prefill: seconds, by round.
-        overhead: the prefill's seconds over those of the full cache in the same round, less 1.
-        token: seconds of a decoding step, by round.
-        peak: bytes beyond the model.
+        cell: name of the cell.
+        tokens: length of the prompt.
+        prefill: seconds of the prefill, round by round.
+        overhead: seconds of the prefill divided by those of the full cache in the same round, minus 1.
+        token: seconds of a decoding step, round by round.
+        peak: peak bytes beyond the model.
     """
 
     cell: str
@@ -35,7 +35,7 @@ class MethodCost:
     peak: int
 
     def row(self) -> Mapping[str, Any]:
-        """Medians."""
+        """A line of the table: medians over rounds."""
         return {
             "cell": self.cell,
             "tokens": self.tokens,
@@ -48,11 +48,11 @@ class MethodCost:
 
 def one_by_one(variants: Sequence[Variant]) -> list[Variant]:
     """The full cache first, and every method at its middle budget."""
-    found = []
+    middle = []
     for label in dict.fromkeys(variant.cell.label for variant in variants):
-        of = [variant for variant in variants if variant.cell.label == label]
-        found.append(of[len(of) // 2])
-    return sorted(found, key=lambda variant: variant.method.ranking is not None)
+        budgets = [variant for variant in variants if variant.cell.label == label]
+        middle.append(budgets[len(budgets) // 2])
+    return sorted(middle, key=lambda variant: variant.method.ranking is not None)
 
 
 def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> list[MethodCost]:
@@ -61,29 +61,29 @@ def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> 
     Args:
         subject: the grid, with the full cache among its methods.
         engine: the loaded subject.
-        tokens: of the prompt.
-        rounds: 1 or more; medians are over them.
+        tokens: length of the prompt.
+        rounds: number of rounds, 1 or more; medians are over them.
     """
     variants = one_by_one(subject.variants)
     prompt = subject.prompt(tokens)
-    found: dict[str, list[tuple[float, float]]] = {variant.cell.name: [] for variant in variants}
+    times: dict[str, list[tuple[float, float]]] = {variant.cell.name: [] for variant in variants}
     for _ in range(rounds):
         for variant in variants:
             start = seconds()
             rows = prefilled(subject, engine, prompt, [variant])
             middle = seconds()
             decoded(subject, engine, list(rows.values()))
-            found[variant.cell.name].append((middle - start, (seconds() - middle) / (subject.new_tokens - 1)))
-    full = [prefill for prefill, _ in found[variants[0].cell.name]]
+            times[variant.cell.name].append((middle - start, (seconds() - middle) / (subject.new_tokens - 1)))
+    full = [prefill for prefill, _ in times[variants[0].cell.name]]
     return [
         MethodCost(
             cell=variant.cell.name,
             tokens=tokens,
-            prefill=tuple(prefill for prefill, _ in found[variant.cell.name]),
+            prefill=tuple(prefill for prefill, _ in times[variant.cell.name]),
             overhead=tuple(
-                prefill / base - 1 for (prefill, _), base in zip(found[variant.cell.name], full, strict=True)
+                prefill / base - 1 for (prefill, _), base in zip(times[variant.cell.name], full, strict=True)
             ),
-            token=tuple(token for _, token in found[variant.cell.name]),
+            token=tuple(token for _, token in times[variant.cell.name]),
             peak=peak_bytes(subject, engine, [variant], tokens),
         )
         for variant in variants

@@ -1,4 +1,4 @@
-"""A model's benchmarks, part by part, each written to a pair of files as soon as it is measured."""
+"""The benchmarks of a model, part by part, each written to a pair of files as soon as it is measured."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def measure(
     tell: Callable[[Path], None],
     alone: bool = False,
 ) -> None:
-    """Measure and write; a part that this machine has nothing for is left out.
+    """Measure parts and write their files; a part that cannot run on this machine is left out.
 
     Args:
-        subject: the model and its grid, the full cache among its methods.
-        parts: of ``PARTS``.
-        lengths: tokens of the prompts.
-        prompts: decoded together in ``grid`` and ``checks``.
-        rounds: medians are over them.
-        out: the folder.
-        tell: called with every file.
+        subject: the model and its grid, with the full cache among its methods.
+        parts: names from ``PARTS``.
+        lengths: lengths of the prompts, in tokens.
+        prompts: number of prompts decoded together in ``grid`` and ``checks``.
+        rounds: number of rounds, 1 or more; medians are over them.
+        out: the folder of the files.
+        tell: called with the path of every file.
         alone: whether ``grid`` also runs every cell by itself.
 
     Raises:
-        KvgaugeError: a length that the model or the machine cannot take.
+        KvgaugeError: a length is too long for the model or the machine.
     """
     engine = subject.engine()
     for part in PARTS:

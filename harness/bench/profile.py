@@ -1,4 +1,4 @@
-"""Where the time of a grid goes: exclusive seconds of its parts, by timers around our own functions."""
+"""A profile of a grid: exclusive seconds of its parts, by timers around the project's own functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.compression.scorers import ColumnReader
 from harness.compression.selection import Order
 from harness.engine import prefill as prefilling
 from harness.engine import prefill_attention
-from harness.engine.cache import KVPool
+from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
 
 Seconds = dict[str, float]
@@ -28,20 +28,25 @@ _PARTS: Sequence[tuple[Any, str, str]] = (
     (Order, "__init__", "prefill: sort"),
     (prefill_attention.PrefillAttention, "_take", "prefill: kept entries gathered"),
     (prefilling, "_hashes", "prefill: kept indices hashed"),
-    (KVPool, "add", "decode: entries moved into the pool"),
-    (KVPool, "attend", "decode: attention"),
+    (KVCache, "add", "decode: entries moved into the pool"),
+    (KVCache, "attend", "decode: attention"),
 )
 
 
 class Stopwatch:
-    """Exclusive seconds by part: what a part calls that is a part itself counts there and not here."""
+    """Measures exclusive seconds by part: a part that another part calls counts for itself alone.
+
+    Attributes:
+        exclusive: seconds of each part.
+    """
 
     def __init__(self) -> None:
-        self.found: Seconds = {}
+        """Start with no seconds."""
+        self.exclusive: Seconds = {}
         self._inside: list[float] = []
 
     def around(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """``work``, timed."""
+        """A function that does ``work`` and adds its time to a part."""
 
         def timed(*words: Any, **keywords: Any) -> Any:
             self._inside.append(0.0)
@@ -50,7 +55,7 @@ class Stopwatch:
                 return work(*words, **keywords)
             finally:
                 whole = seconds() - start
-                self.found[part] = self.found.get(part, 0.0) + whole - self._inside.pop()
+                self.exclusive[part] = self.exclusive.get(part, 0.0) + whole - self._inside.pop()
                 if self._inside:
                     self._inside[-1] += whole
 
@@ -70,23 +75,26 @@ class Stopwatch:
 
 
 def grid_profile(subject: Subject, engine: Engine, tokens: int, variants: Sequence[Variant]) -> Seconds:
-    """One prompt with these variants, prefilled once and decoded together.
+    """Profile one prompt with some variants, prefilled once and decoded together.
 
     Args:
-        subject: the grid.
+        subject: the model and its grid.
         engine: the loaded subject.
-        tokens: of the prompt.
-        variants: those of the subject that share the work.
+        tokens: length of the prompt.
+        variants: the variants of the subject that share the work.
+
+    Returns:
+        Seconds by part.
     """
     watch = Stopwatch()
     with watch.watching():
         rows = watch.around(PREFILL, prefilled)(subject, engine, subject.prompt(tokens), variants)
         watch.around(DECODE, decoded)(subject, engine, list({id(row): row for row in rows.values()}.values()))
-    return watch.found
+    return watch.exclusive
 
 
 def sdpa_seconds(subject: Subject, engine: Engine, tokens: int) -> float:
-    """A plain prefill by transformers' SDPA, nothing kept but its cache: the floor of ours."""
+    """Seconds of a plain prefill by transformers' SDPA with its own cache: a lower bound for ours."""
     before = engine.model.config._attn_implementation
     engine.model.set_attn_implementation("sdpa")
     try:
@@ -99,18 +107,17 @@ def sdpa_seconds(subject: Subject, engine: Engine, tokens: int) -> float:
 
 
 def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -> Seconds:
-    """What decoding cannot be faster than on this machine, whose rates are measured here.
+    """Lower bounds of the seconds of decoding on this machine, whose rates are measured here.
 
     Args:
-        subject: the grid.
+        subject: the model and its grid.
         engine: the loaded subject.
         kept_bytes: bytes of the kept entries of all rows.
-        rows: decoded together.
+        rows: number of rows decoded together.
 
     Returns:
-        Seconds by what bounds them: ``products`` (two operations per weight, row and step, at the rate of one large
-            product) and
-        ``reading`` (every weight and every kept entry once per step, at the rate of copying).
+        Two bounds in seconds: ``products``, for two operations per weight, row and step at the rate of one large
+        product; and ``reading``, for every weight and every kept entry once per step at the rate of copying.
     """
     steps = subject.new_tokens - 1
     embeddings = engine.model.get_input_embeddings()
@@ -118,21 +125,22 @@ def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -
         each.numel() for each in embeddings.parameters()
     )
     size = next(engine.model.parameters()).element_size()
-    one = torch.randn(1024, 1024, device=engine.device, dtype=engine.model.dtype)
-    product = _fastest(lambda: one @ one)
-    many = torch.zeros(16 * 2**20, device=engine.device, dtype=torch.float32)
-    other = many.clone()
-    copy = _fastest(lambda: other.copy_(many))
+    square = torch.randn(1024, 1024, device=engine.device, dtype=engine.model.dtype)
+    product = _fastest(lambda: square @ square)
+    large = torch.zeros(16 * 2**20, device=engine.device, dtype=torch.float32)
+    target = large.clone()
+    copy = _fastest(lambda: target.copy_(large))
     return {
         "products": steps * rows * 2 * weights / (2 * 1024**3 / product),
-        "reading": steps * (weights * size + kept_bytes) / (2 * many.nbytes / copy),
+        "reading": steps * (weights * size + kept_bytes) / (2 * large.nbytes / copy),
     }
 
 
 def _fastest(work: Callable[[], object], times: int = 7) -> float:
-    found = []
+    """Seconds of the fastest of some repetitions."""
+    durations = []
     for _ in range(times):
         start = seconds()
         work()
-        found.append(seconds() - start)
-    return min(found)
+        durations.append(seconds() - start)
+    return min(durations)

@@ -1,4 +1,4 @@
-"""A grid from the words of a command line."""
+"""The grid and the model to measure, made from Hydra overrides."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from harness.kernels import Kernels
 
 
 def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
-    """The model and the grid that a run with these overrides would have, prompts at random.
+    """The model and the grid of a run with these overrides, with random prompts.
+
+    Args:
+        overrides: Hydra overrides, as on the command line.
+        new_tokens: number of new tokens per row, 2 or more.
 
     Raises:
-        KvgaugeError: a model, a method or a budget that cannot be used.
+        KvgaugeError: a model, a method or a budget cannot be used.
     """
     settings = composed(*overrides)
     spec: ModelSpec = build(settings.model)
@@ -36,14 +40,14 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
 
 
 def _load(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels) -> PreTrainedModel:
-    return load_model(spec, deepcopy(config), kernels)  # a subject's stays as it is, for other processes
+    return load_model(spec, deepcopy(config), kernels)  # loading changes it, and other processes need the original
 
 
 def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
-    """The variants and the selection that a run with these overrides would have.
+    """The variants and the selection of a run with these overrides.
 
     Raises:
-        KvgaugeError: a method or a budget that cannot be used.
+        KvgaugeError: a method or a budget cannot be used.
     """
     config = composed(*overrides)
     methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]

@@ -1,4 +1,4 @@
-"""What is measured: a model, the variants of a grid, random prompts."""
+"""The subject of a measurement: a model, the variants of a grid, random prompts."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and a grid. All of it can be sent to another process.
+    """A model and a grid to measure. It can be pickled and sent to another process.
 
     Attributes:
         name: the model's name.
-        load: gives the model with the engine's attention installed.
+        load: returns the model with the engine's attention installed.
         config: the model's configuration.
         variants: the grid.
-        selection: how entries are picked.
-        new_tokens: decoded per row, 2 or more; no token ends a row.
-        kernels: see ``EngineSettings``.
+        selection: how entries are selected.
+        new_tokens: number of new tokens per row, 2 or more; no token ends a row.
+        kernels: what computes attention; see ``EngineSettings``.
     """
 
     name: str
@@ -45,25 +45,30 @@ class Subject:
 
     @property
     def limits(self) -> Limits:
-        """When a row ends: after all new tokens."""
+        """The limits of rows, which end after all new tokens."""
         return Limits(frozenset(), self.new_tokens)
 
     def engine(self) -> Engine:
-        """The loaded model."""
+        """Load the model."""
         return Engine(self.load(), self.name, self.kernels)
 
-    def prompt(self, tokens: int, place: int = 0) -> list[int]:
+    def prompt(self, tokens: int, number: int = 0) -> list[int]:
         """A random prompt.
 
+        Args:
+            tokens: length of the prompt.
+            number: number of the prompt; another number gives another prompt.
+
         Raises:
-            ConfigError: longer than the model's positions.
+            ConfigError: prompt and new tokens are more than the model's positions.
         """
         positions = getattr(self.config, "max_position_embeddings", None)
         if positions is not None and tokens + self.new_tokens > positions:
             raise ConfigError(
-                f"{tokens} prompt and {self.new_tokens} new tokens are more than the {positions} positions of {self.name}: use less"
+                f"{tokens} prompt and {self.new_tokens} new tokens are more than the {positions} positions "
+                f"of {self.name}: use less"
             )
-        generator = torch.Generator().manual_seed(_SEED + place)
+        generator = torch.Generator().manual_seed(_SEED + number)
         return torch.randint(self.config.vocab_size, (tokens,), generator=generator).tolist()
 
 
@@ -84,7 +89,7 @@ def random_layer(subject: Subject, engine: Engine, tokens: int) -> LayerState:
 
 
 def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
-    """One prefill; cells that kept the same entries share one row."""
+    """Prefill a prompt once; cells that kept the same entries share one row."""
     plans = [variant.plan(len(prompt), subject.config.num_hidden_layers) for variant in variants]
     done = engine.prefill(prompt, plans, subject.selection)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
@@ -92,5 +97,5 @@ def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants:
 
 
 def decoded(subject: Subject, engine: Engine, rows: Sequence[Row]) -> list[Generated]:
-    """All rows together, to the last of the new tokens."""
+    """Decode all rows together, to the last new token."""
     return engine.decode(rows, subject.limits)

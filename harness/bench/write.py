@@ -1,4 +1,4 @@
-"""Measurements as JSON, whole, and as Markdown, readable."""
+"""Files of measurements: complete as JSON, readable as Markdown."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-_PLACES = ("--out", "--to")
+_OUTPUT_FLAGS = ("--out", "--to")
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def command() -> str:
-    """The command line of this process, without folders above the program and without where the files go."""
+    """The command line of this process, without the folders of the program and without the output folder."""
     program = Path(sys.argv[0])
     name = (
         "kvgauge"
@@ -26,7 +26,9 @@ def command() -> str:
     words = [
         word
         for before, word in pairwise(["", *sys.argv[1:]])
-        if before not in _PLACES and word not in _PLACES and not word.startswith(tuple(f"{flag}=" for flag in _PLACES))
+        if before not in _OUTPUT_FLAGS
+        and word not in _OUTPUT_FLAGS
+        and not word.startswith(tuple(f"{flag}=" for flag in _OUTPUT_FLAGS))
     ]
     return shlex.join([name, *words])
 
@@ -37,13 +39,16 @@ def write(
     """Write ``<name>.json`` and ``<name>.md``.
 
     Args:
-        folder: created if need be.
+        folder: the folder of the files, which is created if need be.
         name: stem of the files.
-        title: what was measured, on what.
+        title: what was measured.
         machine: see ``clock.machine``.
-        rows: the table.
-        raw: what the table was made of, as plain JSON values.
-        notes: lines below the table.
+        rows: lines of the table.
+        raw: the measurements behind the table, as plain JSON values.
+        notes: paragraphs below the table.
+
+    Returns:
+        The paths of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
     run = command()
@@ -65,7 +70,7 @@ def write(
 
 
 def table(rows: Rows) -> list[str]:
-    """Lines of a Markdown table; what is not measured is a dash."""
+    """Lines of a Markdown table, with a dash for what was not measured."""
     keys = list(rows[0])
     body = [[_cell(row[key]) for key in keys] for row in rows]
     return [_line(keys), _line(["---" if isinstance(rows[0][key], str) else "---:" for key in keys]), *map(_line, body)]

@@ -1,0 +1,1 @@
+"""The command line: commands, runs and the reporting of errors."""

@@ -1,4 +1,4 @@
-"""Errors as the command line tells them: one line of fact, value and remedy, and an exit code."""
+"""Errors on the command line: one line of fact, value and remedy, and an exit code."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _INTERRUPTED = 130
 
 
 def is_told(error: BaseException) -> bool:
-    """True for errors that are told in one line: those raised on purpose, an interrupt, and those of a configuration."""
+    """Whether an error is reported in one line: one raised on purpose, an interrupt, or an error of Hydra's."""
     if isinstance(error, KvgaugeError | KeyboardInterrupt):
         return True
-    # Not above: most commands need nothing of Hydra.
+    # Here, because most commands do not need Hydra.
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
@@ -32,15 +32,15 @@ def is_told(error: BaseException) -> bool:
 
 
 def report(error: BaseException) -> NoReturn:
-    """Print an error that ``is_told`` as one line and exit with its code."""
+    """Print an error for which ``is_told`` is true as one line, and exit with its code."""
     if isinstance(error, KvgaugeError):
         message, code = str(error), error.exit_code
     elif isinstance(error, KeyboardInterrupt):
         message, code = "interrupted: what is finished is kept, and the same command goes on from there", _INTERRUPTED
     else:
         message, code = _configuration_error(error), ConfigError.exit_code
-    # torchrun gives every process the same words, so the first one speaks for all, but for what only one can know. The
-    # others must not fail before it has spoken, as torchrun would end it.
+    # torchrun gives every process the same command line, so the first one reports for all, except errors of the engine,
+    # which may concern one process alone. The others must not fail before it has reported, or torchrun would end it.
     if "model.tp_plan=auto" in sys.argv and os.environ.get("RANK", "0") != "0" and not isinstance(error, EngineError):
         raise SystemExit(0)
     print(f"kvgauge: {plain(message)}", file=sys.stderr)
@@ -48,7 +48,7 @@ def report(error: BaseException) -> NoReturn:
 
 
 def _configuration_error(error: BaseException) -> str:
-    """Hydra's and OmegaConf's messages in one line: fact, value, remedy."""
+    """An error of Hydra's or OmegaConf's in one line: fact, value, remedy."""
     from hydra.errors import MissingConfigException
     from omegaconf.errors import MissingMandatoryValue
     from yaml import YAMLError
@@ -58,7 +58,7 @@ def _configuration_error(error: BaseException) -> str:
         return f"a YAML file cannot be read ({error}): write plain values, without tags"
     if isinstance(error, MissingConfigException) and (match := re.search(r"Could not \w+ '([\w/]+)/([^'/]*)'", text)):
         group, value = match.groups()
-        # Hydra names the options, or, for one of a list, where it has looked.
+        # Hydra's message lists the options or, if the value is in a list, the folders it searched.
         folders = re.findall(r"path=file://(.+)$", text, re.MULTILINE)
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE) or sorted(
             path.stem for folder in folders for path in Path(folder, group).glob("*.yaml")
@@ -79,7 +79,7 @@ def _configuration_error(error: BaseException) -> str:
 
 
 def _closest(key: str) -> str:
-    """A remedy for a setting that is not there."""
+    """The remedy for a setting that does not exist."""
     stem, _, last = key.rpartition(".")
     if stem.startswith("method."):
         return f"check its name, and that method= names {stem.removeprefix('method.')}; --cfg job prints all settings"

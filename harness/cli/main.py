@@ -1,4 +1,4 @@
-"""The command line: words to a command or to a run, errors to one line and an exit code."""
+"""The command line's entry point: it starts a command or a run, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from harness.cli.errors import is_told, report
 
 
 def main() -> None:
-    """Run the command line; every error raised on purpose is one line, with its exit code."""
+    """Run the command line; every error that is raised on purpose is printed as one line, with its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "HF_HUB_VERBOSITY" not in os.environ:
-        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries would stand above the one line
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log retries above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
         if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
-            from harness.cli.run import start  # not above: most commands need nothing of Hydra
+            from harness.cli.run import start  # here, because most commands do not need Hydra
 
             start()
     except (Exception, KeyboardInterrupt) as error:

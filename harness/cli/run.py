@@ -1,4 +1,4 @@
-"""A run: the words of a command line that name no command, to Hydra's configuration, to a run."""
+"""The start of a run from the command line: its words become Hydra's configuration, and that a run."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from harness.launchers.hydra_plugin import register
 
 
 def start() -> None:
-    """Do what the words of the command line say, which becomes Hydra's.
+    """Hand the command line to Hydra, which runs it.
 
     Raises:
-        KvgaugeError, HydraException, OmegaConfBaseException, YAMLError: it cannot be done.
+        KvgaugeError, HydraException, OmegaConfBaseException, YAMLError: the command line cannot be run.
     """
     if any(word.startswith("hydra/launcher=") for word in sys.argv) and not any(
         word.startswith("-") for word in sys.argv
     ):
-        sys.argv.insert(1, "--multirun")  # without it Hydra passes over a launcher in silence
+        sys.argv.insert(1, "--multirun")  # without it Hydra silently ignores the launcher
     sys.argv[1:] = search_path_words(sys.argv[1:])
     refuse_environment()
     register_resolvers()
@@ -40,9 +40,9 @@ def start() -> None:
 
 @hydra.main(config_path=str(ROOT / "conf"), config_name="config", version_base="1.3")
 def _hydra_main(config: DictConfig) -> None:
-    gc.disable()  # until the run has imported torch and transformers: collecting meanwhile takes a tenth of a start
+    gc.disable()  # until torch and transformers are imported, because collecting meanwhile takes a tenth of the start
     try:
-        from harness.run.main import run  # last: a wrong word or --help must not wait for what a run imports
+        from harness.run.main import run  # here, so that a wrong setting or --help does not wait for these imports
 
         import_from(HydraConfig.get().searchpath)
         if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
@@ -50,8 +50,8 @@ def _hydra_main(config: DictConfig) -> None:
         whole = run(config)
     except (KvgaugeError, InstantiationException, OmegaConfBaseException, KeyboardInterrupt) as error:
         if HydraConfig.get().mode == RunMode.MULTIRUN and not isinstance(error, Stopped):
-            raise  # the other jobs go on
-        report(error)  # inside, as Hydra would print more than the message
+            raise  # the other jobs continue
+        report(error)  # here, because Hydra would print more than the message
     finally:
         gc.enable()
     if not whole:

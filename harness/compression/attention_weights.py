@@ -1,7 +1,7 @@
 """Exact softmax attention by blocks of rows: O(block x T) memory, no fused kernel, the published code's rounding.
 
-The one place where attention weights are computed: rankings sum them, and the prefill on a CPU multiplies them with the
-values. Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
+This is the one place where attention weights are computed. Rankings sum them, and the prefill on a CPU multiplies them
+with the values. Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
 """
 
 from __future__ import annotations
@@ -13,17 +13,22 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-# A block may hold this many bytes of float32 logits. On a CPU a block must stay in the cache
+# Bytes of float32 logits in a block at most. On a CPU a block must stay in the processor's cache
 # (benchmarks/prefill_blocks.py); on a GPU it must be large enough to fill the card.
 _BLOCK_BYTES = {"cpu": 4 * 2**20}
 _BLOCK_BYTES_ELSEWHERE = 256 * 2**20
 
 
 class WeightReader(Protocol):
-    """What wants to see every block of a layer's attention weights."""
+    """Reads the attention weights of a layer, block by block."""
 
     def read(self, weights: Tensor) -> None:
-        """Weights [H, rows, seen] of consecutive queries over the first ``seen`` keys; they are gone after the call."""
+        """Read one block.
+
+        Args:
+            weights: [H, rows, seen] of consecutive queries over the first ``seen`` keys. The memory is reused after the
+                call.
+        """
         ...
 
 
@@ -32,16 +37,16 @@ def attention_rows(
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Attention weights of consecutive queries, the last of which stands at the last key.
 
-    Logits are computed in the queries' dtype and divided by 1 / scaling rather than multiplied by scaling, the softmax
-    is float32 and is rounded to the queries' dtype: so does the published code.
+    As in the published code, logits are computed in the queries' dtype and divided by 1 / scaling rather than
+    multiplied by scaling, and the softmax is float32, rounded to the queries' dtype.
 
     Args:
         queries: [H, rows, D] at positions T - rows to T - 1.
         keys: [Hk, T, D].
-        scaling: of the query-key products.
-        masked_from: a query at this position or later sees no later token; an earlier one sees all T (0 is ordinary
-            causal attention).
-        block_bytes: float32 logits held at once; None for what suits the device.
+        scaling: factor on query-key products.
+        masked_from: a query at this position or later sees no later token; an earlier one sees all T. 0 is ordinary
+            causal attention.
+        block_bytes: bytes of float32 logits held at once; None for what suits the device.
 
     Yields:
         (start, stop, weights): positions of the block's queries and their weights [H, stop - start, seen] over the
@@ -50,11 +55,11 @@ def attention_rows(
     heads, rows, dim = queries.shape
     kv_heads, tokens, _ = keys.shape
     first = tokens - rows
-    # The first masked row starts a block, so that a block is masked as a whole or not at all. The last token has no
-    # later one.
+    # The first masked row starts a block, so that a block is masked as a whole or not at all. The last token sees
+    # everything with or without a mask.
     masked_from = min(masked_from, tokens - 1)
     logits_held = (block_bytes or _BLOCK_BYTES.get(keys.device.type, _BLOCK_BYTES_ELSEWHERE)) // (4 * heads)
-    # A power of two, as for 64 dimensions, scales the queries exactly, and spares a pass over the logits.
+    # A power of two, as with 64 dimensions, scales the queries exactly, which saves a pass over the logits.
     exact = math.frexp(scaling)[0] == 0.5
     queries = queries * scaling if exact else queries
     start = first
@@ -72,7 +77,7 @@ def attention_rows(
             later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=logits.device).triu_(1)
             logits[:, :, start:].masked_fill_(later, torch.finfo(logits.dtype).min)
         if logits.dtype == torch.float32:
-            torch.softmax(logits, -1, out=logits)  # in place: a block is read and written while it is in the cache
+            torch.softmax(logits, -1, out=logits)  # in place, while the block is in the cache
         else:
             logits = logits.softmax(-1, dtype=torch.float32).to(queries.dtype)
         yield start, stop, logits
@@ -80,7 +85,13 @@ def attention_rows(
 
 
 def _rows_held(logits: int, start: int | None, tokens: int) -> int:
-    """How many rows fit into so many logits of one head: rows from ``start`` that see what precedes them, or (None) all tokens."""
+    """Number of rows, 1 or more, that fit into a number of logits of one head.
+
+    Args:
+        logits: number of logits.
+        start: position of the first row, each of which sees the tokens up to its own; None if rows see all tokens.
+        tokens: number of all tokens.
+    """
     if start is None:
         return max(1, logits // tokens)
     return max(1, (math.isqrt(start * start + 4 * logits) - start) // 2)  # rows * (start + rows) <= logits
@@ -94,12 +105,18 @@ def causal_attention(
     block_bytes: int | None = None,
     readers: Sequence[WeightReader] = (),
 ) -> Tensor:
-    """Attention output [H, rows, D] of queries [H, rows, D], the last of which stands at the last of the keys and values [Hk, T, D].
+    """Causal attention of consecutive queries, the last of which stands at the last key.
 
     Args:
-        queries, keys, values, scaling: of one layer.
+        queries: [H, rows, D] at positions T - rows to T - 1.
+        keys: [Hk, T, D].
+        values: [Hk, T, D].
+        scaling: factor on query-key products.
         block_bytes: see ``attention_rows``.
-        readers: see the weights that the output is made of.
+        readers: read the attention weights, block by block.
+
+    Returns:
+        [H, rows, D].
     """
     heads, rows, dim = queries.shape
     kv_heads, first = keys.shape[0], keys.shape[1] - rows

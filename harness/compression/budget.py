@@ -1,4 +1,7 @@
-"""Budgets: ``128`` entries, ``12%`` of each prompt, or ``full``; always per cache head and layer, averaged over layers."""
+"""Budgets: ``128`` entries, ``12%`` of each prompt, or ``full``.
+
+They are numbers of entries per cache head and layer, averaged over layers.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,9 @@ class Budget:
     """A parsed budget.
 
     Attributes:
-        text: its one canonical spelling, which names folders and table rows.
-        tokens: entries, for an absolute budget.
-        share: (0, 1], for a share of the prompt.
+        text: its canonical spelling, which names folders and table rows.
+        tokens: number of entries, 1 or more, of an absolute budget; else None.
+        share: share of the prompt, above 0 and at most 1, of a relative budget; else None.
     """
 
     text: str
@@ -28,7 +31,10 @@ class Budget:
     share: Fraction | None = None
 
     def entries(self, prompt_tokens: int) -> int:
-        """Entries for one prompt, 1 or more. A share is rounded half to even, as the published runner's ``round`` does."""
+        """Number of entries for one prompt, 1 or more.
+
+        A share is rounded half to even, as the published runner's ``round`` does.
+        """
         if self.tokens is not None:
             return self.tokens
         if self.share is not None:
@@ -40,10 +46,10 @@ FULL = Budget("full")
 
 
 def parse_budget(value: object) -> Budget:
-    """The budget that a value from the configuration or the command line means.
+    """Parse a budget from the configuration or the command line.
 
     Raises:
-        ConfigError: the value is none of the three forms, is out of range, or could mean two things.
+        ConfigError: the value has none of the three forms, is out of range, or could mean two things.
     """
     if isinstance(value, bool) or value is None:
         raise ConfigError(f"budget={value} is not a budget: {_FORMS}")
@@ -73,10 +79,10 @@ def parse_budget(value: object) -> Budget:
 
 
 def parse_budgets(value: object) -> tuple[Budget, ...]:
-    """One budget or a list of them, in the given order, each once.
+    """Parse one budget or a list of budgets; duplicates are dropped and the order is kept.
 
     Raises:
-        ConfigError: as ``parse_budget``, or for an empty list.
+        ConfigError: as in ``parse_budget``, or the list is empty.
     """
     values: Sequence[object] = value if isinstance(value, (list, tuple)) else [value]
     if not values:

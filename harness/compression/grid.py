@@ -1,4 +1,4 @@
-"""The grid: every (method, budget) of a run, and what each keeps of a prompt."""
+"""The grid: every (method, budget) of a run, and the plan of what each keeps of a prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONG_PROMPT_TOKENS = 2**31
 
 @dataclass(frozen=True)
 class Variant:
-    """One (method, budget): a cell of the grid, with what it takes to fill it."""
+    """One (method, budget): a cell of the grid with its method and its parsed budget."""
 
     cell: Cell
     method: Method
@@ -31,7 +31,7 @@ class Variant:
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the method's ``keep`` breaks its contract.
+            ConfigError: the numbers that the method's ``keep`` returned are wrong in count or range.
         """
         budget = self.budget.entries(prompt_tokens)
         try:
@@ -47,20 +47,21 @@ class Variant:
         ranking = self.method.ranking
         if ranking is None or all(entries >= prompt_tokens for entries in keep):
             return Plan((prompt_tokens,) * layers, None)
-        least = min(ranking.window, prompt_tokens)
-        if wrong := [entries for entries in keep if not least <= entries <= prompt_tokens]:
+        window = min(ranking.window, prompt_tokens)
+        if wrong := [entries for entries in keep if not window <= entries <= prompt_tokens]:
             raise ConfigError(
-                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: keep {least} (its window) to {prompt_tokens} (the prompt)"
+                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: "
+                f"keep {window} (its window) to {prompt_tokens} (the prompt)"
             )
         return Plan(keep, ranking)
 
 
 def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Variant, ...]:
-    """Every method at every budget; a method that does not use budgets once, as ``full``.
+    """Every method at every budget; a method that does not use budgets comes once, as ``full``.
 
     Raises:
-        BudgetError: an absolute budget that a method cannot obey for any prompt.
-        ConfigError: no method, two methods under one label, or a label that cannot name a folder.
+        BudgetError: a method cannot obey an absolute budget for any prompt.
+        ConfigError: there is no method, two methods share a label, or a label cannot name a folder.
     """
     if not methods:
         raise ConfigError("method=[] names no method: use method=all or, for example, method=[snapkv,pyramidkv]")
@@ -83,8 +84,8 @@ class Plan:
     """What a variant keeps of one prompt. Equal plans keep the same entries.
 
     Attributes:
-        keep: entries per layer, the window included, at most the prompt's tokens.
-        ranking: which of the candidates survive; None when every layer keeps everything.
+        keep: number of entries per head for each layer, window included; at most the prompt's tokens.
+        ranking: which candidates survive; None if every layer keeps everything.
     """
 
     keep: tuple[int, ...]

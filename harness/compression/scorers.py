@@ -1,7 +1,6 @@
-"""Rankings and the tensor maths under them: window attention, column sums, pooling, group reduction, order, ties.
+"""Rankings and the tensor functions under them: window attention, column sums, pooling, positions.
 
-Pure functions of tensors; no model, no cache. Shapes: H query heads, Hk kv heads, G = H / Hk, T prompt tokens, D
-head_dim.
+They are pure functions of tensors and need no model and no cache. Shapes: H query heads, T prompt tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Pooling = Literal["maxpool", "avgpool"]
 def window_attention(layer: LayerState, window: int) -> Tensor:
     """Attention that the last ``window`` queries pay to each earlier token, summed over these queries.
 
-    The softmax runs over all tokens that a query may see, those of the window included.
+    The softmax runs over all tokens that a query sees, those of the window included.
 
     Returns:
         [H, T - window] in ``layer.score_dtype``.
@@ -38,19 +37,18 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     """Attention that each token but the last ``window`` receives from all queries, exact, in O(block x T) memory.
 
     Args:
-        layer: the layer.
-        window: trailing tokens that get no score; their queries still vote.
-        causal: False gives what the code behind the published tables did: only the last ``window`` rows are masked, so
-            an earlier query also pays attention to later tokens.
+        layer: the state of the layer.
+        window: number of trailing tokens that get no score; their queries still vote.
+        causal: False does as the code behind the published tables: only the last ``window`` rows are masked, so an
+            earlier query also pays attention to later tokens.
         block_bytes: see ``attention_rows``.
 
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
     if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
-        from harness.kernels.column_sums import (
-            causal_column_sums,
-        )  # triton comes with torch for CUDA, and with no other
+        # Not imported above: triton comes with torch for CUDA alone.
+        from harness.kernels.column_sums import causal_column_sums
 
         return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
@@ -65,27 +63,34 @@ class ColumnReader:
     """Sums the weights that each token receives, block by block, in float32."""
 
     def __init__(self, layer: LayerState, window: int) -> None:
+        """Start with sums of zero.
+
+        Args:
+            layer: the layer whose weights will be read.
+            window: number of trailing tokens that get no score.
+        """
         self._sums = torch.zeros(layer.queries.shape[:2], dtype=torch.float32, device=layer.queries.device)
         self._candidates = layer.keys.shape[1] - window
         self._dtype = layer.score_dtype
 
     def read(self, weights: Tensor) -> None:
+        """Add the weights [H, rows, seen] of one block."""
         self._sums[:, : weights.shape[-1]] += weights.sum(dim=1, dtype=torch.float32)
 
     def resume(self, earlier: ColumnReader) -> None:
-        """Go on from what was read of the same prompt's beginning, or of the beginning that it shares with another."""
+        """Add what another reader summed over the beginning of the prompt, or over one that it shares."""
         self._sums[:, : earlier._sums.shape[1]] += earlier._sums
 
     def scores(self) -> Tensor:
-        """[H, T - window] in the layer's score dtype."""
+        """The sums so far, [H, T - window] in the layer's score dtype."""
         return self._sums[:, : self._candidates].to(self._dtype)
 
 
 def pool(scores: Tensor, kernel: int, pooling: Pooling) -> Tensor:
-    """Pool [heads, candidates] along positions, stride 1, padding kernel // 2: -inf for maxpool, counted zeros for avgpool.
+    """Pool scores [heads, candidates] along positions, with stride 1.
 
-    An even kernel looks one position further back than forth and yields candidates + 1 positions, as the published code
-    does.
+    Both ends are padded by kernel // 2: with -inf for maxpool, with zeros that count for avgpool. As in the published
+    code, an even kernel looks one position further back than ahead and gives candidates + 1 positions.
     """
     if pooling == "maxpool":
         return functional.max_pool1d(scores[None], kernel, stride=1, padding=kernel // 2)[0]
@@ -97,7 +102,7 @@ class WindowAttention:
     """Attention from the last ``window`` tokens, pooled over neighbours (SnapKV, arXiv:2404.14469).
 
     Attributes:
-        window: trailing queries that vote, 1 or more; always kept.
+        window: number of trailing queries that vote, 1 or more; these tokens are always kept.
         kernel: width of the pooling, 1 or more.
         pooling: ``maxpool`` or ``avgpool``.
 
@@ -119,18 +124,20 @@ class WindowAttention:
             raise ConfigError(f"pooling={self.pooling} is unknown: use pooling=maxpool or pooling=avgpool")
 
     def raw(self, layer: LayerState) -> Tensor:
+        """Attention received from the window; see ``window_attention``."""
         return window_attention(layer, self.window)
 
     def finish(self, grouped: Tensor) -> Tensor:
+        """Pool the scores; see ``pool``."""
         return pool(grouped, self.kernel, self.pooling)
 
 
 @dataclass(frozen=True)
 class ColumnSums:
-    """Attention received from the whole prompt (H2O, arXiv:2306.14048, as a one-shot statistic of the prompt).
+    """Attention received from the whole prompt (H2O, arXiv:2306.14048), computed once over the prompt.
 
     Attributes:
-        window: trailing tokens always kept, 1 or more.
+        window: number of trailing tokens that are always kept, 1 or more.
         causal: see ``column_sums``.
 
     Raises:
@@ -146,18 +153,24 @@ class ColumnSums:
             raise ConfigError(f"causal={self.causal} is neither true nor false")
 
     def raw(self, layer: LayerState) -> Tensor:
+        """Attention received from all queries; see ``column_sums``."""
         return column_sums(layer, self.window, self.causal)
 
     def reader(self, layer: LayerState) -> ColumnReader | None:
+        """A reader that sums the prefill's own weights; None if ``causal`` is False."""
         return ColumnReader(layer, self.window) if self.causal else None
 
     def finish(self, grouped: Tensor) -> Tensor:
+        """The scores as they are."""
         return grouped
 
 
 @dataclass(frozen=True)
 class FirstTokens:
-    """Position alone: the earliest candidates win, ``window`` trailing tokens are kept.
+    """Position alone: the earliest candidates win.
+
+    Attributes:
+        window: number of trailing tokens that are always kept, 1 or more.
 
     Raises:
         ConfigError: a knob out of range.
@@ -169,16 +182,22 @@ class FirstTokens:
         check_window(self.window)
 
     def raw(self, layer: LayerState) -> Tensor:
+        """The negated position, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
         return -torch.arange(candidates, device=layer.keys.device, dtype=torch.float32)[None]
 
     def finish(self, grouped: Tensor) -> Tensor:
+        """The scores as they are."""
         return grouped
 
 
 @dataclass(frozen=True)
 class SinksThenRecent:
-    """Position alone: the first ``sinks`` tokens win, then the most recent ones. The last token is always kept.
+    """Position alone: the first ``sinks`` tokens win, then the most recent ones.
+
+    Attributes:
+        sinks: number of first tokens that win, 0 or more.
+        window: number of trailing tokens that are always kept.
 
     Raises:
         ConfigError: a knob out of range.
@@ -194,11 +213,13 @@ class SinksThenRecent:
             )
 
     def raw(self, layer: LayerState) -> Tensor:
+        """The position, raised for the sinks, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
         position = torch.arange(candidates, device=layer.keys.device, dtype=torch.float32)
         return torch.where(position < self.sinks, 2 * candidates - position, position)[None]
 
     def finish(self, grouped: Tensor) -> Tensor:
+        """The scores as they are."""
         return grouped
 
 

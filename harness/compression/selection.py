@@ -1,4 +1,4 @@
-"""How the entries to keep are picked from scores: head groups, order, ties."""
+"""The selection of entries by their scores: head groups, order, ties."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from harness.values import check
 
 @dataclass(frozen=True)
 class Selection:
-    """How the entries to keep are picked from scores.
+    """How the entries to keep are selected by their scores.
 
     Attributes:
-        granularity: one kept set per query head (as published: the cache then stores every query head) or per kv head.
-        group: how the scores of the query heads that share a kv head are reduced (``kv_head`` only).
+        granularity: ``query_head`` keeps one set of entries per query head, as published, so that the cache stores
+            every query head; ``kv_head`` keeps one per kv head.
+        group: how the scores of query heads that share a kv head are reduced; used with ``kv_head`` alone.
         ties: ``stable`` prefers the lowest index, on every device; ``torch`` takes what ``torch.topk`` takes.
-        dtype: scores in float32, or in the model's dtype as the published code has them.
+        dtype: ``float32`` scores, or scores in the ``model``'s dtype, as in the published code.
 
     Raises:
-        ConfigError: a value that is none of its choices.
+        ConfigError: a value is none of its choices.
     """
 
     granularity: Literal["query_head", "kv_head"]
@@ -36,7 +37,16 @@ class Selection:
 
 
 def group_heads(scores: Tensor, kv_heads: int, selection: Selection) -> Tensor:
-    """Scores of the cache's heads: [H, candidates] as they are, or reduced over each group to [Hk, candidates]."""
+    """Scores of the cache's heads.
+
+    Args:
+        scores: [H, candidates] of the query heads.
+        kv_heads: number of kv heads, Hk.
+        selection: how entries are selected.
+
+    Returns:
+        [H, candidates] with ``granularity=query_head``, else [Hk, candidates].
+    """
     if selection.granularity == "query_head":
         return scores
     grouped = scores.reshape(kv_heads, -1, scores.shape[1])
@@ -48,18 +58,20 @@ def group_heads(scores: Tensor, kv_heads: int, selection: Selection) -> Tensor:
 class Order:
     """The candidates of one layer, best first, for cuts at any length.
 
-    With ``ties=stable`` it is one sort whose prefixes are the kept sets of all budgets; with ``ties=torch`` each cut is
-    the ``torch.topk`` that the published code would have called.
+    With ``ties=stable`` it is one sort, whose prefixes are the kept sets of all budgets. With ``ties=torch`` each cut
+    is the ``torch.topk`` that the published code would call.
+
+    Attributes:
+        scores: [heads, candidates].
     """
 
     def __init__(self, scores: Tensor, candidates: int, ties: Literal["stable", "torch"]) -> None:
         """Take the scores of one layer.
 
         Args:
-            scores: [heads, candidates], larger is better; one column more after an even pooling kernel, which is never
-                kept.
-            candidates: tokens before the window.
-            ties: who wins among equal scores.
+            scores: [heads, candidates], larger is better. An even pooling kernel adds a column, which is never kept.
+            candidates: number of tokens before the window.
+            ties: which candidate wins among equal scores.
         """
         self.scores = scores[:, :candidates]
         self._uncut = scores
@@ -71,13 +83,17 @@ class Order:
             chosen = self._sorted[:, :count]
         else:
             chosen = self._uncut.topk(count, dim=-1).indices
-            # The published code would read past its candidates here.
+            # The added column was chosen, where the published code would read past its candidates.
             if self._uncut.shape != self.scores.shape and bool((chosen == self.scores.shape[1]).any()):
                 chosen = self.scores.topk(count, dim=-1).indices
         return chosen.sort(dim=-1).values
 
     def tied_heads(self, chosen: Tensor) -> Tensor:
-        """How many heads (a 0-d tensor) had a candidate outside ``chosen`` with the score of the last one inside."""
+        """Number of heads in which the cut fell between equal scores, as a 0-d tensor.
+
+        Args:
+            chosen: [heads, count] indices that ``best`` returned.
+        """
         if chosen.shape[1] == 0:
             return torch.zeros((), dtype=torch.int64, device=chosen.device)
         threshold = self.scores.gather(1, chosen).amin(1, keepdim=True)
@@ -85,7 +101,14 @@ class Order:
 
 
 def order_of(ranking: Ranking, layer: LayerState, selection: Selection, raw: Tensor | None = None) -> Order:
-    """The order in which a ranking keeps the candidates of one layer, whose raw scores may be known already."""
+    """The order in which a ranking keeps the candidates of one layer.
+
+    Args:
+        ranking: the ranking.
+        layer: the state of the layer.
+        selection: how entries are selected.
+        raw: what ``ranking.raw`` would return, if that is known already.
+    """
     if raw is None:
         raw = ranking.raw(layer)
     scores = group_heads(raw.expand(layer.queries.shape[0], -1), layer.keys.shape[0], selection)
@@ -93,7 +116,16 @@ def order_of(ranking: Ranking, layer: LayerState, selection: Selection, raw: Ten
 
 
 def kept_indices(order: Order | None, keep: int, window: int, tokens: int, heads: int, device: torch.device) -> Tensor:
-    """Indices [heads, keep] of the kept entries, ascending: the best candidates, then the trailing window."""
+    """Indices [heads, keep] of the kept entries, ascending: the best candidates, then the trailing window.
+
+    Args:
+        order: the ranked candidates; None if the window alone is kept.
+        keep: number of kept entries, window included.
+        window: number of trailing tokens that are always kept.
+        tokens: length of the prompt.
+        heads: number of the cache's heads.
+        device: where the indices are made.
+    """
     trailing = torch.arange(tokens - window, tokens, device=device).expand(heads, window)
     if order is None or keep == window:
         return trailing

@@ -1,0 +1,1 @@
+"""Configurations: the catalog of choices, and objects built from YAML and manifests."""

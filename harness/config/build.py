@@ -1,7 +1,7 @@
-"""A configuration node to the object that its ``_target_`` names.
+"""Objects built from configuration nodes: the class that ``_target_`` names, called with the other values.
 
-Nothing but that one class is called: ``_target_`` further down, ``_partial_`` and their like are refused, whoever wrote
-them. Hydra itself is imported where a configuration is composed, as reading results needs none of it.
+Nothing but this one class is called: a nested ``_target_``, ``_partial_`` and the like are refused, whoever wrote them.
+Hydra is imported only where a configuration is composed, because reading results does not need it.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from harness.compression.method import Method
 
 _HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
-"""Keys by which Hydra's own ``instantiate`` would make something other than the value that stands there."""
+"""Keys that Hydra's own ``instantiate`` would act on instead of passing them as values."""
 
 
 def build(node: Mapping[str, Any], whose: str = "") -> Any:
-    """The object of a node.
+    """Build the object of a node.
 
     Args:
-        node: ``_target_``, the full name of a class, and its arguments.
-        whose: begins the message of an error.
+        node: ``_target_``, the full name of a class, and the arguments of that class.
+        whose: beginning of error messages.
 
     Raises:
-        KvgaugeError: what its constructor raised, or a ``ConfigError`` for a setting it does not know.
+        KvgaugeError: raised by the constructor; or a ``ConfigError`` for an argument that it does not have.
     """
     if not isinstance(node, dict):
         from omegaconf import OmegaConf
@@ -49,17 +49,17 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
         )
     try:
         return _find_class(target)(**arguments)
-    except Stopped:  # a signal that came meanwhile
+    except Stopped:  # a signal came meanwhile
         raise
     except KvgaugeError as error:
         raise type(error)(f"{whose}{error}") from error
-    except Exception as error:  # whatever a user's own class raises
+    except Exception as error:  # a user's own class may raise anything
         reason = str(error).strip().splitlines() or [""]
         raise ConfigError(f"{target} cannot be made ({reason[0][:300]}): check its settings") from error
 
 
 def build_task(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
-    """The tasks of a task's configuration, and the suite that they belong to, if any.
+    """The tasks that the configuration of a task describes, and the suite that they belong to, if any.
 
     Raises:
         KvgaugeError: as ``build``.
@@ -72,11 +72,11 @@ def build_task(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
 
 
 def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
-    """``build_task`` of a configuration that a results folder brings, which may come from anyone.
+    """``build_task`` for a configuration from a results folder, which may come from anyone and is not trusted.
 
     Raises:
-        KvgaugeError: as ``build``, or it names a class that no file of ``conf/task`` names, or asks for more than
-            values.
+        KvgaugeError: as ``build``; or the node names a class that no file of ``conf/task`` names, or contains more
+            than plain values.
     """
     target = node.get("_target_")
     if target is None:
@@ -95,43 +95,44 @@ def recorded_method(target: str, label: str, knobs: Mapping[str, Any]) -> Method
     """The method that a results folder names.
 
     Args:
-        target: its class, one that is known here.
+        target: full name of its class, which the caller has checked to be a known one.
         label: its label.
-        knobs: its other fields, as the manifest has them, which may come from anyone.
+        knobs: its other fields, from a manifest, which may come from anyone and is not trusted.
 
     Raises:
-        ConfigError: they do not make one, or ask for more than values.
+        ConfigError: the class does not accept the knobs, or they contain more than plain values.
     """
     _refuse_calls("settings.method", knobs)
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
 
 
 def _find_class(target: object) -> type:
-    """The class that a full name means.
+    """The class with a full name.
 
     Raises:
-        ConfigError, ImportError: there is none.
+        ConfigError, ImportError: there is no such class.
     """
     module, _, name = importable(str(target)).rpartition(".")
-    named = getattr(import_module(module), name, None) if module else None
-    if not isinstance(named, type):
+    value = getattr(import_module(module), name, None) if module else None
+    if not isinstance(value, type):
         raise ConfigError(f"_target_={str(target)[:80]} is no class: give its full name, as methods.snapkv.SnapKV")
-    return named
+    return value
 
 
 def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
-    """Refuse what Hydra would make more of than a value: its keys, and ``${...}``.
+    """Refuse values that Hydra would not take as they are: those under its own keys, and ``${...}``.
 
     Args:
-        where: the part of a manifest that the values are, for the message.
-        values: from the manifest.
+        where: part of the manifest that contains the values, for the message.
+        values: values from the manifest.
 
     Raises:
-        ConfigError: with the first such place.
+        ConfigError: names the path of the first such value.
     """
     if path := next(_calls(values), None):
         raise ConfigError(
-            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore their manifests"
+            f"{where}.{path} of the results would call something, and no part of a manifest is called: restore "
+            "their manifests"
         )
     if path := next((path for path, _, value in _entries(values) if isinstance(value, str) and "${" in value), None):
         raise ConfigError(
@@ -140,29 +141,29 @@ def _refuse_calls(where: str, values: Mapping[str, Any]) -> None:
 
 
 def _calls(values: Mapping[str, Any]) -> Iterator[str]:
-    """Where Hydra's keys stand, at any depth."""
+    """The paths of Hydra's keys, at any depth."""
     return (path for path, key, _ in _entries(values) if key in _HYDRA)
 
 
 def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
-    """Every value of every depth, containers included, with its key and with its path cut to a readable length."""
+    """Path, key and value of every entry at any depth, containers included; paths are cut to a readable length."""
     waiting: list[tuple[tuple[str, ...], object]] = [((), values)]
     while waiting:
-        above, inside = waiting.pop()
+        parent, container = waiting.pop()
         for key, value in (
-            inside.items()
-            if isinstance(inside, Mapping)
-            else enumerate(inside)
-            if isinstance(inside, list | tuple)
+            container.items()
+            if isinstance(container, Mapping)
+            else enumerate(container)
+            if isinstance(container, list | tuple)
             else ()
         ):
-            path = (*above, str(key)[:40])[:4]
+            path = (*parent, str(key)[:40])[:4]
             yield ".".join(path), key, value
             waiting.append((path, value))
 
 
 def register_resolvers() -> None:
-    """Teach OmegaConf what the files of ``conf`` ask for: the root of the project, a path of the user's, a class."""
+    """Register the resolvers that files of ``conf`` use: ``root``, ``user`` (expands ``~``) and ``importable``."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
@@ -171,13 +172,13 @@ def register_resolvers() -> None:
 
 
 def composed(*overrides: str) -> DictConfig:
-    """The configuration of a run, for commands that run none and for Python.
+    """Compose the configuration of a run without Hydra's command line, for other commands and for Python.
 
     Args:
-        overrides: as on the command line, ``task.datasets=all``.
+        overrides: settings as on the command line: ``task.datasets=all``.
 
     Raises:
-        ConfigError: one takes a value from the environment.
+        ConfigError: an override takes a value from the environment.
     """
     from hydra import compose, initialize_config_dir
 
@@ -192,24 +193,27 @@ def composed(*overrides: str) -> DictConfig:
 
 
 def task_config(name: str, *overrides: str) -> dict[str, Any]:
-    """What ``conf/task/<name>.yaml`` says, with some settings changed.
+    """The configuration of ``conf/task/<name>.yaml``, with some settings changed.
 
     Args:
-        name: the file's stem.
-        overrides: as on the command line.
+        name: stem of the file.
+        overrides: settings as on the command line.
     """
     from omegaconf import OmegaConf
 
-    # No run, so no model: of what a task takes from one, hf has nothing set.
+    # There is no run and so no model; the preset hf sets nothing that a task takes from its model.
     config = composed(f"task={name}", "model=hf", *overrides)
     return cast("dict[str, Any]", OmegaConf.to_container(config.task, resolve=True, throw_on_missing=True))
 
 
 def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
-    """What ``--set`` says of the task, without ``task.``.
+    """The settings of the task that ``--set`` options give, named without ``task.``.
+
+    Args:
+        changes: the options' values, ``task.KNOB=VALUE``.
 
     Raises:
-        ConfigError: a change of something else.
+        ConfigError: an option sets something else.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 

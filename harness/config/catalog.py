@@ -1,4 +1,4 @@
-"""What there is to choose from: the YAML files of ``conf``, read as they lie, without building anything."""
+"""The catalog of methods, models, tasks, experiments and trackers: YAML files of ``conf``, read as plain text."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ GROUPS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One file of a group.
+    """One YAML file of a group.
 
     Attributes:
         group: ``method``, ``model``, ``task``, ``experiment`` or ``tracker``.
-        name: the file's stem, its value on the command line.
-        text: the file, with its comments.
-        target: what its ``_target_`` names; "" where it inherits or combines others.
-        path: the file.
+        name: stem of the file, which is its name on the command line.
+        text: contents of the file, comments included.
+        target: the class that its ``_target_`` names; "" if it inherits or combines other files.
+        path: path of the file.
     """
 
     group: str
@@ -56,7 +56,7 @@ class Choice:
 
     @property
     def about(self) -> str:
-        """The first comment, up to its first sentence's end."""
+        """The first sentence of the first comment."""
         lines = []
         for line in self.text.splitlines():
             if line.startswith("#") and not line.startswith("# @package"):
@@ -68,7 +68,7 @@ class Choice:
 
     @property
     def module_doc(self) -> str:
-        """The docstring of the module that the target lies in: claim, source, differences; "" without a target."""
+        """The docstring of the target's module, with claim, source and differences; "" if there is no target."""
         module, _, _ = self.target.rpartition(".")
         for root in (ROOT, self.path.parents[1]):
             for path in (root / f"{module.replace('.', '/')}.py", root / module / "__init__.py"):
@@ -78,15 +78,25 @@ class Choice:
 
 
 def choices(group: str, elsewhere: Sequence[Path] = ()) -> list[Choice]:
-    """All files of a group, by name; with those of folders that lie elsewhere (see ``outside``)."""
+    """All files of a group, sorted by name.
+
+    Args:
+        group: a key of ``GROUPS``.
+        elsewhere: folders of the user's own methods, whose files are included.
+    """
     return [_read(group, path) for path in _files(group, elsewhere)]
 
 
 def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
     """One file of a group.
 
+    Args:
+        group: a key of ``GROUPS``.
+        name: stem of the file.
+        elsewhere: folders of the user's own methods, whose files are included.
+
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is no file of this name.
     """
     files = {path.stem: path for path in _files(group, elsewhere)}
     if name not in files:

@@ -1,4 +1,4 @@
-"""What a configuration may not do: take values from the environment, and lead Hydra's own folders elsewhere by a name."""
+"""Limits on configurations: no values from the environment, and no folders of Hydra's that lead elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.errors import ConfigError
 
 
 def refuse_environment() -> None:
-    """Let ``${oc.env:NAME}`` be an error wherever it stands, for the rest of the process."""
+    """Make ``${oc.env:NAME}`` an error in every configuration, for the rest of the process."""
 
     def refuse(name: str, *_: Any) -> None:
         raise environment_error(name)
@@ -23,23 +23,30 @@ def refuse_environment() -> None:
 
 
 def environment_error(name: str) -> ConfigError:
-    """What is said of ``${oc.env:NAME}``: configurations are written into manifests, and a secret would be in all of them."""
+    """The error for ``${oc.env:NAME}``.
+
+    It is refused because configurations are written into manifests, where a secret would then be readable.
+    """
     return ConfigError(
-        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give the value itself"
+        f"${{oc.env:{name}}} takes a value from the environment, and configurations are written into results: give "
+        "the value itself"
     )
 
 
 class OwnFolders(Callback):
-    """Refuses ``hydra.run.dir`` and ``hydra.sweep.*`` that leave their folder, before Hydra makes them."""
+    """A callback that refuses a ``hydra.run.dir`` or ``hydra.sweep.*`` outside its folder before Hydra creates it."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Of a run."""
+        """Check the folders of a run, and create its folder."""
         _check("hydra.output_subdir", str(config.hydra.output_subdir))
         _check("hydra.run.dir", str(config.hydra.run.dir))
         _make("hydra.run.dir", str(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Of several; what each has for itself is known later, and must be made of its number."""
+        """Check the folders of a multirun, and create its folder.
+
+        The subfolder of each job is not known yet, so its pattern must contain nothing but the job's number.
+        """
         _check("hydra.output_subdir", str(config.hydra.output_subdir))
         _check("hydra.sweep.dir", str(config.hydra.sweep.dir))
         sweep = OmegaConf.to_container(config.hydra.sweep, resolve=False)
@@ -57,7 +64,7 @@ def _check(setting: str, folder: str) -> None:
 
 
 def _make(setting: str, folder: str) -> None:
-    """Make it here, where one line can say that it cannot be."""
+    """Create a folder here, where a failure can be reported in one line."""
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -65,6 +72,6 @@ def _make(setting: str, folder: str) -> None:
 
 
 def _refuse(message: str) -> None:
-    # Hydra makes warnings of a callback's errors, but lets an exit through.
+    # Hydra turns a callback's errors into warnings, but lets SystemExit through.
     print(f"kvgauge: {message}", file=sys.stderr)
     raise SystemExit(ConfigError.exit_code)

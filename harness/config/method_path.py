@@ -1,7 +1,7 @@
-"""Methods that lie outside the clone: ``method_path=<folder>``, with ``<folder>/method/mine.yaml`` and ``<folder>/mine.py``.
+"""Methods outside the clone: ``method_path=<folder>``, with ``<folder>/method/mine.yaml`` and ``<folder>/mine.py``.
 
-A folder and not an entry point: it needs no package to be built and installed, a cluster's nodes see it on the shared
-disk, and the command says where the code came from. It is asked for in words, as it is code that runs.
+A folder is used, and no entry point, because it needs no package to be built and installed, the nodes of a cluster see
+it on a shared disk, and the command shows where the code came from. It must be given explicitly, because its code runs.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _SCHEME = "file://"
 
 
 def search_path_words(words: Sequence[str]) -> list[str]:
-    """A run's words with ``method_path=`` as the setting by which Hydra finds YAML files elsewhere.
+    """The words of a run's command line, with ``method_path=`` replaced by Hydra's setting for its search path.
 
     Raises:
-        ConfigError: a folder that holds no methods, or one under a name that there is already.
+        ConfigError: a folder contains no methods, or one whose name is taken.
     """
     given = [word for word in words if word.startswith(_SETTING)]
     if not given:
@@ -34,12 +34,12 @@ def search_path_words(words: Sequence[str]) -> list[str]:
     listed = OverridesParser.create().parse_override(given[-1]).value() if value.startswith("[") else [value]
     assert isinstance(listed, list)
     folders = method_folders(map(str, listed))
-    places = ",".join("'" + f"{_SCHEME}{folder}".replace("'", "\\'") + "'" for folder in folders)
-    return [*(word for word in words if word not in given), f"hydra.searchpath=[{places}]"]
+    addresses = ",".join("'" + f"{_SCHEME}{folder}".replace("'", "\\'") + "'" for folder in folders)
+    return [*(word for word in words if word not in given), f"hydra.searchpath=[{addresses}]"]
 
 
 def method_folders(given: Iterable[str | Path]) -> list[Path]:
-    """Folders with methods, checked, as absolute paths.
+    """Absolute paths of folders with methods, after checking them.
 
     Raises:
         ConfigError: as ``search_path_words``.
@@ -50,8 +50,8 @@ def method_folders(given: Iterable[str | Path]) -> list[Path]:
         files = sorted(folder.glob("method/*.yaml"))
         if not files:
             raise ConfigError(
-                f"{_SETTING}{folder} holds no method/*.yaml: give a folder of methods, as kvgauge new method <name> --method-path <folder> "
-                "writes it"
+                f"{_SETTING}{folder} holds no method/*.yaml: give a folder of methods, as kvgauge new method <name> "
+                "--method-path <folder> writes it"
             )
         for path in files:
             if other := taken.get(path.stem):
@@ -63,10 +63,10 @@ def method_folders(given: Iterable[str | Path]) -> list[Path]:
 
 
 def import_from(search_path: Iterable[str | Path]) -> None:
-    """Let the modules of these folders be imported. They stand last, so that none takes the place of another module.
+    """Make the modules of some folders importable, after all others, so that they hide no other module.
 
     Args:
-        search_path: folders, or Hydra's addresses of them.
+        search_path: folders, as paths or as Hydra's ``file://`` addresses.
     """
     for address in search_path:
         folder = str(address).removeprefix(_SCHEME)
@@ -75,15 +75,17 @@ def import_from(search_path: Iterable[str | Path]) -> None:
 
 
 def source_of(method: type) -> dict[str, str]:
-    """What a cell of a method from outside is also known by: ``source_sha256``, of its module's file or of all of its package's.
+    """The hash of a method's source, which identifies cells of methods from outside the project.
 
-    Nothing of the project's own methods, which a manifest knows by their commit.
+    Returns:
+        ``source_sha256`` of the module's file or of all files of its package; empty for the project's own methods,
+        which a manifest identifies by the commit.
     """
     if recorded(method).startswith("methods."):
         return {}
     name, _, _ = method.__module__.partition(".")
     module = sys.modules.get(name)
-    # A package has folders, several perhaps where it has no __init__.py; any other module has a file.
+    # A package has folders, several if it is a namespace package; any other module has a file.
     folders, file = [Path(folder) for folder in getattr(module, "__path__", ())], getattr(module, "__file__", None)
     if folders:
         return {"source_sha256": files_sha256((folder, path) for folder in folders for path in folder.rglob("*.py"))}
@@ -91,7 +93,11 @@ def source_of(method: type) -> dict[str, str]:
 
 
 def files_sha256(files: Iterable[tuple[Path, Path]]) -> str:
-    """Hash of (root, file) by the files' paths below their roots and their bytes."""
+    """Hash of files by their contents and their paths relative to their roots.
+
+    Args:
+        files: pairs of a root and a file below it.
+    """
     digest = hashlib.sha256()
     for name, path in sorted((path.relative_to(root), path) for root, path in files):
         content = path.read_bytes()

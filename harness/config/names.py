@@ -1,7 +1,7 @@
-"""Where a class lies that YAML or a manifest names: they say ``methods.snapkv.SnapKV``, in a clone and in a wheel alike.
+"""Names of classes in YAML files and manifests, which say ``methods.snapkv.SnapKV`` in a clone and in a wheel alike.
 
-In a wheel the folders of a clone lie inside the package ``kvgauge``, so that Python finds that class as
-``kvgauge.methods.snapkv.SnapKV``. What is written down is the clone's name: results of both are the same.
+In a wheel the folders of a clone lie inside the package ``kvgauge``, so Python imports that class as
+``kvgauge.methods.snapkv.SnapKV``. Only the clone's name is written down, so that the results of both are the same.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _FOLDERS = ("harness", "methods", "tasks")
 
 
 def importable(name: str) -> str:
-    """The name by which Python finds what a configuration or a manifest names; names of others stay as they are."""
+    """The name to import for a name in a configuration or a manifest; names outside the project stay as they are."""
     return _PREFIX + name if name.partition(".")[0] in _FOLDERS else name
 
 
 def recorded(kind: type) -> str:
-    """The name of a class as manifests have it."""
+    """The name of a class as it is written into manifests."""
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix(_PREFIX)

@@ -1,9 +1,9 @@
-"""The attention function that kvgauge registers with transformers, and the guards that keep it honest.
+"""The attention function that kvgauge registers with transformers, and the guards around it.
 
-The model calls ``attend`` in every layer; it hands queries, keys and values to the engine that came with the forward
-call (a prefill or a decode step). No model class is patched, no cache class is subclassed. Three guards make a silent
-miss impossible: ``refuse_config`` before any weight is read, the keywords of each call, and ``check_layers`` after each
-forward.
+The model calls ``attention`` in every layer. It passes queries, keys and values to the ``LayerAttention`` that came
+with the forward call: a prefill or a decoding step. No model class is patched and no cache class is subclassed. Three
+guards make sure that no layer is missed silently: ``refuse_config`` before any weight is read, a check of the keywords
+of each call, and ``check_layers`` after each forward.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 NAME = "kvgauge"
 ENGINE = "kvgauge_engine"
 
-# Keywords by which a family asks attention for something that is not plain softmax attention over all earlier tokens.
+# Keywords by which a model family asks for something other than plain softmax attention over all earlier tokens.
 _UNSUPPORTED_KEYWORDS = {
     "sliding_window": "sliding-window attention",
     "softcap": "soft-capped attention logits",
@@ -33,10 +33,21 @@ _UNSUPPORTED_KEYWORDS = {
 
 
 class LayerAttention(Protocol):
-    """What a forward call carries to the attention function."""
+    """Computes the attention of one forward call, layer by layer."""
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        """Attention output [rows, tokens, heads, head_dim] of queries [rows, heads, tokens, head_dim] and new keys and values."""
+        """The attention output of one layer.
+
+        Args:
+            layer: index of the layer, 0 first.
+            queries: [rows, heads, tokens, head_dim], after the rotary embedding.
+            keys: [rows, kv_heads, tokens, head_dim], of the new tokens alone.
+            values: [rows, kv_heads, tokens, head_dim], of the new tokens alone.
+            scaling: factor on query-key products.
+
+        Returns:
+            [rows, tokens, heads, head_dim].
+        """
         ...
 
 
@@ -50,16 +61,17 @@ def attention(
     dropout: float = 0.0,
     **keywords: Any,
 ) -> tuple[Tensor, None]:
-    """The registered function; its signature is transformers'.
+    """Attention as transformers calls it: the signature is that of ``AttentionInterface``.
 
     Raises:
-        ModelError: the call asks for something the engine does not do, or came without an engine.
+        ModelError: the call asks for something that the engine does not compute, or came without an engine.
     """
     engine: LayerAttention | None = keywords.get(ENGINE)
     family = type(module).__name__
     if engine is None:
         raise ModelError(
-            f"{family} was called without the engine: run the model through kvgauge, or set another attention implementation"
+            f"{family} was called without the engine: run the model through kvgauge, "
+            "or set another attention implementation"
         )
     for keyword, meaning in _UNSUPPORTED_KEYWORDS.items():
         if keywords.get(keyword) is not None:
@@ -72,7 +84,8 @@ def attention(
         raise ModelError(f"{family} does not say how it scales attention logits: use another family")
     if key.shape[-1] != value.shape[-1] or query.shape[-1] != key.shape[-1]:
         raise ModelError(
-            f"{family} has keys of {key.shape[-1]} and values of {value.shape[-1]} dimensions: latent attention is not supported"
+            f"{family} has keys of {key.shape[-1]} and values of {value.shape[-1]} dimensions: "
+            "latent attention is not supported"
         )
     index = getattr(module, "layer_idx", None)
     if not isinstance(index, int):
@@ -81,8 +94,11 @@ def attention(
 
 
 def fused_attention(queries: Tensor, keys: Tensor, values: Tensor, **keywords: Any) -> Tensor:
-    """torch's ``scaled_dot_product_attention`` without cuDNN, which on a CUDA device prepares long for every new length: in a cache that
-    grows, every step has one."""
+    """``scaled_dot_product_attention`` of torch, without cuDNN.
+
+    On a CUDA device cuDNN takes long to prepare for a sequence length that it has not seen, and a growing cache has a
+    new length at every step.
+    """
     if queries.device.type != "cuda":
         return functional.scaled_dot_product_attention(queries, keys, values, **keywords)
     with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]):
@@ -96,13 +112,13 @@ def _brief(value: object) -> str:
 def install(model: PreTrainedModel) -> None:
     """Make ``model`` call ``attention`` in every layer.
 
-    No mask function is registered under the name, so transformers builds no tokens x tokens mask: prompts must come
-    alone, unpadded.
+    No mask function is registered under this name, so transformers builds no tokens x tokens mask. Prompts must
+    therefore come one at a time, without padding.
 
     Raises:
         ModelError: the model does not use transformers' attention interface.
     """
-    from transformers import AttentionInterface  # brings the whole of modeling: not where a configuration is read
+    from transformers import AttentionInterface  # imports all of modeling, which reading a configuration does not need
 
     AttentionInterface.register(NAME, attention)
     try:
@@ -115,6 +131,10 @@ def install(model: PreTrainedModel) -> None:
 
 def refuse_config(config: PretrainedConfig, name: str) -> None:
     """Refuse a configuration whose attention the engine cannot reproduce exactly.
+
+    Args:
+        config: the model's configuration.
+        name: the model's name, for the message.
 
     Raises:
         ModelError: with the family, the setting and its value.
@@ -143,7 +163,7 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
         if getattr(config, setting, None) is not None:
             refuse(setting, getattr(config, setting), "its attention is not plain softmax attention")
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # One set of parameters, or one for each type of layer.
+    # Either one set of parameters, or one for each layer type.
     for parameters in (rope, *rope.values()):
         kind = parameters.get("rope_type") or parameters.get("type") if isinstance(parameters, dict) else None
         if kind in ("dynamic", "longrope"):
@@ -155,18 +175,26 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
 
 
 def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:
-    """After a forward: every layer must have come through ``attention`` exactly once.
+    """Check after a forward that every layer went through ``attention`` exactly once.
+
+    Args:
+        seen: indices of the layers that did, in the order of the calls.
+        count: number of layers of the model.
+        name: the model's name, for the message.
+        where: what was being computed, for the message.
 
     Raises:
-        ModelError: with the layers that did not, or did more than once.
+        ModelError: a layer is missing, or there were more calls than layers.
     """
     missing = sorted(set(range(count)) - set(seen))
     if missing:
         raise ModelError(
-            f"model={name}: attention of layer {', '.join(map(str, missing))} of {count} did not reach the engine during {where}, "
-            "so nothing would be compressed there: use a family that calls transformers' attention interface in every layer"
+            f"model={name}: attention of layer {', '.join(map(str, missing))} of {count} did not reach the engine "
+            f"during {where}, so nothing would be compressed there: "
+            "use a family that calls transformers' attention interface in every layer"
         )
     if len(seen) != count:
         raise ModelError(
-            f"model={name}: {len(seen)} attention calls for {count} layers during {where}: shared layers are not supported"
+            f"model={name}: {len(seen)} attention calls for {count} layers during {where}: "
+            "shared layers are not supported"
         )

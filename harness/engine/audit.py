@@ -1,10 +1,9 @@
-"""Rows decoded again alone: does rounding in a wide batch change what is generated?"""
+"""The audit: rows of a wide batch decoded again alone, to see whether rounding changed what was generated."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,23 +12,26 @@ from harness.engine.decode import Generated, Limits, Row
 from harness.engine.engine import Engine
 from harness.results import Audit, Cell
 
-if TYPE_CHECKING:
-    pass
-
 
 def is_audited(example_id: str, cell: Cell, share: float) -> bool:
-    """Whether a row is one of the share that is decoded again: by a hash, so that it is the same one in every run."""
+    """Whether a row is decoded again, which a hash decides, so that every run audits the same rows.
+
+    Args:
+        example_id: the example's id.
+        cell: the cell that the row stands for.
+        share: share of all rows to audit, 0-1.
+    """
     digest = hashlib.sha256(f"{example_id}\n{cell.name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
 
 
 def audit(engine: Engine, row: Row, wide: Generated, limits: Limits) -> Audit:
-    """Decode a row alone and hold it against what it gave among others.
+    """Decode a row alone and compare it with what it generated in the batch.
 
     Args:
-        engine: decodes it.
+        engine: the engine that decodes it.
         row: the row; its entries are taken over.
-        wide: its outcome in the batch.
+        wide: what it generated in the batch.
         limits: when a row ends.
     """
     margins: list[float] = []

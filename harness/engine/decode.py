@@ -1,4 +1,4 @@
-"""The wide greedy loop: all variants of several prompts, one token each per forward; others join while it runs."""
+"""The wide greedy loop: all variants of several prompts, one token each per forward, joined by others at any step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
-from harness.engine.cache import KVPool, LayerKV
+from harness.engine.cache import KVCache, LayerKV
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
 from harness.kernels import Kernels
@@ -29,8 +29,8 @@ class Limits:
 
     Attributes:
         stop_ids: a row ends with the first of these tokens.
-        max_new_tokens: tokens of a row at most, 1 or more.
-        min_new_tokens: stop tokens are impossible before this many tokens of a row.
+        max_new_tokens: a row ends after this many new tokens, 1 or more.
+        min_new_tokens: no stop token can be generated before a row has this many new tokens.
     """
 
     stop_ids: frozenset[int]
@@ -43,10 +43,10 @@ class Row:
     """One sequence to decode.
 
     Attributes:
-        prompt_tokens: length of its prompt; the first new token stands at this position whatever was dropped.
-        logits: of its first new token, [vocabulary], float32.
-        layers: its kept entries; taken over by decoding.
-        broken: where the prefill's numbers stopped being finite, if they did and that is known.
+        prompt_tokens: length of its prompt, which is the position of the first new token whatever was dropped.
+        logits: float32 logits of its first new token, [vocabulary].
+        layers: its kept entries, one ``LayerKV`` per layer. Decoding takes them over.
+        broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.
     """
 
     prompt_tokens: int
@@ -60,8 +60,8 @@ class Generated:
     """A finished row.
 
     Attributes:
-        tokens: new ids, the stop token included.
-        error: why the row ended without a result, or None.
+        tokens: new token ids, with the stop token if there was one.
+        error: why the row ended without a result; None if it has one.
     """
 
     tokens: tuple[int, ...]
@@ -69,27 +69,36 @@ class Generated:
 
 
 class _DecodingAttention:
-    def __init__(self, pool: KVPool) -> None:
+    """Sends the attention of one decoding step to the cache, and notes the layers."""
+
+    def __init__(self, cache: KVCache) -> None:
         self.seen: list[int] = []
-        self._pool = pool
+        self._cache = cache
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
-        return self._pool.attend(layer, queries, keys, values, scaling)
+        return self._cache.attend(layer, queries, keys, values, scaling)
 
 
 @dataclass
 class _ActiveRow:
-    """A row in the batch: its number, the cache's step when it joined, what it has generated, and whether it has ended."""
+    """A row in the batch.
+
+    Attributes:
+        number: how many rows joined before it.
+        joined_at: the cache's step when it joined.
+        tokens: what it has generated so far.
+        ended: whether it has ended.
+    """
 
     number: int
-    born: int
+    joined_at: int
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
 
 class Decoding:
-    """Rows that decode greedily together, each until it has met a stop token or ``max_new_tokens``. Others may join at any step."""
+    """Rows that decode greedily together, each until its ``Limits`` end it. Others may join at any step."""
 
     def __init__(
         self,
@@ -105,9 +114,9 @@ class Decoding:
             model: with ``attention.install`` applied.
             name: the model's name, for errors.
             limits: when a row ends.
-            observe: called with (numbers of rows, their float32 logits [rows, vocabulary]): of those that join, then of
-                those in the batch.
-            kernels: what computes; see ``EngineSettings``.
+            observe: called with (numbers of rows, their float32 logits [rows, vocabulary]), for rows that join and
+                then at each step for the whole batch.
+            kernels: what computes attention; see ``EngineSettings``.
         """
         self._model = model
         self._name = name
@@ -115,47 +124,50 @@ class Decoding:
         self._stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=model.device)
         self._observe = observe
         self._layers: int = model.config.num_hidden_layers
-        self._pool = KVPool(self._layers, kernels)
+        self._cache = KVCache(self._layers, kernels)
         self._graphs = StepGraphs(model) if kernels == "triton" else None
         self._batch: list[_ActiveRow] = []
-        self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest of each row in the batch
-        self._positions = self._tokens  # where they stand
+        self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest token of each row
+        self._positions = self._tokens  # of these tokens
         self._joined = 0
         self._ended: dict[int, Generated] = {}
 
     @property
     def alive(self) -> int:
-        """Rows that go on."""
+        """Number of rows that have not ended."""
         return sum(not row.ended for row in self._batch)
 
     def take(self) -> dict[int, Generated]:
-        """Rows that ended since the last time, by their number. A row whose logits were not finite ended with an error."""
+        """Rows that ended since the last call, by their number.
+
+        A row ends with an error if its logits are not finite.
+        """
         ended, self._ended = self._ended, {}
         return ended
 
     @torch.inference_mode()
     def add(self, rows: Sequence[Row]) -> range:
-        """Rows join, with their first token.
+        """Add rows to the batch and choose their first token.
 
         Args:
             rows: 1 or more; their entries are taken over.
 
         Returns:
-            Their numbers: how many joined before each.
+            Their numbers: how many rows joined before each.
         """
         first = self._joined
         self._joined += len(rows)
-        # Rows that keep equally many entries become neighbours, which the pool attends to at once.
-        places = sorted(range(len(rows)), key=lambda place: [layer.keys.shape[:2] for layer in rows[place].layers])
-        joining = [_ActiveRow(first + place, self._pool.step) for place in places]
-        logits = torch.stack([rows[place].logits.to(self._model.device) for place in places])
-        chosen = self._choose(joining, logits, all_finite(logits), [rows[place].broken for place in places])
-        going = [place for place, row in enumerate(joining) if not row.ended]
-        self._drop()  # what has ended makes room before the others come
+        # Rows that keep equally many entries become neighbours: the cache attends to them at once.
+        order = sorted(range(len(rows)), key=lambda index: [layer.keys.shape[:2] for layer in rows[index].layers])
+        joining = [_ActiveRow(first + index, self._cache.step) for index in order]
+        logits = torch.stack([rows[index].logits.to(self._model.device) for index in order])
+        chosen = self._choose(joining, logits, all_finite(logits), [rows[index].broken for index in order])
+        going = [index for index, row in enumerate(joining) if not row.ended]
+        self._drop()  # rows that have ended make room before others join
         if going:
-            self._pool.add([rows[places[place]].layers for place in going], spare=self._limits.max_new_tokens - 1)
-            self._batch += [joining[place] for place in going]
-            positions = torch.tensor([rows[places[place]].prompt_tokens for place in going], device=self._model.device)
+            self._cache.add([rows[order[index]].layers for index in going], spare=self._limits.max_new_tokens - 1)
+            self._batch += [joining[index] for index in going]
+            positions = torch.tensor([rows[order[index]].prompt_tokens for index in going], device=self._model.device)
             self._changed()
             self._tokens, self._positions = (
                 torch.cat([self._tokens, chosen[going]]),
@@ -167,7 +179,7 @@ class Decoding:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """One more token for each row; there must be one.
+        """Generate one more token for each row; there must be a row.
 
         Raises:
             ModelError: a layer did not come through the engine.
@@ -178,18 +190,18 @@ class Decoding:
         broken: Sequence[str | None] = [None for _ in self._batch]
         if not all(good or row.ended for row, good in zip(self._batch, finite, strict=True)):
             broken = first_broken(self._model, forward, len(self._batch))
-        self._pool.advance()
+        self._cache.advance()
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
-        # A row that has ended keeps its place until half have, but no longer than its part of the pool has room.
+        # Rows that have ended stay in the batch until half of it has ended, or until their spare entries are used up.
         if 2 * self.alive <= len(self._batch) or any(
-            self._pool.step - row.born == self._limits.max_new_tokens - 1 for row in self._batch
+            self._cache.step - row.joined_at == self._limits.max_new_tokens - 1 for row in self._batch
         ):
             self._drop()
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Float32 logits [rows, vocabulary] behind the newest tokens."""
-        attention = _DecodingAttention(self._pool)
+        """Float32 logits [rows, vocabulary] of the tokens that come next."""
+        attention = _DecodingAttention(self._cache)
         output = self._model(
             tokens[:, None],
             position_ids=positions[:, None],
@@ -198,17 +210,17 @@ class Decoding:
             logits_to_keep=1,
             **{ENGINE: attention},
         )
-        check_layers(attention.seen, self._layers, self._name, f"decoding step {self._pool.step + 1}")
+        check_layers(attention.seen, self._layers, self._name, f"decoding step {self._cache.step + 1}")
         logits: Tensor = output.logits[:, -1].float()
         return logits
 
     def _choose(
         self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]
     ) -> Tensor:
-        """The next token of each row, noted where the row goes on or ends with it."""
+        """Choose the next token of each row and note which rows end with it."""
         if self._observe is not None:
             self._observe([row.number for row in rows], logits)
-        early = [place for place, row in enumerate(rows) if len(row.tokens) < self._limits.min_new_tokens]
+        early = [index for index, row in enumerate(rows) if len(row.tokens) < self._limits.min_new_tokens]
         if early:
             logits = logits.index_put(
                 (torch.tensor(early, device=logits.device),), logits[early].index_fill(1, self._stops, -torch.inf)
@@ -226,17 +238,17 @@ class Decoding:
         return chosen
 
     def _changed(self) -> None:
-        """Rows have come or gone."""
+        """Discard the captured step after rows came or went."""
         if self._graphs is not None:
             self._graphs.forget()
 
     def _drop(self) -> None:
-        """Rows that have ended leave the batch."""
-        staying = [place for place, row in enumerate(self._batch) if not row.ended]
+        """Remove the rows that have ended."""
+        staying = [index for index, row in enumerate(self._batch) if not row.ended]
         if len(staying) < len(self._batch):
-            self._pool.keep(staying)
+            self._cache.keep(staying)
             self._changed()
-            self._batch = [self._batch[place] for place in staying]
+            self._batch = [self._batch[index] for index in staying]
             self._tokens, self._positions = self._tokens[staying], self._positions[staying]
 
 
@@ -251,11 +263,15 @@ def decode(
     """Decode some rows together, from their first token to their last.
 
     Args:
-        model, name, limits, observe, kernels: as in ``Decoding``.
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
         rows: 1 or more; their entries are taken over.
+        limits: when a row ends.
+        observe: see ``Decoding``.
+        kernels: what computes attention; see ``EngineSettings``.
 
     Returns:
-        One outcome per row, in order.
+        One result per row, in order.
 
     Raises:
         ModelError: a layer did not come through the engine.

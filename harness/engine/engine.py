@@ -1,4 +1,4 @@
-"""A loaded model with the project's attention: prompts to kept entries, kept entries to tokens."""
+"""The engine: a loaded model that turns prompts into kept entries, and kept entries into tokens."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ if TYPE_CHECKING:
 class Engine:
     """A model that prefills exactly and decodes from compressed caches.
 
-    It knows no task, no results folder and no configuration files.
+    It knows nothing of tasks, results folders or configuration files.
 
     Attributes:
         model: with ``attention.install`` applied.
-        name: the model's name, in errors and results.
-        kernels: what computes attention while decoding, and H2O's column sums: ``torch``, or ``triton`` on a CUDA
-            device.
-        spec: where it was loaded from; None for a model that was in memory.
-        tokenizer: of a model that was in memory; a loaded one's is read from where its spec says.
+        name: the model's name in errors and results.
+        kernels: what computes the attention of decoding steps and H2O's column sums: ``torch``, or ``triton`` on a
+            CUDA device.
+        spec: where the model was loaded from; None for a model that was already in memory.
+        tokenizer: the tokenizer of a model that was already in memory. That of a loaded model is read from its
+            ``spec``.
     """
 
     model: PreTrainedModel
@@ -56,18 +57,18 @@ class Engine:
         kernels: Kernels | Literal["auto"] = "auto",
         **settings: Any,
     ) -> Engine:
-        """Read a model's weights, install the attention and check it against the stock one.
+        """Read a model's weights, install the engine's attention and check it against the stock attention.
 
         Args:
-            model: a local folder, a hub id, or both with its settings.
-            config: what ``ModelSpec.config`` returned, if it was read before.
+            model: a local folder, a hub id, or a ``ModelSpec``.
+            config: what ``ModelSpec.config`` returned, if it was called before.
             kernels: ``auto`` takes ``triton`` where it can run.
-            **settings: fields of ``ModelSpec``: ``name``, ``revision``, ``dtype``, ``device``, ``device_map`` and so
-                on.
+            **settings: fields of ``ModelSpec`` for a folder or hub id: ``name``, ``revision``, ``dtype``, ``device``,
+                ``device_map`` and so on.
 
         Raises:
             ConfigError: a setting that cannot be used here.
-            ModelError: the model cannot be read, or not be evaluated exactly.
+            ModelError: the model cannot be read, or cannot be evaluated exactly.
         """
         if unknown := set(settings) - {field.name for field in fields(ModelSpec)}:
             raise ConfigError(f"{unknown.pop()} is no setting of a model: Engine.load takes the fields of ModelSpec")
@@ -84,16 +85,16 @@ class Engine:
         name: str | None = None,
         kernels: Kernels | Literal["auto"] = "auto",
     ) -> Engine:
-        """Take a model that transformers has loaded. Its attention is replaced, and checked against the stock one.
+        """Take a model that transformers has loaded, replace its attention and check it against the stock attention.
 
         Args:
-            model: set to evaluation.
-            tokenizer: the model's; None for prompts of token ids.
-            name: in results; None takes the last part of the name it was loaded by.
+            model: the model; it is switched to evaluation mode.
+            tokenizer: its tokenizer; None for prompts of token ids.
+            name: its name in results; None takes the last part of the name it was loaded by.
             kernels: ``auto`` takes ``triton`` where it can run.
 
         Raises:
-            ConfigError: a name that cannot name a folder.
+            ConfigError: the name cannot name a folder.
             ModelError: the model cannot be evaluated exactly.
         """
         label = check_name(name if name is not None else Path(str(model.name_or_path)).name or "model", "name")
@@ -105,7 +106,7 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go in and logits come out."""
+        """The device that takes token ids and gives logits."""
         return self.model.device
 
     @property
@@ -116,13 +117,13 @@ class Engine:
     def prefill(
         self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
     ) -> Prefilled:
-        """Run a prompt once and keep every plan's entries; see ``prefill.prefill``."""
+        """Run a prompt once and keep the entries of every plan; see ``prefill.prefill``."""
         return prefill(self.model, self.name, prompt, plans, selection, past, self.kernels)
 
     def extend(
         self, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
     ) -> Past:
-        """Prefill the beginning of a prompt and pick nothing yet; see ``prefill.extend``."""
+        """Prefill the beginning of a prompt without selecting entries; see ``prefill.extend``."""
         return extend(self.model, self.name, beginning, plans, selection, past)
 
     def decoding(self, limits: Limits, observe: Observer | None = None) -> Decoding:
@@ -130,22 +131,22 @@ class Engine:
         return Decoding(self.model, self.name, limits, observe, self.kernels)
 
     def decode(self, rows: Sequence[Row], limits: Limits, observe: Observer | None = None) -> list[Generated]:
-        """Decode some rows together to their ends; see ``decode.decode``."""
+        """Decode some rows together to the end; see ``decode.decode``."""
         return decode(self.model, self.name, rows, limits, observe, self.kernels)
 
     def generate(
         self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, limits: Limits
     ) -> list[Generated]:
-        """One prompt from its ids to the tokens of every plan: one prefill, rows decoded together.
+        """Generate from one prompt under every plan: one prefill, then all rows decoded together.
 
         Args:
-            prompt: token ids, 1 or more.
+            prompt: 1 or more token ids.
             plans: what to keep, 1 or more. Plans that keep the same entries are decoded once.
-            selection: how entries are picked.
+            selection: how entries are selected.
             limits: when a row ends.
 
         Returns:
-            One outcome per plan, in order.
+            One result per plan, in order.
 
         Raises:
             ModelError: a layer did not come through the engine.

@@ -1,4 +1,4 @@
-"""Where a model's numbers stop being finite."""
+"""Checks for numbers that are not finite, and the search for the layer where they arise."""
 
 from __future__ import annotations
 
@@ -14,53 +14,59 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def first_broken(model: PreTrainedModel, again: Callable[[], object], rows: int) -> list[str]:
-    """Do a forward again whose logits were not finite, and watch the layers.
+def first_broken(model: PreTrainedModel, forward: Callable[[], object], rows: int) -> list[str]:
+    """Repeat a forward whose logits were not finite, and find the first output that is not.
 
     Args:
         model: the model.
-        again: the forward; it changes nothing that a second time would not.
-        rows: of its batch.
+        forward: the forward; repeating it must have no further effect.
+        rows: number of rows in its batch.
 
     Returns:
-        Per row, what came out not finite first: the embeddings, a layer, or what stands behind the layers.
+        Per row, in words, which output came first: that of the embeddings, of a layer, or of what comes after them.
     """
     count = model.config.num_hidden_layers
     layers = next(
         (module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count), None
     )
-    found = ["behind the last layer"] * rows
+    sources = ["behind the last layer"] * rows
     broken = [False] * rows
 
-    def see(where: str, output: Any) -> None:
+    def inspect(where: str, output: Any) -> None:
         states: Tensor = output[0] if isinstance(output, tuple) else output
         for row, good in enumerate(torch.isfinite(states).flatten(1).all(1).tolist()):
             if not good and not broken[row]:
-                broken[row], found[row] = True, where
+                broken[row], sources[row] = True, where
 
     handles = [
         layer.register_forward_hook(
-            lambda _, __, output, where=f"in the output of layer {place} (of 0 to {count - 1})": see(where, output)
+            lambda _, __, output, where=f"in the output of layer {index} (of 0 to {count - 1})": inspect(where, output)
         )
-        for place, layer in enumerate(layers or ())
+        for index, layer in enumerate(layers or ())
     ]
     embeddings = model.get_input_embeddings()
-    handles.append(embeddings.register_forward_hook(lambda _, __, output: see("in the embeddings", output)))
+    handles.append(embeddings.register_forward_hook(lambda _, __, output: inspect("in the embeddings", output)))
     try:
-        again()
+        forward()
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return sources
 
 
 def not_finite(new_token: int, where: str | None, dtype: torch.dtype) -> str:
-    """What an error record says of it; ``where`` as ``first_broken`` says it, or None."""
+    """The text of an error record for logits that are not finite.
+
+    Args:
+        new_token: number of the new token, 1 first.
+        where: what ``first_broken`` returned for the row; None if it is not known.
+        dtype: the model's dtype.
+    """
     first = f", first {where}" if where else ""
     return f"logits of new token {new_token} are not finite{first}: check the weights or use another dtype than {dtype}"
 
 
 def all_finite(rows: Tensor) -> Sequence[bool]:
-    """Of [rows, numbers], which rows are."""
+    """For each row of [rows, numbers], whether all of its numbers are finite."""
     good: list[bool] = tensor_parallel.from_first(torch.isfinite(rows).all(-1)).tolist()
     return good

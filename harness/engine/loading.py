@@ -1,4 +1,4 @@
-"""Loading a model onto its device, and the check against its own stock attention."""
+"""Loading of a model onto its device, and the check of the engine's attention against the stock one."""
 
 from __future__ import annotations
 
@@ -25,27 +25,25 @@ from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels
 
 _SELF_CHECK_TOKENS = 24
-
-
-# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits; a missed layer costs
-# about 1.
+# Largest allowed gap between our logits and the stock ones, in standard deviations of the logits. A missed layer makes
+# a gap of about 1.
 _SELF_CHECK_TOLERANCE = {torch.float32: 1e-2, torch.bfloat16: 0.4, torch.float16: 0.1}
 
 
 def load_model(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels = "torch") -> PreTrainedModel:
-    """The model on its device, with the engine's attention installed and checked.
+    """Load a model onto its device, install the engine's attention and check it.
 
     Args:
         spec: the model.
-        config: of ``spec.config()``.
-        kernels: what will compute, and is checked; see ``EngineSettings``.
+        config: what ``spec.config()`` returned.
+        kernels: the kernels to check, which the run will use; see ``EngineSettings``.
 
     Raises:
-        ConfigError: there is a plan for tensor parallelism, and torchrun has not started this process.
-        ModelError: no safetensors weights, weights that do not fit the configuration, a device that is not there, or
-            attention that does not come out as the stock attention does.
+        ConfigError: ``tp_plan`` is set, but torchrun did not start this process.
+        ModelError: there are no safetensors weights, they do not fit the configuration or the device, the device does
+            not exist, or the engine's logits differ from the stock ones.
     """
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would come between ours
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would break up ours
     if spec.tp_plan is not None and not tensor_parallel.are_joined():
         raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
     model = tensor_parallel.together(lambda: _loaded(spec, config))
@@ -82,7 +80,8 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     model: PreTrainedModel = loaded[0]
     if missing := sorted(loaded[1]["missing_keys"]):
         raise ModelError(
-            f"model.path={spec.path} has no weights for {missing[0]} and {len(missing) - 1} more: the checkpoint is incomplete"
+            f"model.path={spec.path} has no weights for {missing[0]} and {len(missing) - 1} more: "
+            "the checkpoint is incomplete"
         )
     if not placement:
         model.to(device)  # type: ignore[arg-type]
@@ -94,7 +93,12 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
 def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
     """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
 
-    Random token ids; weights that make the stock logits infinite are left to the run, which records them as errors.
+    Token ids are random. Weights that make the stock logits infinite pass: the run records them as errors.
+
+    Args:
+        model: the model, with its stock attention.
+        name: the model's name, for errors.
+        kernels: the kernels to check; see ``EngineSettings``.
 
     Raises:
         ModelError: the logits differ by more than rounding.
@@ -123,17 +127,18 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
     gap = float((torch.stack([done.logits, *seen[1:]]) - stock).abs().max() / stock.std())
     if not gap <= _SELF_CHECK_TOLERANCE[model.dtype]:
         raise ModelError(
-            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} standard deviations; "
-            "its attention is not the plain one and every score would be wrong: use another family"
+            f"model={name} ({model.config.model_type}): the engine's logits differ from the stock ones by {gap:.2g} "
+            "standard deviations; its attention is not the plain one and every score would be wrong: use another family"
         )
 
 
 def transpose_linears(model: PreTrainedModel) -> None:
-    """Let the float32 weights of linear layers on a CPU lie input by input. What they are, and what calls them, stays as it is.
+    """Transpose the memory layout of float32 linear layers on a CPU, so that their weights lie input by input.
 
-    A decoding step multiplies a row per variant and prompt, some tens of them: BLAS is faster where it need not
-    transpose the weights (``benchmarks/thin_products.py``). Products of whole prompts take as long either way, to the
-    same bits. A head that is tied to the embeddings stays: these are read token by token.
+    Shapes and values stay the same. A decoding step multiplies some tens of rows, one per variant and prompt, and for
+    so few BLAS is faster when it need not transpose the weights (``benchmarks/thin_products.py``). Products of whole
+    prompts take as long either way and give the same bits. A head that is tied to the embeddings is left as it is,
+    because embeddings are read token by token.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""Memory: what is free, what was held at most, how many rows fit, and that it ran out."""
+"""Memory of a device: free bytes, peak use, the number of rows that fit, and errors that mean it ran out."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from harness.engine.model_spec import entry_bytes
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# More gain next to nothing, and a crash loses what is being decoded.
-_MOST_ROWS = 256
+# More rows gain next to nothing, and a crash loses whatever is being decoded.
+_MAX_ROWS = 256
 
 
 class PrefillMemoryError(MemoryError):
-    """It ran out during a prefill."""
+    """Memory ran out during a prefill."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of any device says that memory ran out."""
+    """Whether an error means that memory ran out, on any device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    # Of the CPU's allocator, of a graph or a library on a CUDA device, of triton.
+    # These words come from the CPU's allocator; from a graph or a library on a CUDA device; and from triton.
     return isinstance(error, RuntimeError) and any(
         words in str(error) for words in ("can't allocate memory", "out of memory")
     )
 
 
 def reason_of(error: BaseException) -> str:
-    """Its first line."""
+    """The first line of an error's text, or its type if it has none."""
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def free_bytes(device: torch.device) -> int:
-    """What a device could still hold; of a CPU, what the system has available."""
+    """Free bytes of a device; of a CPU, what the system has available."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     try:
@@ -55,18 +55,18 @@ def free_bytes(device: torch.device) -> int:
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let ``held_at_most`` begin at what is held now; of a process it cannot."""
+    """Reset the peak of ``held_at_most`` to what is held now, which is possible on CUDA devices alone."""
     if device.type == "cuda":
         for card in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(card)
 
 
 def held_at_most(device: torch.device) -> int:
-    """Bytes held at most: of all CUDA devices together, or of the process on any other."""
+    """Peak bytes: of all CUDA devices together, or of the process if the device is another."""
     if device.type == "cuda":
         return sum(torch.cuda.max_memory_allocated(card) for card in range(torch.cuda.device_count()))
     try:
-        # ru_maxrss would begin at what the parent held.
+        # ru_maxrss would start from what the parent process held.
         peak = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
     except OSError:
         peak = None
@@ -76,29 +76,29 @@ def held_at_most(device: torch.device) -> int:
 
 
 def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_tokens: int, selection: Selection) -> int:
-    """Bytes of keys and values that the rows of a prompt need in one process while they decode, on average.
+    """Bytes of keys and values that a row of a prompt needs in one process while it decodes, on average.
 
     Args:
         model: the model.
-        plans: what its rows keep of the prompt, one or more.
-        tokens: of the prompt.
-        new_tokens: decoded at most.
-        selection: how entries are picked.
+        plans: what the rows keep of the prompt, 1 or more.
+        tokens: length of the prompt.
+        new_tokens: largest number of new tokens.
+        selection: how entries are selected.
     """
-    each, heads, kv_heads = entry_bytes(model.config, model.dtype)
+    bytes_per_entry, heads, kv_heads = entry_bytes(model.config, model.dtype)
     compressed = heads if selection.granularity == "query_head" else kv_heads
     entries = sum(
         (kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep
     )
-    return each * entries // len(plans) // tensor_parallel.count()
+    return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 
-def rows_that_fit(free: int, each: int) -> int:
-    """How many rows of so many bytes fit into half of what is free, 1 at least: the other half is for prefills."""
-    return max(1, min(_MOST_ROWS, free // 2 // each))
+def rows_that_fit(free: int, bytes_per_row: int) -> int:
+    """Number of rows, 1 or more, that fit into half of the free bytes; the other half is for prefills."""
+    return max(1, min(_MAX_ROWS, free // 2 // bytes_per_row))
 
 
 def release() -> None:
-    """Give back what a device's allocator holds unused."""
+    """Return the unused memory that the CUDA allocator holds."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

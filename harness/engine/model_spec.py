@@ -1,4 +1,4 @@
-"""Loading a model: pinned, safetensors only, no code from the repository, and checked against its own stock attention."""
+"""The specification of a model: its path, dtype and device, and the reading of its configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -27,23 +27,22 @@ _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model that can be loaded; the fields are its YAML.
+    """A model that can be loaded; its fields are the model's YAML.
 
     Attributes:
         path: a local folder, or a hub id.
-        name: shown in tables and used as a folder name; null takes the last part of ``path``.
+        name: the name in tables and folders; null takes the last part of ``path``.
         revision: a hub commit, branch or tag; null for a local folder or the default branch.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
-        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda``, ``cuda:1``.
-        device_map: null, or ``auto`` to spread a model over all cards (needs accelerate).
-        tp_plan: null, or ``auto`` to share a model's heads among the processes of torchrun (needs a plan of
-            transformers for the family).
+        device: ``auto`` (CUDA if there is a card), ``cpu``, ``cuda``, ``cuda:1``.
+        device_map: null, or ``auto`` to spread the model over all cards (needs accelerate).
+        tp_plan: null, or ``auto`` to share the model's heads among the processes of torchrun (needs a tensor-parallel
+            plan in transformers for the family).
         note: what a reader of the numbers must know.
-        max_prompt_tokens: a task's limit for this model: for all of the task's protocols, or by protocol. Like the next
-            two it is not used
-            here: a task's YAML takes it, as ``${model.max_prompt_tokens}``.
+        max_prompt_tokens: a task's limit on prompts of this model: one number, or one per protocol of the task. This
+            and the next two are not used here: a task's YAML reads them, as ``${model.max_prompt_tokens}``.
         chat: whether prompts go into the chat template; null leaves it to the task.
-        chat_arguments: passed to the chat template.
+        chat_arguments: arguments of the chat template.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -68,11 +67,13 @@ class ModelSpec:
         check(self, "model")
         if self.tp_plan == "auto" and self.device_map is not None:
             raise ConfigError(
-                "model.device_map=auto and model.tp_plan=auto both spread the model over cards: use null for one of them"
+                "model.device_map=auto and model.tp_plan=auto both spread the model over cards: "
+                "use null for one of them"
             )
         if self.tp_plan == "auto" and self.device != "auto":
             raise ConfigError(
-                f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: use model.device=auto"
+                f"model.device={self.device} is one device, and model.tp_plan=auto has one per process: "
+                "use model.device=auto"
             )
         check_name(self.label, "model.name")
 
@@ -87,15 +88,15 @@ class ModelSpec:
         return Path(self.path).is_dir()
 
     def arguments(self) -> dict[str, Any]:
-        """What every loading call of transformers is given: the pinned revision, and that no code of a checkpoint runs."""
+        """Arguments of every loading call of transformers: the revision, and no code from the checkpoint."""
         return {"revision": self.revision, "trust_remote_code": False}
 
     def config(self) -> PretrainedConfig:
-        """The model's configuration, refused if its attention cannot be reproduced or its heads not be shared.
+        """Read the model's configuration.
 
         Raises:
-            ConfigError: the processes of this run do not divide its kv heads.
-            ModelError: it cannot be found or read, or is refused.
+            ConfigError: its kv heads cannot be divided among the processes of this run.
+            ModelError: it cannot be found or read, or its attention cannot be reproduced exactly.
         """
         if self.is_local and not (Path(self.path) / "config.json").is_file():
             raise ModelError(
@@ -107,7 +108,8 @@ class ModelSpec:
             config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self.arguments())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
-                f"model.path={self.path} cannot be read ({first_line(error)}): check the path, model.revision and HF_HUB_OFFLINE"
+                f"model.path={self.path} cannot be read ({first_line(error)}): "
+                "check the path, model.revision and HF_HUB_OFFLINE"
             ) from error
         refuse_config(config, self.label)
         if tensor_parallel.count() > 1:
@@ -115,33 +117,39 @@ class ModelSpec:
         return config
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The model's tokenizer.
+        """Read the model's tokenizer.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is none that can be used.
         """
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self.arguments())
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
             raise ModelError(
-                f"model.path={self.path} has no usable tokenizer ({first_line(error)}): add tokenizer.json, or use task=tokens"
+                f"model.path={self.path} has no usable tokenizer ({first_line(error)}): "
+                "add tokenizer.json, or use task=tokens"
             ) from error
-        # transformers 5.5 makes a tokenizer without words where there are no files.
+        # Without tokenizer files, transformers 5.5 returns a tokenizer with an empty vocabulary.
         if len(set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))) < 2:
             raise ModelError(
-                f"model.path={self.path} has no usable tokenizer (it knows no words): add tokenizer.json, or use task=tokens"
+                f"model.path={self.path} has no usable tokenizer (it knows no words): "
+                "add tokenizer.json, or use task=tokens"
             )
         return tokenizer
 
     def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-        """All of the model's end tokens: of its generation config, its config and its tokenizer.
+        """All end tokens that the model's generation config, config and tokenizer name.
+
+        Args:
+            config: what ``config()`` returned.
+            tokenizer: what ``tokenizer()`` returned, or None.
 
         Raises:
-            ModelError: there is a generation config, and it cannot be read.
+            ModelError: there is a generation config, but it cannot be read.
         """
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
-            named = GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id
+            generation_ids = GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id
         except (OSError, ValueError) as error:
             missing = (
                 not (Path(self.path) / "generation_config.json").exists()
@@ -153,17 +161,17 @@ class ModelSpec:
                     f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names "
                     "end tokens; mend or fetch it"
                 ) from error
-            named = None
-        return all_end_ids(named, config, tokenizer)
+            generation_ids = None
+        return all_end_ids(generation_ids, config, tokenizer)
 
     def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
-        """The dtype that weights and cache will have."""
+        """The dtype of the loaded weights and of the cache."""
         if self.dtype != "auto":
             return _DTYPES[self.dtype]
         return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
 
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
-        """What the numbers depend on, for the cell's fingerprint: the weights' commit or hash, and the dtype."""
+        """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype."""
         dtype = str(self.torch_dtype(config)).removeprefix("torch.")
         if self.is_local:
             return {"weights": folder_sha256(Path(self.path)), "dtype": dtype}
@@ -172,16 +180,16 @@ class ModelSpec:
 
 
 def all_end_ids(
-    named: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
+    generation_ids: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> frozenset[int]:
-    """The end tokens of a model, those it has no embedding for left out.
+    """The end tokens of a model, without those that it has no embedding for.
 
     Args:
-        named: of its generation config.
-        config: names more.
-        tokenizer: names more, some families' end of a turn among them.
+        generation_ids: end tokens of its generation config.
+        config: its configuration, which may name more.
+        tokenizer: its tokenizer, which may name more, such as the end of a turn in a chat.
     """
-    sources: list[Any] = [named, config.eos_token_id]
+    sources: list[Any] = [generation_ids, config.eos_token_id]
     if tokenizer is not None:
         vocabulary = tokenizer.get_vocab()
         sources += [tokenizer.eos_token_id, *(vocabulary.get(token) for token in ("<|eot_id|>", "<|end_of_text|>"))]
@@ -192,13 +200,16 @@ def all_end_ids(
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, cut to a readable length."""
+    """The first line of an error's text, at most 200 characters."""
     text = str(error).strip().splitlines() or [type(error).__name__]
     return text[0][:200]
 
 
 def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int, int]:
-    """Bytes of one KV entry (a key and a value) of one head and layer, number of query heads, number of kv heads."""
+    """(bytes of one KV entry of one head and layer, number of query heads, number of kv heads).
+
+    An entry is a key and a value.
+    """
     heads = config.num_attention_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     return 2 * dim * dtype.itemsize, heads, kv_heads(config)
@@ -210,20 +221,20 @@ def kv_heads(config: PretrainedConfig) -> int:
 
 
 def _refuse_shares(config: PretrainedConfig, name: str) -> None:
-    """Refuse a model whose heads the processes cannot share."""
+    """Refuse a model whose heads cannot be divided among the processes."""
     if not getattr(config, "base_model_tp_plan", None):
         raise ModelError(
             f"model={name} ({config.model_type}) has no tensor-parallel plan in transformers: use model.device_map=auto"
         )
     if kv_heads(config) % tensor_parallel.count():
         raise ConfigError(
-            f"model={name} has {kv_heads(config)} kv heads, which {tensor_parallel.count()} processes cannot share evenly: "
-            "use a --nproc-per-node that divides them"
+            f"model={name} has {kv_heads(config)} kv heads, which {tensor_parallel.count()} processes cannot share "
+            "evenly: use a --nproc-per-node that divides them"
         )
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that ``model.device`` means here.
+    """The device that a value of ``model.device`` means on this machine.
 
     Raises:
         ConfigError: there is no such device.
@@ -236,6 +247,7 @@ def choose_device(device: str) -> torch.device:
         raise ConfigError(f"model.device={device} is unknown: use auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ConfigError(
-            f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): use model.device=auto or cpu"
+            f"model.device={device} is not there ({torch.cuda.device_count()} CUDA devices): "
+            "use model.device=auto or cpu"
         )
     return chosen

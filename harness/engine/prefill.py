@@ -1,4 +1,4 @@
-"""One prompt through the model once: the first token's logits and the kept entries of every variant."""
+"""The prefill of one prompt: the logits of the first new token, and the kept entries of every variant."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Kept:
     """The entries that a plan kept.
 
     Attributes:
-        layers: one ``LayerKV`` per layer, of this process's heads; all else is of all heads. Emptied when decoding
-            takes them over.
-        entries: kept entries per layer.
-        bytes: of all kept keys and values.
-        sha256: hash of the kept indices of all layers and heads; "everything" is one hash whatever the heads.
-        tied_heads: how many (layer, head) cuts fell between equal scores.
+        layers: one ``LayerKV`` per layer, of this process's heads; the other fields count all heads. The list is
+            emptied when decoding takes it over.
+        entries: number of kept entries per head, for each layer.
+        bytes: bytes of all kept keys and values.
+        sha256: hash of the kept indices of all layers and heads. A layer that keeps everything hashes the same
+            whatever its heads are.
+        tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
     """
 
     layers: list[LayerKV]
@@ -50,8 +51,8 @@ class Prefilled:
     Attributes:
         logits: float32 logits of the first new token, [vocabulary].
         kept: what each plan kept, in the order of the plans. Plans that kept the same indices share one object.
-        full_bytes: bytes of the stock full cache.
-        broken: where its numbers stopped being finite, if they did.
+        full_bytes: bytes of the full cache as transformers stores it.
+        broken: where its numbers stopped being finite; None if they did not.
     """
 
     logits: Tensor
@@ -69,13 +70,15 @@ def extend(
     selection: Selection,
     past: Past | None = None,
 ) -> Past:
-    """Prefill the beginning of a prompt, picking nothing yet.
+    """Prefill the beginning of a prompt without selecting entries.
 
     Args:
-        model, name, selection: as in ``prefill``.
-        beginning: token ids, 1 or more.
-        plans: of the prompts that begin like this; their keeps are not used.
-        past: what is prefilled already; shorter than the beginning.
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
+        beginning: 1 or more token ids.
+        plans: plans of the prompts that begin like this. Only their rankings are used.
+        selection: how entries are selected.
+        past: the part that is prefilled already; shorter than the beginning.
 
     Raises:
         ModelError: a layer did not come through the engine.
@@ -95,16 +98,16 @@ def prefill(
     past: Past | None = None,
     kernels: Kernels = "torch",
 ) -> Prefilled:
-    """Run the prompt once and keep every plan's entries.
+    """Run a prompt once and keep the entries of every plan.
 
     Args:
         model: with ``attention.install`` applied.
         name: the model's name, for errors.
-        prompt: token ids, 1 or more.
+        prompt: 1 or more token ids.
         plans: what to keep; equal plans are computed once.
-        selection: how entries are picked.
-        past: its beginning, if that is prefilled already. What is kept is the same; logits are within rounding.
-        kernels: see ``EngineSettings``.
+        selection: how entries are selected.
+        past: its beginning, if that is prefilled already. The same entries are kept; logits agree up to rounding.
+        kernels: what computes scores; see ``EngineSettings``.
 
     Raises:
         ModelError: a layer did not come through the engine.
@@ -128,23 +131,23 @@ def prefill(
 
 
 def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:
-    """Of the indices of all layers, for each plan; all of them leave the device at once."""
-    parts = [indices for of_plan in kept for indices in of_plan if indices is not None]
-    words = iter(torch.split(_joined(parts).cpu(), [part.numel() for part in parts]))
-    found = []
-    for of_plan in kept:
+    """For each plan, the hash of the kept indices of all layers. All indices leave the device in one copy."""
+    tensors = [indices for layers in kept for indices in layers if indices is not None]
+    on_host = iter(torch.split(_joined(tensors).cpu(), [indices.numel() for indices in tensors]))
+    hashes = []
+    for layers in kept:
         digest = hashlib.sha256()
-        for indices in of_plan:
-            digest.update(b"all" if indices is None else next(words).numpy().tobytes())
-        found.append(digest.hexdigest())
-    return found
+        for indices in layers:
+            digest.update(b"all" if indices is None else next(on_host).numpy().tobytes())
+        hashes.append(digest.hexdigest())
+    return hashes
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """All numbers, in a row; layers may lie on different cards."""
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    """All numbers of these tensors as one vector; the tensors may lie on different cards."""
     return (
-        torch.cat([part.flatten().to(parts[0].device) for part in parts])
-        if parts
+        torch.cat([tensor.flatten().to(tensors[0].device) for tensor in tensors])
+        if tensors
         else torch.zeros(0, dtype=torch.int32)
     )
 
@@ -152,7 +155,11 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 def _forward(
     model: PreTrainedModel, name: str, prompt: Sequence[int], attention: PrefillAttention, past: Past | None
 ) -> tuple[Tensor, str | None]:
-    """The tokens after the past, at their positions: float32 logits of the last, and where numbers stopped being finite."""
+    """Run the tokens after the past at their positions.
+
+    Returns:
+        Float32 logits of the last token, and where numbers stopped being finite, or None.
+    """
     assert past is None or past.begins(prompt)
     first = len(past.ids) if past is not None else 0
     ids = torch.tensor([list(prompt[first:])], device=model.device)

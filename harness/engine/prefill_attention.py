@@ -1,4 +1,4 @@
-"""A prefill's attention, layer by layer: full causal attention, and every plan's entries while the layer is at hand."""
+"""The attention of a prefill, layer by layer: full causal attention, and the selection of every plan's entries."""
 
 from __future__ import annotations
 
@@ -19,14 +19,21 @@ from harness.engine.cache import LayerKV
 from harness.engine.time_limit import TimeLimit
 from harness.kernels import Kernels
 
-# The published code multiplies a prompt's weights and values at once; so do we with ``ties=torch``, up to this many
-# bytes of logits.
+# The published code multiplies all weights of a prompt with the values at once; with ``ties=torch`` so does this file,
+# up to this many bytes of logits.
 _PUBLISHED_BLOCK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
 class LayerPast:
-    """One layer of a beginning: what later tokens attend to, and what rankings need of it."""
+    """One layer of a prefilled beginning: what later tokens attend to, and what rankings need of it.
+
+    Attributes:
+        queries: [heads, tokens, head_dim].
+        keys: [kv_heads, tokens, head_dim].
+        values: [kv_heads, tokens, head_dim].
+        readers: scores read so far, for rankings that read the attention's own weights.
+    """
 
     queries: Tensor
     keys: Tensor
@@ -36,14 +43,15 @@ class LayerPast:
 
 @dataclass(frozen=True)
 class Past:
-    """The beginning of a prompt, prefilled. Prompts that begin alike can go on from it.
+    """The prefilled beginning of a prompt, from which all prompts that begin like this can go on.
 
-    It holds the queries, keys and values of all layers, so that every ranking can be computed when the prompt is whole.
+    It holds the queries, keys and values of all layers, so that every ranking can be computed once the prompt is
+    complete.
 
     Attributes:
-        ids: its tokens, 1 or more.
-        layers: one entry per layer.
-        broken: where its numbers stopped being finite, if they did.
+        ids: its token ids, 1 or more.
+        layers: one ``LayerPast`` per layer.
+        broken: where its numbers stopped being finite; None if they did not.
     """
 
     ids: tuple[int, ...]
@@ -51,14 +59,19 @@ class Past:
     broken: str | None
 
     def begins(self, prompt: Sequence[int]) -> bool:
-        """Whether it is the beginning of a longer prompt."""
+        """Whether a prompt begins like this and is longer."""
         return len(self.ids) < len(prompt) and tuple(prompt[: len(self.ids)]) == self.ids
 
 
 @dataclass
 class Growing:
-    """What a plan has kept so far: entries, their indices of all heads (None for everything), and tied heads. Nothing in it waits for the
-    device."""
+    """What a plan has kept of the layers so far. Filling it never waits for the device.
+
+    Attributes:
+        layers: kept entries, one ``LayerKV`` per layer.
+        indices: [heads, entries] of all heads, one per layer; None for a layer that keeps everything.
+        ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were ranked.
+    """
 
     layers: list[LayerKV] = field(default_factory=list)
     indices: list[Tensor | None] = field(default_factory=list)
@@ -66,7 +79,14 @@ class Growing:
 
 
 class PrefillAttention:
-    """Computes full causal attention and lets every plan take its entries while the layer is at hand."""
+    """Computes full causal attention, and selects the entries of every plan in each layer as it comes.
+
+    Attributes:
+        seen: indices of the layers that have come, in order.
+        full_bytes: bytes of the full cache, of the layers so far.
+        growing: what each plan has kept so far.
+        held: with ``whole=False``, one ``LayerPast`` per layer so far.
+    """
 
     def __init__(
         self,
@@ -80,12 +100,12 @@ class PrefillAttention:
         """Take what all layers share.
 
         Args:
-            plans: what to keep when the prompt is whole.
-            layers: of the model.
-            selection: how entries are picked.
-            past: what was prefilled before.
-            whole: False where more of the prompt is to come: then everything is kept, and nothing is picked.
-            kernels: see ``EngineSettings``.
+            plans: what to keep when the prompt is complete.
+            layers: number of layers of the model.
+            selection: how entries are selected.
+            past: the part of the prompt that is prefilled already.
+            whole: whether this forward completes the prompt. If not, everything is held and nothing is selected.
+            kernels: what computes scores; see ``EngineSettings``.
         """
         self.seen: list[int] = []
         self.full_bytes = 0
@@ -98,10 +118,11 @@ class PrefillAttention:
         self._kernels = kernels
 
     def idle(self) -> PrefillAttention:
-        """One that computes the same attention and keeps nothing."""
+        """A ``PrefillAttention`` that computes the same attention and keeps nothing."""
         return PrefillAttention((), self._layers, self._selection, self._past, whole=True)
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """Compute one layer's attention and select its entries; see ``LayerAttention``."""
         self.seen.append(layer)
         new, past = queries[0], self._past.layers[layer] if self._past is not None else None
         score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
@@ -128,16 +149,19 @@ class PrefillAttention:
         return out.transpose(0, 1)[None]
 
     def _readers(self, state: LayerState, past: LayerPast | None) -> dict[Ranking, ScoreReader]:
-        """Rankings of this layer that can be computed from the attention's own weights, where it has any and of the scores' dtype."""
+        """Readers for the rankings of this layer that can be computed from the attention's own weights.
+
+        There are weights on a CPU alone, and they serve if the attention's dtype is that of the scores.
+        """
         if state.queries.device.type != "cpu" or state.score_dtype != state.queries.dtype:
             return {}
         tokens = state.keys.shape[1]
-        found: dict[Ranking, ScoreReader] = {}
+        readers: dict[Ranking, ScoreReader] = {}
         for plan in self.growing:
             ranking = plan.ranking
             if (
                 not isinstance(ranking, ReadsWeights)
-                or ranking in found
+                or ranking in readers
                 or (past is not None and ranking not in past.readers)
             ):
                 continue
@@ -147,26 +171,26 @@ class PrefillAttention:
             if reader is not None:
                 if past is not None:
                     reader.resume(past.readers[ranking])
-                found[ranking] = reader
-        return found
+                readers[ranking] = reader
+        return readers
 
     def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[ScoreReader]) -> Tensor:
-        """[H, rows, D] of the last queries."""
+        """The attention output [H, rows, D] of queries that stand at the last positions."""
         keys, values = state.keys, state.values
         if queries.device.type == "cpu":
-            # Slower than the fused kernel, but rounds as the published code does, which decides near-ties in the layers
-            # above; and always this one, so that a cell's numbers do not depend on which others are in the grid.
+            # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
+            # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
             block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
             return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
         rows, tokens = queries.shape[1], keys.shape[1]
-        from torch.nn.attention.bias import causal_lower_right  # here, as it brings the compiler
+        from torch.nn.attention.bias import causal_lower_right  # not above: it imports the compiler
 
         options: dict[str, Any] = (
             {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
         )
         copies = queries.shape[0] // keys.shape[0]
         if copies > 1 and keys.dtype.itemsize > 2:
-            # Without copies nothing fused takes these, and all weights would be made at once.
+            # No fused kernel takes grouped heads in float32; without copies all weights would be in memory at once.
             keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
         return fused_attention(
             queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
@@ -180,6 +204,7 @@ class PrefillAttention:
         raw: Mapping[Ranking, Tensor],
         orders: dict[Ranking, Order],
     ) -> None:
+        """Add what a plan keeps of this layer; ``orders`` shares the orders of rankings among plans."""
         kv_heads, tokens, _ = state.keys.shape
         keep = plan.keep[state.index]
         if keep >= tokens or plan.ranking is None:
@@ -193,8 +218,8 @@ class PrefillAttention:
             if order is None:
                 try:
                     order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
-                except TimeLimit as over:
-                    over.at = ranking
+                except TimeLimit as expired:
+                    expired.at = ranking
                     raise
         copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
         heads = kv_heads * copies

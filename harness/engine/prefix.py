@@ -1,4 +1,4 @@
-"""Prompts that begin alike: in which order they are prefilled, and the beginnings that are held meanwhile."""
+"""Reuse of common beginnings: the order in which prompts are prefilled, and the beginnings held meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:  # a dry run needs the order of prompts and no engine
+if TYPE_CHECKING:  # a dry run needs the order of prompts but no engine
     from harness.compression.grid import Plan
     from harness.compression.selection import Selection
     from harness.engine.engine import Engine
@@ -18,26 +18,26 @@ if TYPE_CHECKING:  # a dry run needs the order of prompts and no engine
 
 # A shared beginning that saves fewer tokens is not worth a forward of its own.
 _LEAST_SHARED_TOKENS = 64
-# Smaller pieces of a prompt save next to nothing.
+# Smaller chunks of a prompt save next to no memory.
 _LEAST_CHUNK_TOKENS = 64
 
 
 class Prefiller:
-    """Prefills prompts one after the other, in pieces where asked to, and each from the longest beginning that is held.
+    """Prefills prompts one after the other, each from the longest beginning that it holds.
 
     Attributes:
-        prompts: prompts that were prefilled so far, those done again included.
-        prompt_tokens: their tokens.
-        prefilled_tokens: the tokens of them that were really computed.
+        prompts: number of prompts prefilled so far; a prompt that was prefilled twice counts twice.
+        prompt_tokens: number of their tokens.
+        prefilled_tokens: number of those tokens that were computed, not reused.
     """
 
     def __init__(self, engine: Engine, selection: Selection, chunk_tokens: int | None) -> None:
-        """Hold no beginning yet.
+        """Start without beginnings.
 
         Args:
-            engine: computes.
-            selection: how entries are picked.
-            chunk_tokens: tokens of a piece in which longer prompts are prefilled; None for one piece.
+            engine: the engine that computes.
+            selection: how entries are selected.
+            chunk_tokens: prompts are prefilled in chunks of so many tokens; None for whole prompts.
         """
         self.prompts = 0
         self.prompt_tokens = 0
@@ -48,12 +48,12 @@ class Prefiller:
         self._held: list[Past] = []
 
     def prefill(self, ids: Sequence[int], plans: Sequence[Plan], hold: Sequence[int]) -> Prefilled:
-        """Run a prompt to its end.
+        """Prefill a prompt.
 
         Args:
-            ids: its tokens, 1 or more.
+            ids: its token ids, 1 or more.
             plans: what to keep.
-            hold: lengths of those of its beginnings that later prompts go on from; all others are let go of.
+            hold: lengths of the beginnings of this prompt that later prompts go on from. Other beginnings are dropped.
 
         Raises:
             ModelError: a layer did not come through the engine.
@@ -72,17 +72,17 @@ class Prefiller:
         return self._engine.prefill(ids, plans, self._selection, past)
 
     def forget(self) -> None:
-        """Let go of all beginnings."""
+        """Drop all beginnings."""
         self._held = []
 
     def shorten(self, tokens: int) -> int | None:
-        """Halve the pieces, for want of memory.
+        """Halve the chunks because memory ran out.
 
         Args:
             tokens: length of the prompt that did not fit.
 
         Returns:
-            Tokens of a piece from now on; None, and nothing changes, where smaller pieces would be no use.
+            Tokens of a chunk from now on; None, without a change, if chunks are as small as is useful.
         """
         chunk = min(self._chunk_tokens or tokens, tokens)
         if chunk <= _LEAST_CHUNK_TOKENS:
@@ -92,21 +92,23 @@ class Prefiller:
 
 
 def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[int, ...]]]:
-    """Walk the tree of common beginnings, prompts as its leaves.
+    """An order of prompts in which each common beginning is prefilled once and few are held at a time.
 
-    Prompts that part at one point follow each other, the one with most tokens left last: it alone needs the beginning
-    no longer, so that few beginnings are held at once. A haystack with the needle at many depths, or at one depth in
-    many lengths, is walked from its front to its back.
+    Prompts are the leaves of a tree of common beginnings, which is walked depth first. Of the branches at one point,
+    the one with most tokens left comes last, because only there the beginning is needed no longer. A haystack with the
+    needle at many depths, or at one depth in many lengths, is walked from its front to its back.
+
+    Args:
+        prompts: token ids of each prompt.
 
     Returns:
-        The index of each prompt once, with the lengths of those of its beginnings that later prompts go on from,
-        ascending.
+        For each prompt once, its index and the lengths of the beginnings that later prompts go on from, ascending.
     """
     ranked = sorted(range(len(prompts)), key=lambda index: prompts[index].astype(">i4").tobytes())
     common = [_common(prompts[one], prompts[other]) for one, other in pairwise(ranked)]
     order: list[tuple[int, tuple[int, ...]]] = []
-    # Ranges of ``ranked`` that share a beginning; the tokens of it that are prefilled when the walk gets there; the
-    # lengths that are held for later ones.
+    # Ranges of ``ranked`` that share a beginning: (start, stop, tokens of it that are prefilled when the walk gets
+    # there, lengths of the beginnings that are held for later prompts).
     waiting: list[tuple[int, int, int, tuple[int, ...]]] = [(0, len(ranked), 0, ())] if ranked else []
     while waiting:
         start, stop, done, held = waiting.pop()
@@ -127,20 +129,20 @@ def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[
 
 
 def _common(one: NDArray[np.int32], other: NDArray[np.int32]) -> int:
-    """How many tokens both begin with."""
-    least = min(len(one), len(other))
-    differs = np.flatnonzero(one[:least] != other[:least])
-    return int(differs[0]) if len(differs) else least
+    """Length of the common beginning of two prompts, in tokens."""
+    shorter = min(len(one), len(other))
+    differs = np.flatnonzero(one[:shorter] != other[:shorter])
+    return int(differs[0]) if len(differs) else shorter
 
 
 def pauses(done: int, tokens: int, chunk: int | None, held: Sequence[int]) -> tuple[int, ...]:
-    """Where the prefill of a prompt pauses before its end, ascending.
+    """The positions at which the prefill of a prompt pauses before its end, ascending.
 
     Args:
-        done: tokens that are prefilled already.
-        tokens: of the prompt.
-        chunk: tokens of a piece; None for no pieces.
-        held: lengths of its beginnings that are to be held for other prompts.
+        done: number of tokens that are prefilled already.
+        tokens: length of the prompt.
+        chunk: tokens of a chunk; None to prefill the prompt whole.
+        held: lengths of the beginnings of this prompt that are to be held for other prompts.
     """
     pieces = range(done + chunk, tokens, chunk) if chunk else ()
     return tuple(sorted({*pieces, *(length for length in held if done < length < tokens)}))

@@ -1,4 +1,4 @@
-"""From a task's examples to token ids."""
+"""Prompts: a task's examples encoded as token ids."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_CHARACTERS = 300
-"""How much of each end of a prompt a record shows: a question with what a chat template puts around it."""
+"""Characters that a record shows of each end of a prompt: enough for a question inside a chat template."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Prompt:
     """An example as the model reads it.
 
     Attributes:
-        example: what it came from, without its prompt, which a long run would hold twice.
-        ids: token ids, 1 or more, int32.
+        example: the example, without its prompt, which a long run would otherwise hold twice.
+        ids: its token ids, 1 or more, int32.
         sha256: hash of the ids.
         ends: see ``Record.prompt_ends``.
     """
@@ -40,15 +40,17 @@ class Prompt:
 def encode_prompts(
     examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int
 ) -> list[Prompt]:
-    """The examples' prompts as ids: a text with the special tokens that the tokenizer adds by itself, ids as they are.
+    """Encode the prompts of examples.
+
+    A text is encoded with the special tokens that the tokenizer adds by itself; token ids stay as they are.
 
     Args:
-        examples: with different ids.
-        tokenizer: the model's; None where every prompt is ids.
-        vocabulary: number of ids the model knows.
+        examples: the examples, each with an id of its own.
+        tokenizer: the model's tokenizer; None if all prompts are token ids.
+        vocabulary: number of token ids that the model knows.
 
     Raises:
-        DataError: two examples share an id, a prompt is empty, or has an id that the model does not know.
+        DataError: two examples share an id, a prompt is empty, or it has a token id that the model does not know.
     """
     seen: set[str] = set()
     prompts = []
@@ -61,8 +63,8 @@ def encode_prompts(
             raise DataError(f"the prompt of example {example.id!r} has no token: give it at least one")
         if unknown := [i for i in ids if not 0 <= i < vocabulary]:
             raise DataError(
-                f"the prompt of example {example.id!r} has token id {unknown[0]}, but the model knows 0 to {vocabulary - 1}: "
-                "use the prompts or the tokenizer of this model"
+                f"the prompt of example {example.id!r} has token id {unknown[0]}, but the model knows "
+                f"0 to {vocabulary - 1}: use the prompts or the tokenizer of this model"
             )
         array = np.asarray(ids, dtype="<i4")
         prompts.append(
@@ -83,5 +85,5 @@ def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tupl
     if not isinstance(example.prompt, str):
         return tuple(example.prompt)
     assert tokenizer is not None
-    # verbose=False: a prompt longer than the tokenizer's limit is the run's to report, in its own words.
+    # verbose=False, because the run itself reports a prompt that is longer than the tokenizer's limit.
     return tuple(tokenizer.encode(example.prompt, verbose=False))

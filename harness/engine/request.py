@@ -1,4 +1,4 @@
-"""What is asked of the engine for one prompt, and what comes of it."""
+"""Requests to the engine, one for each prompt, and their outcomes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.results import Audit, Cell
 
 @dataclass(frozen=True)
 class Known:
-    """What a variant that needs no computing kept of a prompt and generated from it.
+    """The stored result of a variant: what it kept of a prompt, and what it generated.
 
     Attributes:
         kept_sha256: hash of the kept indices.
@@ -32,9 +32,9 @@ class Request:
 
     Attributes:
         prompt: the prompt.
-        missing: variants without an outcome, in the order of the grid.
-        known: what other cells of the grid have of this prompt.
-        hold: lengths of those of its beginnings that later requests go on from, ascending.
+        missing: variants without a result, in the order of the grid.
+        known: stored results of this prompt in other cells of the grid.
+        hold: lengths of the beginnings of this prompt that later requests go on from, ascending.
     """
 
     prompt: Prompt
@@ -45,15 +45,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one variant of one prompt came to.
+    """The result of one variant for one prompt.
 
     Attributes:
         generated: its tokens, or why there are none.
-        kept: what was kept of the prompt, its entries taken over by decoding; None where the prefill did not come to
-            its end.
-        full_bytes: bytes of the stock full cache; 0 where ``kept`` is None.
-        alias_of: the cell whose row stands for this one, as it kept exactly the same entries; None if it has its own.
-        audit: what decoding the row again alone gave; None where it was not.
+        kept: what was kept of the prompt, without the entries, which decoding took over; None if the prefill failed.
+        full_bytes: bytes of the full cache as transformers stores it; 0 if ``kept`` is None.
+        alias_of: the cell whose row was decoded for this one, because both kept exactly the same entries; None if this
+            cell has a row of its own.
+        audit: the comparison with the row decoded again alone; None if it was not.
     """
 
     generated: Generated
@@ -64,6 +64,6 @@ class Outcome:
 
 
 def in_prefix_order(requests: Sequence[Request]) -> list[Request]:
-    """Requests in the order in which what their prompts begin with is prefilled once, each with what to hold."""
+    """Requests in the order of ``prefix_order``, each with the beginnings to hold."""
     order = prefix_order([request.prompt.ids for request in requests])
     return [replace(requests[index], hold=hold) for index, hold in order]

@@ -1,4 +1,4 @@
-"""Requests that were begun and are not finished, and the rows that decode for them."""
+"""Running requests: those that have started and not finished, and the rows that decode for them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from harness.results import Audit, Cell
 
 @dataclass(frozen=True)
 class Part:
-    """The variants of a request that are computed at once: all that are missing, or fewer where memory is short.
+    """The variants of a request that are computed at once: all missing ones, or fewer if memory is short.
 
     Attributes:
-        index: of the request among all.
+        index: index of the request among all.
         request: the request, with the variants of this part alone.
-        later: variants of further parts, one after the other.
-        outcomes: of parts that are done.
-        begun: whether it was taken before, so that it is computed to its end whatever else is not.
+        later: the variants of further parts of the request, part by part.
+        outcomes: outcomes of its earlier parts.
+        begun: whether the request has started, so that it runs to its end even when no new prompt starts.
     """
 
     index: int
@@ -32,14 +32,14 @@ class Part:
     begun: bool = False
 
     def halved(self) -> Part:
-        """With the first half of its variants; there must be two."""
+        """This part with the first half of its variants, of which there must be 2 or more; the rest comes later."""
         missing = self.request.missing
         middle = len(missing) // 2
         request = replace(self.request, missing=missing[:middle])
         return replace(self, request=request, later=(missing[middle:], *self.later))
 
     def rest(self, outcomes: Mapping[Cell, Outcome]) -> Part:
-        """What comes after it, now that it has these outcomes; there must be something."""
+        """The next part of the request, given the outcomes of this one; there must be one."""
         known = {
             cell: Known(outcome.kept.sha256, outcome.generated)
             for cell, outcome in outcomes.items()
@@ -51,17 +51,17 @@ class Part:
 
 @dataclass
 class SharedRow:
-    """Variants of one prompt that kept the same entries: one row.
+    """One row that is decoded for all variants of a prompt that kept the same entries.
 
     Attributes:
-        members: these variants, with what they kept.
+        members: the cells of these variants, with what they kept.
         leader: the first cell of the grid that kept these entries; the others are its aliases.
-        full_bytes: bytes of the stock full cache.
-        row: what is decoded.
-        known: whether another cell has its tokens already, so that it is not decoded.
-        generated: None until it is decoded.
-        alone: its row once more, where that is to be decoded again alone.
-        audit: what decoding it again alone gave, if it was.
+        full_bytes: bytes of the full cache as transformers stores it.
+        row: the row to decode.
+        known: whether a stored result has its tokens already, so that it is not decoded.
+        generated: its tokens; None until it is decoded.
+        alone: a copy of the row to decode again alone; None if it is not audited.
+        audit: the comparison with the row decoded again alone; None if it was not.
     """
 
     members: Sequence[tuple[Cell, Kept]]
@@ -74,7 +74,7 @@ class SharedRow:
     audit: Audit | None = None
 
     def outcomes(self) -> dict[Cell, Outcome]:
-        """One for each member; it must have been decoded."""
+        """The outcome of each member; the row must have been decoded."""
         assert self.generated is not None
         first = self.members[0][0]
         return {
@@ -83,7 +83,7 @@ class SharedRow:
                 kept=kept,
                 full_bytes=self.full_bytes,
                 alias_of=None if self.leader == cell else self.leader,
-                audit=self.audit if cell == first else None,  # a row is counted once
+                audit=self.audit if cell == first else None,  # so that a row counts once
             )
             for cell, kept in self.members
         }
@@ -95,9 +95,9 @@ def shared_rows(
     """The rows of a prefilled prompt, one for each set of kept entries.
 
     Args:
-        request: the prompt.
-        plans: of the variants that were prefilled.
-        prefilled: what they kept, in that order.
+        request: the request.
+        plans: plans of the variants that were prefilled.
+        prefilled: what they kept, in the same order.
         order: the index of every cell in the grid.
         audit: share of the rows that are decoded again alone, 0-1.
     """
@@ -126,12 +126,12 @@ def shared_rows(
 
 @dataclass(eq=False)
 class RunningPart:
-    """A part that was taken.
+    """A part that has started.
 
     Attributes:
-        part: what it is.
-        failed: why variants have no row.
-        rows: None until the prompt is prefilled.
+        part: the part.
+        failed: outcomes of variants that have no row.
+        rows: its rows; None until the prompt is prefilled.
     """
 
     part: Part
@@ -140,21 +140,25 @@ class RunningPart:
 
     @property
     def undecoded(self) -> int:
-        """Rows that are still to be decoded; at most, while the prompt is not prefilled."""
+        """Number of rows still to decode; before the prefill, the largest possible number."""
         return len(self.part.request.missing) if self.rows is None else sum(row.generated is None for row in self.rows)
 
     @property
     def decoded(self) -> int:
-        """Rows that were decoded for it."""
+        """Number of rows that were decoded for it."""
         return sum(not row.known for row in self.rows or ())
 
     def outcomes(self) -> dict[Cell, Outcome]:
-        """Of all its variants; all its rows must have ended."""
+        """The outcomes of all its variants; all its rows must have ended."""
         return {**self.failed, **{cell: one for row in self.rows or () for cell, one in row.outcomes().items()}}
 
 
 class Running:
-    """Parts that were taken and are not finished, in that order, and the rows that decode."""
+    """Parts that have started and not finished, in the order of their start, and the rows that decode.
+
+    Attributes:
+        parts: these parts.
+    """
 
     def __init__(self, decoding: Decoding) -> None:
         """Start without parts.
@@ -169,13 +173,13 @@ class Running:
 
     @property
     def rows(self) -> int:
-        """Rows that are still to be decoded."""
+        """Number of rows still to decode."""
         return sum(part.undecoded for part in self.parts)
 
     def has_room(self, rows: int, width: int) -> bool:
-        """Whether another part of so many rows may be taken.
+        """Whether a part of so many rows may start.
 
-        True when idle; False while the last part taken has further parts behind it.
+        True when idle. False while the last part that started has further parts to come.
         """
         return not self.parts or (not self.parts[-1].part.later and self.rows + rows <= width)
 
@@ -184,7 +188,7 @@ class Running:
         self.parts.append(RunningPart(replace(part, begun=True)))
 
     def enqueue(self, rows: Sequence[SharedRow]) -> None:
-        """Add rows that are to be decoded; those whose tokens are known give up their entries."""
+        """Add rows to decode; rows whose tokens are known free their entries at once."""
         for row in rows:
             if row.known:
                 row.row.layers.clear()
@@ -192,7 +196,12 @@ class Running:
                 self._waiting.append(row)
 
     def advance(self, width: int) -> list[SharedRow]:
-        """Decode one more token of each row; when at most half of the width is decoding, those that wait join first.
+        """Decode one more token of each row.
+
+        Waiting rows join first if at most half of the width is decoding.
+
+        Args:
+            width: largest number of rows that decode together.
 
         Returns:
             The rows that ended.
@@ -211,9 +220,9 @@ class Running:
         return ended
 
     def finished(self) -> list[RunningPart]:
-        """Parts whose rows have all ended; they stay until they are removed."""
+        """Parts whose rows have all ended; they stay until ``remove``."""
         return [part for part in self.parts if not part.undecoded]
 
     def remove(self, finished: Sequence[RunningPart]) -> None:
-        """Drop parts that are finished."""
+        """Remove finished parts."""
         self.parts = [part for part in self.parts if part not in finished]

@@ -1,5 +1,4 @@
-"""Requests to outcomes: which prompts are prefilled when, how many rows decode together, and what happens when memory
-runs out."""
+"""The scheduler: when prompts are prefilled, how many rows decode together, and what happens when memory runs out."""
 
 from __future__ import annotations
 
@@ -35,13 +34,15 @@ Finished = tuple[Request, dict[Cell, Outcome]]
 
 
 class Scheduler:
-    """Runs requests through an engine: one prefill per prompt for all its variants, equal kept sets decoded once, and
-    rows of several prompts decoded together.
+    """Runs requests through an engine.
+
+    Each prompt is prefilled once for all its variants, equal sets of kept entries are decoded once, and rows of several
+    prompts decode together.
 
     Attributes:
         prefiller: prefills the prompts and counts their tokens.
-        decoded: rows that were decoded so far.
-        width: rows that decode together at most; 0 until the first requests are there where ``engine.width=auto``.
+        decoded: number of rows decoded so far.
+        width: largest number of rows that decode together; with ``engine.width=auto``, 0 until the first requests.
     """
 
     def __init__(
@@ -56,15 +57,15 @@ class Scheduler:
         """Take what all requests share.
 
         Args:
-            engine: computes.
+            engine: the engine that computes.
             limits: when a row ends.
-            order: all cells of the grid; among cells that kept the same entries the first one is decoded.
-            selection: how entries are picked.
+            order: all cells of the grid; among cells that kept the same entries, the first one is decoded.
+            selection: how entries are selected.
             settings: how rows are computed.
-            tell: called with a line when memory makes the width or the pieces of a prompt smaller.
+            tell: called with a line of text when the width is chosen, or memory makes the width or the chunks smaller.
 
         Raises:
-            ConfigError: a time limit where there can be none.
+            ConfigError: there is a time limit, but this system or thread has no alarm.
         """
         if settings.time_limit_seconds is not None:
             check_time_limit()
@@ -82,22 +83,25 @@ class Scheduler:
     def run(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[list[Finished]]:
         """The missing outcomes of each prompt, in the order of the requests.
 
-        A prompt is given out as soon as all its rows and those of earlier prompts have ended. Prompts are taken, in
-        their order, as long as their rows and those that decode are at most ``width``, at least one prompt; and again
-        when at most half of the width is still decoding. So what is computed when depends on the requests, the width
-        and the tokens alone.
+        A prompt is yielded as soon as all its rows and those of earlier prompts have ended. Prompts start in their
+        order, at least one at a time, while their rows and those that decode are at most ``width``; the next ones start
+        when at most half of the width is still decoding. The schedule thus depends on the requests, the width and the
+        generated tokens alone.
 
-        When memory runs out, all that was taken and is not finished is done again with half the width; where one prompt
-        alone is too much, its variants in halves, or, for its prefill, in pieces, each half as long as before. What is
-        kept and generated stays the same.
+        When memory runs out, everything that has started and not finished is done again with half the width. If one
+        prompt alone is too much, its variants are computed in halves or, if the prefill failed, its chunks are halved.
+        What is kept and generated stays the same.
 
         Args:
             requests: what to compute.
-            more: asked before a prompt is taken. After it returns False, no new prompt starts; running ones finish.
+            more: asked before a prompt starts. After it returns False, no new prompt starts; running ones finish.
+
+        Yields:
+            Prompts that are finished, 1 or more at a time.
 
         Raises:
-            EngineError: one variant of one prompt does not fit into memory; or, of several processes, one ran out of
-                it. Before it is raised, the outcomes of later prompts are given out.
+            EngineError: one variant of one prompt does not fit into memory; or one of several processes ran out of
+                it. The outcomes of later prompts that are finished are yielded first.
         """
         finished: dict[int, dict[Cell, Outcome]] = {}
         turn = 0
@@ -118,7 +122,7 @@ class Scheduler:
     def _finishing(
         self, requests: Sequence[Request], more: Callable[[], bool]
     ) -> Iterator[dict[int, dict[Cell, Outcome]]]:
-        """Outcomes of each prompt, by its index, as soon as all its rows have ended."""
+        """Outcomes of each prompt by its index, as soon as all its rows have ended."""
         if requests and not self.width:
             self.width = self._width_that_fits(requests)
         queue, running = deque(itertools.starmap(Part, enumerate(requests))), self._running()
@@ -140,7 +144,7 @@ class Scheduler:
                 if done:
                     yield done
                 continue
-            # Outside the handler, so that the failed attempt's tensors are gone.
+            # Outside the handler, where the tensors of the failed attempt are freed.
             parts = [taken.part for taken in running.parts]
             running = self._running()
             self.prefiller.forget()
@@ -151,12 +155,12 @@ class Scheduler:
         return Running(self._engine.decoding(self._limits))
 
     def _take(self, queue: deque[Part], running: Running, more: Callable[[], bool]) -> bool:
-        """Prefill the prompts that there is room for; False where none was taken."""
+        """Start and prefill the prompts that there is room for; False if none started."""
         if running.rows > self.width // 2:
             return False
         while queue and running.has_room(len(queue[0].request.missing), self.width):
             if not (queue[0].begun or more()):
-                queue.clear()  # what was begun stands before all else
+                queue.clear()  # parts of requests that have started come first in the queue
                 break
             running.take(queue.popleft())
         taken = [part for part in running.parts if part.rows is None]
@@ -173,7 +177,7 @@ class Scheduler:
                 shared.audit = audit(self._engine, row, shared.generated, self._limits)
 
     def _finish(self, queue: deque[Part], running: Running) -> dict[int, dict[Cell, Outcome]]:
-        """Outcomes of prompts that are finished; where a part has ended that others come after, the next is queued."""
+        """Outcomes of the prompts that are finished; of a request with further parts, the next one is queued."""
         done = {}
         finished = running.finished()
         running.remove(finished)
@@ -187,7 +191,7 @@ class Scheduler:
         return done
 
     def _prefill(self, running: RunningPart) -> list[SharedRow]:
-        """The rows of a part; variants that have none are noted as failed."""
+        """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
         for variant in request.missing:
             try:
@@ -199,10 +203,10 @@ class Scheduler:
             try:
                 with time_limit(limit):
                     return self._rows(request, plans)
-            except TimeLimit as over:
+            except TimeLimit as expired:
                 self.prefiller.forget()
-                slow = [variant for variant, plan in plans.items() if over.at in (None, plan.ranking)]
-                why = too_long("the prefill" if over.at is None else f"the prefill, at {over.at}", limit)
+                slow = [variant for variant, plan in plans.items() if expired.at in (None, plan.ranking)]
+                why = too_long("the prefill" if expired.at is None else f"the prefill, at {expired.at}", limit)
                 for variant in slow:
                     running.failed[variant.cell] = Outcome(Generated((), why))
                     del plans[variant]
@@ -218,26 +222,35 @@ class Scheduler:
         return shared_rows(request, plans, prefilled, self._order, self._settings.audit)
 
     def _width_that_fits(self, requests: Sequence[Request]) -> int:
-        """Rows that fit into the memory that is free now, were all prompts as long as the longest."""
+        """Number of rows that fit into the free memory if all prompts are as long as the longest."""
         longest = max(requests, key=lambda request: len(request.prompt.ids))
         tokens = len(longest.prompt.ids)
         plans = []
         for variant in longest.missing:
-            with suppress(BudgetError):  # an error record, no row
+            with suppress(BudgetError):  # such a variant gets an error record and no row
                 plans.append(variant.plan(tokens, self._engine.layers))
         new_tokens = self._limits.max_new_tokens
-        each = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
-        width = rows_that_fit(self._free, each)
+        bytes_per_row = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
+        width = rows_that_fit(self._free, bytes_per_row)
         self._tell(
-            f"engine.width=auto: {width} rows decode together at most, of {each / 1e6:,.1f} MB for a prompt of {tokens} tokens"
+            f"engine.width=auto: {width} rows decode together at most, of {bytes_per_row / 1e6:,.1f} MB "
+            f"for a prompt of {tokens} tokens"
         )
         return width
 
     def _smaller(self, parts: Sequence[Part], reason: str, prefilling: bool) -> Sequence[Part]:
-        """What did not fit into memory together, in another way.
+        """Make parts that did not fit into memory together smaller, by the chunks, the width or their variants.
+
+        Args:
+            parts: parts that had started, 1 or more.
+            reason: the first line of the error.
+            prefilling: whether memory ran out during a prefill.
+
+        Returns:
+            The parts to queue again.
 
         Raises:
-            EngineError: there is none.
+            EngineError: nothing can be made smaller.
         """
         request = parts[0].request
         tokens = len(request.prompt.ids)

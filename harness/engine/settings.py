@@ -1,4 +1,4 @@
-"""How rows are computed: settings that change speed and memory, never what is computed but for rounding."""
+"""Settings of the engine: they change speed and memory, and results by rounding alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.kernels import Kernels
 from harness.kernels.probe import why_not
 from harness.values import LARGEST, Refusal, Size, check
 
-# ``prefill_chunk=auto``: a piece of this many tokens fills any card, and its activations are small beside the weights.
+# For ``prefill_chunk=auto``: so many tokens fill any card, and their activations are small beside the weights.
 _CHUNK_TOKENS = 8192
 
 
@@ -22,14 +22,15 @@ class EngineSettings:
     """The ``engine`` group of the configuration.
 
     Attributes:
-        width: rows that decode together at most, 1 or more; ``auto`` for what fits into half of the free memory.
-        exact: decode every row alone, whatever ``width`` says.
-        prefill_chunk: None, ``auto``, or the tokens of a piece in which longer prompts are prefilled.
-        reuse_prefix: prefill what prompts begin with once.
-        time_limit_seconds: of one prompt's prefill and of scoring one text; None for no limit.
+        width: largest number of rows that decode together, 1 or more; ``auto`` for what fits into half of the free
+            memory.
+        exact: whether every row decodes alone, whatever ``width`` says.
+        prefill_chunk: prompts are prefilled in chunks of so many tokens; ``auto`` for 8192, None for whole prompts.
+        reuse_prefix: whether a beginning that prompts share is prefilled once.
+        time_limit_seconds: limit on one prompt's prefill and on scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
-        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these where they
-            can run.
+        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these if they can
+            run.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -56,28 +57,24 @@ class EngineSettings:
         check(self, "engine")
 
     def kernels_on(self, device: torch.device) -> Kernels:
-        """What computes on a device.
-
-        Raises:
-            ConfigError: the project's are asked for where they cannot run.
-        """
+        """The kernels to use on a device; see ``choose_kernels``."""
         return choose_kernels(self.kernels, device)
 
     @property
     def chunk_tokens(self) -> int | None:
-        """Tokens of a piece; None where prompts are prefilled in one."""
+        """Tokens of a chunk; None if prompts are prefilled whole."""
         return _CHUNK_TOKENS if self.prefill_chunk == "auto" else self.prefill_chunk
 
 
 def choose_kernels(kernels: Kernels | Literal["auto"], device: torch.device) -> Kernels:
-    """What computes on a device.
+    """The kernels to use on a device.
 
     Args:
-        kernels: ``engine.kernels``.
-        device: the model's.
+        kernels: a value of ``engine.kernels``.
+        device: the model's device.
 
     Raises:
-        ConfigError: the project's kernels are asked for where they cannot run.
+        ConfigError: ``triton`` was asked for but cannot run on this device.
     """
     if kernels == "torch":
         return "torch"

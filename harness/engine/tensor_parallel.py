@@ -1,7 +1,8 @@
-"""Tensor parallelism: the processes of one run, each with some of the model's heads. In a process alone, all here is what it is given.
+"""Tensor parallelism: the processes of one run, each with some of the model's heads.
 
-The first process, rank 0, leads: it alone reads and writes results, and says to the others what to compute. What spans
-heads is made of all of them, so that every process has the same.
+The first process, rank 0, leads: it alone reads and writes results, and tells the others what to compute. Whatever
+spans all heads is gathered from all processes, so that each has the same. In a run of one process, these functions
+return what they are given.
 """
 
 from __future__ import annotations
@@ -21,27 +22,27 @@ from harness.errors import ConfigError, EngineError, KvgaugeError, Stopped
 
 T = TypeVar("T")
 
-# Of torchrun, to each of its processes.
+# Environment variables that torchrun sets in each of its processes.
 _FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-# The others wait as long as the first one reads, scores and writes; that it is gone they hear from the system.
+# The others wait for as long as the first process reads, scores and writes. If it dies, their connection is closed.
 _PATIENCE = timedelta(days=7)
 _LOST = re.compile(
     r"closed by peer|connection reset|broken pipe|connection refused|remote process exited", re.IGNORECASE
 )
 
-_words: Any = None  # the group for orders and numbers: gloo, whatever the model's is
+_control: Any = None  # the process group for orders and numbers: gloo, whatever the model's group uses
 
 
 @contextmanager
 def joined(tp_plan: str | None) -> Iterator[None]:
-    """What is done within is done by all processes that torchrun started; by this one alone where there is no plan.
+    """Join the processes that torchrun started while the body runs; without a plan, do nothing.
 
     Args:
-        tp_plan: ``model.tp_plan``.
+        tp_plan: the value of ``model.tp_plan``.
 
     Raises:
-        ConfigError: torchrun has not started this process, or there are fewer cards than processes.
-        EngineError: another process ended before its time.
+        ConfigError: torchrun did not start this process, or there are fewer cards than processes.
+        EngineError: another process ended early.
     """
     if tp_plan != "auto":
         yield
@@ -54,29 +55,31 @@ def joined(tp_plan: str | None) -> Iterator[None]:
     except KvgaugeError as error:
         if os.environ.get("RANK", "0") == "0":
             raise
-        # The first process has it, too, and tells of it. It would be ended before if this one failed.
+        # The first process has the same error and reports it; if this process failed, torchrun would end that one
+        # before it can.
         raise SystemExit(0) from error
     except RuntimeError as error:
         if not _LOST.search(str(error)):
             raise
         if not is_first():
-            raise SystemExit(EngineError.exit_code) from error  # whoever ended has said why
+            raise SystemExit(EngineError.exit_code) from error  # the process that ended has said why
         raise EngineError(
-            f"one of the {count()} processes of this run has ended: its own line says why; what is finished is kept, and the same command "
-            "goes on from there"
+            f"one of the {count()} processes of this run has ended: its own line says why; what is finished is kept, "
+            "and the same command goes on from there"
         ) from error
     dist.destroy_process_group()
 
 
 def _join() -> None:
-    global _words
+    """Set up the process groups, and take this process's card."""
+    global _control
     if missing := [name for name in _FROM_TORCHRUN if name not in os.environ]:
         raise ConfigError(
-            f"model.tp_plan=auto needs the processes of torchrun ({missing[0]} is not set): torchrun --nproc-per-node 2 run.py "
-            "model.tp_plan=auto …"
+            f"model.tp_plan=auto needs the processes of torchrun ({missing[0]} is not set): "
+            "torchrun --nproc-per-node 2 run.py model.tp_plan=auto …"
         )
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
-    _words = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
     together(_take_card)
 
 
@@ -91,12 +94,12 @@ def _take_card() -> None:
 
 
 def count() -> int:
-    """Processes that share the model; 1 where none are joined."""
+    """Number of processes that share the model; 1 if none have joined."""
     return dist.get_world_size() if are_joined() else 1
 
 
 def are_joined() -> bool:
-    """Whether this is done by the processes of torchrun together."""
+    """Whether the processes of torchrun have joined."""
     return dist.is_available() and dist.is_initialized()
 
 
@@ -106,31 +109,34 @@ def is_first() -> bool:
 
 
 def name() -> str:
-    """This process, in words."""
+    """The name of this process in messages: ``process 0 of 2``."""
     return f"process {dist.get_rank() if are_joined() else 0} of {count()}"
 
 
 def say(order: object) -> None:
-    """Give the others an order; it is pickled."""
+    """Send an order from the first process to the others; it is pickled."""
     if count() > 1:
-        dist.broadcast_object_list([order], src=0, group=_words, device=torch.device("cpu"))
+        dist.broadcast_object_list([order], src=0, group=_control, device=torch.device("cpu"))
 
 
 def hear() -> Any:
-    """The next order."""
+    """Wait for the next order of the first process."""
     orders: list[Any] = [None]
-    dist.broadcast_object_list(orders, src=0, group=_words, device=torch.device("cpu"))
+    dist.broadcast_object_list(orders, src=0, group=_control, device=torch.device("cpu"))
     return orders[0]
 
 
 def together(work: Callable[[], T]) -> T:
-    """Do in every process what may fail in one of them: then it has failed in all, and the first one tells of it.
+    """Run work in every process; if it fails in one of them, the error is raised in all.
 
     Args:
-        work: in which no process waits for another.
+        work: the function to run; no process may wait for another inside it.
+
+    Returns:
+        What ``work`` returned in this process.
 
     Raises:
-        KvgaugeError: of the first process that has one.
+        KvgaugeError: the error of the lowest rank that has one.
     """
     if count() == 1:
         return work()
@@ -143,21 +149,21 @@ def together(work: Callable[[], T]) -> T:
     except KvgaugeError as error:
         failure = error
     failures: list[KvgaugeError | None] = [None] * count()
-    dist.all_gather_object(failures, failure, group=_words)
+    dist.all_gather_object(failures, failure, group=_control)
     if first := next((error for error in failures if error is not None), None):
         raise first
     return result[0]
 
 
 def from_first(tensor: Tensor) -> Tensor:
-    """The first process's, which rounding cannot make another one elsewhere."""
+    """The tensor of the first process, so that rounding cannot make processes differ."""
     if count() > 1:
         dist.broadcast(tensor, src=0)
     return tensor
 
 
 def all_heads(tensor: Tensor) -> Tensor:
-    """[heads, …] of this process to [all heads, …], in the order of the heads."""
+    """Gather [heads, …] of each process into [all heads, …], in the order of the heads."""
     if count() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(count())]
@@ -171,12 +177,12 @@ def total(number: int) -> int:
 
 
 def least(number: int) -> int:
-    """The smallest of all processes."""
+    """The smallest value over all processes."""
     return _reduced(number, dist.ReduceOp.MIN)
 
 
 def most(number: int) -> int:
-    """The largest of all processes."""
+    """The largest value over all processes."""
     return _reduced(number, dist.ReduceOp.MAX)
 
 
@@ -184,5 +190,5 @@ def _reduced(number: int, by: Any) -> int:
     if count() == 1:
         return number
     tensor = torch.tensor(number)
-    dist.all_reduce(tensor, by, group=_words)
+    dist.all_reduce(tensor, by, group=_control)
     return int(tensor)

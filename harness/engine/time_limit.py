@@ -1,7 +1,7 @@
 """A time limit on a piece of work of this process.
 
-An alarm (POSIX's SIGALRM) raises an exception in the main thread, between two steps of the interpreter: what hangs
-inside one call of a compiled library is interrupted only when that call returns.
+An alarm (SIGALRM of POSIX) raises an exception in the main thread, between two steps of the interpreter. Work that
+hangs inside a call of a compiled library is interrupted only when that call returns.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any
 
 from harness.errors import ConfigError
 
-# Rings again, should the code that hangs swallow the exception.
+# The alarm rings again after this long, in case the code that hangs swallows the exception.
 _AGAIN_SECONDS = 0.5
 
 
 class TimeLimit(BaseException):
-    """The time is over. No ``Exception``, so that work which catches all of those ends, too.
+    """The time is up. Not an ``Exception``, so that work which catches every ``Exception`` ends too.
 
     Attributes:
-        at: what was being computed, if that is known.
+        at: what was being computed; None if that is not known.
     """
 
     at: object = None
 
 
 def check_time_limit() -> None:
-    """Refuse a limit where there can be none.
+    """Refuse a time limit if this system or thread has no alarm.
 
     Raises:
-        ConfigError: no alarm on this system or in this thread.
+        ConfigError: this is not a POSIX system, or not the main thread.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         raise ConfigError(
@@ -41,13 +41,13 @@ def check_time_limit() -> None:
 
 
 def too_long(what: str, seconds: float | None) -> str:
-    """What an error record says of work that took longer than ``engine.time_limit_seconds``."""
+    """The text of an error record for work that took longer than ``engine.time_limit_seconds``."""
     return f"{what} took longer than engine.time_limit_seconds={seconds}: raise it, or look at the example"
 
 
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
-    """Raise ``TimeLimit`` in the body after so many seconds; None for no limit."""
+    """Raise ``TimeLimit`` in the body after this many seconds; None for no limit."""
     if seconds is None:
         yield
         return
@@ -63,7 +63,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
-        # It may have rung just before: the timer is off before the handler that would end the process is back.
+        # The alarm may ring once more right here: the timer must be off before the former handler, which would end the
+        # process, is back.
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -1,4 +1,4 @@
-"""What a model's numbers depend on, as a hash: of its folder, or of weights that are in memory."""
+"""Hashes of models: of a model's folder, or of weights in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ _HASHED_WHOLE_BYTES, _HASHED_PART_BYTES = 256 * 2**20, 64 * 2**10
 
 
 def folder_sha256(folder: Path) -> str:
-    """Hash of the configuration, the tokenizer's files and the weights; of weights above 256 MiB a part of every tensor is read."""
+    """Hash of a model folder: configuration, tokenizer files and weights.
+
+    Of a weights file above 256 MiB, only a part of every tensor is read.
+    """
     digest = hashlib.sha256()
     config = json.loads((folder / "config.json").read_text("utf-8"))
     config.pop("_name_or_path", None)
@@ -36,7 +39,10 @@ def folder_sha256(folder: Path) -> str:
 
 
 def _hash_parts(stream: BinaryIO, digest: hashlib._Hash) -> None:
-    """The header of a safetensors file and the beginning and the middle of every tensor, so that no changed tensor goes unnoticed."""
+    """Hash the header of a safetensors file, and the beginning and the middle of every tensor.
+
+    So a change of any one tensor as a whole is noticed.
+    """
     length = int.from_bytes(stream.read(8), "little")
     header = stream.read(length)
     digest.update(header)
@@ -44,15 +50,15 @@ def _hash_parts(stream: BinaryIO, digest: hashlib._Hash) -> None:
         if name == "__metadata__":
             continue
         start, stop = tensor["data_offsets"]
-        for place in (start, (start + stop) // 2):
-            stream.seek(8 + length + place)
-            digest.update(stream.read(min(_HASHED_PART_BYTES, stop - place)))
+        for offset in (start, (start + stop) // 2):
+            stream.seek(8 + length + offset)
+            digest.update(stream.read(min(_HASHED_PART_BYTES, stop - offset)))
 
 
 def memory_sha256(model: PreTrainedModel) -> str:
-    """Hash of a loaded model's weights: of every tensor its name, its shape, and the numbers at its beginning and middle.
+    """Hash of a loaded model's weights: name, shape, dtype, and the beginning and middle of every tensor.
 
-    It is not the hash of the folder that the model may have come from.
+    It differs from the hash of the folder that the model may have come from.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,6 +1,9 @@
-"""Kernels of our own, each for torch operations that do the same. Nothing here is imported before it is needed: triton may be missing."""
+"""The project's own kernels in Triton, each beside the torch operations that it equals.
+
+Modules that need triton are imported only when a kernel runs, because triton may be missing.
+"""
 
 from typing import Literal
 
-# What computes, where the project has a kernel of its own.
+# What computes an operation for which the project has a kernel of its own.
 Kernels = Literal["torch", "triton"]

@@ -1,12 +1,12 @@
-"""Column sums of causal attention in Triton: what ``ranking.column_sums`` gives, without weights in memory.
+"""Column sums of causal attention in Triton: the result of ``scorers.column_sums``, without weights in memory.
 
-Two passes over tiles of logits. The first has a program per query head and tile of queries: the logarithm of each
-query's sum of exponentials. The second has one per query head and tile of keys: exp(logit - that logarithm), summed
-over the queries that see the key. No program writes what another one writes. Logits are made twice; beyond queries and
-keys, 8 bytes per query head and token are held.
+There are two passes over tiles of logits. The first, with one program per query head and tile of queries, computes the
+logarithm of each query's sum of exponentials. The second, with one program per query head and tile of keys, sums
+exp(logit - that logarithm) over the queries that see the key. No two programs write to the same address. Logits are
+computed twice; beyond queries and keys, 8 bytes per query head and token are held.
 
-Everything is float32, as where torch computes scores in float32. Numbers of 16 bits are multiplied as TF32, which holds
-them exactly, so that their products are exact too and tensor cores can be used; float32 numbers are multiplied as such.
+Everything is float32, as when torch computes scores in float32. 16-bit numbers are multiplied as TF32, which represents
+them exactly, so that products are exact and tensor cores can be used. float32 numbers are multiplied as float32.
 
 Shapes: H query heads, Hk kv heads, T tokens, D head_dim.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from harness.kernels.tiles import padded, precision_of, tile_tokens
 
-# What registers hold, tensor cores or not, by what ptxas says of them for compute capability 8.0.
+# Largest tiles that fit into registers for compute capability 8.0, as ptxas reports, with tensor cores or without.
 _TILE_TOKENS = {"tf32": 64, "ieee": 32}
 
 
@@ -30,8 +30,8 @@ def causal_column_sums(queries: Tensor, keys: Tensor, scaling: float, window: in
     Args:
         queries: [H, T, D], any strides.
         keys: [Hk, T, D], any strides; T is above ``window``.
-        scaling: of the query-key products.
-        window: trailing tokens that get no score; their queries still vote.
+        scaling: factor on query-key products.
+        window: number of trailing tokens that get no score; their queries still vote.
 
     Returns:
         [H, T - window] in float32.
@@ -62,9 +62,9 @@ def _vectors(
     PADDED: tl.constexpr,
     TILE: tl.constexpr,
 ) -> tl.tensor:
-    """[TILE, PADDED]: the ``left`` vectors that begin at ``at``, in float32; zeros behind them."""
-    places, dims = tl.arange(0, TILE)[:, None], tl.arange(0, PADDED)[None, :]
-    return tl.load(at + places * token_stride + dims * dim_stride, mask=(places < left) & (dims < DIM), other=0.0).to(
+    """[TILE, PADDED] in float32: the ``left`` vectors that begin at the address ``at``, then zeros."""
+    offsets, dims = tl.arange(0, TILE)[:, None], tl.arange(0, PADDED)[None, :]
+    return tl.load(at + offsets * token_stride + dims * dim_stride, mask=(offsets < left) & (dims < DIM), other=0.0).to(
         tl.float32
     )
 
@@ -88,9 +88,9 @@ def _log_sums(
     TILE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Of a tile of queries, the logarithms of the sums of exp(logit) over the keys that each sees."""
+    """Store log(sum of exp(logit) over the keys that it sees) of each query of a tile."""
     first, head = tl.program_id(0) * TILE, tl.program_id(1).to(tl.int64)
-    places = tl.arange(0, TILE)
+    offsets = tl.arange(0, TILE)
     queries += head * query_head + first.to(tl.int64) * query_token
     keys += head // GROUP * key_head
     voters = _vectors(queries, query_token, query_dim, tokens - first, DIM, PADDED, TILE)
@@ -99,13 +99,13 @@ def _log_sums(
     for start in range(0, first + TILE, TILE):
         seen = _vectors(keys, key_token, key_dim, tokens - start, DIM, PADDED, TILE)
         logits = tl.dot(voters, tl.trans(seen), input_precision=PRECISION) * scaling
-        logits = tl.where(start + places[None, :] <= first + places[:, None], logits, float("-inf"))
-        # Every query sees the first key, so that none has a largest logit of -inf after the first tile.
+        logits = tl.where(start + offsets[None, :] <= first + offsets[:, None], logits, float("-inf"))
+        # Every query sees the first key, so after the first tile no largest logit is -inf.
         larger = tl.maximum(largest, tl.max(logits, 1))
         total = total * tl.exp(largest - larger) + tl.sum(tl.exp(logits - larger[:, None]), 1)
         largest = larger
         keys += TILE * key_token
-    tl.store(log_sums + head * tokens + first + places, largest + tl.log(total), mask=first + places < tokens)
+    tl.store(log_sums + head * tokens + first + offsets, largest + tl.log(total), mask=first + offsets < tokens)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -129,9 +129,9 @@ def _sums(
     TILE: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """Of a tile of keys, the weights that each receives, summed over all queries that see it."""
+    """Store the weights that each key of a tile receives, summed over all queries that see it."""
     first, head = tl.program_id(0) * TILE, tl.program_id(1).to(tl.int64)
-    places = tl.arange(0, TILE)
+    offsets = tl.arange(0, TILE)
     queries += head * query_head + first.to(tl.int64) * query_token
     keys += head // GROUP * key_head + first.to(tl.int64) * key_token
     log_sums += head * tokens
@@ -140,9 +140,9 @@ def _sums(
     for start in range(first, tokens, TILE):
         voters = _vectors(queries, query_token, query_dim, tokens - start, DIM, PADDED, TILE)
         logits = tl.dot(seen, tl.trans(voters), input_precision=PRECISION) * scaling
-        # What stands behind the last query votes with a weight of exp(-inf).
-        log_sum = tl.load(log_sums + start + places, mask=start + places < tokens, other=float("inf"))
-        visible = first + places[:, None] <= start + places[None, :]
+        # Padding after the last query votes with a weight of exp(-inf).
+        log_sum = tl.load(log_sums + start + offsets, mask=start + offsets < tokens, other=float("inf"))
+        visible = first + offsets[:, None] <= start + offsets[None, :]
         received += tl.sum(tl.exp(tl.where(visible, logits - log_sum[None, :], float("-inf"))), 1)
         queries += TILE * query_token
-    tl.store(sums + head * candidates + first + places, received, mask=first + places < candidates)
+    tl.store(sums + head * candidates + first + offsets, received, mask=first + offsets < candidates)

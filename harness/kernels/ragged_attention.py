@@ -1,14 +1,14 @@
-"""Decoding's attention in Triton: one new entry for every row, and attention to all that the row holds, whatever its length.
+"""The attention of decoding steps in Triton, for rows of any length in one launch.
 
-A launch serves all rows of a layer that cache the same number of heads. What a row holds is cut into splits of
-``SPLIT`` entries, with a program for each and each cached head; a second launch puts a row's splits together. Which
-entries make a split, and in which order splits are added, depends on the row alone: what stands beside it in the batch
-cannot change a bit of it.
+It appends one new entry to every row and attends to all entries of the row. A launch serves all rows of a layer that
+cache the same number of heads. A row's entries are cut into splits of ``SPLIT``, with one program for each split and
+cached head; a second launch combines the splits of a row. The splits and the order in which they are added depend on
+the row alone, so that other rows in the batch cannot change a single bit of it.
 
-Lengths are read on the device, so that a captured graph of one step can be replayed for every step.
+Lengths are read on the device, so that the captured graph of one step can be replayed for every step.
 
-Everything is float32. Numbers of 16 bits are multiplied as TF32, which holds them exactly; float32 numbers are
-multiplied as such.
+Everything is float32. 16-bit numbers are multiplied as TF32, which represents them exactly; float32 numbers are
+multiplied as float32.
 
 Shapes: R rows, H query heads, Hk kv heads, C cached heads (Hk, or H where every query head has entries of its own), D
 head_dim.
@@ -26,20 +26,21 @@ from torch import Tensor
 
 from harness.kernels.tiles import padded, precision_of, tile_tokens
 
-# Entries of one program: enough to be worth a program, few enough for a long row to fill a card.
+# Entries per program: enough to be worth a program, and few enough for a single long row to fill a card.
 SPLIT = 512
-# Splits that are put together at once.
+# Splits that are combined at a time.
 _TOGETHER = 16
 _TILE_TOKENS = {"tf32": 64, "ieee": 16}
 
 
 @dataclass(frozen=True)
 class Held:
-    """Rows that joined together and cache equally much in a layer.
+    """Rows that joined together and hold equally many entries in a layer.
 
     Attributes:
-        keys, values: [rows, C, capacity, D], each row contiguous.
-        length: entries that a row would have held at step 0; below 0 for rows that joined late.
+        keys: [rows, C, capacity, D], each row contiguous.
+        values: the same shape.
+        length: number of entries of a row minus the number of steps; below 0 for rows that joined late.
     """
 
     keys: Tensor
@@ -49,16 +50,17 @@ class Held:
 
 @dataclass(frozen=True)
 class _Table:
-    """Where the entries of those rows of one layer lie that cache the same number of heads. Numbers are int64.
+    """Where the rows of one layer that cache the same number of heads lie. All tensors are int64.
 
     Attributes:
         cached: C.
-        rows: [rows] their numbers in the batch.
-        keys, values: [rows] addresses of a row's entries.
-        capacities: [rows] entries that a row has room for.
+        rows: [rows] index of each row in the batch.
+        keys: [rows] address of a row's keys.
+        values: [rows] address of a row's values.
+        capacities: [rows] number of entries that a row has room for.
         lengths: [rows] see ``Held``.
-        first_splits: [rows] a row's first split.
-        split_rows: [splits] the row, as a place in this table, that a split belongs to.
+        first_splits: [rows] index of a row's first split.
+        split_rows: [splits] index in this table of the row that a split belongs to.
     """
 
     cached: int
@@ -72,45 +74,48 @@ class _Table:
 
 
 class RaggedAttention:
-    """Attention of a batch of rows, as long as none comes or goes."""
+    """The attention of a batch of rows, valid until a row joins or leaves."""
 
     def __init__(self, layers: Sequence[Sequence[Held]], step: int) -> None:
-        """Note where everything lies.
+        """Copy the addresses and lengths of all rows to the device.
 
         Args:
-            layers: per layer the rows of the batch, in their order. They must stay where they are.
-            step: steps taken so far.
+            layers: per layer, the rows of the batch in their order. Their tensors must keep their addresses.
+            step: number of steps so far.
         """
         columns = [_columns(buckets) for buckets in layers]
-        words = torch.tensor(
-            [word for of_layer in columns for _, table in of_layer for column in table for word in column]
+        numbers = torch.tensor(
+            [number for tables in columns for _, table in tables for column in table for number in column]
         )
         devices = {buckets[0].keys.device for buckets in layers if buckets}
-        there = {device: words.to(device) for device in devices}  # all at once: copies wait for the device
+        on_device = {device: numbers.to(device) for device in devices}  # one copy, as each waits for the device
         self._steps = {device: torch.tensor([step], device=device) for device in devices}
         self._tables: list[list[_Table]] = []
         begin = 0
-        for buckets, of_layer in zip(layers, columns, strict=True):
+        for buckets, tables in zip(layers, columns, strict=True):
             self._tables.append([])
-            for cached, table in of_layer:
+            for cached, table in tables:
                 sizes = [len(column) for column in table]
                 end = begin + sum(sizes)
-                self._tables[-1].append(_Table(cached, *torch.split(there[buckets[0].keys.device][begin:end], sizes)))
+                self._tables[-1].append(
+                    _Table(cached, *torch.split(on_device[buckets[0].keys.device][begin:end], sizes))
+                )
                 begin = end
 
     def advance(self) -> None:
-        """The step is taken."""
+        """End a step, in which every row got one more entry."""
         for step in self._steps.values():
             step += 1
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        """Append one entry to every row, and attend to all that it holds.
+        """Append one entry to every row, then attend to all of its entries.
 
         Args:
-            layer: the layer.
+            layer: index of the layer.
             queries: [R, H, D], the last dimension contiguous.
-            keys, values: [R, Hk, D], the same.
-            scaling: of the query-key products.
+            keys: [R, Hk, D], the last dimension contiguous.
+            values: [R, Hk, D], the last dimension contiguous.
+            scaling: factor on query-key products.
 
         Returns:
             [R, H, D].
@@ -144,8 +149,8 @@ class RaggedAttention:
 
 
 def _columns(buckets: Sequence[Held]) -> list[tuple[int, list[list[int]]]]:
-    """The tables of one layer: cached heads, and the columns in the order of ``_Table``."""
-    found = []
+    """The tables of one layer: (cached heads, columns in the order of ``_Table``)."""
+    tables = []
     for cached in dict.fromkeys(bucket.keys.shape[1] for bucket in buckets):
         rows: list[tuple[int, ...]] = []
         split_rows: list[int] = []
@@ -156,13 +161,13 @@ def _columns(buckets: Sequence[Held]) -> list[tuple[int, list[list[int]]]]:
                 states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values)
             )
             keys, values = bucket.keys.data_ptr(), bucket.values.data_ptr()
-            for place in range(count if heads == cached else 0):
-                entries = (keys + place * key_bytes, values + place * value_bytes, capacity, bucket.length)
-                rows.append((first + place, *entries, len(split_rows)))
+            for index in range(count if heads == cached else 0):
+                entries = (keys + index * key_bytes, values + index * value_bytes, capacity, bucket.length)
+                rows.append((first + index, *entries, len(split_rows)))
                 split_rows += [len(rows) - 1] * -(-capacity // SPLIT)
             first += count
-        found.append((cached, [*map(list, zip(*rows, strict=True)), split_rows]))
-    return found
+        tables.append((cached, [*map(list, zip(*rows, strict=True)), split_rows]))
+    return tables
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -198,10 +203,10 @@ def _attend(
     SPLIT_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
 ) -> None:
-    """One split of one cached head: the attention of its queries to these entries, not yet divided by its sum."""
+    """Attention to the entries of one split of one cached head, not yet divided by the sum of its weights."""
     split, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     row = tl.load(split_rows + split)
-    length = tl.load(lengths + row) + tl.load(step)  # the place of the new entry
+    length = tl.load(lengths + row) + tl.load(step)  # index of the new entry
     first = (split - tl.load(first_splits + row)) * SPLIT_ENTRIES
     if first <= length:
         number = tl.load(rows + row)
@@ -212,7 +217,7 @@ def _attend(
         inside = dims < DIM
         own = (members < GROUP)[:, None] & inside[None, :]
         at = number * query_row + (head * GROUP + members) * query_head
-        asking = tl.load(queries + at[:, None] + dims[None, :], mask=own, other=0.0).to(tl.float32)
+        query_tile = tl.load(queries + at[:, None] + dims[None, :], mask=own, other=0.0).to(tl.float32)
         new_key = tl.load(new_keys + number * key_row + head // COPIES * key_head + dims, mask=inside, other=0.0)
         new_value = tl.load(
             new_values + number * value_row + head // COPIES * value_head + dims, mask=inside, other=0.0
@@ -221,18 +226,20 @@ def _attend(
         total = tl.zeros([GROUP_PADDED], tl.float32)
         mixed = tl.zeros([GROUP_PADDED, PADDED], tl.float32)
         for start in range(first, tl.minimum(first + SPLIT_ENTRIES, length + 1), TILE):
-            places = start + tl.arange(0, TILE)
-            offsets = places[:, None] * DIM + dims[None, :]
-            held, newest = (places < length)[:, None] & inside[None, :], (places == length)[:, None]
-            seen = tl.where(newest, new_key[None, :], tl.load(keys + offsets, mask=held, other=0.0)).to(tl.float32)
-            told = tl.where(newest, new_value[None, :], tl.load(values + offsets, mask=held, other=0.0)).to(tl.float32)
-            logits = tl.dot(asking, tl.trans(seen), input_precision=PRECISION) * scaling
-            logits = tl.where((places <= length)[None, :], logits, float("-inf"))
+            positions = start + tl.arange(0, TILE)
+            offsets = positions[:, None] * DIM + dims[None, :]
+            held, newest = (positions < length)[:, None] & inside[None, :], (positions == length)[:, None]
+            key_tile = tl.where(newest, new_key[None, :], tl.load(keys + offsets, mask=held, other=0.0)).to(tl.float32)
+            value_tile = tl.where(newest, new_value[None, :], tl.load(values + offsets, mask=held, other=0.0)).to(
+                tl.float32
+            )
+            logits = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION) * scaling
+            logits = tl.where((positions <= length)[None, :], logits, float("-inf"))
             larger = tl.maximum(largest, tl.max(logits, 1))
             weights = tl.exp(logits - larger[:, None])
             shrink = tl.exp(largest - larger)
             total = total * shrink + tl.sum(weights, 1)
-            mixed = mixed * shrink[:, None] + tl.dot(weights, told, input_precision=PRECISION)
+            mixed = mixed * shrink[:, None] + tl.dot(weights, value_tile, input_precision=PRECISION)
             largest = larger
         if length < first + SPLIT_ENTRIES:
             tl.store(keys + length * DIM + dims, new_key, mask=inside)
@@ -259,7 +266,7 @@ def _join(
     SPLIT_ENTRIES: tl.constexpr,
     TOGETHER: tl.constexpr,
 ) -> None:
-    """The splits of one row and query head, put together."""
+    """Combine the splits of one row and query head."""
     row, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     splits = (tl.load(lengths + row) + tl.load(step)) // SPLIT_ENTRIES + 1
     first = tl.load(first_splits + row)
@@ -268,18 +275,18 @@ def _join(
     total = 0.0
     mixed = tl.zeros([PADDED], tl.float32)
     for start in range(0, splits, TOGETHER):
-        places = start + tl.arange(0, TOGETHER)
-        used = places < splits
-        at = (first + places) * heads + head
+        indices = start + tl.arange(0, TOGETHER)
+        used = indices < splits
+        at = (first + indices) * heads + head
         peaks = tl.load(largest_in + at, mask=used, other=float("-inf"))
         larger = tl.maximum(largest, tl.max(peaks, 0))
         weights = tl.exp(peaks - larger)
         shrink = tl.exp(largest - larger)
         total = total * shrink + tl.sum(weights * tl.load(total_in + at, mask=used, other=0.0), 0)
-        theirs = tl.load(
+        split_mixed = tl.load(
             mixed_in + at[:, None] * DIM + dims[None, :], mask=used[:, None] & (dims < DIM)[None, :], other=0.0
         )
-        mixed = mixed * shrink + tl.sum(weights[:, None] * theirs, 0)
+        mixed = mixed * shrink + tl.sum(weights[:, None] * split_mixed, 0)
         largest = larger
     number = tl.load(rows + row)
     tl.store(out + (number * heads + head) * DIM + dims, mixed / total, mask=dims < DIM)

@@ -1,4 +1,4 @@
-"""What all kernels share: the sizes of tiles, and a kernel to see that kernels run."""
+"""Tile sizes for all kernels, and a minimal kernel that shows that kernels run."""
 
 from __future__ import annotations
 
@@ -6,31 +6,36 @@ import torch
 import triton
 import triton.language as tl
 
-# Numbers in a tile at most, so that two in float32 fit into a card's shared memory.
+# Numbers in a tile at most, so that two tiles of float32 fit into a card's shared memory.
 _NUMBERS = 8192
-_LEAST = 16  # rows, columns and the inner dimension of a product
+_MIN_SIDE = 16  # of the rows, the columns and the inner dimension of a product
 
 
 def padded(size: int) -> int:
-    """A dimension of a product that is at least ``size``: a power of two."""
-    return max(_LEAST, int(triton.next_power_of_2(size)))
+    """``size`` padded to a dimension that a product can have: a power of two, 16 or more."""
+    return max(_MIN_SIDE, int(triton.next_power_of_2(size)))
 
 
 def precision_of(dtype: torch.dtype) -> str:
-    """How numbers are multiplied, as float32: those of 16 bits as TF32, which holds them exactly; others as they are."""
+    """The input precision of products: TF32 for 16-bit numbers, which it represents exactly, else float32."""
     return "tf32" if dtype.itemsize == 2 else "ieee"
 
 
-def tile_tokens(dim: int, most: int) -> int:
-    """Tokens of a tile with ``dim`` numbers each, ``most`` at most."""
-    return max(_LEAST, min(most, _NUMBERS // padded(dim)))
+def tile_tokens(dim: int, maximum: int) -> int:
+    """Number of tokens in a tile, 16 or more.
+
+    Args:
+        dim: numbers per token.
+        maximum: largest number of tokens, 16 or more.
+    """
+    return max(_MIN_SIDE, min(maximum, _NUMBERS // padded(dim)))
 
 
 def write_one(device: torch.device) -> None:
     """Compile and launch the smallest kernel.
 
     Raises:
-        RuntimeError: it did not write what it should have.
+        RuntimeError: it cannot run, or wrote the wrong number.
     """
     out = torch.zeros(1, device=device)
     with torch.cuda.device_of(out):  # type: ignore[no-untyped-call]

@@ -1,8 +1,7 @@
-"""Runs that are started elsewhere: each shard is the same command line with its ``shard=``, in a process of its own.
+"""Launchers of runs: each shard is the same command line with its own ``shard=``, in a process of its own.
 
-A backend is a module with ``Settings``, a dataclass made of its preset in ``conf/hydra/launcher``, and ``run``. What a
-process of it has done is on disk, so all that a backend adds is to start it, again where it was killed, and to pass on
-signals.
+A backend is a module with ``run`` and with ``Settings``, a dataclass built from its preset in ``conf/hydra/launcher``.
+What a process has done is on disk, so a backend only has to start it, restart it if it was killed, and pass on signals.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ _EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
 def launch(
     backend: str, settings: dict[str, Any], config: DictConfig, job_overrides: Sequence[Sequence[str]], folder: Path
 ) -> None:
-    """Run jobs to their end, and tell how they ended.
+    """Run jobs until all have ended, and print how they ended.
 
     Args:
-        backend: the name of its module.
-        settings: of that module.
-        config: of the multirun.
-        job_overrides: the words of each job.
-        folder: for logs and what a backend keeps; made if need be.
+        backend: name of the backend's module.
+        settings: values for the backend's ``Settings``.
+        config: configuration of the multirun.
+        job_overrides: command-line words of each job.
+        folder: for logs and for files of the backend; created if it does not exist.
 
     Raises:
         ConfigError: the backend is not installed or cannot be used.
-        LaunchError: not all of it came to its end.
+        LaunchError: some jobs failed.
         Stopped: a signal came.
     """
     if config.dry_run:
@@ -52,13 +51,13 @@ def launch(
             "model.tp_plan=auto needs torchrun, which no launcher starts: start each shard with torchrun instead"
         )
     console = Console(highlight=False)
-    # Of Hydra's own words a job needs the one that says where methods lie; the others are of the multirun.
-    places = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
+    # Of Hydra's own overrides, a job needs only the search path for methods; the others concern the multirun.
+    search_path = [word for word in config.hydra.overrides.hydra if word.startswith("hydra.searchpath=")]
     common = set(job_overrides[0]).intersection(*job_overrides)
     jobs = [
         job
         for words in job_overrides
-        for job in expand([*places, *words], config.shards, " ".join(word for word in words if word not in common))
+        for job in expand([*search_path, *words], config.shards, " ".join(word for word in words if word not in common))
     ]
     if backend not in _EXTRAS:
         raise ConfigError(f"hydra.launcher.backend={backend} is unknown: use hydra/launcher={', '.join(_EXTRAS)}")
@@ -71,7 +70,7 @@ def launch(
     if others := [name for name in settings if name not in known]:
         raise ConfigError(f"hydra.launcher.{others[0]} is not a setting: use {', '.join(known)}")
     chosen = made(module.Settings, settings, "hydra.launcher")
-    # Processes that are started from here find a clone wherever they are started; a wheel is installed.
+    # So that the processes find a clone from any working directory; a wheel is installed anyway.
     if importable("harness") == "harness":
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     logs = folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
@@ -91,15 +90,15 @@ def launch(
 
 
 def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:
-    """The shards of a job; the job itself where it names one.
+    """One job for each shard of a job; a single one if its words name a shard.
 
     Args:
-        words: its settings.
-        shards: of the configuration, where the words do not say.
-        name: what tells this job from the others of a sweep.
+        words: the job's command-line words.
+        shards: number of shards in the configuration, used if the words do not set one.
+        name: the settings that distinguish this job from the others of a sweep.
 
     Raises:
-        ConfigError: a number of shards that cannot be.
+        ConfigError: the number of shards is not a whole number of 1 or more.
     """
     given = dict(word.split("=", 1) for word in words if "=" in word)
     if "shard" in given:
@@ -107,7 +106,7 @@ def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:
             Job(tuple(words), _named(f"shard {given['shard']} of {given.get('shards', shards)}", name), os.getcwd())
         ]
     text = given.get("shards", str(shards))
-    count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # which it refuses
+    count = Shard(0, int(text) if text.isdecimal() else text).count  # type: ignore[arg-type]  # Shard refuses a text
     return [
         Job((*words, f"shard={index}"), _named(f"shard {index} of {count}", name), os.getcwd())
         for index in range(count)

@@ -1,4 +1,4 @@
-"""The launcher that Hydra starts for ``hydra/launcher=local``, ``slurm`` or ``ray``. ``harness.launchers`` does the work."""
+"""The Hydra plugin behind ``hydra/launcher=local``, ``slurm`` and ``ray``; ``harness.launchers`` does the work."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class ShardLauncher(Launcher):
-    """Runs every job of a multirun, and every shard of a job, as a process of its own."""
+    """A launcher that runs every shard of every job of a multirun as a process of its own."""
 
     def __init__(self, backend: str, **settings: Any) -> None:
-        """Take a preset.
+        """Store the values of a preset.
 
         Args:
-            backend: ``local``, ``slurm`` or ``ray``: a module of ``harness.launchers``.
-            settings: of that module's ``Settings``.
+            backend: ``local``, ``slurm`` or ``ray``, a module of ``harness.launchers``.
+            settings: values for that module's ``Settings``.
         """
         self._backend, self._settings = backend, settings
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Keep the configuration of the multirun, as Hydra asks before ``launch``."""
+        """Store the configuration of the multirun; Hydra calls this before ``launch``."""
         self._config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run the jobs to their end.
+        """Run the jobs until all have ended.
 
         Raises:
             ConfigError, LaunchError, Stopped: as ``harness.launchers.launch``.
@@ -48,11 +48,10 @@ class ShardLauncher(Launcher):
 
 
 def register() -> None:
-    """Make the launcher known to Hydra under the name that ``conf/hydra/launcher`` gives it.
+    """Register the launcher with Hydra under the name that ``conf/hydra/launcher`` uses.
 
-    Hydra takes plugins from a package named ``hydra_plugins`` alone. A folder of that name would be a second top-level
-    name of the wheel, so this module stands in as ``hydra_plugins.kvgauge``, beside plugins of others where there are
-    any.
+    Hydra accepts plugins only from a package named ``hydra_plugins``. A folder of that name would give the wheel a
+    second top-level name, so this module poses as ``hydra_plugins.kvgauge``, beside other plugins if there are any.
     """
     plugins = Plugins.instance()
     try:

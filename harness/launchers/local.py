@@ -1,4 +1,4 @@
-"""Processes of this machine, by submitit: at most as many at once as there are cards, each with a card of its own."""
+"""The local backend: processes on this machine, started by submitit, by default one at a time per GPU."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Settings:
     """``conf/hydra/launcher/local.yaml``.
 
     Attributes:
-        at_once: processes at once; None for one per card, or one.
-        retries: how often a job whose process was killed starts again.
-        timeout_min: minutes a process may take.
+        at_once: number of processes at once; None for one per GPU, or one if there is no GPU.
+        retries: how many times a job is started again if its process was killed.
+        timeout_min: time limit of a process, in minutes.
 
     Raises:
-        ConfigError: a setting that cannot be used.
+        ConfigError: a setting cannot be used.
     """
 
     at_once: Size | None
@@ -52,14 +52,17 @@ class _Running:
 def run(
     jobs: Sequence[Job], settings: Settings, logs: Path, relay: Relay, tell: Callable[[str], None]
 ) -> list[Outcome]:
-    """Run jobs, as many at once as there are slots; one that was killed comes again, after those that wait.
+    """Run jobs, as many at once as the settings allow; a killed one is started again after those that are waiting.
 
     Args:
-        jobs: what to run.
-        settings: how.
-        logs: folder of what the processes print.
-        relay: signals, passed on to the processes.
+        jobs: the jobs.
+        settings: how to run them.
+        logs: folder for the output of the processes.
+        relay: signals to pass on to the processes.
         tell: prints a line.
+
+    Returns:
+        How each job ended.
     """
     cards = torch.cuda.device_count()
     slots = list(range(settings.at_once or max(1, cards)))
@@ -72,7 +75,7 @@ def run(
         while waiting and slots and not relay.heard:
             job, slot = waiting.pop(0), slots.pop(0)
             starts[job] += 1
-            # On a machine without cards submitit hides them all, which is as well.
+            # Without GPUs gpus_per_node is 0, and submitit then hides all of them, which does no harm.
             executor.update_parameters(
                 timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),)
             )
@@ -100,7 +103,7 @@ def run(
 
 
 def _submitted(executor: LocalExecutor, job: Job) -> Any:
-    """A job that hears of Ctrl-C from here alone: what a terminal sends, it sends to every process at once."""
+    """Submit a job whose process ignores Ctrl-C: a terminal sends it to every process, and this one passes it on."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         return executor.submit(job)
@@ -109,8 +112,8 @@ def _submitted(executor: LocalExecutor, job: Job) -> Any:
 
 
 def _outcome(submitted: Any) -> Outcome | None:
-    """How a process ended; None where it did not say."""
-    # Of a process that was killed submitit would wait 15 s for it, as for a slow file system; nothing else runs
+    """How a process ended; None if it was killed before it could say."""
+    # Checked first, because submitit would wait 15 s for the result of a killed process, and nothing else would run
     # meanwhile.
     if not submitted.paths.result_pickle.exists():
         return None

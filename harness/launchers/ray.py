@@ -1,4 +1,4 @@
-"""Tasks of a Ray cluster, or of a local one that is started for them; a task whose process was killed starts again, by Ray."""
+"""The Ray backend: tasks of an existing cluster, or of a local one that is started for them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Settings:
     """``conf/hydra/launcher/ray.yaml``.
 
     Attributes:
-        num_gpus: cards of a task; Ray starts as many tasks at once as there are cards for.
-        num_cpus: cores of a task.
-        retries: how often a task whose process was killed starts again.
+        num_gpus: GPUs per task; Ray starts as many tasks at once as it has GPUs for.
+        num_cpus: CPU cores per task.
+        retries: how many times Ray starts a task again if its process was killed; -1 for no limit.
         init: arguments of ``ray.init``.
 
     Raises:
-        ConfigError: a setting that cannot be used.
+        ConfigError: a setting cannot be used.
     """
 
     num_gpus: Annotated[float, Meta(ge=0)]
@@ -50,11 +50,14 @@ def run(
     """Run jobs as Ray tasks.
 
     Args:
-        jobs: what to run.
-        settings: how.
-        logs: not used: Ray has its own, and prints what tasks print.
-        relay: signals; the tasks are then cancelled, which lets them finish their batch.
+        jobs: the jobs.
+        settings: how to run them.
+        logs: not used, because Ray keeps its own logs and prints the output of tasks.
+        relay: signals; after one, the tasks are cancelled, which lets them finish their batch.
         tell: prints a line.
+
+    Returns:
+        How each job ended.
 
     Raises:
         ConfigError: Ray does not start, or cannot be reached.
@@ -67,9 +70,9 @@ def run(
         raise ConfigError(
             f"Ray does not start ({reason[0][:200]}): see hydra.launcher.init.address and Ray's own log"
         ) from error
-    relay.listen()  # Ray has handlers of its own
+    relay.listen()  # again, because Ray installs handlers of its own
     try:
-        # A process of its own for each: what one leaves on a card or in memory is gone.
+        # max_calls=1 gives each task a process of its own, so that nothing stays in memory after it.
         remote = ray.remote(
             num_gpus=settings.num_gpus, num_cpus=settings.num_cpus, max_retries=settings.retries, max_calls=1
         )(_run)
@@ -100,8 +103,6 @@ def _outcome(task: Any, starts: int) -> Outcome:
         return killed(starts)
     except RayTaskError as error:
         return Outcome(1, f"a bug ({str(error).strip().splitlines()[-1][:200]}): its log has all of it")
-    except RayError as error:  # a node that is gone, memory that Ray's own guard found too full, …
-        return Outcome(
-            1,
-            f"Ray lost it ({type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}): see Ray's log",
-        )
+    except RayError as error:  # a node was lost, Ray's memory monitor ended the task, …
+        reason = (str(error).strip().splitlines() or [""])[0][:200]
+        return Outcome(1, f"Ray lost it ({type(error).__name__}: {reason}): see Ray's log")

@@ -1,4 +1,7 @@
-"""Jobs of a Slurm cluster, by submitit: one array, each element with a card of its own; preempted or out of time, it is queued again."""
+"""The Slurm backend: one job array, submitted by submitit, with a GPU for each element.
+
+An element that is preempted or out of time is queued again.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ class Settings:
     """``conf/hydra/launcher/slurm.yaml``.
 
     Attributes:
-        at_once: elements of the array at once; None for all.
-        requeues: how often a job that ran out of time is queued again; preemption does not count.
-        timeout_min: minutes a job may take before it is queued again.
-        signal_seconds: before the end of a job it is told to end, and finishes its batch.
-        partition: Slurm's; None for the cluster's default.
-        gpus_per_node: cards of a job; more than one for ``model.device_map=auto``.
-        cpus_per_task: cores of a job.
-        mem_gb: memory of a job; None for the cluster's default.
-        setup: lines of shell before the job, as to load a module.
-        sbatch: what else ``sbatch`` takes, by its long options without dashes.
-        poll_seconds: between looks at the queue.
+        at_once: number of array elements that run at once; None for no limit.
+        requeues: how many times a job that ran out of time is queued again; preemption does not count.
+        timeout_min: time limit in minutes, after which a job is queued again.
+        signal_seconds: how long before its time limit a job gets a signal, upon which it finishes its batch.
+        partition: the Slurm partition; None for the cluster's default.
+        gpus_per_node: GPUs per job; more than one for ``model.device_map=auto``.
+        cpus_per_task: CPU cores per job.
+        mem_gb: memory per job in GB; None for the cluster's default.
+        setup: shell commands to run before the job, for example to load a module.
+        sbatch: other options of ``sbatch``, by their long names without dashes.
+        poll_seconds: time between two looks at the queue.
 
     Raises:
-        ConfigError: a setting that cannot be used.
+        ConfigError: a setting cannot be used.
     """
 
     at_once: Size | None
@@ -56,7 +59,11 @@ class Settings:
         check(self, "hydra.launcher")
 
     def parameters(self, jobs: int) -> dict[str, Any]:
-        """What submitit takes."""
+        """The parameters for submitit.
+
+        Args:
+            jobs: number of jobs.
+        """
         parameters = {
             "job_name": "kvgauge",
             "time": self.timeout_min,
@@ -67,7 +74,7 @@ class Settings:
             "array_parallelism": self.at_once or jobs,
             "signal_delay_s": self.signal_seconds,
             "setup": list(self.setup) or None,
-            # Slurm itself queues a preempted job again where the partition preempts so.
+            # So that Slurm queues a preempted job again, if the partition preempts by requeueing.
             "additional_parameters": {"requeue": True, **self.sbatch},
         }
         return {name: value for name, value in parameters.items() if value is not None}
@@ -76,8 +83,16 @@ class Settings:
 def queued(jobs: Sequence[Job], settings: Settings, logs: Path) -> list[Any]:
     """Queue jobs as one array.
 
+    Args:
+        jobs: the jobs.
+        settings: how to run them.
+        logs: folder for logs, which must be visible on the nodes.
+
+    Returns:
+        submitit's jobs, in the order of ``jobs``.
+
     Raises:
-        ConfigError: there is no Slurm here, or it refuses.
+        ConfigError: Slurm is not available here, or refuses the jobs.
     """
     try:
         executor = SlurmExecutor(logs, max_num_timeout=settings.requeues)
@@ -95,11 +110,14 @@ def run(
     """Queue jobs and wait for them.
 
     Args:
-        jobs: what to run.
-        settings: how.
-        logs: a folder that the nodes see, too.
-        relay: signals; the jobs are then cancelled, which lets them finish their batch.
+        jobs: the jobs.
+        settings: how to run them.
+        logs: folder for logs, which must be visible on the nodes.
+        relay: signals; after one, the jobs are cancelled, which lets them finish their batch.
         tell: prints a line.
+
+    Returns:
+        How each job ended.
 
     Raises:
         ConfigError: as ``queued``.

@@ -1,4 +1,4 @@
-"""What a launched process does: one command line, as if it had been typed."""
+"""The job of a launched process: one command line, run as if it had been typed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any, TextIO
 
-# Above all of ours: how submitit asks its controller for another start.
+# Codes from here on are not ours: with them submitit asks its controller for another start.
 _OTHERS_EXIT_CODE = 144
 
 
@@ -18,8 +18,8 @@ class Outcome:
     """How a job ended.
 
     Attributes:
-        code: its exit code; 137 where it was killed too often.
-        text: in words.
+        code: its exit code; 137 if it was killed too often.
+        text: description for the reader.
     """
 
     code: int
@@ -28,12 +28,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A command line to be run somewhere. It goes on where it was killed, so that starting it again needs nothing but itself.
+    """A command line to be run somewhere.
+
+    A run continues where it was killed, so starting a job again means calling it again.
 
     Attributes:
-        words: its settings.
-        name: for readers.
-        folder: to run it in.
+        words: words of the command line.
+        name: name for the reader.
+        folder: working directory.
     """
 
     words: tuple[str, ...]
@@ -58,18 +60,22 @@ class Job:
         lines = [
             line.removeprefix("kvgauge: ") for line in heard.getvalue().splitlines() if line.startswith("kvgauge: ")
         ]
-        told = lines[-1] if lines else "some examples have errors"
-        return Outcome(code, "done" if code == 0 else told)
+        message = lines[-1] if lines else "some examples have errors"
+        return Outcome(code, "done" if code == 0 else message)
 
     def checkpoint(self, *_: Any) -> Any:
-        """What submitit starts in this job's place when it is preempted: the same."""
+        """The job that submitit submits in place of this one when it is preempted, which is the same."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def killed(times: int) -> Outcome:
-    """Of a job whose process went without a word."""
+    """The outcome of a job whose process was killed too often.
+
+    Args:
+        times: how many times it was started.
+    """
     return Outcome(137, f"its process was killed {times} times, and is not started again")
 
 

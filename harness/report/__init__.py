@@ -1,0 +1,1 @@
+"""Results as readers see them: statistics, tables, plots, the page, comparisons, trackers."""

@@ -95,7 +95,8 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
             first = next(record for record in cell.records if record.error is not None)
             notes.append(
                 plain(
-                    f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: {first.error}"
+                    f"errors of {cell.cell.name}{where}: {cell.errors}, the first in example {first.example_id}: "
+                    f"{first.error}"
                 )
             )
     return notes

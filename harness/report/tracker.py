@@ -35,4 +35,4 @@ class NoTracker:
     def log(
         self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
     ) -> None:
-        pass
+        """Send nothing."""

@@ -47,6 +47,7 @@ class Wandb:
     def log(
         self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
     ) -> None:
+        """Log each cell of a grid as a run of its own; see ``Tracker``."""
         import wandb
 
         raw = table(result)
@@ -60,7 +61,8 @@ class Wandb:
         except wandb.Error as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise ConfigError(
-                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in, then kvgauge wandb"
+                f"W&B failed ({reason[0][:200]}): the records are kept; use tracker.mode=offline, or log in, then "
+                f"kvgauge wandb"
             ) from error
 
     def _log_cell(
@@ -74,6 +76,7 @@ class Wandb:
         import wandb
 
         settings = json.dumps(manifest.settings, sort_keys=True)
+        slug = cell.cell.name.replace("%", "pct").replace(".", "_")
         named = {"model": result.model, "task": result.task, "method": cell.cell.label, "budget": cell.cell.budget}
         with wandb.init(
             project=self.project,
@@ -83,7 +86,7 @@ class Wandb:
             group=f"{result.model}/{result.task}",
             name=cell.cell.name,
             # W&B takes letters, digits, '-' and '_' in an id.
-            id=f"{cell.cell.name.replace('%', 'pct').replace('.', '_')}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
+            id=f"{slug}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
             resume="allow",
             config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
             tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],

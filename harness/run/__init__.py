@@ -1,0 +1,1 @@
+"""Runs: what to compute, computing it, verifying and reporting it."""

@@ -1,4 +1,7 @@
-"""The composed configuration to runs: every value checked, every object made, nothing read but a model's files without its weights."""
+"""The runs that a composed configuration asks for: every value checked, every object built.
+
+Of the model, everything but the weights is read.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ from harness.config.names import recorded
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
-from harness.run.prepare import Run, checkpoint_of, read_checkpoint
+from harness.run.checkpoint import checkpoint_of, read_checkpoint
+from harness.run.prepare import Run
 from harness.store.shards import Shard
 from harness.task import Suite, Task
 from harness.values import Refusal, Size, check, made
@@ -41,16 +45,16 @@ _EXAMPLES = {
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Settings of a run that stand in no group and that no other value checks.
+    """The settings of a run that belong to no group and are checked nowhere else.
 
     Attributes:
-        limit: only the first so many examples; None for all.
-        retry_errors: compute examples again whose record is an error.
-        dry_run: print what would be run, and stop.
+        limit: compute only this many examples, the first ones; None for all.
+        retry_errors: whether to compute examples again whose record is an error.
+        dry_run: whether to print what would be computed, and stop.
         results_dir: the results folder.
 
     Raises:
-        ConfigError: a setting that cannot be used.
+        ConfigError: a setting cannot be used.
     """
 
     limit: Annotated[Size | None, Refusal("is not a whole number of 1 or more", "use limit=null for all examples")]
@@ -70,24 +74,24 @@ def runs(
     task: Task | None = None,
     in_memory: bool = False,
 ) -> tuple[list[Run], Suite | None]:
-    """One run per task, and the suite that they belong to, if any.
+    """One run per task, and the suite that the tasks belong to, if any.
 
     Args:
         config: the composed configuration.
-        engine: the model, where it is loaded already; then ``config.model`` is not used.
-        methods: beside those of the configuration.
-        task: instead of the configuration's.
-        in_memory: without a results folder.
+        engine: the model, if it is already loaded; ``config.model`` is then ignored.
+        methods: methods in addition to those of the configuration.
+        task: a task to use instead of the configuration's.
+        in_memory: whether to do without a results folder.
 
     Raises:
-        ConfigError, ModelError: something of the configuration cannot be used.
+        ConfigError, ModelError: a part of the configuration cannot be used.
     """
     values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
     _check_groups(values)
     settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
     selection = made(Selection, values["selection"], "selection")
     engine_settings = made(EngineSettings, values["engine"], "engine")
-    # A preset may set knobs of a method that method= does not name; such a node has no target.
+    # A preset may set knobs of a method that method= does not name; the node of such a method has no target.
     named = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
     variants = make_grid([*named, *methods], parse_budgets(values["budget"]))
     tasks, suite = build_task(values["task"]) if task is None else ([task], None)
@@ -103,8 +107,8 @@ def runs(
         raise ConfigError(
             "engine.time_limit_seconds is each process's own, and none may stop alone with model.tp_plan=auto: use null"
         )
-    gc.enable()  # all that is large is imported; see the command line
-    found = [
+    gc.enable()  # the large imports are done; harness/cli/run.py disables the collector for their time
+    task_runs = [
         Run(
             checkpoint=checkpoint,
             variants=variants,
@@ -119,14 +123,14 @@ def runs(
         )
         for each in tasks
     ]
-    return found, suite
+    return task_runs, suite
 
 
 def _check_groups(values: Mapping[Any, Any]) -> None:
-    """Refuse settings that a run does not have, and what stands where a group of settings is to be.
+    """Refuse settings that a run does not have, and single values in place of a group of settings.
 
     Raises:
-        ConfigError: with the setting and its value.
+        ConfigError: names the setting and its value.
     """
     if unknown := set(values) - set(SETTINGS):
         raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")

@@ -1,4 +1,4 @@
-"""Outcomes of the engine to records: texts, scores, and what was kept."""
+"""Records made from the engine's outcomes: texts, scores, and what was kept."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.run.prepare import Run
 
 
 def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Scheduler:
-    """What computes a run's requests.
+    """The scheduler that computes a run's requests.
 
     Args:
         run: what was asked for.
         engine: the run's model.
-        tell: called with a line when memory makes the width or the pieces of a prompt smaller.
+        tell: called with a line of text when a lack of memory reduces the width or the size of prefill pieces.
 
     Raises:
-        ConfigError: a time limit where there can be none.
+        ConfigError: the run has a time limit, and none can be kept here.
     """
     stop_ids = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens)
@@ -37,13 +37,15 @@ def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Sch
 def evaluate(
     run: Run, scheduler: Scheduler, requests: Sequence[Request], more: Callable[[], bool]
 ) -> Iterator[list[dict[Cell, Record]]]:
-    """The missing records of each prompt, in the order of the requests; see ``Scheduler.run``.
+    """Compute requests, and yield the records of finished prompts in the order of the requests.
+
+    Each list holds one mapping per prompt, of its missing records by cell; see ``Scheduler.run``.
 
     Args:
         run: what was asked for.
-        scheduler: as ``make_scheduler`` makes it.
+        scheduler: from ``make_scheduler``.
         requests: what to compute.
-        more: asked before a prompt is taken. After it returns False, no new prompt starts; running ones finish.
+        more: called before each prompt. After it returns False, no new prompt starts; running ones finish.
 
     Raises:
         EngineError: as ``Scheduler.run``.
@@ -96,7 +98,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
 
 
 def _text(run: Run, tokens: Sequence[int]) -> str | None:
-    """The tokens without special ones; None where the task has no tokenizer."""
+    """The decoded tokens, without special ones; None if the task needs no tokenizer."""
     if run.checkpoint.tokenizer is None:
         return None
     text = run.checkpoint.tokenizer.decode(list(tokens), skip_special_tokens=True)

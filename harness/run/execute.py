@@ -1,11 +1,11 @@
-"""A run: from what is missing to whole cells."""
+"""The execution of runs: missing records are computed and written, and complete cells get their scores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -22,13 +22,19 @@ from harness.store.cells import CellWriter, count_lines
 from harness.store.run_log import logged
 from harness.task import published_examples
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass
 class Counts:
-    """What runs had to do."""
+    """How much work runs took.
+
+    Attributes:
+        prefills: number of prompts prefilled.
+        prompt_tokens: tokens of these prompts.
+        prefilled_tokens: tokens that went through the model; fewer than ``prompt_tokens`` if beginnings were shared.
+        decoded_rows: number of rows decoded.
+        generated_tokens: tokens generated in these rows.
+        records: number of records written.
+    """
 
     prefills: int = 0
     prompt_tokens: int = 0
@@ -41,53 +47,53 @@ class Counts:
 def execute(
     tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None
 ) -> tuple[list[Prepared], Counts]:
-    """Compute what is missing and write it, prompt by prompt; and the scores of every cell that is whole then.
+    """Compute and write missing records prompt by prompt, then write the scores of every complete cell.
 
     Args:
         tasks: runs of one model, with a results folder.
-        console: for progress.
-        stop: what a signal says.
-        engine: the model, if it is loaded already; otherwise it is loaded when something is missing.
+        console: where progress is printed.
+        stop: tells whether a signal came.
+        engine: the model, if it is already loaded; otherwise it is loaded if a record is missing.
 
     Returns:
-        The runs as they are now, and what they took.
+        The runs as they are now, and the work they took.
 
     Raises:
-        KvgaugeError: what was finished before is kept.
+        KvgaugeError: the runs cannot be finished; records written before are kept.
     """
     for prepared in tasks:
         with _writers(prepared):
-            pass  # a folder that cannot be written is found before the model is loaded
+            pass  # so that a folder that cannot be written is an error before the model is loaded
     counts, finished = Counts(), []
     missing = sum(len(prepared.requests) for prepared in tasks)
     if missing and engine is None:
         tensor_parallel.say(("load",))
         engine = _load(tasks[0].run)
     with Bar(console, "prompts", missing) as bar:
-        for place, prepared in enumerate(tasks):
+        for index, prepared in enumerate(tasks):
             with _writers(prepared) as writers:
-                current = refreshed(prepared)  # what others wrote until this process had the locks
+                current = refreshed(prepared)  # with records that others wrote before this process got the locks
                 bar.advance(len(prepared.requests) - len(current.requests))
                 if engine is not None and current.requests:
-                    tensor_parallel.say(("task", place, current.requests))
+                    tensor_parallel.say(("task", index, current.requests))
                     counts = _compute(current, engine, writers, counts, bar, stop)
                 if current.run.shard.count > 1:
-                    current = refreshed(current)  # what the other shards wrote
+                    current = refreshed(current)  # with the records of the other shards
                 _finish(current, writers)
                 finished.append(current)
     return finished, counts
 
 
 def execute_in_memory(tasks: Sequence[Prepared], console: Console, engine: Engine | None = None) -> None:
-    """Compute everything and keep it in ``Prepared.records``; nothing is written.
+    """Compute all records and keep them in ``Prepared.records``; nothing is written.
 
     Args:
         tasks: runs of one model, without a results folder.
-        console: for progress.
-        engine: the model, if it is loaded already.
+        console: where progress is printed.
+        engine: the model, if it is already loaded.
 
     Raises:
-        KvgaugeError: it cannot be done.
+        KvgaugeError: the runs cannot be finished.
     """
     engine = engine or _load(tasks[0].run)
     with Bar(console, "prompts", sum(len(prepared.requests) for prepared in tasks)) as bar:
@@ -100,14 +106,16 @@ def execute_in_memory(tasks: Sequence[Prepared], console: Console, engine: Engin
 
 
 def follow(runs: Sequence[Run], relay: Relay) -> None:
-    """What ``execute`` is to a process that is not the first: compute, on its heads, what the first one says, and keep nothing of it.
+    """The counterpart of ``execute`` in the other processes of a tensor-parallel run.
+
+    Such a process computes its share of the heads as the first process directs, and writes nothing.
 
     Args:
-        runs: of one model, in the order of the first process's.
-        relay: signals, of which the first process hears before prompts are taken, and at the end.
+        runs: runs of one model, in the same order as in the first process.
+        relay: collects signals, which the first process learns of before each prompt and at the end.
 
     Raises:
-        KvgaugeError: as in the first process, or memory ran out in this one.
+        KvgaugeError: the runs cannot be finished in the first process, or this one ran out of memory.
     """
 
     def more() -> bool:
@@ -117,14 +125,14 @@ def follow(runs: Sequence[Run], relay: Relay) -> None:
         match order:
             case ("load",):
                 engine = _load(runs[0])
-            case ("task", place, requests):
-                for _ in make_scheduler(runs[place], engine, lambda _: None).run(requests, more):
+            case ("task", index, requests):
+                for _ in make_scheduler(runs[index], engine, lambda _: None).run(requests, more):
                     pass
                 more()
 
 
 def result(prepared: Prepared) -> TaskResult:
-    """The grid as far as it is known."""
+    """The task's grid with the records that exist so far."""
     run = prepared.run
     names = [prompt.example.id for prompt in prepared.prompts]
     return TaskResult(
@@ -160,23 +168,23 @@ def _writers(prepared: Prepared) -> Iterator[Mapping[Cell, CellWriter]]:
 
 
 def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
-    """Write the scores of the cells that have every example: of all, but where other shards are still at work."""
+    """Write the scores of the complete cells, which are all cells unless other shards are still at work."""
     shared = prepared.run.shard.count > 1
-    for of in result(prepared).cells:
-        if len(of.records) == of.expected:
-            records = (*of.records, *prepared.others[of.cell])
-            everything = CellResult(of.cell, len(records), records)
+    for known in result(prepared).cells:
+        if len(known.records) == known.expected:
+            records = (*known.records, *prepared.others[known.cell])
+            everything = CellResult(known.cell, len(records), records)
             scores = cell_summary(everything, prepared.run.task.metrics)
-            writers[of.cell].finish(scores, prepared.stamps[of.cell] if shared else None)
+            writers[known.cell].finish(scores, prepared.stamps[known.cell] if shared else None)
 
 
 def _compute(
     prepared: Prepared, engine: Engine, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop
 ) -> Counts:
-    """Every job of a task.
+    """Compute every request of a task.
 
     Returns:
-        What was done before and now.
+        ``before`` plus the work done here.
     """
     run = prepared.run
     scheduler = make_scheduler(run, engine, bar.tell)
@@ -197,7 +205,7 @@ def _compute(
     def more() -> bool:
         heard = tensor_parallel.most(stop.heard)
         stop.learn(heard)
-        return heard == 0  # what all have agreed on: another signal may have come since
+        return heard == 0  # what all processes agreed on; stop.heard may already be another signal
 
     known = {
         "cells": [cell.name for cell in prepared.manifests],
@@ -228,11 +236,11 @@ def _compute(
 
 
 def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record]]:
-    found: dict[Cell, list[Record]] = {}
+    by_cell: dict[Cell, list[Record]] = {}
     for records in prompts:
         for cell, record in records.items():
-            found.setdefault(cell, []).append(record)
-    return found
+            by_cell.setdefault(cell, []).append(record)
+    return by_cell
 
 
 def _load(run: Run) -> Engine:

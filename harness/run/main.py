@@ -1,4 +1,7 @@
-"""A run: the composed configuration to objects, records, tables, the page. A dry run imports no more than it needs."""
+"""One run, from the composed configuration to records, tables and the page.
+
+What only computing or drawing needs is imported late, so that a dry run starts fast.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ from harness.run.signals import Relay, Stop
 
 
 def run(config: DictConfig) -> bool:
-    """One run of a composed configuration.
+    """Run a composed configuration.
 
     Returns:
-        Whether every example that this process was asked for has a result in every cell.
+        Whether every example that this process was asked for has a record that is no error in every cell.
 
     Raises:
-        KvgaugeError: it cannot be done; what was finished is kept.
+        KvgaugeError: the run cannot be finished; records written before are kept.
     """
     with tensor_parallel.joined(OmegaConf.select(config, "model.tp_plan")):
         if tensor_parallel.is_first():
@@ -46,7 +49,7 @@ def _run(config: DictConfig, stop: Stop) -> bool:
         for prepared in tasks:
             print_preview(prepared, console)
         return True
-    from harness.run.execute import execute  # here, as a dry run does not wait for what computes and draws
+    from harness.run.execute import execute  # here, so that a dry run does not wait for the imports of these modules
     from harness.run.report import print_end, report
 
     tasks, counts = execute(tasks, console, stop)

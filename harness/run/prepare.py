@@ -1,4 +1,4 @@
-"""What a run has to compute: its prompts, its cells as they would be written, and what of them is on disk already."""
+"""A run's prompts and manifests, the records already on disk, and the requests still to be computed."""
 
 from __future__ import annotations
 
@@ -13,64 +13,40 @@ from harness.compression.selection import Selection
 from harness.config.method_path import source_of
 from harness.config.names import recorded
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
+from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
-from harness.engine.weights_hash import memory_sha256
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
-from harness.run.provenance import provenance
+from harness.run.checkpoint import Checkpoint
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
-from harness.text import check_model_name, check_name
+from harness.text import check_name
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-    from harness.engine.engine import Engine
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model without its weights: what prompts and manifests need of it.
-
-    Attributes:
-        spec: the model.
-        config: its configuration.
-        tokenizer: its tokenizer; None where no task needs one.
-        end_ids: its own end tokens.
-        identity: what numbers depend on.
-        provenance: versions, device, command.
-    """
-
-    spec: ModelSpec
-    config: PretrainedConfig
-    tokenizer: PreTrainedTokenizerBase | None
-    end_ids: frozenset[int]
-    identity: Mapping[str, Any]
-    provenance: Mapping[str, Any]
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for, of one task.
+    """What a run was asked to compute for one task.
 
     Attributes:
         checkpoint: the model.
-        variants: the grid.
+        variants: the grid of methods and budgets.
         task: the benchmark.
-        task_config: its configuration, kept in manifests.
-        selection: how entries are picked.
-        results: the results folder; None for a run that reads and writes no disk.
-        limit: only the first so many examples; None for all.
+        task_config: the task's configuration, which manifests keep.
+        selection: how entries are picked from scores.
+        results: the results folder; None for a run that keeps everything in memory.
+        limit: compute only this many examples, the first ones; None for all.
         engine_settings: how rows are computed.
-        shard: which of the examples are this process's.
-        retry_errors: compute examples again whose record is an error.
+        shard: the part of the examples that this process computes.
+        retry_errors: whether to compute examples again whose record is an error.
     """
 
     checkpoint: Checkpoint
@@ -90,28 +66,28 @@ class Run:
         return self.checkpoint.spec.label
 
     def folder(self, cell: Cell) -> Path:
-        """Where a cell lies; there must be a results folder."""
+        """The folder of a cell; the run must have a results folder."""
         return cell_folder(self.folder_of_results, self.model, self.task.name, cell)
 
     @property
     def folder_of_results(self) -> Path:
-        """The results folder; there must be one."""
+        """The results folder; the run must have one."""
         assert self.results is not None
         return self.results
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run with its prompts and with what is on disk; nothing has been written and no weight been read.
+    """A run with its prompts and with what is on disk, before anything is written or any weight is read.
 
     Attributes:
         run: what was asked for.
-        prompts: of all examples asked for, in order.
-        manifests: of every cell, as it would be written now.
-        stamps: of what is on disk, by cell.
-        records: what is on disk of the examples asked for, by cell and example.
-        others: what is on disk of other examples, by cell.
-        requests: what is missing of this process's shard, prompt by prompt.
+        prompts: the prompts of all examples asked for, in order.
+        manifests: the manifest of every cell, as it would be written now.
+        stamps: by cell, the stamp of the records files that were read.
+        records: by cell and example, the records of the examples asked for.
+        others: by cell, the records of other examples.
+        requests: the prompts of this process's shard that lack a record, each with the variants that lack it.
     """
 
     run: Run
@@ -124,78 +100,39 @@ class Prepared:
 
     @property
     def folder(self) -> Path:
-        """The task's."""
+        """The folder of the task, which contains those of its cells."""
         return self.run.folder(next(iter(self.manifests))).parent
 
     @property
     def own(self) -> list[Prompt]:
         """The prompts of this process's shard, in order."""
-        return [prompt for place, prompt in enumerate(self.prompts) if self.run.shard.has(place)]
+        return [prompt for index, prompt in enumerate(self.prompts) if self.run.shard.has(index)]
 
     @property
     def worker(self) -> Worker:
-        """Who this process is to the store."""
+        """The name under which this process writes to the store."""
         return self.run.shard.worker([prompt.example.id for prompt in self.prompts])
 
     @property
     def whole(self) -> bool:
-        """Whether every example of every cell has a record, whoever made it."""
-        return all(prompt.example.id in of for of in self.records.values() for prompt in self.prompts)
+        """Whether every example of every cell has a record, whichever process wrote it."""
+        return all(prompt.example.id in by_id for by_id in self.records.values() for prompt in self.prompts)
 
     @property
     def done(self) -> bool:
-        """Whether every example of this process's shard has a result in every cell."""
+        """Whether every example of this process's shard has a record that is no error in every cell."""
         return all(
-            (record := of.get(p.example.id)) is not None and record.error is None
-            for of in self.records.values()
-            for p in self.own
+            (record := by_id.get(prompt.example.id)) is not None and record.error is None
+            for by_id in self.records.values()
+            for prompt in self.own
         )
-
-
-def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
-    """Everything of a model but its weights.
-
-    Raises:
-        ConfigError, ModelError: it cannot be used.
-    """
-    check_model_name(spec.label, "model.name")
-    config = spec.config()
-    where = provenance(str(choose_device(spec.device)))
-    tokenizer = spec.tokenizer() if needs_tokenizer else None
-    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), where)
-
-
-def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
-    """The same of a model that is loaded already.
-
-    Raises:
-        ConfigError: the task needs a tokenizer, and the engine has none.
-        ModelError: what lies where it was loaded from cannot be read.
-    """
-    if engine.spec is not None:
-        return read_checkpoint(engine.spec, needs_tokenizer)
-    model, tokenizer = engine.model, engine.tokenizer if needs_tokenizer else None
-    if needs_tokenizer and tokenizer is None:
-        raise ConfigError(
-            f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer"
-        )
-    dtype = str(model.dtype).removeprefix("torch.")
-    named = model.generation_config.eos_token_id if model.generation_config is not None else None
-    return Checkpoint(
-        spec=ModelSpec(engine.name, name=engine.name, device=str(model.device)),
-        config=model.config,
-        tokenizer=tokenizer,
-        end_ids=all_end_ids(named, model.config, tokenizer),
-        identity={"weights": memory_sha256(model), "dtype": dtype},
-        provenance=provenance(str(model.device)),
-    )
 
 
 def prepare(run: Run) -> Prepared:
-    """Check everything that can be checked without weights, and find out what is missing.
+    """Check everything that can be checked without weights, and find out which records are missing.
 
     Raises:
-        ConfigError, DataError, StoreError: something of the run cannot be used; finished cells are untouched.
+        ConfigError, DataError, StoreError: a part of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
     run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
@@ -205,12 +142,13 @@ def prepare(run: Run) -> Prepared:
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
-    prompts = encode_prompts((examples[place] for place in asked), run.checkpoint.tokenizer, config.vocab_size)
+    prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
-            f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's tokenizer, or other ids"
+            f"end token {unknown[0]} is none of the model's 0 to {config.vocab_size - 1}: use this model's "
+            "tokenizer, or other ids"
         )
     common = {
         "model": run.checkpoint.identity,
@@ -226,23 +164,23 @@ def prepare(run: Run) -> Prepared:
 
 
 def refreshed(prepared: Prepared) -> Prepared:
-    """The same with what is on disk by now.
+    """The same run with the records that are on disk now.
 
     Raises:
-        StoreError: something there is of other settings or prompts, or cannot be read.
+        StoreError: records belong to other settings or prompts, or cannot be read.
     """
     run, prompts = prepared.run, prepared.prompts
     stamps = {} if run.results is None else {cell: stamp(run.folder(cell)) for cell in prepared.manifests}
     if stamps and stamps == prepared.stamps:
         return prepared
     names = {prompt.example.id for prompt in prompts}
-    found = {cell: _on_disk(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
-    records = {cell: {name: record for name, record in of.items() if name in names} for cell, of in found.items()}
-    others = {cell: [record for name, record in of.items() if name not in names] for cell, of in found.items()}
+    stored = {cell: _stored_records(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
+    records = {cell: {name: by_id[name] for name in by_id if name in names} for cell, by_id in stored.items()}
+    others = {cell: [by_id[name] for name in by_id if name not in names] for cell, by_id in stored.items()}
     requests = []
     for prompt in prepared.own:
         example = prompt.example.id
-        done = {cell: by_example[example] for cell, by_example in records.items() if example in by_example}
+        done = {cell: by_id[example] for cell, by_id in records.items() if example in by_id}
         if run.retry_errors:
             done = {cell: record for cell, record in done.items() if record.error is None}
         missing = tuple(variant for variant in run.variants if variant.cell not in done)
@@ -262,10 +200,11 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     method = variant.method
     if not is_dataclass(method):
         raise ConfigError(
-            f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a frozen one"
+            f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a "
+            "frozen one"
         )
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
-    # What keeps everything selects nothing.
+    # A method that keeps everything selects nothing, so the selection is none of its settings.
     common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
     settings = {
         **common,
@@ -289,19 +228,19 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     )
 
 
-def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
-    """What a cell's folder holds; nothing without a results folder.
+def _stored_records(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
+    """The records in a cell's folder, by example; none if the run has no results folder.
 
     Raises:
-        StoreError: the folder was made with other settings, or from another prompt, or is not scored.
+        StoreError: the folder was made with other settings or from another prompt, or is not scored.
     """
     if run.results is None:
         return {}
     folder = run.folder(manifest.cell)
-    found = read_manifest(folder)
-    if found is None or not has_records(folder):
+    earlier = read_manifest(folder)
+    if earlier is None or not has_records(folder):
         return {}
-    check_manifest(folder, found, manifest)
+    check_manifest(folder, earlier, manifest)
     records = read_records(folder)
     check_axes(f"{run.model}/{run.task.name}/{manifest.cell.name}", run.task.heatmap_axes, records.values())
     names = {metric.name for metric in run.task.metrics}
@@ -313,22 +252,25 @@ def _on_disk(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[st
         record = records.get(prompt.example.id)
         if record is not None and record.prompt_sha256 != prompt.sha256:
             raise StoreError(
-                f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use another results_dir, or "
-                "delete that folder"
+                f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use "
+                "another results_dir, or delete that folder"
             )
     return records
 
 
 def _check_siblings(run: Run, wanted: Manifest) -> None:
-    """Refuse to put cells beside cells of another model, or of the task with other settings."""
+    """Refuse to put cells beside those of another model, or of the same task with other settings."""
     for path in sorted(run.folder(wanted.cell).parent.glob("*/manifest.json")):
-        found = read_manifest(path.parent)
-        if found is not None and found.cell != wanted.cell and has_records(path.parent):
-            check_sibling(path.parent, found, wanted)
+        sibling = read_manifest(path.parent)
+        if sibling is not None and sibling.cell != wanted.cell and has_records(path.parent):
+            check_sibling(path.parent, sibling, wanted)
 
 
 def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:
-    """Refuse a share of the prompt that no prompt is long enough for; one that some are too short for gives those an error record."""
+    """Refuse a budget in percent that no prompt is long enough for.
+
+    If only some prompts are too short for it, these get an error record.
+    """
     longest = max(len(prompt.ids) for prompt in prompts)
     for variant in variants:
         if variant.budget.share is not None:

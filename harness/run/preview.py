@@ -1,4 +1,4 @@
-"""What a run would do, for ``dry_run=true``."""
+"""The preview that ``dry_run=true`` prints: cells, entries to keep, prompts and prefills."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.run.prepare import Prepared
 
 
 def print_preview(prepared: Prepared, console: Console) -> None:
-    """Print the cells, what each would keep and has already, the prompts and the prefills."""
+    """Print the cells with the entries each would keep and the records it has, then the prompts and the prefills."""
     run = prepared.run
     spec, config = run.checkpoint.spec, run.checkpoint.config
     layers = config.num_hidden_layers

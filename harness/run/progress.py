@@ -1,4 +1,4 @@
-"""Progress of a run: a bar with rate and remaining time in a terminal, a plain line now and then elsewhere."""
+"""The progress of a run: a bar with rate and remaining time in a terminal, elsewhere a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class _Rate(ProgressColumn):
 
 
 class Bar:
-    """Counts ``total`` things as a context manager."""
+    """A context manager that shows how many of ``total`` items are done."""
 
     def __init__(self, console: Console, what: str, total: int) -> None:
-        """Show nothing yet.
+        """Prepare the bar, which appears on entering the context.
 
         Args:
             console: where to print.
-            what: the plural of what is counted: "prompts".
-            total: how many there will be.
+            what: name of the items, in the plural: "prompts".
+            total: number of items.
         """
         self._console = console
         self._what = what
@@ -71,7 +71,7 @@ class Bar:
         self._console.print(line, markup=False, soft_wrap=True)
 
     def advance(self, count: int) -> None:
-        """``count`` more are done."""
+        """Note that ``count`` more items are done."""
         self._done += count
         if self._bar is not None:
             self._bar.advance(self._task, count)

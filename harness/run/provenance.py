@@ -1,4 +1,4 @@
-"""Where numbers come from: versions, commit, source, device, command; and the fingerprint of what they depend on."""
+"""The provenance of a cell: versions, commit, source hash, device and command of the run that began it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PACKAGES = ("kvgauge", "torch", "transformers", "tokenizers", "safetensors", "n
 
 
 def provenance(device: str) -> dict[str, Any]:
-    """What a manifest keeps of the run that began a cell.
+    """What a manifest says about the process that began a cell.
 
     Args:
-        device: where the model runs.
+        device: the device that the model runs on.
     """
-    import torch  # here, as reading results needs the fingerprint alone
+    import torch  # here, because importing predictions or reading results needs no torch until this is called
 
     from harness.engine import tensor_parallel
 
@@ -45,7 +45,7 @@ def provenance(device: str) -> dict[str, Any]:
 
 @cache
 def _source_sha256() -> str:
-    """Hash of the code that is running; a commit says little where ``dirty`` is true, and nothing in a wheel."""
+    """Hash of the running code, which a commit does not identify in a dirty checkout or in a wheel."""
     return files_sha256(
         (ROOT, path) for folder in ("harness", "methods", "tasks") for path in (ROOT / folder).rglob("*.py")
     )
@@ -59,7 +59,7 @@ def _version(package: str) -> str | None:
 
 
 def _git(*words: str) -> str | None:
-    """The output of git in this file's own checkout; None in an installed wheel or without git."""
+    """The output of git in this file's checkout; None in an installed wheel or without git."""
     if not (ROOT / ".git").exists():
         return None
     try:

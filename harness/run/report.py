@@ -1,4 +1,4 @@
-"""What a run prints and writes once its records are there."""
+"""The end of a run: tables, plots and the page, and the lines that tell what was computed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, con
     """Print and write everything that is derived from records.
 
     Args:
-        tasks: the run's, each with all of its records.
+        tasks: the tasks of a run, each with all of its records.
         suite: the suite that they belong to, if any.
-        tracker: also takes the tables.
-        console: to print on.
+        tracker: logs the tables and plots, too.
+        console: where to print.
 
     Returns:
-        The files that matter to a reader.
+        The written files that are meant for readers.
 
     Raises:
         StoreError: a file cannot be written.
@@ -39,25 +39,26 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, con
     folder = tasks[0].run.folder_of_results / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # two shards may find the cells whole
+        with FileLock(folder / ".lock"):  # two shards may both find the cells complete
             return _report(tasks, suite, tracker, console)
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command again"
+            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
+            "again"
         ) from error
 
 
 def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], console: Console) -> None:
-    """Print what was computed, the files that matter to a reader, and what is missing.
+    """Print what was computed, the files written, and what is missing.
 
     Args:
-        tasks: the run's, each with its records.
-        counts: of what this process computed.
-        files: those that were written.
-        console: to print on.
+        tasks: the tasks of a run, each with its records.
+        counts: the work done by this process.
+        files: the written files that are meant for readers.
+        console: where to print.
     """
     prompts, cells = sum(len(task.own) for task in tasks), sum(len(task.manifests) for task in tasks)
-    known = sum(prompt.example.id in of for task in tasks for of in task.records.values() for prompt in task.own)
+    known = sum(prompt.example.id in by_id for task in tasks for by_id in task.records.values() for prompt in task.own)
     console.print(
         f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
         f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
@@ -73,8 +74,8 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
     run = tasks[0].run
     if waiting := [task for task in tasks if not task.whole]:
         console.print(
-            f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards ({len(waiting)} of {len(tasks)} "
-            f"tasks wait): kvgauge status {run.results}",
+            f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards "
+            f"({len(waiting)} of {len(tasks)} tasks wait): kvgauge status {run.results}",
             markup=False,
             soft_wrap=True,
         )

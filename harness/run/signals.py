@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: what has begun is finished and written, then the run ends; a second signal ends it at once."""
+"""Signals to a run: after SIGTERM or SIGINT it finishes the batch at hand; a second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Listens for signals as a context manager, in the main thread of a process; elsewhere it hears nothing.
+    """A context manager that listens for signals in the main thread of a process; in another thread it hears nothing.
 
-    SIGUSR2, by which submitit hears that a job will be preempted, waits for the end of what has begun; then its own
-    handler has it. Slurm sends SIGTERM beside it, before or after: neither is a second signal.
+    SIGUSR2, by which submitit learns that a job will be preempted, is passed to submitit's handler once the current
+    batch is finished. Slurm sends SIGTERM before or after it; of the two, neither counts as a second signal.
     """
 
     def __init__(self) -> None:
-        """Hear nothing yet."""
+        """Prepare to listen, which begins on entering the context."""
         self._number: int | None = None
         self._busy = False
         self._before: dict[int, Any] = {}
@@ -31,7 +31,7 @@ class Stop:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in _ENDING:
-                # Ignored from the start: whoever started this process speaks for it, as a launcher does to its workers.
+                # A signal ignored from the start is left to the process that started this one, such as a launcher.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._heard)
             if callable(signal.getsignal(signal.SIGUSR2)):
@@ -44,10 +44,10 @@ class Stop:
 
     @contextmanager
     def finishing(self) -> Iterator[None]:
-        """What is done within is done to its end.
+        """Defer signals until the end of the ``with`` block.
 
         Raises:
-            Stopped: a signal came meanwhile.
+            Stopped: a signal came during the block.
         """
         self._busy = True
         try:
@@ -59,16 +59,16 @@ class Stop:
 
     @property
     def heard(self) -> int:
-        """The number of the signal that came; 0 where none did."""
+        """The number of the signal that came; 0 if none did."""
         return self._number or 0
 
     def learn(self, number: int) -> None:
-        """Hear what another process of the run has heard, while something is being finished."""
+        """Take over the signal ``number`` that another process of the run has received; 0 is none."""
         if self._number is None and number:
             self._number = number
 
     def _heard(self, number: int, _: FrameType | None) -> None:
-        # Not print: it may be what the signal has interrupted.
+        # os.write and not print, because the signal may have interrupted a print.
         if signal.SIGUSR2 in (number, self._number):
             if number == self._number or number == signal.SIGTERM:
                 return
@@ -80,10 +80,8 @@ class Stop:
         self._number = number
         if not self._busy:
             self._end(number)
-        os.write(
-            2,
-            f"kvgauge: {signal.Signals(number).name}: finishing the batch at hand; a second signal ends at once\n".encode(),
-        )
+        name = signal.Signals(number).name
+        os.write(2, f"kvgauge: {name}: finishing the batch at hand; a second signal ends at once\n".encode())
 
     def _end(self, number: int) -> None:
         if number == signal.SIGUSR2:
@@ -92,10 +90,10 @@ class Stop:
 
 
 class Relay:
-    """Collects signals as a context manager, for a process that passes them on."""
+    """A context manager that collects signals, for a process that passes them on to others."""
 
     def __init__(self) -> None:
-        """Hear nothing yet."""
+        """Prepare to listen, which begins on entering the context."""
         self.heard: list[int] = []
         self._taken = 0
         self._before: dict[int, Any] = {}
@@ -105,7 +103,7 @@ class Relay:
         return self
 
     def listen(self) -> None:
-        """Take the handlers, which something else may have taken meanwhile."""
+        """Install the handlers, again if another library has replaced them."""
         if threading.current_thread() is threading.main_thread():
             for number in _ENDING:
                 self._before.setdefault(number, signal.signal(number, lambda heard, _: self.heard.append(heard)))
@@ -115,14 +113,16 @@ class Relay:
             signal.signal(number, handler)
 
     def take(self) -> int:
-        """How many came since the last time."""
+        """The number of signals since the last call."""
         new = len(self.heard) - self._taken
         self._taken += new
         return new
 
     def raise_if_heard(self) -> None:
-        """Raises:
-        Stopped: a signal came.
+        """Raise an error if a signal came.
+
+        Raises:
+            Stopped: a signal came.
         """
         if self.heard:
             raise Stopped(self.heard[0])

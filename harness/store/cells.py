@@ -1,16 +1,17 @@
-"""Cells on disk: a manifest that is written first, records that are appended and flushed, scores that are written last.
+"""Cells on disk: a manifest written first, records appended and flushed, scores written last.
 
-    <results>/<model>/<task>/<label>-<budget>/manifest.json           what the cell is: settings, versions, device
+    <results>/<model>/<task>/<label>-<budget>/manifest.json           settings, versions and device of the cell
                                               records.<worker>.jsonl  one line per example, appended by one process
-                                              scores.json             when every example asked for is there; gone while
-                                              more are added
+                                              scores.json             there once every example asked for has a record;
+                                                                      removed while more are added
 
-Records are the truth. A process that is killed leaves at most one torn line at the end of its own file; readers pass
-over it and the next writer cuts it off. A torn line anywhere else is corruption, and is reported.
+Scores can always be computed again from the records. A process that is killed leaves at most one torn line, at the end
+of its own file; readers skip it, and the next writer cuts it off. A torn line anywhere else is corruption, and an
+error.
 
-Of several records of one example the last counts, and a result counts before any error: a retried example needs no
-order of files. A writer that works alone first makes one file of those that shards left, so that whatever it adds comes
-last.
+If an example has several records, the last one counts, but an error record never counts over a result; so a retried
+example needs no order of files. A writer that works alone first merges the files that shards left into one, so that
+whatever it adds comes last.
 """
 
 from __future__ import annotations
@@ -34,15 +35,22 @@ _SCORES = "scores.json"
 
 
 def cell_folder(results: Path, model: str, task: str, cell: Cell) -> Path:
-    """Where a cell lies."""
+    """The folder of a cell.
+
+    Args:
+        results: the results folder.
+        model: name of the model.
+        task: name of the task.
+        cell: the cell.
+    """
     return results / model / task / cell.name
 
 
 def read_scores(folder: Path) -> dict[str, Any] | None:
-    """A cell's scores as they are on disk; None where there are none.
+    """The contents of a cell's ``scores.json``; None if there is none.
 
     Raises:
-        StoreError: they cannot be read.
+        StoreError: the file cannot be read.
     """
     try:
         return read_json(folder / _SCORES)
@@ -57,16 +65,16 @@ def read_scores(folder: Path) -> dict[str, Any] | None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether the last run that added records to a cell came to its end."""
+    """Whether the cell in a folder is complete: its last run came to its end and wrote scores."""
     return (folder / _SCORES).exists()
 
 
 def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
-    """What is wrong with a cell's scores, in words; "" where they count what its records hold.
+    """What is wrong with a cell's scores, in words; "" if they count the same records and errors as there are.
 
     Args:
-        folder: the cell's.
-        records: what it holds.
+        folder: the cell's folder.
+        records: the cell's records, by example.
     """
     errors = sum(record.error is not None for record in records.values())
     try:
@@ -83,24 +91,25 @@ def scores_lack(folder: Path, records: Mapping[str, Record]) -> str:
 
 
 def count_lines(folder: Path, worker: Worker) -> int:
-    """Records that a worker wrote to a cell."""
+    """The number of records that a worker has written to a cell."""
     path = folder / f"records.{worker.name}.jsonl"
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 class CellWriter:
-    """The one process that adds records to a cell as ``worker``."""
+    """Adds records to a cell; only one process at a time can do so as the same worker."""
 
     def __init__(self, folder: Path, manifest: Manifest, worker: Worker = ALONE) -> None:
-        """Lock the cell, write or check its manifest, cut off a torn last line.
+        """Lock the cell, write or check its manifest, and cut off a torn last line.
 
         Args:
-            folder: the cell's; created if need be.
-            manifest: what the cell is to be.
-            worker: names the records file, and says who may write beside it.
+            folder: the cell's folder; created if it does not exist.
+            manifest: the cell's manifest.
+            worker: names the records file, and determines which other workers may write at the same time.
 
         Raises:
-            StoreError: the folder cannot be written, holds other settings, or another process is writing.
+            StoreError: the folder cannot be written, has a manifest with other settings, or another process is
+                writing.
         """
         self._folder = folder
         self._path = folder / f"records.{worker.name}.jsonl"
@@ -119,21 +128,25 @@ class CellWriter:
             raise
 
     def _begin(self, manifest: Manifest, shared: bool) -> None:
-        there = read_manifest(self._folder)
-        if there is None or not (shared or has_records(self._folder)):
+        earlier = read_manifest(self._folder)
+        if earlier is None or not (shared or has_records(self._folder)):
             write_manifest(self._folder, manifest)
         else:
-            check_manifest(self._folder, there, manifest)
+            check_manifest(self._folder, earlier, manifest)
 
     def _open(self, worker: Worker) -> None:
         if worker == ALONE:
-            self._fold()
+            self._merge_files()
         self._file = self._path.open("ab", buffering=0)
         written = self._path.read_bytes()
         self._file.truncate(written.rfind(b"\n") + 1)
 
-    def _fold(self) -> None:
-        """One file of all. Killed in between, some records are in two files, and the next writer that works alone folds them again."""
+    def _merge_files(self) -> None:
+        """Merge all records files into this worker's.
+
+        If the process is killed meanwhile, some records are in two files, and the next writer that works alone merges
+        them again.
+        """
         others = [file for file in self._folder.glob("records.*.jsonl") if file != self._path]
         if others:
             write_atomically(self._path, _lines(read_records(self._folder).values()))
@@ -141,12 +154,12 @@ class CellWriter:
                 file.unlink()
 
     def append(self, records: Iterable[Record]) -> None:
-        """Add records; when this returns they survive the end of the process and of the machine.
+        """Add records; once this returns they survive a crash of the process or of the machine.
 
         Raises:
-            StoreError: they cannot be written; then none of them is in the file.
+            StoreError: the records cannot be written; then the file contains none of them.
         """
-        # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+        # A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape.
         data = _lines(records).encode("utf-8", "backslashreplace")
         size = os.fstat(self._file.fileno()).st_size
         try:
@@ -155,46 +168,48 @@ class CellWriter:
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
-            # Again, for another shard may have written scores meanwhile, of records without these.
+            # Again, because another shard may meanwhile have written scores that do not count these records.
             (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
             self._file.truncate(size)
             raise failed(self._path, "written", error) from error
 
-    def finish(self, scores: Mapping[str, Any], of: tuple[tuple[str, int], ...] | None = None) -> None:
-        """Write the scores of a whole cell.
+    def finish(self, scores: Mapping[str, Any], scored: tuple[tuple[str, int], ...] | None = None) -> None:
+        """Write the scores of a complete cell.
 
         Args:
-            scores: what its records say.
-            of: the stamp of those records, where other shards may add some; if they did, the scores do not stay.
+            scores: the summary of its records.
+            scored: the stamp of these records, if other shards may still be adding some; if the stamp on disk has
+                changed, the scores are removed again.
 
         Raises:
-            StoreError: they cannot be written.
+            StoreError: the scores cannot be written.
         """
         text = json.dumps(scores, indent=2, sort_keys=True, allow_nan=False) + "\n"
         try:
             write_atomically(self._folder / _SCORES, text)
-            if of is not None and stamp(self._folder) != of:
+            if scored is not None and stamp(self._folder) != scored:
                 (self._folder / _SCORES).unlink(missing_ok=True)
         except OSError as error:
             raise failed(self._folder / _SCORES, "written", error) from error
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the file and release the lock."""
         self._file.close()
         self._lock.release()
 
 
 def replace_manifests(manifests: Mapping[Path, Manifest]) -> None:
-    """Give cells other manifests. Their records are then to be scored again: they have no scores until that is done.
+    """Replace the manifests of cells, and remove their scores until the records are scored again.
 
-    Killed in between, some cells have theirs and some do not; the same call later gives it to all.
+    If the process is killed meanwhile, only some cells have their new manifest; repeating the call replaces the rest.
 
     Args:
-        manifests: by the folders of the cells.
+        manifests: the new manifests, by the folders of the cells.
 
     Raises:
-        StoreError: another process is writing one of them (then none is changed), or one cannot be written.
+        StoreError: another process is writing one of the cells (then none is changed), or a manifest cannot be
+            written.
     """
     with ExitStack() as stack:
         for folder in manifests:

@@ -1,4 +1,4 @@
-"""Files of a results folder: written as a whole, never read beyond a bound, and what is said of those that cannot be read or written."""
+"""Reading and writing of files in a results folder: atomic replacement, size limits, and errors in one line."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from harness.errors import StoreError
 
 MAX_RECORD_BYTES = 16 * 2**20
-"""Of a line, and of a file that holds one object; a thousand times what a record of LongBench has."""
+"""Largest line of a records file, and largest file with a single object; a thousand times a record of LongBench."""
 _DEEPEST = 32
-"""Lists and objects within each other."""
+"""How deep lists and objects may be nested."""
 
 
 class Unfit(ValueError):
-    """What a file holds is not what it is to be; the message says what."""
+    """The contents of a file are not what they should be; the message says why."""
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file as a whole: whatever happens, it holds the old text or the new one, whoever else replaces it meanwhile.
+    """Replace a file so that it always contains either the old text or the new one, even if others replace it as well.
 
-    A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
+    A lone surrogate, which UTF-8 cannot encode, becomes its JSON escape.
 
     Raises:
-        OSError: it cannot be written, and is what it was.
+        OSError: the file cannot be written, and is unchanged.
     """
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -36,17 +36,17 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:  # a signal's, too
+    except BaseException:  # a signal's exception, too
         partial.unlink(missing_ok=True)
         raise
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A file that holds one object; never more of it than a record may have.
+    """The JSON object in a file of at most ``MAX_RECORD_BYTES`` bytes.
 
     Raises:
-        OSError, RecursionError: it cannot be read.
-        TypeError, ValueError: it holds something else, or too much.
+        OSError, RecursionError: the file cannot be read.
+        TypeError, ValueError: the file contains something else, or is too large.
     """
     with path.open("rb") as file:
         text = file.read(MAX_RECORD_BYTES + 1)
@@ -61,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_plain(values: object) -> bool:
-    """Whether what JSON gave is not deeper than what recurses over it goes, and has no numbers that JSON has not."""
+    """Whether a parsed JSON value is nested no deeper than ``_DEEPEST`` and contains no NaN or infinity."""
     level = [values]
     for _ in range(_DEEPEST):
         if any(isinstance(value, float) and not math.isfinite(value) for value in level):
@@ -74,7 +74,13 @@ def is_plain(values: object) -> bool:
 
 
 def failed(path: Path, done: str, error: OSError) -> StoreError:
-    """What is said of a path that cannot be ``read`` or ``written``."""
+    """The error for a path that cannot be ``read`` or ``written``.
+
+    Args:
+        path: the file or folder.
+        done: ``read`` or ``written``.
+        error: the reason.
+    """
     remedy = "make it readable, or choose another folder"
     if done == "written":
         remedy = (

@@ -1,8 +1,8 @@
-"""Who may write a cell: one process alone, or the shards of one split beside each other.
+"""Locks on a cell: it is written by one process alone, or by shards of the same split at the same time.
 
-Each writer holds a lock file of its own, ``.lock.<worker>``, from the first to the last record; the system lets go of
-it when the process ends, however it ends. ``.lock`` is held for a moment only, by whoever looks at the others' locks:
-to write, or to tell who is at work.
+Each writer holds a lock file of its own, ``.lock.<worker>``, from the first to the last record; the system releases it
+when the process ends, however it ends. ``.lock`` is held only for a moment, by a process that looks at the other locks
+in order to write or to tell who is at work.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class WriteLock:
     """The right to write a cell as one worker."""
 
     def __init__(self, folder: Path, worker: Worker, begin: Callable[[bool], None] = lambda shared: None) -> None:
-        """Take it.
+        """Take the lock.
 
         Args:
-            folder: the cell's, which exists.
-            worker: whose right it is to be.
-            begin: called with whether others write the cell, too, before any more can come.
+            folder: the cell's folder, which must exist.
+            worker: the worker that is to write.
+            begin: called before any other process can take a lock, with whether other workers are writing the cell.
 
         Raises:
-            StoreError: another process writes the cell, and not as another shard of the same split.
+            StoreError: another process is writing the cell, and not as another shard of the same split.
             OSError: the folder cannot be written.
         """
         self._lock = FileLock(folder / _name(worker))
@@ -57,12 +57,12 @@ class WriteLock:
                 raise
 
     def release(self) -> None:
-        """Let others write."""
+        """Release the lock."""
         self._lock.release()
 
 
 def at_work(folder: Path) -> set[str] | None:
-    """The workers that write a cell at this moment; None where this user may not look, as the locks are another's."""
+    """The names of the workers that are writing a cell now; None if this user may not look at the locks."""
     try:
         with _door(folder):
             return {_worker(path.name) for path in folder.glob(f"{_DOOR}.*") if _is_held(path)}

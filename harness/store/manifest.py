@@ -1,4 +1,4 @@
-"""The manifest of a cell: what its numbers depend on, checked when it is read."""
+"""The manifest of a cell, which states what its numbers depend on, and the checks when it is read or compared."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ _MOVED: Mapping[str, str] = {
     "tasks.longbench.LongBench": "tasks.longbench.suite.LongBench",
     "tasks.needle.Needle": "tasks.needle.task.Needle",
 }
-"""Classes of tasks that earlier releases had elsewhere, and where they are now. Manifests name them in ``task_config._target_``; settings,
-which fingerprints are of, name none."""
+"""Classes of tasks by the names that they had in earlier releases, and their names now.
+
+Manifests name them in ``task_config._target_``; settings, which the fingerprint is computed from, do not.
+"""
 
 
 class _Settings(Struct):
@@ -35,7 +37,7 @@ class _Settings(Struct):
 
 class _TaskConfig(Struct):
     name: Name
-    """Of the suite, or of the task itself."""
+    """Name of the suite, or of the task itself."""
 
 
 class _Provenance(Struct):
@@ -43,7 +45,7 @@ class _Provenance(Struct):
 
 
 class _Parts(Struct):
-    """What ``Manifest`` holds as any JSON object, and its readers take for more than that."""
+    """Parts of a manifest that ``Manifest`` types as any JSON object, with the fields that readers rely on."""
 
     settings: _Settings
     task_config: _TaskConfig
@@ -51,15 +53,15 @@ class _Parts(Struct):
 
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
-    """Hash of a cell's settings, whatever the order of their keys."""
+    """Hash of a cell's settings; the order of their keys does not matter."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a cell's folder; None where there is none yet.
+    """The manifest in a cell's folder; None if there is none yet.
 
     Raises:
-        StoreError: it cannot be read, or there are records without one.
+        StoreError: the manifest cannot be read, or is missing although there are records.
     """
     path = folder / _MANIFEST
     remedy = "restore it, or delete the folder to compute the cell again"
@@ -86,16 +88,16 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write or replace the manifest of a cell's folder.
+    """Write or replace the manifest in a cell's folder.
 
     Raises:
-        OSError: it cannot be written, and is what it was.
+        OSError: the manifest cannot be written, and is unchanged.
     """
     write_atomically(folder / _MANIFEST, json.dumps(msgspec.to_builtins(manifest), indent=2, sort_keys=True) + "\n")
 
 
 def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, str, str] | None:
-    """The first setting that differs, with both values; None where none does."""
+    """The name of the first setting that differs and both of its values; None if all are equal."""
     if then == now:
         return None
     old, new = _flat(then), _flat(now)
@@ -104,33 +106,43 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, st
 
 
 def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
-    """Refuse to mix numbers of two settings in one cell.
+    """Refuse to mix records of different settings in one cell.
+
+    Args:
+        folder: the cell's folder.
+        earlier: the manifest on disk.
+        wanted: the manifest that the cell is to have.
 
     Raises:
-        StoreError: with the first setting that differs.
+        StoreError: names the first setting that differs.
     """
-    if differs := difference(earlier.settings, wanted.settings):
-        name, then, now = differs
+    if changed := difference(earlier.settings, wanted.settings):
+        name, then, now = changed
         raise StoreError(
-            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of an import) or another "
-            "results folder, or delete that folder"
+            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of "
+            "an import) or another results folder, or delete that folder"
         )
 
 
 def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
-    """Refuse a cell beside cells of another model or of a task with other settings: a table would compare what cannot be compared.
+    """Refuse a cell beside one of another model or of other task settings, as a table must not compare the two.
+
+    Args:
+        folder: the folder of the earlier cell.
+        earlier: the earlier cell's manifest.
+        wanted: the manifest of the cell that is to stand beside it.
 
     Raises:
-        StoreError: with the first setting that differs.
+        StoreError: names the first setting that differs.
     """
     for group in ("model", "task"):
         then, now = earlier.settings.get(group), wanted.settings.get(group)
-        # An imported cell does not say how its texts were made.
-        if then is not None and now is not None and (differs := difference(then, now)):
-            name, old, new = differs
+        # The manifest of an imported cell does not say how its texts were made.
+        if then is not None and now is not None and (changed := difference(then, now)):
+            name, old, new = changed
             raise StoreError(
-                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use another results folder or "
-                "model.name for one of them"
+                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use "
+                "another results folder or model.name for one of them"
             )
 
 

@@ -1,4 +1,4 @@
-"""Results from disk: what was computed, without a model and without the task's data."""
+"""Results read from a folder as grids and suites, without a model and without the task's data."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Grid:
     """The cells of one model and task on disk.
 
     Attributes:
-        result: what they hold. Every example that any cell has is expected of all of them.
-        manifests: what each cell is.
-        folders: where each cell lies.
+        result: their records; an example that any cell has is expected of every cell.
+        manifests: the manifest of each cell.
+        folders: the folder of each cell.
     """
 
     result: TaskResult
@@ -33,15 +33,17 @@ class Grid:
 
     @property
     def task_config(self) -> Mapping[str, Any]:
-        """The task's configuration, as the first cell has it."""
+        """The task's configuration, as recorded by the first cell."""
         return next(iter(self.manifests.values())).task_config
 
 
 def read_grids(path: Path) -> list[Grid]:
-    """The grids at or below a folder, one per model and task; cells in the order of the grids that began them.
+    """The grids at or below a folder, one per model and task.
+
+    Cells are in the order that they had in the runs that began them.
 
     Raises:
-        StoreError: there is none, or one cannot be read.
+        StoreError: there is no cell, or one cannot be read.
     """
     by_task: dict[Path, dict[Path, Manifest]] = {}
     for folder, manifest in read_manifests(path).items():
@@ -50,10 +52,10 @@ def read_grids(path: Path) -> list[Grid]:
 
 
 def cell_folders(path: Path) -> list[Path]:
-    """The folders of cells at or below a folder.
+    """The folders of the cells at or below a folder.
 
     Raises:
-        StoreError: there is none.
+        StoreError: there is no cell.
     """
     if not (folders := sorted(file.parent for file in path.rglob("manifest.json"))):
         raise StoreError(
@@ -66,19 +68,22 @@ def read_manifests(path: Path) -> dict[Path, Manifest]:
     """The manifests at or below a folder, by the folders of their cells.
 
     Raises:
-        StoreError: there is none, or one cannot be read.
+        StoreError: there is no cell, or a manifest cannot be read.
     """
     manifests = {folder: read_manifest(folder) for folder in cell_folders(path)}
     return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
-    """The suites that grids belong to, one per model and suite; a cell that a task lacks has no record there."""
+    """The suites that grids belong to, one per model and suite.
+
+    Every task of a suite gets the same cells; one that it lacks on disk has no records there.
+    """
     by_suite: dict[tuple[str, str], list[Grid]] = {}
     for grid in grids:
         if grid.task_config["name"] != grid.result.task:
             by_suite.setdefault((grid.result.model, grid.task_config["name"]), []).append(grid)
-    return [_suite(name, parts) for (_, name), parts in by_suite.items()]
+    return [_suite(name, members) for (_, name), members in by_suite.items()]
 
 
 def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
@@ -115,50 +120,51 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
 
 
 def check_axes(cell: str, axes: Sequence[str] | None, records: Iterable[Record]) -> None:
-    """Refuse records that stand nowhere in the heatmap of their task.
+    """Refuse records that have no position in the heatmap of their task.
 
     Args:
-        cell: where they are, for the message.
-        axes: of the heatmap; None where there is none.
-        records: of the cell.
+        cell: model, task and name of the cell, for the message.
+        axes: names of the heatmap's axes; None if the task has no heatmap.
+        records: the cell's records.
 
     Raises:
-        StoreError: with the first of them.
+        StoreError: names the first record without a value on an axis.
     """
     wanted = set(axes or ())
     if lacking := next((record for record in records if not wanted <= record.group.keys()), None):
         raise StoreError(
-            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis of its task's heatmap: "
-            "restore the manifest, or delete the record's line, and the example is computed again"
+            f"example {lacking.example_id!r} in {cell} has no group {min(wanted - lacking.group.keys())!r}, an axis "
+            "of its task's heatmap: restore the manifest, or delete the record's line, and the example is computed "
+            "again"
         )
 
 
 def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
-    """Refuse cells that cannot stand in one table.
+    """Refuse cells that cannot be compared in one table.
 
     Raises:
-        StoreError: with the first setting that differs; of cells that are only scored in different ways, with the
-            command that ends it.
+        StoreError: names the first setting that differs or, for cells that are merely scored in different ways, the
+            command that scores them alike.
     """
     first, folder = cells[0]
-    for other, its_folder in cells[1:]:
+    for other, other_folder in cells[1:]:
         try:
             check_sibling(folder, first, other)
         except StoreError as error:
-            # A change of scoring takes a cell's scores first: the one without them has been changed already.
-            old, new = sorted(((first, folder), (other, its_folder)), key=lambda cell: not is_whole(cell[1]))
+            # A change of scoring first removes a cell's scores, so the cell without them has the new scoring.
+            old, new = sorted(((first, folder), (other, other_folder)), key=lambda cell: not is_whole(cell[1]))
             goal = other_scoring(*old, new[0])
             if not goal:
                 raise
             words = " ".join(f"--set task.{name}={value}" for name, value in goal.items())
             raise StoreError(
-                f"{folder} and {its_folder} are scored in different ways, as after a kvgauge score that was stopped: give it again, "
-                f"kvgauge score {folder.parent} {words}"
+                f"{folder} and {other_folder} are scored in different ways, as after a kvgauge score that was "
+                f"stopped: give it again, kvgauge score {folder.parent} {words}"
             ) from error
 
 
 def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
-    """What a reader of a rebuilt table must know that its numbers do not show."""
+    """Sentences for the note under a table that is made from disk: unfinished cells, different selections."""
     unfinished = [manifest.cell.name for manifest, folder in cells if not is_whole(folder)]
     selections = [manifest.settings["selection"] for manifest, _ in cells if "selection" in manifest.settings]
     notes = (
@@ -170,25 +176,26 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
 
 
 def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
-    """By the grid that began the cell; cells of several grids that stood at the same place by method and budget."""
+    """Sort key of a cell: its position in the run that began it, then label and budget (entries before shares)."""
     budget = parse_budget(manifest.cell.budget)
     size = budget.tokens if budget.tokens is not None else budget.share or 0
     return (manifest.place, manifest.cell.label, budget.tokens is None, float(size))
 
 
-def _suite(name: str, parts: Sequence[Grid]) -> SuiteResult:
-    _, suite = recorded_tasks(parts[0].task_config)
+def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
+    _, suite = recorded_tasks(grids[0].task_config)
     if suite is None:
         raise StoreError(
-            f"the results name {name} as a suite, which is a single task: restore the manifests of {parts[0].result.task}"
+            f"the results name {name} as a suite, which is a single task: restore the manifests of "
+            f"{grids[0].result.task}"
         )
-    manifests = {manifest.cell: manifest for part in reversed(parts) for manifest in part.manifests.values()}
+    manifests = {manifest.cell: manifest for grid in reversed(grids) for manifest in grid.manifests.values()}
     order = sorted(manifests, key=lambda cell: _order(manifests[cell]))
     tasks = {}
-    for part in parts:
-        by_cell = {cell.cell: cell for cell in part.result.cells}
-        expected = part.result.cells[0].expected
+    for grid in grids:
+        by_cell = {cell.cell: cell for cell in grid.result.cells}
+        expected = grid.result.cells[0].expected
         cells = tuple(by_cell.get(cell, CellResult(cell, expected, ())) for cell in order)
-        tasks[part.result.task] = replace(part.result, cells=cells)
+        tasks[grid.result.task] = replace(grid.result, cells=cells)
     names = suite.ordered(list(tasks))
-    return SuiteResult(parts[0].result.model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))
+    return SuiteResult(grids[0].result.model, name, tuple(tasks[name] for name in names), tuple(suite.averages(names)))

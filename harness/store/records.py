@@ -1,4 +1,4 @@
-"""Records as they lie on disk: JSON lines of one process each, read fast and in little memory."""
+"""The records files of a cell, JSON lines of one process each, read fast and in little memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from harness.errors import StoreError
 from harness.results import Record
 from harness.store.files import MAX_RECORD_BYTES, Unfit, failed, is_plain
 
-_OF_AN_EXAMPLE = ("group", "references", "details", "prompt_sha256", "prompt_ends")
+_SAME_IN_ALL_CELLS = ("group", "references", "details", "prompt_sha256", "prompt_ends")
+"""Fields of a record that depend on the example alone."""
 _READ = msgspec.json.Decoder(Record).decode
 
 
 def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
-    """A cell's records by example; of several for one example the last, and a result before any error.
+    """A cell's records, by example.
+
+    If an example has several, the last one counts, but an error record never counts over a result.
 
     Args:
-        folder: the cell's.
-        alike: records of another cell, by example. What a record has in common with the one of its example there is
-            held once, so that the prompts of a large grid are in memory once and not once per cell.
+        folder: the cell's folder.
+        alike: records of another cell, by example. Fields that a record has in common with the one of the same example
+            there are shared, so that a large grid holds references and details once and not once per cell.
 
     Raises:
         StoreError: a file cannot be read, or a line other than a torn last one is not a record.
@@ -33,11 +36,11 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
     records: dict[str, Record] = {}
     kept: dict[tuple[int, ...], Sequence[int]] = {}
     collects = gc.isenabled()
-    gc.disable()  # it would look at a million living objects again and again
+    gc.disable()  # it would visit a million live objects again and again
     try:
         for path in sorted(folder.glob("records.*.jsonl")):
             with path.open("rb") as file:
-                # What follows the last line break is torn, or nothing.
+                # Anything after the last line break is a torn line.
                 lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
                 for number, line in enumerate(lines, 1):
                     if line.endswith(b"\n"):
@@ -50,8 +53,8 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
                             records[record.example_id] = record
                     elif len(line) > MAX_RECORD_BYTES:
                         raise StoreError(
-                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: delete that line, and its "
-                            "example is computed again"
+                            f"line {number} of {path} is longer than the {MAX_RECORD_BYTES} bytes of a record: "
+                            "delete that line, and its example is computed again"
                         )
     except OSError as error:
         raise failed(folder, "read", error) from error
@@ -64,13 +67,17 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
 def _record(
     line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]
 ) -> Record:
-    """One line; equal parts of records are one object.
+    """The record on one line, sharing equal parts with earlier records.
 
     Args:
-        kept: numbers of entries that earlier lines have.
+        line: the line.
+        path: its file, for errors.
+        number: number of the line in the file, from 1, for errors.
+        kept: the ``kept`` tuples of earlier lines; a new one is added.
+        alike: records of another cell, as in ``read_records``.
 
     Raises:
-        StoreError: it is no record.
+        StoreError: the line is not a record.
     """
     try:
         try:
@@ -78,7 +85,7 @@ def _record(
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            # json knows lone surrogates, as a model can write them.
+            # Unlike msgspec, json accepts lone surrogates, which a model can generate.
             record = msgspec.convert(json.loads(line, parse_constant=_no_number), Record)
         if kept and record.kept and len(record.kept) != len(next(iter(kept))):
             raise Unfit(f"`kept` has {len(record.kept)} layers, {len(next(iter(kept)))} before")
@@ -87,9 +94,9 @@ def _record(
         twin = alike.get(record.example_id)
         if record.details and not (twin and record.details == twin.details) and not is_plain(record.details):
             raise Unfit("its details")
-        for name in _OF_AN_EXAMPLE if twin else ():
-            if getattr(record, name) == (its := getattr(twin, name)):
-                force_setattr(record, name, its)
+        for name in _SAME_IN_ALL_CELLS if twin else ():
+            if getattr(record, name) == (shared := getattr(twin, name)):
+                force_setattr(record, name, shared)
         return record
     except (ValueError, msgspec.DecodeError, RecursionError) as error:
         reason = str(error) if isinstance(error, Unfit | msgspec.DecodeError) else type(error).__name__
@@ -103,10 +110,10 @@ def _no_number(word: str) -> None:
 
 
 def stamp(folder: Path) -> tuple[tuple[str, int], ...]:
-    """The sizes of a cell's records files: another stamp says that records were added since."""
+    """The names and sizes in bytes of a cell's records files; a different stamp means that records were added."""
     return tuple((file.name, file.stat().st_size) for file in sorted(folder.glob("records.*.jsonl")))
 
 
 def has_records(folder: Path) -> bool:
-    """Whether anything was computed in a cell's folder; a manifest alone is a run that ended before its first record."""
+    """Whether a cell's folder contains any record; without one, a run ended after it wrote the manifest."""
     return any(file.stat().st_size for file in folder.glob("records.*.jsonl"))

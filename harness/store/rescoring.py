@@ -1,4 +1,4 @@
-"""Recorded texts scored again, by the task that their manifest describes: in the same way, or in another."""
+"""Recorded texts scored again, by the task that their manifest describes or with other scoring settings."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.task import Example, Rescorable, Task
 
 
 def recorded_task(manifest: Manifest, folder: Path) -> Task:
-    """The task of a cell.
+    """The task of a cell, built from its manifest.
 
     Raises:
-        ConfigError: it cannot be made.
-        StoreError: its configuration does not have it.
+        ConfigError: the task cannot be built.
+        StoreError: the recorded configuration has no task of this name.
     """
     tasks, _ = recorded_tasks(manifest.task_config)
     own = next((task for task in tasks if task.name == manifest.task), None)
@@ -32,10 +32,10 @@ def recorded_task(manifest: Manifest, folder: Path) -> Task:
 
 
 def rescored(record: Record, task: Task) -> Record:
-    """A record with the scores that the task gives its text now; an error record as it is.
+    """A record with the scores that the task gives its text now; an error record is returned unchanged.
 
     Raises:
-        StoreError: the task cannot score it.
+        StoreError: the task cannot score the record.
     """
     if record.error is not None:
         return record
@@ -46,21 +46,21 @@ def rescored(record: Record, task: Task) -> Record:
         return structs.replace(record, scores=dict(task.score(example, record.text)))
     except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise StoreError(
-            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its record lacks what the "
-            "task's have: delete its line, and it is computed again"
+            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its "
+            "record lacks what the task's have: delete its line, and it is computed again"
         ) from error
 
 
 def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) -> Manifest:
-    """The manifest of the same texts scored in another way; the same where they are scored so already.
+    """The manifest of the same texts with other scoring settings; equal to the old one if these do not change.
 
     Args:
-        manifest: of a cell.
-        folder: the cell's.
-        values: settings of the task, without ``task.``.
+        manifest: the cell's manifest.
+        folder: the cell's folder.
+        values: new settings of the task, named without ``task.``.
 
     Raises:
-        ConfigError: a setting that changes more than scores, or not to this value.
+        ConfigError: a setting changes more than scores, or cannot have this value.
         StoreError: as ``recorded_task``.
     """
     old = recorded_task(manifest, folder)
@@ -85,7 +85,15 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
 
 
 def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str, Any]:
-    """The settings by which another cell of the same task is scored, if nothing else of the task sets it apart; else none.
+    """The scoring settings in which another cell of the same task differs, if it differs in nothing else.
+
+    Args:
+        manifest: a cell's manifest.
+        folder: that cell's folder.
+        other: the other cell's manifest.
+
+    Returns:
+        The other cell's values by setting; empty if the two differ in other settings of the task, too.
 
     Raises:
         ConfigError, StoreError: as ``recorded_task``.

@@ -1,4 +1,4 @@
-"""What each process did for a task, when and how fast: ``runs.<worker>.jsonl`` beside the cells. Told to readers; no number needs it."""
+"""The log of each process at work on a task, ``runs.<worker>.jsonl`` beside the cells; no result depends on it."""
 
 from __future__ import annotations
 
@@ -25,35 +25,36 @@ from harness.values import LARGEST, Count
 
 
 class RunLine(Struct, frozen=True):
-    """A process at work on a task: one line as it begins and another as it ends.
+    """A line about a process at work on a task; it writes one when it begins and another when it ends.
 
     Reading checks a line against the types and ranges of these fields.
 
     Attributes:
-        worker: whose records file it writes.
-        command: how it was started.
-        host: where.
-        pid: its number there.
-        started: when, ISO 8601 in UTC.
+        worker: name of the worker, as in its records files.
+        command: the command line.
+        host: name of the machine.
+        pid: id of the process.
+        started: time of the start, ISO 8601 in UTC.
         cells: names of the cells.
-        examples: asked for, of all shards.
-        prompts: of those, the ones this process had still to compute.
-        records_before: that its files held.
-        device: what computes.
-        width: rows that decode together at most.
-        kernels: what computed; see ``EngineSettings``.
-        outcome: ``running`` until it ends.
-        seconds: that it took. This and what follows is 0 in the first line.
-        prefills: prompts prefilled.
-        prefilled_tokens: of those.
-        rows: decoded.
-        generated_tokens: of those.
-        records: written.
-        peak_bytes: most memory that was in use at one time.
-        peak_of: ``cuda``: allocated by torch on the card; ``process``: all of the process, resident.
+        examples: number of examples asked for, in all shards.
+        prompts: number of prompts that this process had yet to compute.
+        records_before: number of records in its files at the start.
+        device: name of the device that the model runs on.
+        width: largest number of rows that decode together.
+        kernels: what computed attention and scores; see ``EngineSettings``.
+        outcome: ``running`` in the first line; in the second ``done``, ``stopped`` or ``failed``.
+        seconds: duration. This and the numbers below are 0 in the first line.
+        prefills: number of prompts prefilled.
+        prefilled_tokens: number of tokens prefilled.
+        rows: number of rows decoded.
+        generated_tokens: number of tokens generated.
+        records: number of records written.
+        peak_bytes: largest amount of memory in use at one time.
+        peak_of: what ``peak_bytes`` measures: ``cuda``, memory allocated by torch on the GPU, or ``process``, the
+            resident memory of the process.
 
     Raises:
-        ValueError, OverflowError: ``started`` is no time.
+        ValueError, OverflowError: ``started`` is not a time.
     """
 
     worker: Annotated[str, Meta(pattern=r"^[0-9]+(of[0-9]+)?\Z")]
@@ -83,27 +84,29 @@ class RunLine(Struct, frozen=True):
 
     @property
     def start_seconds(self) -> float:
-        """When it began, in seconds since 1970."""
+        """Time of the start, in seconds since 1970."""
         return datetime.fromisoformat(self.started).timestamp()
 
     @property
     def tokens_per_second(self) -> float:
-        """Prefilled and generated tokens; 0 where it is not known yet."""
+        """Prefilled and generated tokens per second; 0 if the process has not ended."""
         return (self.prefilled_tokens + self.generated_tokens) / self.seconds if self.seconds else 0.0
 
 
 @contextmanager
 def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], **known: Any) -> Iterator[None]:
-    """Write a line before and a line after what is done within.
+    """Write a line to the log before and after the ``with`` block.
+
+    If the second line cannot be written, nothing is lost but the outcome.
 
     Args:
-        folder: the task's.
-        worker: who does it.
-        now: what of the second line is known at the end.
-        known: what of both lines is known at the start.
+        folder: the task's folder.
+        worker: the worker that the lines are about.
+        now: called at the end for the remaining fields of the second line.
+        known: fields of both lines that are known at the start.
 
     Raises:
-        StoreError: the first cannot be written. Without the second the outcome is not known, and nothing else is lost.
+        StoreError: the first line cannot be written.
     """
     path, begun = folder / f"runs.{worker.name}.jsonl", time.monotonic()
     common = {
@@ -133,17 +136,19 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
 
 
 def read_runs(folder: Path) -> list[RunLine]:
-    """What processes did for a task, in the order of their starts; of each its last line. What cannot be read is left out.
+    """The last line of each process that worked on a task, in the order of their starts.
+
+    Lines that cannot be read are skipped.
 
     Args:
-        folder: the task's.
+        folder: the task's folder.
     """
     runs: dict[tuple[str, str, int, str], RunLine] = {}
     for path in sorted(folder.glob("runs.*.jsonl")):
         with suppress(OSError), path.open("rb") as file:
             for line in iter(partial(file.readline, MAX_RECORD_BYTES), b""):
                 with suppress(ValueError, OverflowError, RecursionError):
-                    # json knows lone surrogates, as a command line can hold them; msgspec does not.
+                    # Unlike msgspec, json accepts lone surrogates, which a command line can contain.
                     run = msgspec.convert(json.loads(line.decode("utf-8", "replace")), RunLine)
                     runs[run.worker, run.host, run.pid, run.started] = run
     return sorted(runs.values(), key=lambda run: run.started)
@@ -153,7 +158,7 @@ def _append(path: Path, values: Mapping[str, Any]) -> None:
     line = json.dumps(values) + "\n"
     with path.open("a+b") as file:
         if file.tell() and path.read_bytes()[-1:] != b"\n":
-            line = "\n" + line  # after a torn one
+            line = "\n" + line  # the line before it is torn
         file.write(line.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Shards: the examples of a task dealt out over processes that work beside each other."""
+"""Shards: the examples of a task divided among processes that run at the same time."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _REMEDY = "use shards=4 shard=0 to shard=3"
 
 @dataclass(frozen=True)
 class Worker:
-    """Who writes a cell.
+    """The identity under which a process writes to a cell.
 
     Attributes:
-        name: names the records file.
-        split: what workers that may write beside each other have in common: how many they are, and of which examples;
-            "" for one that works alone.
+        name: name of its records file: ``records.<name>.jsonl``.
+        split: identifies the number of shards and the examples that are split; workers with the same one may write at
+            the same time. "" for a worker that works alone.
     """
 
     name: str
@@ -34,11 +34,11 @@ ALONE = Worker("0", "")
 
 @dataclass(frozen=True)
 class Shard:
-    """Every ``count``-th example of a task, from the one at ``index`` on.
+    """Every ``count``-th example of a task, beginning with the one at ``index``.
 
     Attributes:
-        index: from 0.
-        count: 1 for all examples.
+        index: number of the shard, from 0.
+        count: number of shards; 1 for all examples.
 
     Raises:
         ConfigError: there is no such shard.
@@ -51,21 +51,22 @@ class Shard:
         check(self, names={"index": "shard", "count": "shards"})
         if self.index >= self.count:
             raise ConfigError(
-                f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or more shards"
+                f"shard={self.index} is none of the {self.count} shards: use shard=0 to shard={self.count - 1}, or "
+                "more shards"
             )
 
     def has(self, index: int) -> bool:
-        """Whether the example at an index is one of the shard's."""
+        """Whether the example at ``index`` belongs to the shard."""
         return index % self.count == self.index
 
     def worker(self, examples: Sequence[str]) -> Worker:
-        """The writer of this shard of some examples.
+        """The worker for this shard of some examples.
 
-        The same number of shards of other examples is another split: an example could be in different shards of the
-        two.
+        The same number of shards of other examples is a different split, because an example could belong to different
+        shards of the two.
 
         Args:
-            examples: the ids of all examples, in their order.
+            examples: the ids of all examples, in order.
         """
         if self.count == 1:
             return ALONE

@@ -1,1 +1,1 @@
-"""How ``models/tiny`` is made: text, tokenizer, training sequences, training, evaluation, model card."""
+"""The recipe of ``models/tiny``: text, tokenizer, training sequences, training, evaluation, model card."""

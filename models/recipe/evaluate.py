@@ -1,18 +1,17 @@
-"""What the model can do with the full cache, measured by ordinary runs of kvgauge on words, numbers and texts it was not trained on."""
+"""What the model can do with the full cache: ordinary runs on words, numbers and texts it was not trained on."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+import kvgauge
+
 SEED = 1000
-_LENGTHS = "task.lengths=[250,500,1000,1500,2000]"
-_DEPTHS = "task.depths=[{count:11}]"
+_LENGTHS = [250, 500, 1000, 1500, 2000]
+_DEPTHS = [{"count": 11}]
 
 
 @dataclass(frozen=True)
@@ -21,22 +20,30 @@ class Trial:
 
     Attributes:
         name: what is asked.
-        words: of the command line.
+        task: the task's name.
+        settings: of the task, by the command line's names.
     """
 
     name: str
-    words: tuple[str, ...]
+    task: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The same for the command line."""
+        values = (f"{knob}={str(value).replace(' ', '').replace(chr(39), '')}" for knob, value in self.settings.items())
+        return (f"task={self.task}", *values)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a trial.
+    """The result of a trial.
 
     Attributes:
-        trial: which one.
-        mean: of the headline metric, 0-100.
-        count: examples.
-        by_length: mean and examples for each context length, where lengths are asked for.
+        trial: the trial.
+        mean: mean of the headline metric, 0-100.
+        count: number of examples.
+        by_length: (mean, number of examples) for each context length; empty if the trial has no lengths.
     """
 
     trial: Trial
@@ -46,57 +53,55 @@ class Outcome:
 
 
 def trials(essays: Path | None) -> list[Trial]:
-    """The lines of the table; those in real essays only where a folder of them is given."""
+    """The trials, in the order of the card's table.
+
+    Args:
+        essays: a folder of real essays to hide needles in; None leaves out the trials with essays.
+    """
     # A number takes 8 tokens; what follows it does not count.
-    number = ("task.max_new_tokens=16", _DEPTHS)
-    magic, many = ("task=needle_magic", *number), ("task=needle_many", *number)
-    sentence = ("task=needle", "task.lengths=[{from:400,to:2000,step:80}]", _DEPTHS, "task.show=contains_answer")
-    found = [
-        Trial("magic number, built-in prose", (*magic, _LENGTHS, "task.samples=4")),
-        Trial(
-            "the same, one of four",
-            (*many, "task.distractors=3", "task.lengths=[500,1000,1500,2000]", "task.samples=5"),
-        ),
-        Trial("the same, one of 21", (*many, "task.lengths=[1000,1500,2000]", "task.samples=7")),
-        Trial("needle sentence, built-in prose", sentence),
+    number: dict[str, Any] = {"task.max_new_tokens": 16, "task.depths": _DEPTHS}
+    magic: dict[str, Any] = {**number, "task.lengths": _LENGTHS, "task.samples": 4}
+    four: dict[str, Any] = {**number, "task.distractors": 3, "task.lengths": [500, 1000, 1500, 2000]}
+    sentence: dict[str, Any] = {
+        "task.lengths": [{"from": 400, "to": 2000, "step": 80}],
+        "task.depths": _DEPTHS,
+        "task.show": "contains_answer",
+    }
+    every = [
+        Trial("magic number, built-in prose", "needle_magic", magic),
+        Trial("the same, one of four", "needle_many", {**four, "task.samples": 5}),
+        Trial("the same, one of 21", "needle_many", {**number, "task.lengths": [1000, 1500, 2000], "task.samples": 7}),
+        Trial("needle sentence, built-in prose", "needle", sentence),
     ]
     if essays is not None:
-        hay = f'task.haystack="{essays}"'
-        found += [
-            Trial("magic number, essays", (*magic, _LENGTHS, "task.samples=4", hay)),
-            Trial("needle sentence, essays", (*sentence, hay)),
+        haystack = {"task.haystack": str(essays)}
+        every += [
+            Trial("magic number, essays", "needle_magic", {**magic, **haystack}),
+            Trial("needle sentence, essays", "needle", {**sentence, **haystack}),
         ]
-    longer = Trial("magic number, longer than it is for", (*magic, "task.lengths=[3000,3900]"))
-    return [*found, Trial("in-context labels", ("task=labels",)), longer]
+    longer = Trial("magic number, longer than it is for", "needle_magic", {**number, "task.lengths": [3000, 3900]})
+    return [*every, Trial("in-context labels", "labels"), longer]
 
 
 def evaluate(model: Path, trial: Trial) -> Outcome:
     """Run one trial with the full cache.
 
     Raises:
-        CalledProcessError: the run failed; its error was shown.
+        KvgaugeError: the run failed.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        words = (
-            *trial.words,
-            "method=fullkv",
-            "budget=full",
-            f'model.path="{model}"',
-            f"seed={SEED}",
-            f'results_dir="{folder}"',
-        )
-        subprocess.run([sys.executable, str(ROOT / "run.py"), *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-        (manifest,) = Path(folder).rglob("fullkv-full/manifest.json")
-        metric = json.loads(manifest.read_text())["metrics"][0]
-        records = [
-            json.loads(line)
-            for path in manifest.parent.glob("records.*.jsonl")
-            for line in path.read_text().splitlines()
-        ]
+    result = kvgauge.run(
+        model="tiny",
+        task=trial.task,
+        methods="fullkv",
+        budgets="full",
+        settings={"model.path": str(model), "seed": SEED, **trial.settings},
+    )
+    (grid,) = result.grids
+    metric, records = grid.result.metrics[0], result.records()
     values: dict[int | None, list[float]] = {}
     for record in records:
         values.setdefault(record["group"].get("length") if "depth" in record["group"] else None, []).append(
-            100 * record["scores"][metric["name"]] / metric["maximum"]
+            100 * record["scores"][metric.name] / metric.maximum
         )
     everything = [value for part in values.values() for value in part]
     by_length = {length: (sum(part) / len(part), len(part)) for length, part in values.items() if length is not None}

@@ -1,8 +1,8 @@
-"""A small classification task in the form of TREC, as LongBench's trec has it: labelled questions, then one without its label.
+"""The data of a small classification task in the form of LongBench's trec: labelled questions, then one without label.
 
-Its questions are generated, so that a model which has read nothing can take it: what a question asks about, its last
-word, decides its type, and the examples tell which type goes with it. ``python models/recipe/labels.py`` writes
-``models/labels/data.zip``.
+Its questions are generated, so that a model that knows no language can answer them: the last word of a question, which
+is the thing that it asks about, decides its type, and the examples show which type belongs to which thing.
+``python models/recipe/labels.py`` writes ``models/labels/data.zip``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from pathlib import Path
 SEED = 7
 RECORDS = 200  # as LongBench's trec
 
-# Every type begins with a letter of its own, so that a small model is not asked to tell Glass from Garden while it
-# writes.
+# Every type begins with a letter of its own, so that a small model need not tell Glass from Garden while it writes.
 _TYPES = {
     "cupboard": "Wood",
     "raft": "Boat",
@@ -59,12 +58,12 @@ _SLOTS = {
 
 
 def records(count: int, examples_of_a_type: int, seed: int) -> list[dict[str, object]]:
-    """Records of LongBench's schema; no question of a record occurs twice in it.
+    """Records of LongBench's schema; the questions of a record all differ.
 
     Args:
         count: number of records.
-        examples_of_a_type: labelled questions of each type in a context.
-        seed: of all that is drawn.
+        examples_of_a_type: number of labelled questions of each type in a context.
+        seed: seed of everything that is drawn.
     """
     draw = random.Random(seed)
     made: list[dict[str, object]] = []
@@ -97,7 +96,7 @@ def _question(thing: str, draw: random.Random) -> str:
 
 
 def write(path: Path) -> None:
-    """A data.zip as LongBench's, with trec alone; the same bytes every time."""
+    """Write a data.zip like LongBench's, with trec alone; its bytes are the same every time."""
     lines = "".join(json.dumps(record) + "\n" for record in records(RECORDS, 4, SEED))
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -1,11 +1,16 @@
-"""Training sequences: something is planted in a filler, and the end asks for it. Loss falls on what was asked for, and on nothing else.
+"""Training sequences: something is planted in a filler, and the end of the sequence asks for it.
 
-The kinds: *echoes*, a filler that keeps repeating pieces of itself; a *span* that goes on after its first words were
-given again; a *fact*, a value that belongs to a key; a *phrase*, a sentence whose second part is asked for by its
-first; *labels*, which the first tokens of a question decide; *questions*, whose labels their last words decide;
-*forms*, such questions in a few forms that all labels share; *needles* in prose, in the prompts of the needle tasks,
-and *many* of them, a few asked for; *keys*, short facts close together, told apart by nothing but the key. Everything
-is drawn anew for every step.
+Loss falls on the tokens that are asked for, and on no others. Everything is drawn anew for every step. The kinds are:
+
+- *echo*: a filler that keeps repeating pieces of itself.
+- *span*: a span of text that is to be continued after its first words.
+- *fact*: a value that belongs to a key.
+- *phrase*: a sentence whose first part asks for its second.
+- *label*: labels that the first tokens of a question decide.
+- *question*: labels that the last words of a question decide.
+- *form*: the same, with questions in a few forms that all labels share.
+- *needle*: needles in prose, in the prompts of the needle tasks; *many*: many needles, a few of them asked for.
+- *key*: short facts close together, which differ in nothing but the key.
 """
 
 from __future__ import annotations
@@ -47,7 +52,7 @@ def _ids(array: NDArray[np.int64]) -> Ids:
 
 @dataclass(frozen=True)
 class Pools:
-    """Tokens of generated prose to cut fillers and spans from, and the wordings of questions."""
+    """Tokens of generated prose, from which fillers and spans are cut, and the wordings of questions."""
 
     town: NDArray[np.int64]
     invented: NDArray[np.int64]
@@ -65,7 +70,13 @@ class Pools:
 
 
 def make_pools(tokenizer: PreTrainedTokenizerBase, seed: int, characters: int) -> Pools:
-    """Pools of so many characters of each prose, half of it of letters; another seed shares no text with this one."""
+    """Make the pools; different seeds share no text.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        seed: seed of the texts.
+        characters: length of each kind of prose; that of letters has half of it.
+    """
 
     def encode(text: str) -> Ids:
         return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
@@ -95,11 +106,22 @@ class Writer:
     """Writes one sequence of a given length."""
 
     def __init__(self, pools: Pools, rng: np.random.Generator, tokens: int) -> None:
+        """Choose the source of fillers.
+
+        Args:
+            pools: what to write from.
+            rng: source of randomness.
+            tokens: length of the sequence.
+        """
         self.pools, self.rng, self.tokens = pools, rng, tokens
         self.source = self._source()
 
     def write(self, kind: str) -> tuple[Ids, list[bool]]:
-        """``tokens`` ids, which begin with ``<s>``, and which of them are asked for."""
+        """Write a sequence of a kind.
+
+        Returns:
+            Its ids, which begin with ``<s>``, and for each whether it is asked for.
+        """
         kinds = {
             "echo": self._echo,
             "span": self._span,
@@ -121,11 +143,11 @@ class Writer:
         return int(self.rng.integers(bound))
 
     def _between(self, low: int, high: int) -> int:
-        """A whole number from ``low`` to ``high``, small ones as often as large ones by their logarithm."""
+        """A whole number from ``low`` to ``high``, uniform in its logarithm."""
         return min(high, int(low * (high / low + 1 / low) ** self.rng.random())) if high > low else low
 
     def _source(self) -> Callable[[int], Ids]:
-        """Where a filler comes from: random tokens, a small random language, prose of the town or of invented words."""
+        """A source of fillers: random tokens, a small random language, prose of the town or of invented words."""
         rng, pools = self.rng, self.pools
         kind = rng.random()
         if kind < 0.15:
@@ -162,7 +184,7 @@ class Writer:
     # -- kinds ---------------------------------------------------------------------------------------------------
 
     def _echo(self, room: int) -> tuple[Ids, list[bool]]:
-        """Half filler, then pieces of all that stands before, each asked for behind its first tokens."""
+        """Half filler, then pieces of everything before, each asked for after its first tokens."""
         ids = self.source(room // 2 if self.rng.random() < 0.5 else self._between(room // 4, room * 3 // 4))
         asked = [False] * len(ids)
         while len(ids) < room:
@@ -175,7 +197,7 @@ class Writer:
         return ids[:room], asked[:room]
 
     def _span(self, room: int) -> tuple[Ids, list[bool]]:
-        """A few spans, of the filler's source or another, each asked for behind its first words and perhaps a joiner."""
+        """A few spans, from the filler's source or another, each asked for after its first words, perhaps a joiner."""
         other = self._source() if self.rng.random() < 0.7 else self.source
         plants: list[Ids] = []
         tail: Ids = []
@@ -203,7 +225,10 @@ class Writer:
         return self._ask(room, self._fact_wording(), self._keys(), self._values(), 80, with_end=False)
 
     def _key(self, room: int) -> tuple[Ids, list[bool]]:
-        """Keys with numbers, told and asked for in different words for the most part, so that only the key leads to its number."""
+        """Keys with numbers.
+
+        They are mostly stated and asked for in different words, so that the key alone leads to its number.
+        """
         encode, make = self.pools.encode, self._maker()
         before, (_, told, stop, _, asked_with) = encode(" for"), self.pools.facts[0]
         between = told if self.rng.random() < 0.75 else []
@@ -238,7 +263,7 @@ class Writer:
         return filler + ids, [False] * len(filler) + asked
 
     def _phrase(self, room: int) -> tuple[Ids, list[bool]]:
-        """Sentences of which the first part is asked for again, as the needle of the standard test is."""
+        """Sentences that are asked for by their first part, like the needle of the standard test."""
         wording = self.pools.phrases[self._below(len(self.pools.phrases))]
         return self._ask(room, wording, lambda: self._words(2, 9), lambda: self._words(2, 12), 100, with_end=True)
 
@@ -251,7 +276,7 @@ class Writer:
         each: int,
         with_end: bool,
     ) -> tuple[Ids, list[bool]]:
-        """Facts of one wording; from one up to all of them are asked for, with what ends them or without."""
+        """Facts of one wording, of which one to all are asked for, with or without the words that end them."""
         pre, mid, post, ask, lead = wording
         facts: dict[tuple[int, ...], Ids] = {}
         used = 0
@@ -284,7 +309,7 @@ class Writer:
         return self._assemble(room, plants, tail, asked)
 
     def _label(self, room: int) -> tuple[Ids, list[bool]]:
-        """Questions with labels: the same first words have the same label; asked for once a class was seen."""
+        """Questions with labels, which the first words decide; a label is asked for if its class came before."""
         before, between, behind = self.pools.labels[self._below(len(self.pools.labels))]
         if self.rng.random() < 0.4:
             before, between = self._random(0, 3), self._random(1, 3)
@@ -306,13 +331,16 @@ class Writer:
         return (filler + ids)[:room], ([False] * len(filler) + asked)[:room]
 
     def _question(self, room: int) -> tuple[Ids, list[bool]]:
-        """Labels in words: the last word of a question, or the last two, tell its type."""
+        """Questions with types in words, which the last word of a question, or the last two, decide."""
         wording, types = self._types(lambda: self._between(2, 14))
         most = self._between(2, 12)
         return self._classify(room, wording, types, lambda: self._words(1, most))
 
     def _form(self, room: int) -> tuple[Ids, list[bool]]:
-        """The same in few forms with few names: all types share these, so that only the last words tell; mostly behind a head."""
+        """The same with few forms and names, mostly after a head.
+
+        All types share the forms and names, so that the last words alone decide.
+        """
         make = self._maker()
         wording, types = self._types(lambda: 2 + self._below(min(15, 1 + room // 20)), make)
         names = [self._word_text(1, 3, make) for _ in range(self._between(2, 12))]
@@ -332,10 +360,14 @@ class Writer:
     def _types(
         self, count: Callable[[], int], make: _Make = word
     ) -> tuple[tuple[str, str, str], list[tuple[str, str]]]:
-        """A wording of questions and labels; what questions of a type end with, and its name.
+        """Draw the types of questions.
 
         Args:
-            count: how many types, drawn when the wording is known.
+            count: draws the number of types.
+            make: makes a word.
+
+        Returns:
+            A wording of questions and labels, and for each type the end of its questions and its name.
         """
         wording = LABELS[0] if self.rng.random() < 0.7 else LABELS[2]
         lasts = [make(self.rng) for _ in range(2)]
@@ -350,7 +382,7 @@ class Writer:
     def _classify(
         self, room: int, wording: tuple[str, str, str], types: list[tuple[str, str]], body: Callable[[], Ids]
     ) -> tuple[Ids, list[bool]]:
-        """Questions with their types to the end of the room, asked for once a type was seen."""
+        """Questions with their types until the room is full; a type is asked for if it came before."""
         before, between, behind = wording
         ids: Ids = []
         asked: list[bool] = []
@@ -366,11 +398,11 @@ class Writer:
         return ids[:room], asked[:room]
 
     def _many(self, room: int) -> tuple[Ids, list[bool]]:
-        """More needles, of which up to four are asked for; keys of numbers share words."""
+        """Many needles, of which up to four are asked for; keys of numbers share words."""
         return self._needle(room, many=True)
 
     def _needle(self, room: int, many: bool = False) -> tuple[Ids, list[bool]]:
-        """Needles of one task, asked for: behind the ends of sentences, and often first or last in the text."""
+        """Needles of one task and their questions; they follow ends of sentences, and often come first or last."""
         encode = self.pools.encode
         task = self._below(len(NEEDLES))
         head, needle, question, answer = NEEDLES[task]
@@ -415,7 +447,7 @@ class Writer:
         return ids + tail, [False] * len(ids) + asked
 
     def _mark(self, firsts: list[str], text: bool) -> Ids:
-        """What a question of a class begins with: one word, or two of which another class may share the first."""
+        """The beginning of a class's questions: one word, or two, of which another class may share the first."""
         if not text:
             return self._random(1, 3)
         draw = self.rng.random()
@@ -429,7 +461,7 @@ class Writer:
     # -- parts ---------------------------------------------------------------------------------------------------
 
     def _count(self, room: int, each: int) -> int:
-        """How many things to plant: one in a third of the sequences, else up to what fits."""
+        """How many things to plant: one in three tenths of the sequences, else up to as many as fit."""
         return 1 if self.rng.random() < 0.3 else self._between(1, max(1, room // each))
 
     def _opener(self) -> Ids:
@@ -452,7 +484,7 @@ class Writer:
         return pre, mid, post, self._random(1, 4), self._random(1, 6)
 
     def _keys(self) -> Callable[[], Ids]:
-        """Random tokens, or two words with a dash, which may share a word with another key."""
+        """A source of keys: random tokens, or two words, of which another key may share one."""
         if self.rng.random() < 0.5:
             return lambda: self._random(1, 4)
         pair = self._pairs(word, 2, 30)
@@ -460,7 +492,7 @@ class Writer:
         return lambda: self.pools.encode(pair(dash))
 
     def _pairs(self, make: _Make, least: int, most: int) -> Callable[[str], str]:
-        """Two words with something between them, each of so many that another pair may share it."""
+        """A source of two words with something between; another pair may share one of them."""
         firsts, seconds = ([make(self.rng) for _ in range(self._between(least, most))] for _ in range(2))
         return lambda between: f"{firsts[self._below(len(firsts))]}{between}{seconds[self._below(len(seconds))]}"
 
@@ -469,7 +501,7 @@ class Writer:
         return self.pools.encode(self._word_text(least, most))
 
     def _maker(self) -> _Make:
-        """How to make words: of syllables, or of letters in any order."""
+        """A way to make words: of syllables, or of letters in any order."""
         return letters if self.rng.random() < 0.5 else word
 
     def _word_text(self, least: int, most: int, make: _Make = word) -> str:
@@ -481,7 +513,7 @@ class Writer:
         return "".join(f" {part}" for part in chosen)
 
     def _values(self) -> Callable[[], Ids]:
-        """A number of up to twelve digits, random tokens, or an invented word."""
+        """A source of values: numbers of up to twelve digits, random tokens, or invented words."""
         draw = self.rng.random()
         if draw < 0.5:
             digits = 7 if draw < 0.25 else 1 + self._below(12)
@@ -491,7 +523,10 @@ class Writer:
         return lambda: self.pools.encode(" " + word(self.rng))
 
     def _assemble(self, room: int, plants: list[Ids], tail: Ids, asked: list[bool]) -> tuple[Ids, list[bool]]:
-        """Filler with the plants at random places, often at its ends, perhaps a head before it; then the tail, ``room`` tokens in all."""
+        """Filler with the plants at random places, often at its ends, then the tail: ``room`` tokens in all.
+
+        Some sequences begin with a head.
+        """
         left = room - len(tail) - sum(map(len, plants))
         head = self.pools.heads[self._below(len(self.pools.heads))] if self.rng.random() < 0.4 else []
         head = head if len(head) <= left // 2 else []
@@ -506,7 +541,7 @@ class Writer:
 
 
 def _planted(filler: Ids, places: list[int], plants: list[Ids]) -> Ids:
-    """The filler with the plants at these places, which ascend."""
+    """The filler with the plants inserted at these indices, which ascend."""
     ids: Ids = []
     start = 0
     for place, plant in zip(places, plants, strict=True):
@@ -518,17 +553,17 @@ def _planted(filler: Ids, places: list[int], plants: list[Ids]) -> Ids:
 def batch(
     pools: Pools, seed: list[int], tokens: int, count: int, mixture: Mapping[str, float]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """``count`` sequences of ``tokens`` ids and which ids are asked for; the same for the same arguments.
+    """Write a batch of sequences, which is the same for the same arguments.
 
     Args:
-        pools: what to write with.
-        seed: of everything drawn.
+        pools: what to write from.
+        seed: seed of everything that is drawn.
         tokens: length of each sequence.
         count: number of sequences.
-        mixture: share of each kind; they add up to 1.
+        mixture: share of each kind; the shares add up to 1.
 
     Returns:
-        Two arrays ``[count, tokens]``.
+        Two arrays [count, tokens]: token ids, and whether each is asked for.
     """
     rng = np.random.default_rng(seed)
     kinds, shares = list(mixture), list(mixture.values())

@@ -1,4 +1,4 @@
-"""Texts for training: generated prose of English words, of words that exist nowhere, and of letters in any order."""
+"""Texts for training: generated prose of English words, of invented words, and of letters in any order."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 
 from tasks.needle.haystack import SEED, generated_text
 
-# Wordings of questions and answers the model is to read: those of conf/task and others like them. What they ask for is
-# always drawn.
+# Wordings of questions and answers that the model reads in training: those of conf/task and others like them. What they
+# ask for is always drawn at random.
 HEADS = (  # before the text
     "<|im_start|> This is a very long story book: <book> ",
-    "A special magic number is hidden within the following text. Make sure to memorize it. I will quiz you about the number afterwards.\n",
+    "A special magic number is hidden within the following text. Make sure to memorize it. "
+    "I will quiz you about the number afterwards.\n",
     "Read the following text and answer briefly.\n\n",
     "Text: ",
     "\n\n",
@@ -27,7 +28,7 @@ OPENERS = (
     " ",
 )
 JOINERS = (": \nAnswer:", "\nAnswer:", " \nAnswer:", ":", " Answer:", "?\nAnswer:", "\n")
-# before the key, between key and value, behind the value; then the same of a question, which ends before the value
+# (before the key, between key and value, after the value; then, in the question, before and after the key)
 FACTS = (
     (
         " One of the special magic numbers for ",
@@ -41,7 +42,7 @@ FACTS = (
     ("\n", ":", "\n", "\n", ":"),
     (" ", " =", ";", "\n", " ="),
 )
-PHRASES = (  # the same of sentences
+PHRASES = (  # the same for sentences
     ("\nThe", " is", ".\n", " </book>.\n Based on the content of the book, Question: The", " is: \nAnswer:"),
     ("\nThe", " is", ".\n", "\nQuestion: The", " is: \nAnswer:"),
     (" The", " was", ".", "\nQuestion: The", " was:\nAnswer:"),
@@ -49,8 +50,7 @@ PHRASES = (  # the same of sentences
     ("\nThe", " is", ".\n", "\nThe", " is"),
     (" When", ", then", ".", "\nWhen", ", then"),
 )
-# before the text; needle, question and answer with a key and a value, as conf/task/needle_magic.yaml and needle.yaml
-# have them
+# (before the text, needle, question, answer), with a key and a value: conf/task/needle_magic.yaml and needle.yaml
 NEEDLES = (
     (
         HEADS[1],
@@ -66,34 +66,38 @@ NEEDLES = (
         "{value}.\n",
     ),
 )
-LABELS = (  # before a question, between question and label, behind the label
+LABELS = (  # (before a question, between question and label, after the label)
     ("Question: ", "\nType:", "\n"),
     ("", " ->", "\n"),
     ("Q: ", "\nA:", "\n\n"),
 )
 
-# before them, in LongBench's trec
+# The text before the examples in LongBench's trec.
 TYPES_HEAD = "Please determine the type of the question below. Here are some examples of questions.\n\n"
 
 _ONSETS = (
-    "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r", "s", "sh",
-    "sk", "st", "t", "th", "tr", "v", "w", "y", "z",
+    "b", "br", "c", "ch", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "l", "m", "n", "p", "pl", "qu", "r",
+    "s", "sh", "sk", "st", "t", "th", "tr", "v", "w", "y", "z",
 )  # fmt: skip
 _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
 _VOWEL_FIRST = 0.3
 _NUCLEI = ("a", "e", "i", "o", "u", "ai", "ea", "ee", "oo", "ou", "ar", "er", "or")
 _CODAS = ("", "", "", "n", "r", "l", "s", "t", "m", "nd", "st", "ck", "ng", "x")
 SMALL_WORDS = (
-    "the", "a", "of", "to", "and", "in", "is", "it", "that", "was", "for", "on", "with", "as", "at", "by", "not", "you", "are",
-    "what", "have", "this", "do", "one", "or", "there", "all", "they", "from", "but", "people", "more",
+    "the", "a", "of", "to", "and", "in", "is", "it", "that", "was", "for", "on", "with", "as", "at", "by", "not", "you",
+    "are", "what", "have", "this", "do", "one", "or", "there", "all", "they", "from", "but", "people", "more",
 )  # fmt: skip
 
 
 def town_text(seed: int, characters: int) -> str:
-    """Prose like the built-in haystack's, never that text itself.
+    """Prose like that of the built-in haystack, but never the same text.
+
+    Args:
+        seed: seed of the text.
+        characters: length of the text.
 
     Raises:
-        ValueError: ``seed`` is the built-in haystack's.
+        ValueError: ``seed`` is that of the built-in haystack.
     """
     if seed == SEED:
         raise ValueError(f"seed={seed} is that of the built-in haystack, which is for evaluation")
@@ -101,7 +105,7 @@ def town_text(seed: int, characters: int) -> str:
 
 
 def word(rng: np.random.Generator) -> str:
-    """A word of one to three syllables that most likely nobody has written before; three in ten begin with a vowel."""
+    """An invented word of one to three syllables; three in ten begin with a vowel."""
     syllables = int(rng.integers(1, 4))
     parts = rng.random((syllables, 3))
     made = "".join(
@@ -112,12 +116,23 @@ def word(rng: np.random.Generator) -> str:
 
 
 def letters(rng: np.random.Generator) -> str:
-    """One to nine letters in any order, which the tokenizer reads piece by piece, as it does real words that are not in its texts."""
+    """One to nine letters in any order.
+
+    The tokenizer splits them into small pieces, as it does with real words that are not in its training texts.
+    """
     return "".join("abcdefghijklmnopqrstuvwxyz"[int(share * 26)] for share in rng.random(1 + int(rng.integers(9))))
 
 
 def invented_text(rng: np.random.Generator, characters: int, make: Callable[[np.random.Generator], str] = word) -> str:
-    """Prose of invented words between common small ones, by Zipf's law, with capitals, commas, dashes, numbers and line breaks."""
+    """Prose of invented words between common small ones, with capitals, commas, numbers and line breaks.
+
+    Invented words are drawn from 600, by Zipf's law.
+
+    Args:
+        rng: source of randomness.
+        characters: least length of the text.
+        make: makes an invented word.
+    """
     words = [make(rng) for _ in range(600)]
     zipf = 1 / np.arange(1, len(words) + 1)
     zipf /= zipf.sum()

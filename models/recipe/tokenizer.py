@@ -1,4 +1,4 @@
-"""The tokenizer of ``models/tiny``: byte-level BPE of the training texts, so that any text can be read."""
+"""The tokenizer of ``models/tiny``: a byte-level BPE of the training texts, which can encode any text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ BEGIN, END = "<s>", "</s>"
 
 
 def train_tokenizer(vocabulary: int, positions: int, seed: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of ``vocabulary`` tokens; digits are single tokens; ``<s>`` begins a prompt, ``</s>`` ends a generation."""
+    """Train the tokenizer.
+
+    Every digit is a token of its own. ``<s>`` begins a prompt, and ``</s>`` ends a generation.
+
+    Args:
+        vocabulary: number of tokens.
+        positions: largest number of positions of the model.
+        seed: seed of the texts.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -1,4 +1,4 @@
-"""The training loop: stages of growing length, one checkpoint, one line of history every few steps."""
+"""The training loop: stages of sequence lengths, one checkpoint, and a line of history every few steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from models.recipe.sequences import Pools, batch
 
-_WINDOW = 50  # steps that the running accuracy is over
+_WINDOW = 50  # number of steps that the running accuracy covers
 _WRITE_EVERY, _SAVE_EVERY = 10, 50
 COLUMNS = ("stage", "tokens", "step", "trained_tokens", "loss", "accuracy", "learning_rate", "seconds")
 
@@ -40,7 +40,7 @@ class Stage:
 
 @dataclass
 class State:
-    """Where the training is; everything that a checkpoint holds beside weights and optimizer."""
+    """The state of the training: everything that a checkpoint holds besides weights and optimizer."""
 
     stage: int = 0
     step_of_stage: int = 0
@@ -51,11 +51,12 @@ class State:
 
     @property
     def accuracy(self) -> float:
+        """Share of answer tokens that are right, over the last steps, 0-1."""
         return sum(self.recent) / len(self.recent) if self.recent else 0.0
 
 
 def make_model(config: Any, tokenizer: PreTrainedTokenizerBase, seed: int) -> LlamaForCausalLM:
-    """A Llama of ``conf/train/*.yaml``'s ``model`` with seeded random weights."""
+    """A Llama with seeded random weights, of the shape in ``model`` of ``conf/train/*.yaml``."""
     torch.manual_seed(seed)
     return LlamaForCausalLM(
         LlamaConfig(
@@ -83,13 +84,19 @@ def train(
     work: Path,
     report: Callable[[State, float], None],
 ) -> State:
-    """Train to the end of the stages, from the checkpoint in ``work`` where there is one.
+    """Train to the end of the last stage, from the checkpoint in ``work`` if there is one.
 
     Args:
+        model: the model, on its device.
+        pools: what sequences are written from.
+        stages: the stages, in order.
+        optimizer_config: ``optimizer`` of ``conf/train/*.yaml``.
+        seed: seed of the sequences.
+        work: the folder of the checkpoint and of ``history.csv``, which has the curves.
         report: called after every step with the state and the loss.
 
     Returns:
-        The last state. ``work``/history.csv has the curves.
+        The last state.
     """
     device = model.device
     rates, warmup = optimizer_config.learning_rate, optimizer_config.warmup_steps
@@ -147,9 +154,12 @@ def train(
 
 
 def _step(model: LlamaForCausalLM, ids: Tensor, asked: Tensor, first_token_weight: float) -> tuple[float, float]:
-    """Gradients of one batch; loss and the share of asked tokens that are right.
+    """Compute the gradients of one batch.
 
-    The first token of an answer weighs more than the others: it must be searched for, they follow from it.
+    The first token of an answer has a weight of its own: it must be searched for, and the others follow from it.
+
+    Returns:
+        The loss, and the share of asked tokens that are right.
     """
     hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
     wanted = asked[:, 1:]
@@ -191,7 +201,7 @@ def _write(path: Path, row: tuple[float, ...]) -> None:
 
 
 def _cut_history(path: Path, step: int) -> None:
-    """Drop what was written after the checkpoint."""
+    """Remove the lines that were written after the checkpoint."""
     if path.exists():
         lines = path.read_text().splitlines(keepends=True)
         path.write_text("".join(line for line in lines if line.startswith("stage") or int(line.split(",")[2]) <= step))

@@ -1,0 +1,1 @@
+"""LongBench: its data, prompts, protocols, scores and the predictions of other programs."""

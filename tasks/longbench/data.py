@@ -1,9 +1,9 @@
-"""The records of LongBench and LongBench-E: from a folder, a data.zip, the hub's cache or the hub, checked line by line.
+"""The records of LongBench and LongBench-E, read from their files and checked line by line.
 
 Data: https://huggingface.co/datasets/zai-org/LongBench (formerly THUDM/LongBench), one ``data/<dataset>.jsonl`` per
-dataset in a ``data.zip``. Its loading script is not used (``datasets`` runs none any more), nor ``load_dataset`` on the
-zip, which refuses even a local one under ``HF_HUB_OFFLINE=1``: the lines are read and checked here and handed to
-``datasets`` with fixed features.
+dataset in a ``data.zip``. Its loading script is not used, because ``datasets`` no longer runs any, nor is
+``load_dataset`` on the zip, which refuses even a local one under ``HF_HUB_OFFLINE=1``. Instead the lines are read and
+checked here and passed to ``datasets`` with fixed features.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 RECORDS: Mapping[str, int] = {
     "narrativeqa": 200, "qasper": 200, "multifieldqa_en": 150, "multifieldqa_zh": 200, "hotpotqa": 200, "2wikimqa": 200,
-    "musique": 200, "dureader": 200, "gov_report": 200, "qmsum": 200, "multi_news": 200, "vcsum": 200, "trec": 200, "triviaqa": 200,
-    "samsum": 200, "lsht": 200, "passage_count": 200, "passage_retrieval_en": 200, "passage_retrieval_zh": 200, "lcc": 500,
-    "repobench-p": 500,
+    "musique": 200, "dureader": 200, "gov_report": 200, "qmsum": 200, "multi_news": 200, "vcsum": 200, "trec": 200,
+    "triviaqa": 200, "samsum": 200, "lsht": 200, "passage_count": 200, "passage_retrieval_en": 200,
+    "passage_retrieval_zh": 200, "lcc": 500, "repobench-p": 500,
 }  # fmt: skip
-"""Records of each LongBench dataset as published, in LongBench's order (task.md of https://github.com/THUDM/LongBench, MIT)."""
+"""Published number of records of each LongBench dataset, in LongBench's order.
+
+Source: task.md of https://github.com/THUDM/LongBench (MIT).
+"""
 RECORDS_E: Mapping[str, int] = {
-    "qasper_e": 224, "multifieldqa_en_e": 150, "hotpotqa_e": 300, "2wikimqa_e": 300, "gov_report_e": 300, "multi_news_e": 294,
-    "trec_e": 300, "triviaqa_e": 300, "samsum_e": 300, "passage_count_e": 300, "passage_retrieval_en_e": 300, "lcc_e": 300,
-    "repobench-p_e": 300,
+    "qasper_e": 224, "multifieldqa_en_e": 150, "hotpotqa_e": 300, "2wikimqa_e": 300, "gov_report_e": 300,
+    "multi_news_e": 294, "trec_e": 300, "triviaqa_e": 300, "samsum_e": 300, "passage_count_e": 300,
+    "passage_retrieval_en_e": 300, "lcc_e": 300, "repobench-p_e": 300,
 }  # fmt: skip
-"""The same of LongBench-E; its file of ``qasper`` is ``qasper_e.jsonl``."""
+"""The same for LongBench-E, whose file of ``qasper`` is ``qasper_e.jsonl``."""
 
 FIELDS: Mapping[str, Kind] = {
     "input": TEXT,
@@ -53,11 +56,11 @@ FIELDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Records:
-    """One dataset.
+    """The records of one dataset.
 
     Attributes:
         rows: the records, in the order of the file, with ``features()``.
-        sha256: hash of the records' values, the same from a folder and from a zip, whatever the line ends.
+        sha256: hash of the records' values; it does not depend on line ends, or on a folder or zip as the source.
     """
 
     rows: Dataset
@@ -65,7 +68,10 @@ class Records:
 
 
 def features() -> Features:
-    """The eight fields of every file; given, because ``all_classes`` is null in most files and would be guessed differently for each."""
+    """The types of the eight fields in every file.
+
+    They are given explicitly because ``all_classes`` is null in most files, where its type would be guessed wrong.
+    """
     from datasets import Features, List, Value
 
     types = {"answers": List(Value("string")), "all_classes": List(Value("string")), "length": Value("int64")}
@@ -73,15 +79,15 @@ def features() -> Features:
 
 
 def load(path: Path, dataset: str) -> Records:
-    """One dataset, read and checked.
+    """Read and check one dataset.
 
     Args:
-        path: a folder with ``<dataset>.jsonl``, there or below ``data/``; or a zip with that member, at most one folder
-            deep.
-        dataset: a name of ``RECORDS`` or ``RECORDS_E``.
+        path: a folder with ``<dataset>.jsonl``, itself or in its folder ``data``; or a zip with that member, at most
+            one folder deep.
+        dataset: a key of ``RECORDS`` or ``RECORDS_E``.
 
     Raises:
-        ConfigError: no such dataset.
+        ConfigError: there is no such dataset.
         DataError: the file is missing, damaged, too large, or a line is not a record of this dataset.
     """
     if dataset not in RECORDS and dataset not in RECORDS_E:
@@ -100,26 +106,30 @@ def load(path: Path, dataset: str) -> Records:
 
 
 def survey(path: Path) -> dict[str, int | DataError | None]:
-    """What is there of the 34 datasets: number of records, the error that stops it from being read, or None where there is no file.
+    """The state of the 34 datasets: the number of records, the error in reading them, or None if there is no file.
 
     Raises:
         DataError: the path as a whole cannot be read.
     """
-    there = names(path)
-    found: dict[str, int | DataError | None] = {}
+    files = names(path)
+    states: dict[str, int | DataError | None] = {}
     for dataset in (*RECORDS, *RECORDS_E):
         try:
-            found[dataset] = load(path, dataset).rows.num_rows if f"{dataset}.jsonl" in there else None
+            states[dataset] = load(path, dataset).rows.num_rows if f"{dataset}.jsonl" in files else None
         except DataError as error:
-            found[dataset] = error
-    return found
+            states[dataset] = error
+    return states
 
 
 def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
-    """The records of a file's bytes.
+    """The records in a file.
+
+    Args:
+        raw: contents of the file.
+        dataset: name of the dataset.
 
     Raises:
-        DataError: there is none, or a line is not a record of this dataset.
+        DataError: there is no record, or a line is not a record of this dataset.
     """
     rows: list[dict[str, Any]] = []
     first: dict[str, str] = {}
@@ -129,7 +139,8 @@ def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
             raise DataError(f"{where} is of dataset {short(values['dataset'])}: {REMEDY}, each under its own name")
         if dataset.removesuffix("_e") in ("trec", "lsht") and not values["all_classes"]:
             raise DataError(
-                f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: {REMEDY}"
+                f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: "
+                f"{REMEDY}"
             )
         if first.setdefault(values["_id"], where) != where:
             raise DataError(f"{where} repeats the _id of {first[values['_id']].partition(' of ')[0]}: {REMEDY}")

@@ -1,4 +1,4 @@
-"""Where LongBench's files come from: a folder, a data.zip, the hub's cache or the hub. Zips are read in place, never unpacked."""
+"""LongBench's files, found in a folder, a data.zip, the hub's cache or the hub; a zip is read without unpacking it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tasks.checks import short
 REPOSITORY = "zai-org/LongBench"
 REVISION = "5e628be450b7e67fb7ae6e201bd6d8f7056f7672"
 ZIP_SHA256 = "cb45b11a4133c6bc1d6a44b0f8e701335ff1e543195db1103472e575857f7f64"
-"""Of data.zip (113,932,529 bytes) at ``REVISION``, as the notes of a public harness quote it; not hashed again by us."""
+"""Hash of data.zip (113,932,529 bytes) at ``REVISION``, as quoted in the notes of a public harness."""
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_ZIP_BYTES = 2 * 2**30
 MAX_RATIO = 200
-"""Of a member's size to what it takes in the zip; text has 3 to 10, and what is made to fill a memory a thousand."""
+"""Largest compression ratio of a member of a zip; text has 3 to 10, a zip bomb a thousand."""
 MAX_MEMBERS = 10_000
 REMEDY = "use LongBench's own data.zip, or a folder with its .jsonl files"
 
 
 def locate(data: str | None) -> Path:
-    """Where the data is: ``data`` if given, else data.zip from the hub's cache, else from the hub.
+    """The path of the data: ``data`` if given, else data.zip from the hub's cache, else from the hub.
 
     Raises:
-        DataError: it is nowhere, or is not the pinned file.
+        DataError: the data is nowhere, or is not the pinned file.
     """
     if data is None:
         return fetch()
@@ -45,18 +45,18 @@ def locate(data: str | None) -> Path:
 
 
 def cached() -> Path | None:
-    """LongBench's data.zip at ``REVISION`` in the hub's cache, if it is there; its hash is not checked."""
+    """The path of LongBench's data.zip at ``REVISION`` in the hub's cache, or None; its hash is not checked."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
-    return Path(found) if isinstance(found, str) else None
+    path = try_to_load_from_cache(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")
+    return Path(path) if isinstance(path, str) else None
 
 
 def fetch() -> Path:
-    """LongBench's data.zip at ``REVISION``, from the hub's cache or downloaded into it, its hash checked.
+    """The path of LongBench's data.zip at ``REVISION``, downloaded into the hub's cache if need be, its hash checked.
 
     Raises:
-        DataError: it is not in the cache and cannot be downloaded, or is another file.
+        DataError: the file is not in the cache and cannot be downloaded, or has another hash.
     """
     from huggingface_hub import hf_hub_download
 
@@ -66,19 +66,20 @@ def fetch() -> Path:
             path = Path(hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset"))
         except (OSError, ValueError) as error:
             raise DataError(
-                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded ({type(error).__name__}): "
-                "set task.data to a local data.zip or a folder with its .jsonl files"
+                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded "
+                f"({type(error).__name__}): set task.data to a local data.zip or a folder with its .jsonl files"
             ) from error
     stat = path.stat()
     if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
         raise DataError(
-            f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy you trust"
+            f"{path} has SHA-256 {got}, not {ZIP_SHA256}: delete it and download again, or set task.data to a copy "
+            "you trust"
         )
     return path
 
 
 def names(path: Path) -> set[str]:
-    """Names of the files that ``read`` can find.
+    """The names of the files that ``read`` can find.
 
     Raises:
         DataError: the path cannot be read.
@@ -99,14 +100,15 @@ def names(path: Path) -> set[str]:
 
 
 def read(path: Path, name: str) -> bytes:
-    """The bytes of one file.
+    """The contents of one file.
 
     Args:
-        path: a folder that holds it, itself or in its ``data``; or a zip that holds it, at most one folder deep.
-        name: ``trec.jsonl``.
+        path: a folder that contains the file, itself or in its folder ``data``; or a zip that contains it, at most one
+            folder deep.
+        name: name of the file: ``trec.jsonl``.
 
     Raises:
-        DataError: it is missing, too large, damaged or cannot be read.
+        DataError: the file is missing, too large or damaged, or cannot be read.
     """
     return _read_folder(path, name) if path.is_dir() else _read_zip(path, name)
 
@@ -131,7 +133,7 @@ def _read_zip(path: Path, name: str) -> bytes:
             raise DataError(f"{path} holds {name} {len(named)} times: {REMEDY}")
         _check_size(named[0].file_size, f"{name} in {path}")
         try:
-            # Gives no more bytes than the size that was just checked, and fails where the checksum differs.
+            # This returns no more bytes than the size just checked, and fails if the checksum differs.
             return archive.read(named[0])
         except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise DataError(f"{name} in {path} is damaged or encrypted ({type(error).__name__}): {REMEDY}") from error
@@ -145,11 +147,11 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
-    """The files of a zip that stand at its top or one folder deep.
+    """The files of a zip at its top level or one folder deep.
 
     Raises:
-        DataError: a member would leave the folder that it is unpacked in, they are absurdly many, or would fill a
-            memory or a disk.
+        DataError: a member would be unpacked outside the zip's folder, or there are too many members, or they are too
+            large.
     """
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
@@ -161,8 +163,8 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     for info in members:
         if info.file_size > MAX_RATIO * max(info.compress_size, 4096):
             raise DataError(
-                f"{path} has a member {short(info.filename)} of {info.file_size} bytes in {info.compress_size}, more than {MAX_RATIO} for "
-                f"one: {REMEDY}"
+                f"{path} has a member {short(info.filename)} of {info.file_size} bytes in {info.compress_size}, "
+                f"more than {MAX_RATIO} for one: {REMEDY}"
             )
         name = PurePosixPath(info.filename)
         if name.is_absolute() or ".." in name.parts or "\\" in info.filename or ":" in info.filename:
@@ -185,6 +187,6 @@ def _check_size(size: int, what: object) -> None:
 
 @lru_cache(maxsize=4)
 def _file_sha256(path: Path, size: int, modified: int) -> str:
-    """Once per process for a file that stays the same; ``size`` and ``modified`` tell whether it did."""
+    """The hash of a file, cached as long as its size and modification time stay the same."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""kvpress's predictions.csv: a pandas table in which lists are numpy arrays as numpy prints them."""
+"""kvpress's predictions.csv, a table written by pandas in which lists are printed numpy arrays."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _REMEDY = "give the file as the program wrote it"
 
 
 def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows, each with where it stands; fields of known columns as what they are, empty ones left out unless needed.
+    """The rows of a table, each with its position for errors and its values by column.
 
     ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio`` a number
-    called ``ratio``.
+    called ``ratio``. Empty fields are left out unless the column is needed.
 
     Args:
-        raw: the file's bytes.
-        file: its path, for errors.
-        needed: columns that must be there.
+        raw: contents of the file.
+        file: path of the file, for errors.
+        needed: columns that the table must have.
 
     Raises:
-        DataError: it is no such table.
+        DataError: the file is not such a table.
     """
     try:
         text = raw.decode("utf-8-sig")
@@ -41,14 +41,15 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
         header = next(reader, [])
         if absent := [name for name in needed if name not in header]:
             raise DataError(f"line 1 of {file} names no column {absent[0]!r}: {_REMEDY}")
-        start = reader.line_num + 1  # a row of several lines is found by its first
+        start = reader.line_num + 1  # errors name the first line of a row
         for fields in reader:
             where, start = f"line {start} of {file}", reader.line_num + 1
             if not fields:
                 continue
             if len(fields) != len(header):
                 raise DataError(
-                    f"{where} begins a row of {len(fields)} fields where the header has {len(header)}, as in a cut file: {_REMEDY}"
+                    f"{where} begins a row of {len(fields)} fields where the header has {len(header)}, as in a cut "
+                    f"file: {_REMEDY}"
                 )
             yield where, _values(dict(zip(header, fields, strict=True)), where, needed)
     except csv.Error as error:
@@ -83,25 +84,25 @@ _KINDS = {"length": "a whole number", "compression_ratio": "a number"} | dict.fr
 
 
 def texts(printed: str) -> list[str]:
-    """The texts of a printed array, ``['one' "the other's"]``, or of a printed list.
+    """The texts in a printed array, ``['one' "the other's"]``, or in a printed list.
 
-    Between the texts of an array there is no comma, so that Python would read them as one.
+    An array is printed without commas, so Python would read its texts as a single one.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: ``printed`` is something else.
     """
     inside = printed.strip()
     if not (inside.startswith("[") and inside.endswith("]")):
         raise ValueError(printed)
     inside = inside[1:-1].rstrip()
-    found, place = [], 0
-    while place < len(inside):
-        literal = _LITERAL.match(inside, place)
+    values, position = [], 0
+    while position < len(inside):
+        literal = _LITERAL.match(inside, position)
         if literal is None:
             raise ValueError(printed)
         try:
-            found.append(str(ast.literal_eval(literal[1])))
-        except SyntaxError as error:  # an escape that is none
+            values.append(str(ast.literal_eval(literal[1])))
+        except SyntaxError as error:  # an invalid escape
             raise ValueError(printed) from error
-        place = literal.end()
-    return found
+        position = literal.end()
+    return values

@@ -1,7 +1,7 @@
-"""Which score belongs to which dataset of LongBench. How scores become the published number: ``harness/report/stats/means.py``.
+"""The metric of each LongBench dataset, and the score of one prediction.
 
-Facts from ``eval.py`` and ``metrics.py`` of https://github.com/THUDM/LongBench at 072a5a7 and f6227eb (MIT); the code
-is our own.
+``harness/report/stats/means.py`` makes the published number from these scores. Facts from ``eval.py`` and
+``metrics.py`` of https://github.com/THUDM/LongBench at 072a5a7 and f6227eb (MIT); the code is our own.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ METRIC_OF: Mapping[str, str] = {
     "lcc": "code_similarity",
     "repobench-p": "code_similarity",
 }
-"""Of the 21 datasets, in LongBench's own order."""
+"""The metric of each of the 21 datasets, in LongBench's own order."""
 
 FIRST_LINE_ONLY = frozenset({"trec", "triviaqa", "samsum", "lsht"})
-"""Datasets that score the first line of a prediction, after the line breaks in front of it."""
+"""Datasets for which only the first line of a prediction is scored, after leading line breaks."""
 
 BUCKETS = ("0-4k", "4-8k", "8k+")
 _TITLES = {
@@ -69,12 +69,12 @@ _TITLES = {
 
 @dataclass(frozen=True)
 class Scoring:
-    """What may differ between two scorings of the same predictions.
+    """The settings in which two scorings of the same predictions may differ.
 
     Attributes:
-        code_similarity: measure of the code datasets, see ``metrics_text.code_similarity``.
-        official_zero: see ``metrics_rouge.rouge_l``.
-        rouge_score: also score English summaries with Google's rouge-score, in columns of their own.
+        code_similarity: measure for the code datasets, see ``tasks.scores.text.code_similarity``.
+        official_zero: see ``tasks.scores.rouge_l.rouge_l``.
+        rouge_score: whether English summaries are also scored with Google's rouge-score, in columns of their own.
     """
 
     code_similarity: CodeBackend
@@ -82,10 +82,10 @@ class Scoring:
     rouge_score: bool
 
     def metrics(self, dataset: str) -> tuple[Metric, ...]:
-        """What ``scores`` returns for a dataset, the published one first.
+        """The metrics that ``scores`` returns for a dataset, the published one first.
 
         Raises:
-            ConfigError: no such dataset, or a measure that is unknown or not installed.
+            ConfigError: there is no such dataset, or the measure is unknown or not installed.
         """
         name = _metric_of(dataset)
         if name == "code_similarity":
@@ -100,7 +100,9 @@ class Scoring:
     def scores(
         self, dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str]
     ) -> dict[str, float]:
-        """One value, 0-1, per metric of ``metrics``: each the best over the references.
+        """One value per metric of ``metrics``, 0-1, each the best over the references.
+
+        The arguments are those of ``sample_score``.
 
         Raises:
             ConfigError: see ``metrics``.
@@ -109,33 +111,34 @@ class Scoring:
         headline, *extras = self.metrics(dataset)
         values = {headline.name: sample_score(dataset, prediction, references, classes, self)}
         if extras:
-            found = [rouge_score_f(first_line(dataset, prediction), reference) for reference in references]
+            by_reference = [rouge_score_f(first_line(dataset, prediction), reference) for reference in references]
             values |= {
-                f"rouge_score_{name}": max((f[name] for f in found), default=0.0) for name in ("rougeL", "rougeLsum")
+                f"rouge_score_{name}": max((f[name] for f in by_reference), default=0.0)
+                for name in ("rougeL", "rougeLsum")
             }
         return values
 
 
 def first_line(dataset: str, prediction: str) -> str:
-    """The part of a prediction that is scored. Spaces are never stripped, as code begins with them."""
+    """The part of a prediction that is scored; spaces are never stripped, because code may begin with them."""
     return prediction.lstrip("\n").split("\n")[0] if _base(dataset) in FIRST_LINE_ONLY else prediction
 
 
 def sample_score(
     dataset: str, prediction: str, references: Sequence[str], classes: Sequence[str], scoring: Scoring
 ) -> float:
-    """The best score over the references, 0-1; 0 without a reference.
+    """The best score over the references, 0-1; 0 if there is no reference.
 
     Args:
         dataset: a dataset of LongBench or LongBench-E.
-        prediction: the generated text, as it is.
+        prediction: the generated text, unchanged.
         references: acceptable answers.
         classes: labels of a classification dataset; the official code takes those of the file's last record.
-        scoring: what may differ.
+        scoring: settings of the scoring.
 
     Raises:
-        ConfigError: no such dataset, or a measure that is unknown or not installed.
-        DataError: a retrieval answer that names no paragraph, or a classification without classes.
+        ConfigError: there is no such dataset, or the measure is unknown or not installed.
+        DataError: the answer of a retrieval dataset names no paragraph, or a classification has no classes.
     """
     name = _metric_of(dataset)
     text = first_line(dataset, prediction)
@@ -143,7 +146,7 @@ def sample_score(
 
 
 def bucket(length: int) -> str:
-    """LongBench-E's bucket of a record's ``length`` (words; characters for Chinese)."""
+    """LongBench-E's bucket for a record of a given ``length``, in words or, for Chinese, characters."""
     return BUCKETS[0] if length < 4000 else BUCKETS[1] if length < 8000 else BUCKETS[2]
 
 

@@ -1,11 +1,11 @@
-"""Predictions on LongBench that other programs wrote: where they lie and what a line says.
+"""Predictions on LongBench by other programs: the layout of their files and the contents of a line.
 
     longbench        pred/<model>/<dataset>.jsonl, pred_e/… for LongBench-E
     kvcache_factory  <model>_<budget>/<dataset>/<method>.json
     kvpress          <data>__<dataset>__<model>__<press>__<ratio>[__…]/predictions.csv
 
-The first two are JSON lines. The third is a table of everything but the contexts, its columns in any order, in which
-``answers`` and ``all_classes`` are numpy arrays as numpy prints them.
+The first two are JSON lines. The third is a table of everything but the contexts, with columns in any order, in which
+``answers`` and ``all_classes`` are printed numpy arrays.
 
 Sources: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT), ``run_longbench.py`` of
 https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT), ``evaluation/evaluate.py`` of
@@ -35,7 +35,7 @@ from tasks.longbench.metrics import METRIC_OF, bucket
 
 FORMATS = ("longbench", "kvcache_factory", "kvpress")
 Rows = Iterator[tuple[str, dict[str, Any]]]
-"""Lines of a file: where each stands, and what it says under the names of LongBench's own files."""
+"""Lines of a file: the position of each, for errors, and its values under the names of LongBench's own files."""
 _CLASSES = Kind(Annotated[list[Text], Meta(min_length=1)], "a list of texts")
 _LENGTH = Kind(Annotated[int, Meta(ge=0)], "a whole number")
 _REMEDY = "give the file as the program wrote it"
@@ -55,8 +55,8 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """What a path says about the file that lies there."""
+class _PathInfo:
+    """What the path of a file says about its predictions."""
 
     model: str | None = None
     label: str | None = None
@@ -66,16 +66,16 @@ class _Place:
 
 
 def read_predictions(path: Path, format: str) -> list[Imported]:
-    """Every file of a format at or below a path, in the order of their paths.
+    """Every file of a format at or below a path, sorted by path.
 
     Args:
-        path: a file, whose folders say as much as its name; or a folder.
+        path: a folder, or a file, the names of whose parent folders matter as well.
         format: one of ``FORMATS``.
 
     Raises:
-        DataError: there is none, or one is not of this format.
+        DataError: there is no such file, or one is not of this format.
     """
-    pattern, place, rows = _FORMATS[format]
+    pattern, parse_path, rows = _FORMATS[format]
     try:
         path = path.expanduser().resolve(strict=True)
         files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
@@ -83,17 +83,18 @@ def read_predictions(path: Path, format: str) -> list[Imported]:
         raise DataError(
             f"{path} cannot be read ({type(error).__name__}): give a file or folder of predictions"
         ) from error
-    found = [(file, says) for file in files if (says := place(file)) is not None]
-    if not found:
+    predictions = [(file, info) for file in files if (info := parse_path(file)) is not None]
+    if not predictions:
         raise DataError(f"{path} holds no predictions of format {format}: they lie at {_LAYOUTS[format]}")
-    return [_import(file, says, rows) for file, says in found]
+    return [_import(file, info, rows) for file, info in predictions]
 
 
-def _import(file: Path, place: _Place, rows: Callable[[bytes, Path], Rows]) -> Imported:
+def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows]) -> Imported:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise DataError(
-                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give predictions alone"
+                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give "
+                "predictions alone"
             )
         raw = file.read_bytes()
     except OSError as error:
@@ -101,33 +102,33 @@ def _import(file: Path, place: _Place, rows: Callable[[bytes, Path], Rows]) -> I
     lines = list(rows(raw, file))
     if not lines:
         raise DataError(f"{file} holds no prediction: leave it out, or run the program again")
-    dataset = _dataset(lines, place, file)
+    dataset = _dataset(lines, info, file)
     for where, values in lines:
         _check(where, values, dataset)
     ratios = {values["ratio"] for _, values in lines if "ratio" in values}
-    if len(ratios) == 1 and place.budget != "full":
-        place = replace(place, budget=_budget(ratios.pop()))
+    if len(ratios) == 1 and info.budget != "full":
+        info = replace(info, budget=_budget(ratios.pop()))
     return Imported(
         file=file,
         sha256=hashlib.sha256(raw).hexdigest(),
         dataset=dataset,
-        model=place.model,
-        label=place.label,
-        budget=place.budget,
+        model=info.model,
+        label=info.label,
+        budget=info.budget,
         rows=tuple(_examples(lines, dataset)),
     )
 
 
-def _dataset(lines: Sequence[tuple[str, Mapping[str, Any]]], place: _Place, file: Path) -> str:
+def _dataset(lines: Sequence[tuple[str, Mapping[str, Any]]], info: _PathInfo, file: Path) -> str:
     """The dataset that the path and all lines agree on."""
-    said = str(place.dataset or lines[0][1].get("dataset"))
-    base = _base(said)
+    name = str(info.dataset or lines[0][1].get("dataset"))
+    base = _base(name)
     for where, values in lines:
         if _base(str(values.get("dataset", base))) != base:
             raise DataError(
                 f"{where} is of dataset {short(values['dataset'])}, not {base}: give each dataset a file of its own"
             )
-    dataset = f"{base}_e" if place.extended or said != base else base
+    dataset = f"{base}_e" if info.extended or name != base else base
     if dataset not in RECORDS and dataset not in RECORDS_E:
         raise DataError(
             f"{file} is of {short(dataset)}, which is no dataset of LongBench: move it elsewhere, or name it after one"
@@ -136,7 +137,7 @@ def _dataset(lines: Sequence[tuple[str, Mapping[str, Any]]], place: _Place, file
 
 
 def _base(dataset: str) -> str:
-    """A dataset's name in LongBench; kvpress writes LongBench-E's with a hyphen."""
+    """A dataset's name without LongBench-E's suffix, which kvpress writes with a hyphen."""
     return re.sub("[-_]e$", "", dataset)
 
 
@@ -153,7 +154,10 @@ def _check(where: str, values: Mapping[str, Any], dataset: str) -> None:
 
 
 def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> Iterator[tuple[Example, str]]:
-    """Examples and texts. Without an ``_id``, what is known of a record names it, so that two files of the same records pair."""
+    """Pairs of an example and its prediction.
+
+    A record without an ``_id`` gets an id made from its contents, so that two files of the same records can be paired.
+    """
     classes = lines[-1][1].get("all_classes")  # the official code scores a whole file by those of its last line
     details = {"all_classes": classes} if METRIC_OF[dataset.removesuffix("_e")] == "classification" else {}
     seen: dict[str, str] = {}
@@ -174,49 +178,49 @@ def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> I
         )
 
 
-# --- where files lie
+# --- paths
 
 
-def _place_longbench(file: Path) -> _Place:
-    return _Place(model=file.parent.name, dataset=file.stem, extended=file.parent.parent.name == "pred_e")
+def _info_longbench(file: Path) -> _PathInfo:
+    return _PathInfo(model=file.parent.name, dataset=file.stem, extended=file.parent.parent.name == "pred_e")
 
 
-def _place_kvcache_factory(file: Path) -> _Place | None:
+def _info_kvcache_factory(file: Path) -> _PathInfo | None:
     if (
         file.parent.name not in RECORDS or file.stem == "metrics"
     ):  # metrics.json is what eval.py writes beside the predictions
         return None
     folder = re.fullmatch(r"(.+)_(-?\d+)", file.parent.parent.name)
-    label = file.stem.lower()  # the program takes any case and names the file by it
-    # -1 stands for a share of each prompt, which the path does not have.
+    label = file.stem.lower()  # the program accepts the method in any case, and names the file after it
+    # -1 stands for a share of each prompt, and the path does not say which.
     budget = "full" if label == "fullkv" else folder[2] if folder and int(folder[2]) > 0 else None
-    return _Place(folder[1] if folder else None, label, budget, file.parent.name)
+    return _PathInfo(folder[1] if folder else None, label, budget, file.parent.name)
 
 
-def _place_kvpress(file: Path) -> _Place:
-    folder = file.parent.parent if file.parent.name.isdigit() else file.parent  # a second run of the same lies in 1/
+def _info_kvpress(file: Path) -> _PathInfo:
+    folder = file.parent.parent if file.parent.name.isdigit() else file.parent  # repeated runs are in 1/, 2/, …
     data, _, rest = folder.name.partition("__")
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(?P<dataset>[^_]+(?:_[^_]+)*)__(?P<model>.+)__(?P<press>.+?)__(?P<ratio>\d\.\d+)(?P<more>(?:__.+)?)", rest
     )
-    if not data.startswith("longbench") or found is None:
-        return _Place(extended=data == "longbench-e")
-    press, ratio = found["press"], float(found["ratio"])
-    return _Place(
-        model=found["model"],
-        label=press + found["more"].replace("__", "-"),
+    if not data.startswith("longbench") or match is None:
+        return _PathInfo(extended=data == "longbench-e")
+    press, ratio = match["press"], float(match["ratio"])
+    return _PathInfo(
+        model=match["model"],
+        label=press + match["more"].replace("__", "-"),
         budget="full" if press == "no_press" else _budget(ratio),
-        dataset=found["dataset"],
+        dataset=match["dataset"],
         extended=data == "longbench-e",
     )
 
 
 def _budget(ratio: float) -> str:
-    """kvpress says which share is dropped."""
+    """The budget for one of kvpress's ratios, which are the share that is dropped."""
     return "full" if ratio == 0 else f"{100 * (1 - ratio):g}%"
 
 
-# --- what lines say
+# --- lines
 
 
 def _json_lines(raw: bytes, file: Path) -> Rows:
@@ -237,10 +241,10 @@ def _kvpress_table(raw: bytes, file: Path) -> Rows:
         )
 
 
-_FORMATS: Mapping[str, tuple[str, Callable[[Path], _Place | None], Callable[[bytes, Path], Rows]]] = {
-    "longbench": ("*.jsonl", _place_longbench, _json_lines),
-    "kvcache_factory": ("*.json", _place_kvcache_factory, _json_lines),
-    "kvpress": ("predictions.csv", _place_kvpress, _kvpress_table),
+_FORMATS: Mapping[str, tuple[str, Callable[[Path], _PathInfo | None], Callable[[bytes, Path], Rows]]] = {
+    "longbench": ("*.jsonl", _info_longbench, _json_lines),
+    "kvcache_factory": ("*.json", _info_kvcache_factory, _json_lines),
+    "kvpress": ("predictions.csv", _info_kvpress, _kvpress_table),
 }
 _LAYOUTS = {
     "longbench": "pred/<model>/<dataset>.jsonl",

@@ -1,10 +1,11 @@
-"""LongBench and LongBench-E: 21 + 13 datasets with the official prompts and scores, under one of three published protocols.
+"""LongBench and LongBench-E: 21 + 13 datasets with the official prompts and scores, under three published protocols.
 
 Paper: LongBench, Bai et al., https://arxiv.org/abs/2308.14508; code and data https://github.com/THUDM/LongBench (MIT).
-Prompts and protocols: ``tasks/prompts``; scores: ``tasks/longbench/metrics.py``; data: ``tasks/longbench/data.py``.
+Prompts are in ``templates.py`` beside this file, protocols in ``protocols.py``, scores in ``metrics.py``, data in
+``data.py``.
 
-Each dataset is a task of its own, with its own limit of new tokens, end tokens and results folder; ``LongBench`` makes
-them.
+Each dataset is a task of its own, with its own limit of new tokens, end tokens and results folder; ``LongBench`` builds
+these tasks.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from tasks.longbench.templates import NO_CHAT
 from tasks.scores.text import check_backend
 
 PAPER_DATASETS = (
-    "narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "gov_report", "qmsum", "multi_news", "trec",
-    "triviaqa", "samsum", "passage_count", "passage_retrieval_en", "lcc", "repobench-p",
+    "narrativeqa", "qasper", "multifieldqa_en", "hotpotqa", "2wikimqa", "musique", "gov_report", "qmsum", "multi_news",
+    "trec", "triviaqa", "samsum", "passage_count", "passage_retrieval_en", "lcc", "repobench-p",
 )  # fmt: skip
-"""The 16 of the SnapKV and PyramidKV tables, in their order."""
+"""The 16 datasets of the SnapKV and PyramidKV tables, in their order."""
 CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "single-document QA": ("narrativeqa", "qasper", "multifieldqa_en", "multifieldqa_zh"),
     "multi-document QA": ("hotpotqa", "2wikimqa", "musique", "dureader"),
@@ -39,26 +40,27 @@ CATEGORIES: Mapping[str, tuple[str, ...]] = {
     "synthetic": ("passage_count", "passage_retrieval_en", "passage_retrieval_zh"),
     "code": ("lcc", "repobench-p"),
 }
-"""LongBench's own; its average is the mean of the six category means."""
+"""LongBench's categories; its average is the mean of the six category means."""
 _SETS: Mapping[str, tuple[str, ...]] = {"all": tuple(RECORDS), "paper": PAPER_DATASETS, "e": tuple(RECORDS_E)}
 
 
 @dataclass(frozen=True)
 class LongBench:
-    """The datasets asked for, as tasks.
+    """A suite of LongBench datasets, each of which is a task.
 
     Attributes:
-        name: label of the results, before the dataset's name.
-        data: a folder of .jsonl files or a data.zip; None for the hub's cache and the hub.
-        datasets: names, and sets of names: ``all`` (21), ``paper`` (16), ``e`` (13 of LongBench-E).
+        name: beginning of the label of the results, followed by the dataset's name.
+        data: a folder of .jsonl files or a data.zip; None for the hub's cache or, failing that, the hub.
+        datasets: names of datasets, or of sets of them: ``all`` (21), ``paper`` (16), ``e`` (13 of LongBench-E).
         protocol: ``longbench``, ``kvcache_factory`` or ``paper``.
-        max_prompt_tokens: longer prompts lose their middle. A number, or one by protocol; None, as well as a protocol
-            that is left out, for the protocol's own.
-        chat: use the tokenizer's chat template where the protocol's datasets do; None for what the protocol does.
-        chat_arguments: passed to the chat template.
-        code_similarity: ``difflib`` or ``levenshtein``.
-        official_zero: score 0 where the official ROUGE-L hits Python's recursion limit.
-        rouge_score: also score English summaries with Google's rouge-score.
+        max_prompt_tokens: limit beyond which prompts lose their middle: a number, or one for each protocol. None, or a
+            protocol that is left out, means the protocol's own limit.
+        chat: whether to use the tokenizer's chat template, which few-shot and code datasets never do; None for what the
+            protocol does.
+        chat_arguments: arguments of the chat template.
+        code_similarity: measure for the code datasets, ``difflib`` or ``levenshtein``.
+        official_zero: whether to score 0 if the official ROUGE-L would hit Python's recursion limit.
+        rouge_score: whether to also score English summaries with Google's rouge-score.
     """
 
     name: str
@@ -73,10 +75,10 @@ class LongBench:
     rouge_score: bool
 
     def tasks(self) -> tuple[LongBenchTask, ...]:
-        """One task per dataset, as listed, without repeats.
+        """One task per dataset, in the order given, without repeats.
 
         Raises:
-            ConfigError: a setting that cannot be used.
+            ConfigError: a setting cannot be used.
         """
         if not isinstance(self.name, str) or not self.name:
             raise ConfigError(f"task.name={short(self.name)} is not a text: give it one")
@@ -95,14 +97,16 @@ class LongBench:
                 )
         if not isinstance(self.chat_arguments, Mapping):
             raise ConfigError(
-                f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}"
+                f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or "
+                "{enable_thinking: false}"
             )
         protocol = PROTOCOLS[self.protocol]
         limits = self.max_prompt_tokens
         if isinstance(limits, Mapping):
             if unknown := set(limits) - set(PROTOCOLS):
                 raise ConfigError(
-                    f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use {', '.join(PROTOCOLS)}"
+                    f"task.max_prompt_tokens has {short(unknown.pop())}, which is no protocol: use "
+                    f"{', '.join(PROTOCOLS)}"
                 )
             limits = limits.get(self.protocol)
         limit = protocol.max_prompt_tokens if limits is None else limits
@@ -134,16 +138,17 @@ class LongBench:
         return sorted(names, key=order.index)
 
     def averages(self, names: Sequence[str]) -> tuple[Average, ...]:
-        """The paper's mean over its 16 datasets, LongBench's six categories and the means of these.
+        """The paper's mean over its 16 datasets, then the means of LongBench's six categories and the mean of these.
 
-        The 16 are LongBench's English datasets and its code, whose mean of categories is LongBench's own English
-        average. A category that holds neither all of its datasets nor all of its English ones says how many it holds.
+        The 16 are LongBench's English and code datasets; the mean of their categories is LongBench's own English
+        average. The title of a category says how many of its datasets it covers, unless it covers all of them or all
+        of its English ones.
         """
-        there = {name.removeprefix(f"{self.name}-"): name for name in names}
+        by_dataset = {name.removeprefix(f"{self.name}-"): name for name in names}
         averages = []
-        if set(PAPER_DATASETS) <= set(there):
-            averages.append(Average("average of 16", tuple((there[dataset],) for dataset in PAPER_DATASETS)))
-        for suffix, of, published in (("", "", RECORDS), ("_e", " (E)", RECORDS_E)):
+        if set(PAPER_DATASETS) <= set(by_dataset):
+            averages.append(Average("average of 16", tuple((by_dataset[dataset],) for dataset in PAPER_DATASETS)))
+        for suffix, mark, published in (("", "", RECORDS), ("_e", " (E)", RECORDS_E)):
             whole = {
                 title: [d + suffix for d in datasets if d + suffix in published]
                 for title, datasets in CATEGORIES.items()
@@ -153,63 +158,57 @@ class LongBench:
                 for title, datasets in whole.items()
             }
             for title, datasets in whole.items():
-                found = [d for d in datasets if d in there]
-                if found:
-                    part = "" if found in (datasets, english[title]) else f" ({len(found)} of {len(datasets)})"
-                    averages.append(Average(title + of + part, (tuple(there[d] for d in found),)))
+                covered = [d for d in datasets if d in by_dataset]
+                if covered:
+                    part = "" if covered in (datasets, english[title]) else f" ({len(covered)} of {len(datasets)})"
+                    averages.append(Average(title + mark + part, (tuple(by_dataset[d] for d in covered),)))
             for title, groups in (
-                ("average of 6 categories" + of, english),
+                ("average of 6 categories" + mark, english),
                 ("average of 6 categories, 21 datasets", whole),
             ):
                 if (groups is english or whole != english) and all(
-                    d in there for datasets in groups.values() for d in datasets
+                    d in by_dataset for datasets in groups.values() for d in datasets
                 ):
                     averages.append(
-                        Average(title, tuple(tuple(there[d] for d in datasets) for datasets in groups.values()))
+                        Average(title, tuple(tuple(by_dataset[d] for d in datasets) for datasets in groups.values()))
                     )
         return tuple(averages)
 
-    # --- data and predictions of others
+    # --- data, and predictions of other programs
 
     def cached(self) -> Path | None:
-        """data.zip in the hub's cache, if it is there."""
+        """The path of data.zip in the hub's cache; None if it is not there."""
         return cached()
 
     def fetch(self) -> Path:
-        """LongBench's data.zip, from the hub's cache or the hub; see ``longbench_files.fetch``."""
+        """The path of LongBench's data.zip, from the hub's cache or the hub; see ``tasks.longbench.files.fetch``."""
         return fetch()
 
     def survey(self, path: Path) -> list[DataFile]:
-        """The 21 + 13 files; another number of records than published is a problem, too."""
+        """The state of the 21 + 13 files; a number of records other than the published one is a problem, too."""
         files = []
-        for dataset, found in survey(path).items():
+        for dataset, count in survey(path).items():
             name, expected = f"{dataset}.jsonl", {**RECORDS, **RECORDS_E}[dataset]
-            if isinstance(found, Exception):
-                files.append(DataFile(name, expected, None, str(found)))
-            elif found not in (None, expected):
-                files.append(
-                    DataFile(
-                        name,
-                        expected,
-                        found,
-                        f"{name} holds {found} records, not the {expected} that were published: {REMEDY}",
-                    )
-                )
+            if isinstance(count, Exception):
+                files.append(DataFile(name, expected, None, str(count)))
+            elif count not in (None, expected):
+                problem = f"{name} holds {count} records, not the {expected} that were published: {REMEDY}"
+                files.append(DataFile(name, expected, count, problem))
             else:
-                files.append(DataFile(name, expected, found, None))
+                files.append(DataFile(name, expected, count, None))
         return files
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """LongBench's own, KVCache-Factory's and kvpress's."""
+        """The formats of LongBench, KVCache-Factory and kvpress."""
         return FORMATS
 
     def predictions(self, path: Path, format: str) -> list[Predictions]:
-        """One for each file at or below a path; see ``longbench_import``."""
-        found = []
+        """The predictions of each file at or below a path; see ``tasks.longbench.predictions``."""
+        predictions = []
         for file in read_predictions(path, format):
             (task,) = replace(self, datasets=[file.dataset]).tasks()
-            found.append(
+            predictions.append(
                 Predictions(
                     file=file.file,
                     sha256=file.sha256,
@@ -222,11 +221,11 @@ class LongBench:
                     rows=file.rows,
                 )
             )
-        return found
+        return predictions
 
 
 def _expand(datasets: object) -> list[str]:
-    """Names as listed, sets spelt out, without repeats."""
+    """Names of datasets in the order given, with sets expanded, without repeats."""
     entries = list(datasets) if is_list(datasets) else [datasets]
     if not entries or entries == [None]:
         raise ConfigError("task.datasets is empty: use all, paper, e, or names such as [qasper,trec]")
@@ -239,6 +238,7 @@ def _expand(datasets: object) -> list[str]:
         else:
             known = ", ".join(RECORDS)
             raise ConfigError(
-                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of {known}"
+                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of "
+                f"{known}"
             )
     return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""One dataset of LongBench as a task: prompts, end tokens and scores by the protocol that it was made with."""
+"""One dataset of LongBench as a task: prompts, end tokens and scores under one protocol."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LongBenchTask:
-    """One dataset under one protocol; made by ``LongBench``.
+    """One dataset under one protocol; built by ``LongBench``.
 
     Attributes:
         name: label of the results.
-        dataset: its name in LongBench, with ``_e`` for LongBench-E.
+        dataset: name of the dataset in LongBench, with ``_e`` for LongBench-E.
         data: see ``LongBench``.
         protocol: see ``LongBench``.
-        max_prompt_tokens: 2 or more.
-        chat: whether this dataset's prompts go into the chat template.
+        max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more.
+        chat: whether this dataset's prompts are put into the chat template.
         chat_arguments: see ``LongBench``.
         scoring: how predictions are scored.
     """
@@ -48,41 +48,43 @@ class LongBenchTask:
 
     @property
     def base(self) -> str:
-        """The dataset of LongBench that this one has its prompt, limits and metric from."""
+        """The dataset of LongBench from which this one takes its prompt, limits and metric."""
         return self.dataset.removesuffix("_e")
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """LongBench's own metric first; 0-1 per example, tables print 100 times the mean."""
+        """LongBench's own metric first; 0-1 per example, while tables print 100 times the mean."""
         return self.scoring.metrics(self.dataset)
 
     @property
     def max_new_tokens(self) -> int:
-        """As published for the dataset."""
+        """The limit published for the dataset."""
         return MAX_NEW_TOKENS[self.base]
 
     @property
     def min_new_tokens(self) -> int:
-        """1 where the protocol forbids an empty answer."""
+        """1 if the protocol forbids an empty answer for this dataset, else 0."""
         return int(self.base in self.protocol.one_token_at_least)
 
     @property
     def needs_tokenizer(self) -> bool:
-        """True."""
+        """True, because prompts are texts."""
         return True
 
     @property
     def heatmap_axes(self) -> tuple[str, str] | None:
-        """None."""
+        """None: there is no heatmap."""
         return None
 
     @property
     def breakdown(self) -> str | None:
-        """LongBench-E is published by length of the record."""
+        """``bucket`` for LongBench-E, whose scores are published by length of the record; None for LongBench."""
         return "bucket" if self.dataset.endswith("_e") else None
 
     def settings(self) -> Mapping[str, Any]:
-        """What can change a number of an example; data and prompt by their hashes, the protocol by what it comes to for this dataset.
+        """The settings that can change an example's numbers.
+
+        Data and prompt are represented by their hashes, the protocol by its consequences for this dataset.
 
         Raises:
             DataError: the data cannot be read.
@@ -105,16 +107,16 @@ class LongBenchTask:
 
     @property
     def published_examples(self) -> int:
-        """Records of the dataset's file."""
+        """The number of records published for the dataset."""
         return {**RECORDS, **RECORDS_E}[self.dataset]
 
     @property
     def scoring_knobs(self) -> frozenset[str]:
-        """Those of ``Scoring``, which are settings of ``LongBench``."""
+        """The settings that change scores alone: the fields of ``Scoring``, which are settings of ``LongBench``."""
         return frozenset(field.name for field in fields(Scoring))
 
     def score_settings(self) -> dict[str, Any]:
-        """What can change the score of a given text."""
+        """The settings that can change the score of a given text."""
         metric = METRIC_OF[self.base]
         return (
             {"metrics": [metric.name for metric in self.metrics]}
@@ -123,14 +125,16 @@ class LongBenchTask:
         )
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
-        """One example per record, in the order of the file, under the record's ``_id``; each is made when it is asked for.
+        """One example per record, in the order of the file, with the record's ``_id`` as its id.
+
+        Each example is encoded when it is accessed.
 
         Args:
-            tokenizer: the model's.
+            tokenizer: the model's tokenizer.
 
         Raises:
-            ConfigError: no tokenizer, or none with a usable chat template where one is needed.
-            DataError: data that is missing, damaged or malformed.
+            ConfigError: there is no tokenizer, or it lacks a usable chat template and one is needed.
+            DataError: the data is missing, damaged or malformed.
         """
         if tokenizer is None:
             raise ConfigError(
@@ -140,7 +144,10 @@ class LongBenchTask:
         return _Examples(self, load(locate(self.data), self.dataset).rows, tokenizer, frame)
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
-        """The model's own end tokens, or the tokenizer's one; with the last token of a line break where the protocol says so.
+        """The ids that end a generation under the protocol.
+
+        They are the model's own end tokens or only the tokenizer's, plus the last token of a line break for some
+        datasets.
 
         Raises:
             ConfigError: the tokenizer lacks the token that the protocol needs.
@@ -151,7 +158,8 @@ class LongBenchTask:
         if not self.protocol.all_end_tokens:
             if tokenizer.eos_token_id is None:
                 raise ConfigError(
-                    "task.protocol ends at the tokenizer's one end token, and it has none: use task.protocol=kvcache_factory"
+                    "task.protocol ends at the tokenizer's one end token, and it has none: use "
+                    "task.protocol=kvcache_factory"
                 )
             stops = frozenset({int(tokenizer.eos_token_id)})
         if self.base not in self.protocol.newline_ends:
@@ -159,19 +167,23 @@ class LongBenchTask:
         newline = tokenizer.encode("\n", add_special_tokens=False)
         if not newline:
             raise ConfigError(
-                f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of task.datasets"
+                f"{self.dataset} ends at a line break, and the tokenizer has no token for it: leave it out of "
+                "task.datasets"
             )
         return stops | {newline[-1]}
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
-        """LongBench's score of one prediction, 0-1, the best over the references; and the extra ones asked for."""
+        """LongBench's score of one prediction, 0-1, the best over the references, and any additional scores."""
         return self.scoring.scores(
             self.dataset, text or "", example.references, example.details.get("all_classes") or ()
         )
 
 
 class _Examples(Sequence[Example]):
-    """Examples that are encoded when they are asked for: a trial of two needs two, and a run never holds all ids at once."""
+    """Examples that are encoded when they are accessed.
+
+    So a trial run of two examples encodes only two, and no run holds all ids at once.
+    """
 
     def __init__(
         self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None

@@ -1,11 +1,11 @@
-"""The prompts of LongBench, byte for byte, and how many tokens an answer may have.
+"""LongBench's prompts, byte for byte, and the number of tokens that an answer may have.
 
 Protocol strings and numbers: ``config/dataset2prompt.json`` and ``config/dataset2maxlen.json`` of
 https://github.com/THUDM/LongBench (MIT), the same in ``run_longbench.py`` of
-https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT). No slip in them is ours: "asconcisely" (narrativeqa; pull
+https://github.com/Zefan-Cai/KVCache-Factory at 485af3c (MIT). Their slips are kept: "asconcisely" (narrativeqa; pull
 request 76 there would correct it), " Answer" after the article (qasper), "news. " (multi_news), the space at the end of
-"The final answer is: " and "The answer is: ", the line break at the end of the code prompts. A test holds them against
-their hashes.
+"The final answer is: " and "The answer is: ", the line break at the end of the code prompts. A test checks their
+hashes.
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ TEMPLATES: Mapping[str, str] = {
         "Article: {context}\n\n"
         " Answer the question based on the above article as concisely as you can, using a single phrase or sentence if "
         'possible. If the question cannot be answered based on the information in the article, write "unanswerable". '
-        'If the question is a yes/no question, answer "yes", "no", or "unanswerable". Do not provide any explanation.\n\n'
+        'If the question is a yes/no question, answer "yes", "no", or "unanswerable". Do not provide any '
+        "explanation.\n\n"
         "Question: {input}\n\n"
         "Answer:"
     ),
     "multifieldqa_en": (
         "Read the following text and answer briefly.\n\n"
         "{context}\n\n"
-        "Now, answer the following question based on the above text, only give me the answer and do not output any other words.\n\n"
-        "Question: {input}\n"
+        "Now, answer the following question based on the above text, only give me the answer and do not output any "
+        "other words.\n\nQuestion: {input}\n"
         "Answer:"
     ),
     "multifieldqa_zh": (
@@ -60,7 +61,9 @@ TEMPLATES: Mapping[str, str] = {
     "hotpotqa": _PASSAGES,
     "2wikimqa": _PASSAGES,
     "musique": _PASSAGES,
-    "dureader": "请基于给定的文章回答下述问题。\n\n文章：{context}\n\n请基于上述文章回答下面的问题。\n\n问题：{input}\n回答：",
+    "dureader": (
+        "请基于给定的文章回答下述问题。\n\n文章：{context}\n\n请基于上述文章回答下面的问题。\n\n问题：{input}\n回答："
+    ),
     "gov_report": (
         "You are given a report by a government agency. Write a one-page summary of the report.\n\n"
         "Report:\n"
@@ -85,14 +88,18 @@ TEMPLATES: Mapping[str, str] = {
         "Summary:"
     ),
     "vcsum": "下面有一段会议记录，请你阅读后，写一段总结，总结会议的内容。\n会议记录：\n{context}\n\n会议总结：",
-    "trec": "Please determine the type of the question below. Here are some examples of questions.\n\n{context}\n{input}",
+    "trec": (
+        "Please determine the type of the question below. Here are some examples of questions.\n\n{context}\n{input}"
+    ),
     "triviaqa": (
         "Answer the question based on the given passage. Only give me the answer and do not output any other words. "
         "The following are some examples.\n\n"
         "{context}\n\n"
         "{input}"
     ),
-    "samsum": "Summarize the dialogue into a few short sentences. The following are some examples.\n\n{context}\n\n{input}",
+    "samsum": (
+        "Summarize the dialogue into a few short sentences. The following are some examples.\n\n{context}\n\n{input}"
+    ),
     "lsht": "请判断给定新闻的类别，下面是一些例子。\n\n{context}\n{input}",
     "passage_count": (
         "There are some paragraphs below sourced from Wikipedia. Some of them may be duplicates. Please carefully read "
@@ -104,8 +111,8 @@ TEMPLATES: Mapping[str, str] = {
         "The final answer is: "
     ),
     "passage_retrieval_en": (
-        "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which paragraph the abstract is from.\n\n"
-        "{context}\n\n"
+        "Here are 30 paragraphs from Wikipedia, along with an abstract. Please determine which paragraph the "
+        "abstract is from.\n\n{context}\n\n"
         "The following is an abstract.\n\n"
         "{input}\n\n"
         'Please enter the number of the paragraph that the abstract is from. The answer format must be like "Paragraph '
@@ -123,7 +130,10 @@ TEMPLATES: Mapping[str, str] = {
     "lcc": "Please complete the code given below. \n{context}Next line of code:\n",
     "repobench-p": "Please complete the code given below. \n{context}{input}Next line of code:\n",
 }
-"""``{context}`` and ``{input}`` are the record's; for few-shot datasets its input already ends in "Type:", "Answer:" or "Summary:"."""
+"""Prompt templates; ``{context}`` and ``{input}`` are fields of the record.
+
+In few-shot datasets the record's input already ends in "Type:", "Answer:" or "Summary:".
+"""
 
 MAX_NEW_TOKENS: Mapping[str, int] = {
     "narrativeqa": 128,
@@ -150,9 +160,9 @@ MAX_NEW_TOKENS: Mapping[str, int] = {
 }
 
 NO_CHAT = frozenset({"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"})
-"""Datasets whose prompt is never put into a chat template: few-shot examples and code are to be continued."""
+"""Datasets whose prompts are never put into a chat template, because few-shot examples and code are to be continued."""
 
 
 def fill(dataset: str, context: str, question: str) -> str:
-    """The prompt of a record; braces in its texts stay what they are."""
+    """The prompt of a record; braces in its texts stay as they are."""
     return TEMPLATES[dataset.removesuffix("_e")].format(context=context, input=question)

@@ -1,0 +1,1 @@
+"""Needle in a haystack: its grid, contexts, settings and scores."""

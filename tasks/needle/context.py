@@ -1,4 +1,4 @@
-"""Building the context of a needle: reading the haystack, cutting it to length, finding the end of a sentence."""
+"""The context of a needle: the haystack is read, cut to length, and searched for the ends of sentences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BUILTIN = "builtin"
 
-# A tokenizer may join what stands on both sides of a cut, so a prefix is cut this many tokens behind the last one used.
+# A tokenizer may merge the text on both sides of a cut, so the text is cut this many tokens behind the last one used.
 _MARGIN_TOKENS = 64
 _MAX_CHARACTERS_PER_TOKEN = 200
 
@@ -25,11 +25,12 @@ def read_haystack(source: str) -> str:
     """The text to hide needles in.
 
     Args:
-        source: ``builtin``, or a folder: its ``*.txt`` files, sorted by name, joined with nothing between them.
+        source: ``builtin``, or a folder, whose ``*.txt`` files are joined in the order of their names, with nothing
+            between them.
 
     Raises:
-        DataError: the folder is missing, holds no ``.txt`` file, cannot be read as UTF-8, or holds nothing but white
-            space.
+        DataError: the folder is missing, contains no ``.txt`` file, cannot be read as UTF-8, or contains nothing but
+            white space.
     """
     if source == BUILTIN:
         return builtin_text()
@@ -54,12 +55,13 @@ def read_haystack(source: str) -> str:
 
 
 def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The first ``length`` tokens of the endlessly repeated ``text``, decoded and encoded again as the published code does.
+    """The first ``length`` tokens of ``text``, repeated as often as needed.
 
-    Encodes only about as much text as is needed. The result depends on nothing but the three arguments.
+    They are decoded and encoded again, as in the published code. Only about as much text as is needed is encoded, and
+    the result depends on nothing but the three arguments.
 
     Raises:
-        DataError: the tokenizer makes next to no tokens of this text.
+        DataError: the tokenizer makes hardly any tokens of this text.
     """
     wanted = length + _MARGIN_TOKENS
     characters = 6 * wanted  # a little more than English takes
@@ -75,9 +77,9 @@ def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) 
 
 
 def insertion_point(context: Sequence[int], depth: float, periods: AbstractSet[int]) -> int:
-    """How many tokens of ``context`` go before the needle.
+    """The number of tokens of ``context`` that come before the needle.
 
-    At depth 100 all of them; otherwise ``depth`` percent, and from there back to the nearest end of a sentence or to 0.
+    All of them at depth 100; otherwise ``depth`` percent, moved back to the nearest end of a sentence, or to 0.
     """
     if depth == 100:
         return len(context)
@@ -88,8 +90,8 @@ def insertion_point(context: Sequence[int], depth: float, periods: AbstractSet[i
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """The ids of ``text``, no special tokens added."""
-    # verbose=False: a haystack longer than the model's limit is cut here on purpose, which is nothing to warn of.
+    """The ids of ``text``, without added special tokens."""
+    # verbose=False: a haystack longer than the model's limit is cut on purpose, so the tokenizer's warning is noise.
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 

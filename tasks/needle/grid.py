@@ -1,4 +1,4 @@
-"""The grids of a needle task."""
+"""The lengths and depths of a needle task, expanded from its settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from tasks.checks import is_list, short, whole
 
 
 def expand_lengths(lengths: object) -> list[int]:
-    """Lengths in tokens, as listed, without repeats.
+    """Lengths in tokens, in the order given, without repeats.
 
     Raises:
-        ConfigError: an entry that is neither a whole number above 0 nor ``{from, to, step}``, or no entry.
+        ConfigError: an entry is neither a whole number above 0 nor ``{from, to, step}``, or there is none.
     """
     expanded: list[int] = []
     for entry in _entries(lengths, "task.lengths", "[1000,2000]"):
@@ -31,10 +31,12 @@ def expand_lengths(lengths: object) -> list[int]:
 
 
 def expand_depths(depths: object) -> list[float]:
-    """Depths in percent, as listed, without repeats; whole ones as integers. ``{count: N}`` is round(linspace(0, 100, N)).
+    """Depths in percent, in the order given, without repeats; whole ones are integers.
+
+    ``{count: N}`` stands for round(linspace(0, 100, N)).
 
     Raises:
-        ConfigError: an entry that is neither a number from 0 to 100 nor ``{count: N}``, or no entry.
+        ConfigError: an entry is neither a number from 0 to 100 nor ``{count: N}``, or there is none.
     """
     expanded: list[float] = []
     for entry in _entries(depths, "task.depths", "[0,50,100]"):
@@ -46,7 +48,7 @@ def expand_depths(depths: object) -> list[float]:
                 raise ConfigError(
                     f"task.depths has a count of {count}, but there are only 101 whole percents: use 101 or less"
                 )
-            # As numpy.linspace computes it; Python and NumPy both round halves to even.
+            # As numpy.linspace computes it; Python and NumPy both round half to even.
             expanded.extend(round(i * (100 / (count - 1))) if count > 1 else 0 for i in range(count))
         elif isinstance(entry, bool) or not isinstance(entry, int | float) or not 0 <= entry <= 100:
             raise ConfigError(f"task.depths has {short(entry)}, which is not a percentage: use numbers from 0 to 100")
@@ -56,7 +58,7 @@ def expand_depths(depths: object) -> list[float]:
 
 
 def _entries(value: object, knob: str, remedy: str) -> list[object]:
-    """A list as it is; a lone entry as a list of one."""
+    """A list as it is; a single entry as a list of one."""
     entries = list(value) if is_list(value) else [value]
     if not entries or entries == [None]:
         raise ConfigError(f"{knob} is empty: use, for example, {knob}={remedy}")

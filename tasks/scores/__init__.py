@@ -1,0 +1,1 @@
+"""Scores of a generated text against a reference."""

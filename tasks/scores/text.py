@@ -1,7 +1,7 @@
-"""The other scores of LongBench, each for one prediction against one reference, 0-1: equal to the official code on every input.
+"""LongBench's scores other than ROUGE-L, each of one prediction against one reference, 0-1.
 
-Facts from ``metrics.py`` of https://github.com/THUDM/LongBench at f6227eb (MIT); the code is our own, its oddities are
-kept on purpose and named where they are.
+They equal the official code on every input. Facts from ``metrics.py`` of https://github.com/THUDM/LongBench at f6227eb
+(MIT); the code is our own. Its oddities are kept on purpose, and pointed out below.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 CodeBackend = Literal["difflib", "levenshtein"]
 CODE_BACKENDS: tuple[CodeBackend, ...] = ("difflib", "levenshtein")
 
-# Removed from Chinese answers beside ASCII punctuation. Protocol string, metrics.py of THUDM/LongBench at f6227eb
-# (MIT); it has "》" and no "《".
-_PUNCTUATION_ZH = "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+# Removed from Chinese answers, as is ASCII punctuation. Protocol string, metrics.py of THUDM/LongBench at f6227eb
+# (MIT); it contains "》" but not "《".
+_PUNCTUATION_ZH = (
+    "！？｡。＂＃＄％＆＇（）＊＋，－／：；＜＝＞＠［＼］＾＿｀｛｜｝～｟｠｢｣､、〃》"
+    "「」『』【】〔〕〖〗〘〙〚〛〜〝〞〟〰〾〿–—‘’‛“”„‟…‧﹏."
+)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_PUNCTUATION_ZH = str.maketrans("", "", string.punctuation + _PUNCTUATION_ZH)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -37,77 +40,88 @@ _NUMBERS = re.compile(r"\d+")
 
 
 def qa_f1(prediction: str, reference: str) -> float:
-    """F1 over words, repeats counted; lower case, without ASCII punctuation and the words a, an, the. 0 where no word is left."""
+    """F1 over words, counting repeats; 0 if no word is in common.
+
+    Texts are lower-cased, and ASCII punctuation and the words a, an, the are removed.
+    """
     return _f1(_words(prediction), _words(reference))
 
 
 def qa_f1_zh(prediction: str, reference: str) -> float:
-    """F1 over jieba's words, repeats counted; lower case, without ASCII and Chinese punctuation and white space."""
+    """F1 over jieba's words, counting repeats.
+
+    Words are lower-cased, and ASCII and Chinese punctuation and white space are removed from them.
+    """
     return _f1(_words_zh(prediction), _words_zh(reference))
 
 
 def rouge_l_zh(prediction: str, reference: str, official_zero: bool = False) -> float:
-    """``rouge_l`` of both texts cut into words by jieba. "。" ends no sentence here, so a text is often one long sentence."""
+    """``rouge_l`` of both texts after jieba has split them into words.
+
+    "。" does not end a sentence here, so a text is often one long sentence.
+    """
     cut = segmenter().cut
     return rouge_l(" ".join(cut(prediction)), " ".join(cut(reference)), official_zero, OFFICIAL_CALLS - 1)
 
 
 def classification(prediction: str, reference: str, classes: Sequence[str]) -> float:
-    """1 / number of classes named in the prediction, if the right one is among them; classes that are part of the right one's name
-    do not count.
+    """1 / number of classes named in the prediction if the right one is among them, else 0.
 
-    The official code takes those away from the list it walks through, so the class behind one taken away is not looked
-    at and stays: the same here.
+    Classes whose name is part of the right one's do not count. The official code removes these from the list while
+    iterating over it, so the class after a removed one is skipped and stays; the same happens here.
     """
     named = [label for label in classes if label in prediction]
-    place = 0
-    while place < len(named):
-        if named[place] in reference and named[place] != reference:
-            named.remove(named[place])  # the first of that name, as the official code has it
-        place += 1
+    index = 0
+    while index < len(named):
+        if named[index] in reference and named[index] != reference:
+            named.remove(named[index])  # removes the first of that name, as in the official code
+        index += 1
     return 1.0 / len(named) if reference in named else 0.0
 
 
 def count(prediction: str, reference: str) -> float:
-    """Share of the numbers in the prediction that equal the reference, digit by digit ("07" is not "7"); 0 without a number."""
+    """The share of the numbers in the prediction that equal the reference; 0 if there is no number.
+
+    Numbers are compared as text: "07" is not "7".
+    """
     numbers = _NUMBERS.findall(prediction)
     return numbers.count(reference) / len(numbers) if numbers else 0.0
 
 
 def retrieval(prediction: str, reference: str) -> float:
-    """``count`` of the number behind "Paragraph " in the reference.
+    """``count`` of the number after "Paragraph " in the reference.
 
     Raises:
-        DataError: there is none.
+        DataError: the reference contains no such number.
     """
     return count(prediction, _paragraph(reference, r"Paragraph (\d+)", "Paragraph 7"))
 
 
 def retrieval_zh(prediction: str, reference: str) -> float:
-    """``count`` of the number behind "段落" in the reference.
+    """``count`` of the number after "段落" in the reference.
 
     Raises:
-        DataError: there is none.
+        DataError: the reference contains no such number.
     """
     return count(prediction, _paragraph(reference, r"段落(\d+)", "段落7"))
 
 
 def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> float:
-    """Likeness of the reference and the first line of the prediction that holds no "`", "#" or "//"; whole percents / 100.
+    """Similarity of the reference and one line of the prediction, 0-1, in whole percents.
 
-    The likeness is ``fuzzywuzzy.fuzz.ratio``, as in the official code. When it is imported, fuzzywuzzy chooses
-    python-Levenshtein where that happens to be installed, or else ``difflib``, and tells nobody; one to three points
-    lie between them. Here it is given the measure by name: ``difflib`` is what LongBench's requirements install,
-    ``levenshtein`` what KVCache-Factory's do. For the latter rapidfuzz is asked, which ``ratio`` of python-Levenshtein
-    0.27 itself calls.
+    The line is the first one without "`", "#" or "//". The similarity is ``fuzzywuzzy.fuzz.ratio``, as in the official
+    code. On import, fuzzywuzzy silently chooses python-Levenshtein if that happens to be installed, and ``difflib``
+    otherwise; the two differ by one to three points. Here the measure is chosen by name: ``difflib`` is what
+    LongBench's requirements install, ``levenshtein`` what KVCache-Factory's install. The latter is computed by
+    rapidfuzz, which ``ratio`` of python-Levenshtein 0.27 itself calls.
 
     Args:
         prediction: the generated text.
-        reference: the line as it is; leading white space counts.
+        reference: the expected line, unchanged; leading white space counts.
         backend: the measure.
 
     Raises:
-        ConfigError: the backend is none of the two, or is not installed.
+        ConfigError: the backend is neither of the two, or is not installed.
     """
     lines = prediction.lstrip("\n").split("\n")
     line = next((line for line in lines if "`" not in line and "#" not in line and "//" not in line), "")
@@ -116,8 +130,11 @@ def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> fl
 
 @lru_cache(maxsize=1)
 def segmenter() -> jieba.Tokenizer:
-    """jieba with its own dictionary and nothing else: not the dictionary cache it keeps in the shared folder for temporary files, which
-    another version may have written, and not words that other code adds."""
+    """A tokenizer of jieba's that uses jieba's own dictionary and nothing else.
+
+    It ignores the dictionary cache in the shared temporary folder, which another version of jieba may have written, and
+    words that other code adds.
+    """
     import jieba
 
     tokenizer = jieba.Tokenizer()
@@ -127,10 +144,14 @@ def segmenter() -> jieba.Tokenizer:
 
 
 def check_backend(backend: object, setting: str) -> CodeBackend:
-    """``backend``, if it is one and installed.
+    """``backend``, checked to be known and installed.
+
+    Args:
+        backend: the value of a setting.
+        setting: name of the setting, for the error.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the backend is unknown or not installed.
     """
     if backend not in CODE_BACKENDS:
         raise ConfigError(f"{setting}={short(backend)} is not a measure of likeness: use {' or '.join(CODE_BACKENDS)}")
@@ -146,19 +167,19 @@ def check_backend(backend: object, setting: str) -> CodeBackend:
 
 @lru_cache(maxsize=2)
 def _fuzzywuzzy(backend: CodeBackend) -> ModuleType:
-    """``fuzzywuzzy.fuzz`` with a measure of our choice: a copy for each, so that the one that others import stays what it is."""
+    """A copy of the module ``fuzzywuzzy.fuzz`` that uses one measure; the module that others import stays unchanged."""
     spec = find_spec("fuzzywuzzy.fuzz")
     assert spec is not None and spec.loader is not None
     fuzz = module_from_spec(spec)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that python-Levenshtein would be faster
+        warnings.simplefilter("ignore")  # it warns that python-Levenshtein would be faster
         spec.loader.exec_module(fuzz)
     fuzz.SequenceMatcher = difflib.SequenceMatcher if backend == "difflib" else _Levenshtein  # type: ignore[attr-defined]
     return fuzz
 
 
 class _Levenshtein:
-    """What fuzzywuzzy asks of a measure, with python-Levenshtein's number."""
+    """The part of ``difflib.SequenceMatcher`` that fuzzywuzzy uses, with python-Levenshtein's ratio."""
 
     def __init__(self, _: None, first: str, second: str) -> None:
         self._texts = first, second
@@ -187,9 +208,10 @@ def _f1(prediction: Sequence[str], reference: Sequence[str]) -> float:
 
 
 def _paragraph(reference: str, pattern: str, example: str) -> str:
-    found = re.search(pattern, reference)
-    if not found:
+    match = re.search(pattern, reference)
+    if not match:
         raise DataError(
-            f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like {example!r}"
+            f"the answer {short(reference)} names no paragraph: use the official data, whose answers read like "
+            f"{example!r}"
         )
-    return found[1]
+    return match[1]

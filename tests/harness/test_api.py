@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import kvgauge
 from harness.compression.scorers import FirstTokens
 from tests.conftest import ROOT, Command
+from tests.documents import blocks, python
 
 GRID = {"task.lengths": [300], "task.depths": [0, 100]}
 
@@ -129,3 +130,14 @@ def test_what_cannot_be_used_is_said_in_one_line(words: dict[str, object], messa
 def test_reading_a_folder_without_results_says_so(tmp_path: Path) -> None:
     with pytest.raises(kvgauge.KvgaugeError, match="holds no cell"):
         kvgauge.read(tmp_path)
+
+
+@pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
+def test_the_python_of_a_page_runs_as_it_stands_there(page: str, tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    done = python(tmp_path, "-c", "\n".join(blocks(ROOT / page, "python")), path=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "score" in done.stdout
+    if page == "docs/api.md":
+        assert (tmp_path / "needle.png").read_bytes().startswith(b"\x89PNG")
+        assert (tmp_path / "needle.html").exists() and (tmp_path / "results/tiny/needle/snapkv-32/scores.json").exists()

@@ -39,7 +39,8 @@ class Everything:
 
 
 GOOD = {
-    "name": "n", "least": 1, "optional": None, "number": 0, "on": False, "colour": "red", "spread": None, "texts": [], "more": {},
+    "name": "n", "least": 1, "optional": None, "number": 0, "on": False, "colour": "red", "spread": None, "texts": [],
+    "more": {},
     "own": "auto",
 }  # fmt: skip
 

@@ -51,7 +51,8 @@ def prompt_of(tokens: int, seed: int = 0) -> tuple[int, ...]:
 
 @lru_cache
 def tiny(kv_heads: int = 2, layers: int = 3, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
-    """A random Llama with the engine's attention. In float64 no rounding decides a token, whatever rows decode together."""
+    """A random Llama with the engine's attention. In float64 no rounding decides a token, whatever rows decode
+    together."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config(kv_heads, layers))

@@ -74,7 +74,10 @@ def test_a_finished_training_is_not_begun_again(trained: Trained) -> None:
 
 
 def test_the_command_ends_with_weights_and_a_card_without_an_evaluation_too(tmp_path: Path) -> None:
-    stage = "{tokens:64,batch_tokens:256,steps:20,until:1.0,rate:1.0,decay:true,first_token_weight:3.0,mixture:{echo:0.5,fact:0.5}}"
+    stage = (
+        "{tokens:64,batch_tokens:256,steps:20,until:1.0,rate:1.0,decay:true,first_token_weight:3.0,"
+        "mixture:{echo:0.5,fact:0.5}}"
+    )
     size = ("model.layers=2", "model.width=32", "model.mlp=64", "model.vocabulary=400", "data.characters=20000")
     words = (*size, f"stages=[{stage}]", "evaluate=false", f"out={tmp_path / 'out'}", f"work={tmp_path / 'work'}")
     subprocess.run([sys.executable, str(train_tiny.ROOT / "models/train_tiny.py"), *words], check=True)

@@ -1,6 +1,6 @@
-"""Commands beside a run: ``kvgauge report results`` and its like. Everything else on the command line is a run.
+"""The commands, such as ``kvgauge report results``; any other command line is a run.
 
-Each module has one command: ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
+Each module is one command, with ``HELP``, ``arguments(parser)`` and ``run(arguments, console)``.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import difflib
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from harness.errors import ConfigError
@@ -18,24 +19,24 @@ if TYPE_CHECKING:
 
 
 class Command(Protocol):
-    """What a module of this package has."""
+    """The interface of a module in this package."""
 
     HELP: str
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the arguments."""
+        """Declare the command's arguments."""
         ...
 
     def run(self, arguments: argparse.Namespace, console: Console) -> None:
-        """Do it.
+        """Run the command.
 
         Raises:
-            KvgaugeError: it cannot be done.
+            KvgaugeError: the command fails.
         """
         ...
 
 
-# Imported when they are called: no command waits for what another one needs.
+# Modules are imported when their command is called, so that no command waits for the imports of another.
 COMMANDS: Mapping[str, str] = {
     "list": "lists",
     "show": "show",
@@ -54,8 +55,19 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+def add_results_path(parser: argparse.ArgumentParser) -> None:
+    """Declare the results folder that a command reads, ``results`` if none is given."""
+    parser.add_argument(
+        "path",
+        nargs="?",
+        type=Path,
+        default=Path("results"),
+        help="a results folder, a model's, or a task's (default: results)",
+    )
+
+
 class _Parser(argparse.ArgumentParser):
-    """Raises what argparse would print with its usage above."""
+    """Raises errors that argparse would print below a usage text."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{self.prog}: {message}: {self.prog} --help shows what it takes")
@@ -64,14 +76,17 @@ class _Parser(argparse.ArgumentParser):
 def command_line(words: Sequence[str]) -> None:
     """Run the command that the first word names.
 
+    Args:
+        words: the words of the command line, without the program's name.
+
     Raises:
-        ConfigError: there is none of this name.
-        KvgaugeError: as the command.
+        ConfigError: there is no such command.
+        KvgaugeError: the command fails.
     """
     if words[0] not in COMMANDS:
         near = difflib.get_close_matches(words[0], COMMANDS, 1) or COMMANDS
         raise ConfigError(f"{words[0]} is no command: use {', '.join(near)}; settings of a run are written knob=value")
-    from rich.console import Console  # not above: completion needs the names of the commands alone
+    from rich.console import Console  # here, because completion imports this module only for the commands' names
 
     command = cast(Command, import_module(f"{__name__}.{COMMANDS[words[0]]}"))
     parser = _Parser(prog=f"kvgauge {words[0]}", description=command.HELP)

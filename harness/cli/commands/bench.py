@@ -1,4 +1,4 @@
-"""``kvgauge bench``: what a grid, each method and memory cost, for your model on your machine."""
+"""``kvgauge bench``: measurements of a grid's time, each method's cost and memory, with your model on your machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DEFAULTS = ("budget=[64,128,256,512,1024]",)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Settings of a run, and what is measured."""
+    """Declare the settings of a run, and options for what is measured."""
     parser.add_argument(
         "settings", nargs="*", metavar="knob=value", help="model, method, budget and selection, as for a run"
     )
@@ -36,11 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Measure, write, and print the files.
+    """Measure, and write and print the files.
 
     Raises:
-        ConfigError: a setting that cannot be used.
-        KvgaugeError: as a run.
+        ConfigError: a setting cannot be used.
+        KvgaugeError: the errors of a run.
     """
     for knob, least in (("new_tokens", 2), ("prompts", 1), ("rounds", 1)):
         if getattr(arguments, knob) < least:
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
     folder = arguments.to.expanduser() / subject.name
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # before hours are spent on what it is to hold
+        folder.mkdir(parents=True, exist_ok=True)  # before hours are spent on measurements that could not be written
     except OSError as error:
         raise failed(folder, "written", error) from error
 

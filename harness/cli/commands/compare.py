@@ -1,4 +1,4 @@
-"""``kvgauge compare``: ours beside published numbers, or one of our results folders against another; from records, without a model."""
+"""``kvgauge compare``: results beside published numbers, or two results folders paired by example."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.errors import ConfigError, StoreError
 from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
@@ -18,14 +19,8 @@ HELP = "Put results beside published numbers, or two results folders side by sid
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """One results folder or two, and which published table."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare one or two results folders, and the published model and table."""
+    add_results_path(parser)
     parser.add_argument(
         "other", nargs="?", type=Path, help="a second one, to be held against the first instead of published numbers"
     )
@@ -37,10 +32,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Everything at or below the path that has a counterpart.
+    """Compare everything at or below the path that has a counterpart.
 
     Raises:
-        ConfigError: nothing to compare with, or more than one thing.
+        ConfigError: there is nothing to compare with, or it is ambiguous.
         StoreError: there are no results, or the files cannot be written.
     """
     grids = read_grids(arguments.path)
@@ -54,7 +49,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         documents, left_out = match(grids, arguments.model, arguments.table)
     elif arguments.model or arguments.table:
         raise ConfigError(
-            "--model and --table choose published numbers, and two results folders were given: leave them out, or one folder"
+            "--model and --table choose published numbers, and two results folders were given: leave them out, or "
+            "one folder"
         )
     else:
         documents = list(paired_documents(grids, read_grids(arguments.other), arguments.path, arguments.other))

@@ -1,8 +1,8 @@
-"""``kvgauge completion``: the script by which a shell completes commands, settings and their values, and what the script asks for.
+"""``kvgauge completion``: shell completion of commands, settings and their values.
 
-Standard library alone: a TAB must not wait for imports. Flags are read from the source of a command, names from the
-files of ``conf``, the choices of a setting from the annotation of the field that it becomes; nothing is imported to
-find them.
+It prints a script for a shell, and answers the script's requests. Only the standard library is imported, because TAB
+must not wait: flags are read from the source of a command, names from the files of ``conf``, and the choices of a
+setting from the annotation of the field that it sets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CLASSES = {
     "selection": "harness.compression.selection.Selection",
     "engine": "harness.engine.settings.EngineSettings",
 }
-"""Whose fields the settings of a group are; those of the other groups are fields of the class that a YAML file names."""
+"""The classes whose fields are the settings of a group; for other groups a YAML file names the class."""
 SCRIPTS: Mapping[str, str] = {
     "bash": r"""
 _kvgauge() {
@@ -63,16 +63,16 @@ complete -c kvgauge -a '(kvgauge completion --words (commandline -cp | string co
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``completion SHELL``."""
+    """Declare ``completion SHELL``."""
     parser.add_argument("shell", nargs="?", choices=[*SCRIPTS], help="whose script to print")
     parser.add_argument("--words", metavar="LINE", help="what such a script asks for: the words that can end this line")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print a script, or what the script asked for.
+    """Print a script, or the words that a script asks for.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: neither a shell nor ``--words`` is given.
     """
     if arguments.words is not None:
         print("\n".join(candidates(arguments.words)))
@@ -83,34 +83,37 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def candidates(line: str) -> list[str]:
-    """Words that the last word of a line can become, or the flags and settings that can begin one.
+    """Words that complete the last word of a line, or flags and settings that can begin a new one.
 
     Args:
-        line: up to the cursor, the command's own name first.
+        line: the line up to the cursor, beginning with the name of the program.
     """
     words = _split(line)
     before, word = words[1:-1], words[-1]
-    possible = _of_command(before[0], before[1:], word) if before and before[0] in COMMANDS else _of_run(before, word)
+    if before and before[0] in COMMANDS:
+        possible = _command_words(before[0], before[1:], word)
+    else:
+        possible = _run_words(before, word)
     return sorted(choice for choice in set(possible) if choice.startswith(word) and choice != word)
 
 
 def _split(line: str) -> list[str]:
-    """The words of a line, the one at the cursor last; an open quote or bracket is only the beginning of one."""
+    """The words of a line, the one at the cursor last; an open quote or bracket does not end a word."""
     try:
         words = shlex.split(line)
     except ValueError:
         words = line.replace('"', "").replace("'", "").split()
     words += [""] * (not line or line[-1].isspace() or len(words) < 2)
-    # A shell may give what stands before the command, too: NAME=value, or another command.
+    # The line may begin with NAME=value or with another command.
     starts = [index for index, word in enumerate(words[:-1]) if Path(word).name == "kvgauge"]
     return words[starts[-1] :] if starts else words
 
 
-def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]:
+def _command_words(command: str, before: Sequence[str], word: str) -> Iterable[str]:
     if word.startswith("-"):
         return [*_flags(command), "--help"]
     if command == "bench":
-        return [choice for choice in _of_run(["bench", *before], word) if choice not in COMMANDS]
+        return [choice for choice in _run_words(["bench", *before], word) if choice not in COMMANDS]
     given = [each for flag, each in pairwise(["", *before]) if not each.startswith("-") and not flag.startswith("--")]
     if command == "list" and not given:
         return GROUPS.values()
@@ -121,7 +124,7 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterable[str]
 
 
 def _flags(command: str) -> list[str]:
-    """The flags that a command's module declares."""
+    """The flags that a command declares, read from its source."""
     source = ast.parse((ROOT / f"harness/cli/commands/{COMMANDS[command]}.py").read_text(encoding="utf-8"))
     (function,) = (node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "arguments")
     texts = [
@@ -130,7 +133,7 @@ def _flags(command: str) -> list[str]:
     return [text for text in texts if re.fullmatch(r"--[a-z][a-z-]*", text)]
 
 
-def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
+def _run_words(before: Sequence[str], word: str) -> Iterable[str]:
     setting, given, value = word.partition("=")
     if not given:
         commands = COMMANDS if not before else ()
@@ -139,13 +142,13 @@ def _of_run(before: Sequence[str], word: str) -> Iterable[str]:
             *(f"{name}=" for name in _settings(before, setting)),
             *(("--help", "--cfg", "--multirun") * word.startswith("-")),
         ]
-    begun = re.match(r".*[\[,]", value)
-    lead = f"{setting}={begun[0] if begun else ''}"
-    return [lead + name for name in _values(setting, before)]
+    items = re.match(r".*[\[,]", value)  # the earlier items of a list
+    prefix = f"{setting}={items[0] if items else ''}"
+    return [prefix + name for name in _values(setting, before)]
 
 
 def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
-    """What a setting can be, where that can be listed."""
+    """The values of a setting, if they can be listed."""
     if setting == "budget":
         return _BUDGETS
     if setting == "hydra/launcher":
@@ -163,7 +166,7 @@ def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
 
 
 def _field_choices(target: str, field: str) -> list[str]:
-    """The choices that the annotation of a class's field has, as ``harness.values.choices`` gives them, and true and false."""
+    """The choices in the annotation of a class's field, as ``harness.values.choices`` gives them, or true and false."""
     module, _, name = target.rpartition(".")
     classes = [node for node in _source(module) if isinstance(node, ast.ClassDef) and node.name == name]
     annotated = [part for node in classes for part in node.body if isinstance(part, ast.AnnAssign)]
@@ -176,7 +179,12 @@ def _field_choices(target: str, field: str) -> list[str]:
 
 
 def _annotated(annotation: ast.expr, module: str) -> list[str]:
-    """The choices of an annotation in the source of a module."""
+    """The choices in an annotation.
+
+    Args:
+        annotation: the annotation's syntax tree.
+        module: the module that contains it.
+    """
     match annotation:
         case ast.Name("bool"):
             return ["true", "false"]
@@ -194,7 +202,7 @@ def _annotated(annotation: ast.expr, module: str) -> list[str]:
 
 
 def _aliased(alias: str, module: str) -> list[str]:
-    """The choices of a name for an annotation, which a module defines or imports."""
+    """The choices in an annotation that has a name, which a module defines or imports."""
     for node in _source(module):
         match node:
             case ast.Assign([ast.Name(name)], value) if name == alias:
@@ -205,14 +213,19 @@ def _aliased(alias: str, module: str) -> list[str]:
 
 
 def _source(module: str) -> list[ast.stmt]:
-    """The statements of a module of the project; none of another's."""
+    """The statements of a module of the project; empty for other modules."""
     path = ROOT / module.removeprefix("kvgauge.").replace(".", "/")
     file = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
     return ast.parse(file.read_text(encoding="utf-8")).body if file else []
 
 
 def _settings(before: Sequence[str], begun: str) -> list[str]:
-    """Settings of a run; those below a group, like ``method.snapkv.window``, once its name has been typed."""
+    """Settings of a run; those of a group, like ``method.snapkv.window``, only once the group has been typed.
+
+    Args:
+        before: the words before the one at the cursor.
+        begun: the beginning of the setting.
+    """
     config = (ROOT / "conf/config.yaml").read_text(encoding="utf-8")
     names = [name for name in re.findall(r"^(\w+):", config, re.MULTILINE) if name not in ("defaults", "hydra")]
     group, below, _ = begun.partition(".")
@@ -239,7 +252,7 @@ def _names(group: str, before: Sequence[str]) -> list[str]:
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
-    """Folders with methods that the line names already."""
+    """Folders with methods that earlier words of the line name."""
     given = [word.partition("=")[2] for word in before if word.startswith("method_path=")]
     given += [word for flag, word in pairwise(before) if flag == "--method-path"]
     return [Path(name).expanduser() for word in given for name in word.strip("[]").split(",")]

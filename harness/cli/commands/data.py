@@ -1,4 +1,4 @@
-"""``kvgauge data``: what a benchmark's data files hold, ahead of a run."""
+"""``kvgauge data``: a benchmark's data files, fetched and checked before a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHECK = "check"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``data TASK``, or ``data check PATH``."""
+    """Declare ``data TASK`` and ``data check PATH``."""
     parser.add_argument(
         "what", metavar="TASK|check", help="longbench: fetch its data and verify it; check: verify what PATH holds"
     )
@@ -30,11 +30,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print a table of all files, and what is wrong with them, line by line.
+    """Print a table of all files, then one line for each that is wrong.
 
     Raises:
-        ConfigError: the task has no data files, or there is a path too many or too few.
-        DataError: data cannot be had, is not there, or is not what was published.
+        ConfigError: the task has no data files, or a path is missing or superfluous.
+        DataError: the data cannot be fetched, is missing, or is not what was published.
     """
     what, path = arguments.what, arguments.path
     if what == _CHECK:
@@ -47,8 +47,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         raise ConfigError(f"kvgauge data {what} takes no path: look at {path} with kvgauge data check {path}")
     else:
         source = _source(what)
-        found = source.fetch()
-        _show(found, source.survey(found), console, whole=True)
+        fetched = source.fetch()
+        _show(fetched, source.survey(fetched), console, whole=True)
 
 
 def _source(task: str) -> DataSource:
@@ -62,13 +62,13 @@ def _show(path: Path, files: Sequence[DataFile], console: Console, whole: bool) 
     """Print the table.
 
     Args:
-        path: what was looked at.
-        files: what was found.
+        path: the folder or zip.
+        files: the files that the task knows, with the records found in each.
         console: where to print.
-        whole: whether a file that is not there is wrong.
+        whole: whether a missing file counts as wrong.
 
     Raises:
-        DataError: something is wrong, or there is nothing.
+        DataError: a file is wrong, or all are missing.
     """
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("file", "records", "published"):

@@ -1,4 +1,4 @@
-"""``kvgauge doctor``: what this machine has, what will be slow or refused, and what data is found."""
+"""``kvgauge doctor``: the machine's devices, packages and data, and what will be slow or refused on it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _GIB = 2**30
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``doctor [--results FOLDER]``."""
+    """Declare ``doctor [--results FOLDER]``."""
     parser.add_argument(
         "--results", type=Path, default=Path("results"), help="where results would go (default: results)"
     )
@@ -69,23 +69,23 @@ def _facts(results: Path) -> list[tuple[str, str]]:
 
 
 def _data() -> list[tuple[str, str]]:
-    """Of each task whose data can be fetched, where it lies; presets of one task share it."""
-    found = {}
+    """The path of each task's data, for tasks whose data can be fetched; a preset that inherits a task is left out."""
+    paths = {}
     for task in choices("task"):
         built = build(task_config(task.name)) if task.target and "???" not in task.text else None
         if isinstance(built, DataSource):
-            found[task.name] = str(built.cached() or f"not in the cache: kvgauge data {task.name} fetches it")
-    return list(found.items())
+            paths[task.name] = str(built.cached() or f"not in the cache: kvgauge data {task.name} fetches it")
+    return list(paths.items())
 
 
 def _packages() -> list[tuple[str, str]]:
-    found = []
+    versions = []
     for package in _PACKAGES:
         try:
-            found.append((package, version(package)))
+            versions.append((package, version(package)))
         except PackageNotFoundError:
-            found.append((package, "not installed"))
-    return found
+            versions.append((package, "not installed"))
+    return versions
 
 
 def _findings(results: Path) -> list[str]:
@@ -95,13 +95,15 @@ def _findings(results: Path) -> list[str]:
             "No CUDA device: models of billions of parameters take minutes for a prompt; model=tiny runs in seconds."
         )
         lines.append(
-            "float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says float16."
+            "float16 is several times slower than float32 on a CPU: give model.dtype=float32 where a preset says "
+            "float16."
         )
     elif not torch.cuda.is_bf16_supported(including_emulation=False):
         lines.append("The card computes no bfloat16: give model.dtype=float16.")
     if dict(_packages())["python-Levenshtein"] == "not installed":
         lines.append(
-            "python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with rapidfuzz."
+            "python-Levenshtein is not there, and is not needed: task.code_similarity=levenshtein is computed with "
+            "rapidfuzz."
         )
     if _offline():
         lines.append("HF_HUB_OFFLINE is set: models and LongBench must be in the cache or given as local paths.")

@@ -1,4 +1,4 @@
-"""``kvgauge import``: texts that other programs generated, into the same cells, scores and tables."""
+"""``kvgauge import``: predictions of other programs, written into cells and scored like our own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HELP = "Read predictions of other programs into results, scored as ours are."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A file or folder, its format, and what its path does not say."""
+    """Declare a file or folder, its format, and options for what its path does not say."""
     parser.add_argument("path", type=Path, help="a file or a folder of predictions")
     parser.add_argument("--format", required=True, help="longbench, kvcache_factory or kvpress")
     parser.add_argument("--model", help="the model's name in the results (default: what the path says)")
@@ -49,7 +49,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class _Import:
-    """One file on its way into a cell."""
+    """One file of predictions, and the cell that it is imported into."""
 
     file: Predictions
     task: Task
@@ -58,12 +58,12 @@ class _Import:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Every file at or below the path; then the tables of the models that they are of.
+    """Import every file at or below the path, then write the tables of the models concerned.
 
     Raises:
-        ConfigError: something that the path does not say is not given either, or is unusable.
-        DataError: a file is not of its format.
-        StoreError: a cell holds something else already, or the results folder cannot be written.
+        ConfigError: the path does not say the model, label or budget and no option does, or one of them is unusable.
+        DataError: a file is not of the given format.
+        StoreError: a cell already contains something else, or the results folder cannot be written.
     """
     if wrong := [change for change in arguments.set if not change.startswith("task.")]:
         raise ConfigError(
@@ -88,15 +88,15 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 def _plan(
     files: Sequence[Predictions], config: Mapping[str, Any], arguments: argparse.Namespace, to: Path, console: Console
 ) -> list[_Import]:
-    """Where each file goes; nothing is written before all of them have a place of their own.
+    """The cell for each file; nothing is written before every file has a cell of its own.
 
-    A program that has no use for a budget may still file its texts once for each: equal ones at ``full`` are taken
-    once.
+    A program may store the same texts of a method without a budget once for every budget: of equal files at ``full``,
+    only the first is imported.
     """
     cells = [Cell(_label(file, arguments), _budget(file, arguments)) for file in files]
-    # Methods that keep everything come first in tables; within a method, cells stand by budget.
+    # In tables, methods that keep everything come first; within a method, cells are sorted by budget.
     order = sorted({(cell.budget != FULL.text, cell.label) for cell in cells})
-    where = provenance("cpu")
+    origin = provenance("cpu")
     imports: dict[Path, _Import] = {}
     for file, cell in zip(files, cells, strict=True):
         model = check_model_name(_given(file.model, arguments.model, "--model", file.file), "--model")
@@ -110,10 +110,11 @@ def _plan(
             continue
         if folder in imports:
             raise ConfigError(
-                f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each with its --label"
+                f"{imports[folder].file.file} and {file.file} are both {cell.name}: import one of them, or each "
+                "with its --label"
             )
-        ours = {**config, **file.config}
-        task = next(task for task in build_task(ours)[0] if task.name == file.task)
+        file_config = {**config, **file.config}
+        task = next(task for task in build_task(file_config)[0] if task.name == file.task)
         settings = {
             "imported": {"format": arguments.format, "file_sha256": file.sha256},
             "task": dict(file.settings),
@@ -128,8 +129,8 @@ def _plan(
             metrics=task.metrics,
             heatmap_axes=task.heatmap_axes,
             note=f"Imported from {arguments.format}; which entries were kept is not known.",
-            task_config=ours,
-            provenance={**where, "fingerprint": fingerprint(settings), "file": str(file.file)},
+            task_config=file_config,
+            provenance={**origin, "fingerprint": fingerprint(settings), "file": str(file.file)},
             breakdown=task.breakdown,
             published=published_examples(task),
         )
@@ -138,7 +139,7 @@ def _plan(
 
 
 def _write(one: _Import) -> int:
-    """Number of records that were not there before."""
+    """Write the records of one file, and return how many of them are new."""
     full = one.manifest.cell.budget == FULL.text
     records = [
         Record(
@@ -155,8 +156,8 @@ def _write(one: _Import) -> int:
         for example, text in one.file.rows
     ]
     with closing(CellWriter(one.folder, one.manifest)) as writer:
-        there = read_records(one.folder)
-        new = [record for record in records if there.get(record.example_id) != _as_read(record)]
+        earlier = read_records(one.folder)
+        new = [record for record in records if earlier.get(record.example_id) != _as_read(record)]
         if new:
             writer.append(new)
         writer.finish(cell_summary(CellResult(one.manifest.cell, len(records), tuple(records)), one.task.metrics))
@@ -175,9 +176,9 @@ def _budget(file: Predictions, arguments: argparse.Namespace) -> str:
     return parse_budget(_given(file.budget, arguments.budget, "--budget", file.file)).text
 
 
-def _given(said: str | None, given: str | None, option: str, file: Path) -> str:
-    """What the command line says, or else the path."""
-    value = given if given is not None else said
+def _given(from_path: str | None, given: str | None, option: str, file: Path) -> str:
+    """The value given on the command line, or else the one in the file's path."""
+    value = given if given is not None else from_path
     if value is None:
         raise ConfigError(f"the path of {file} does not say what {option} says: give {option}")
     return value

@@ -1,4 +1,4 @@
-"""``kvgauge list``: what can stand behind ``method=``, ``model=``, ``task=``."""
+"""``kvgauge list``: the names that ``method=``, ``model=``, ``task=`` and the other groups accept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HELP = "List the methods, models, tasks, experiments or trackers that a run can 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``list [GROUP] [--method-path FOLDER]``."""
+    """Declare ``list [GROUP] [--method-path FOLDER]``."""
     parser.add_argument("what", nargs="?", choices=[*GROUPS.values()], help="leave it out for all")
     parser.add_argument(
         "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
@@ -24,10 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print a table for each group: names, and what they are.
+    """Print a table of names and descriptions for each group.
 
     Raises:
-        ConfigError: a folder that holds no methods.
+        ConfigError: a folder contains no methods.
     """
     elsewhere = method_folders(arguments.method_path)
     for group, plural in GROUPS.items():
@@ -36,8 +36,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         table.add_column(f"{group}=", no_wrap=True)
         table.add_column("")
-        for found in choices(group, elsewhere):
-            table.add_row(Text(found.name), Text(found.about))
+        for choice in choices(group, elsewhere):
+            table.add_row(Text(choice.name), Text(choice.about))
         console.print(table)
         console.print()
     console.print("kvgauge show method pyramidkv: all knobs of one, with their sources", markup=False)

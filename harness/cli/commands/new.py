@@ -1,4 +1,4 @@
-"""``kvgauge new method NAME``: the files of a method, complete and passing, to be changed into one's own."""
+"""``kvgauge new method NAME``: the files of a new method, which work as they are and are meant to be edited."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.config.catalog import choices
 from harness.errors import ConfigError, StoreError
 
 HELP = "Write the files of a new method: its code, its knobs and a test, which pass as they are."
-_WINDOW = 8  # as most published tables have it
+_WINDOW = 8  # as in most published tables
 _FILES = {
     "methods/{name}.py": "method.py.j2",
     "conf/method/{name}.yaml": "method.yaml.j2",
@@ -26,7 +26,7 @@ _OUTSIDE = {"{name}.py": "method.py.j2", "method/{name}.yaml": "method.yaml.j2",
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``new method NAME [--to CLONE | --method-path FOLDER]``."""
+    """Declare ``new method NAME [--to CLONE | --method-path FOLDER]``."""
     parser.add_argument("what", choices=["method"], help="what to write")
     parser.add_argument("name", help="its name on the command line and in tables: small letters, digits and _")
     where = parser.add_mutually_exclusive_group()
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Write three files and say what to do with them.
+    """Write three files, and print commands that use them.
 
     Raises:
         ConfigError: the name cannot be used, or is taken.
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         )
     if not outside and not (root / "conf/method").is_dir():
         raise ConfigError(f"{root} is no clone of kvgauge (it has no conf/method): go there, or give it with --to")
-    if name in {found.name for found in choices("method")}:
+    if name in {choice.name for choice in choices("method")}:
         raise ConfigError(f"method {name} is there already: kvgauge show method {name} prints it; use another name")
     if outside and importlib.util.find_spec(name) is not None and not (root / f"{name}.py").exists():
         raise ConfigError(f"{name} is the name of a module that Python has already: use another name")

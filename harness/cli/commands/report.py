@@ -1,4 +1,4 @@
-"""``kvgauge report``: tables, plots and the page from records, at any time, without a model."""
+"""``kvgauge report``: tables, plots and the page, made from records at any time and without a model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.report.overview import rebuild
 
 HELP = "Write the tables and plots of a results folder again, from its records."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare a results folder or a part of one, and where to write."""
+    add_results_path(parser)
     parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Everything at or below the path.
+    """Write the report of everything at or below the path.
 
     Raises:
         StoreError: there are no results, or the report cannot be written.

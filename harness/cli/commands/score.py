@@ -1,4 +1,4 @@
-"""``kvgauge score``: all scores again, from records alone."""
+"""``kvgauge score``: all scores computed again, from records alone."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.config.build import parse_settings
 from harness.errors import ConfigError
 from harness.report.overview import rebuild
@@ -23,14 +24,8 @@ HELP = "Score the records of a results folder again, without a model and without
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare a results folder or a part of one, and scoring settings."""
+    add_results_path(parser)
     parser.add_argument(
         "--set",
         action="append",
@@ -41,11 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Every cell at or below the path.
+    """Score every cell at or below the path again, and write the report.
 
     Raises:
-        ConfigError: a setting that cannot be changed, or not to this value.
-        KvgaugeError: there are no results, or a cell's task cannot be made.
+        ConfigError: a setting cannot be changed, or cannot have this value.
+        KvgaugeError: there are no results, or a cell's task cannot be built.
     """
     if arguments.set:
         _change(arguments.path, parse_settings(arguments.set))
@@ -67,9 +62,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _change(path: Path, values: Mapping[str, Any]) -> None:
-    """Write other manifests: of all cells or, where one cannot be changed, of none.
+    """Write manifests with other scoring settings: for all cells or, if one cannot be changed, for none.
 
-    Cells that have theirs already stay, so that the same command ends what an earlier one began.
+    Cells that already have these settings are left alone, so that the same command finishes one that was stopped.
     """
     manifests = read_manifests(path)
     if path in manifests:

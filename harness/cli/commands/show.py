@@ -1,4 +1,4 @@
-"""``kvgauge show``: one method, model, task … with its knobs, their defaults and their sources."""
+"""``kvgauge show``: one method, model, task, … with its knobs, their defaults and their sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HELP = "Show all knobs of a method, model, task, experiment or tracker, with the
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``show GROUP NAME [--method-path FOLDER]``."""
+    """Declare ``show GROUP NAME [--method-path FOLDER]``."""
     parser.add_argument("group", choices=[*GROUPS], help="which axis")
     parser.add_argument("name", help="its value, as kvgauge list shows it")
     parser.add_argument(
@@ -22,16 +22,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print the module's account of itself and the YAML as it lies.
+    """Print the module's docstring and the YAML file.
 
     Raises:
-        ConfigError: there is none of this name, or a folder that holds no methods.
+        ConfigError: the group has no such name, or a folder contains no methods.
     """
-    found = choice(arguments.group, arguments.name, method_folders(arguments.method_path))
-    if found.module_doc:
-        console.print(found.module_doc, markup=False, soft_wrap=True)
+    chosen = choice(arguments.group, arguments.name, method_folders(arguments.method_path))
+    if chosen.module_doc:
+        console.print(chosen.module_doc, markup=False, soft_wrap=True)
         console.print()
-    knobs = f"{found.group}.{found.name}.<knob>" if found.group == "method" else f"{found.group}.<knob>"
-    file = found.path.relative_to(ROOT) if found.path.is_relative_to(ROOT / "conf") else found.path
+    knobs = f"{chosen.group}.{chosen.name}.<knob>" if chosen.group == "method" else f"{chosen.group}.<knob>"
+    file = chosen.path.relative_to(ROOT) if chosen.path.is_relative_to(ROOT / "conf") else chosen.path
     console.print(f"{file}; on the command line {knobs}=…", style="bold", markup=False, soft_wrap=True)
-    console.print(found.text.rstrip(), markup=False, soft_wrap=True)
+    console.print(chosen.text.rstrip(), markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""``kvgauge status``: what of a results folder is whole, who is at work, what lies still, and what to do about it."""
+"""``kvgauge status``: which cells are complete, which workers are running, and what needs attention."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from harness.cli.commands import add_results_path
 from harness.results import Cell
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work
@@ -25,19 +26,21 @@ HELP = "Tell which cells of a results folder are whole, who is at work on them, 
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare a results folder or a part of one."""
+    add_results_path(parser)
 
 
 @dataclass(frozen=True)
 class _CellState:
-    """What is known of a cell: examples with a record, of how many, how many of those are errors, and what it lacks."""
+    """The state of a cell.
+
+    Attributes:
+        cell: the cell.
+        examples: number of examples with a record.
+        expected: number of examples that it should have.
+        errors: number of records that are errors.
+        lacks: what is missing, in words; "" if nothing is.
+    """
 
     cell: Cell
     examples: int
@@ -48,7 +51,15 @@ class _CellState:
 
 @dataclass(frozen=True)
 class _WorkerState:
-    """What is known of a worker: its last run, records in its files, examples per minute in that run, and its last write."""
+    """The state of a worker.
+
+    Attributes:
+        run: the last line of its last run.
+        state: outcome of that run; for one that has not ended ``running``, ``gone`` (killed) or ``unknown``.
+        records: number of records in its files.
+        examples_per_minute: speed of that run; 0 if unknown.
+        written: time of its last write, in seconds since 1970; 0 if it wrote nothing.
+    """
 
     run: RunLine
     state: str
@@ -58,13 +69,13 @@ class _WorkerState:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print tables of cells and workers, then one line for each thing that needs a hand.
+    """Print tables of cells and workers, then one line for everything that needs attention.
 
     Raises:
         StoreError: there are no results, or a manifest or records cannot be read.
     """
     if not console.is_terminal:
-        console.width = 160  # a file has no edge to wrap at
+        console.width = 160  # a file or pipe has no width to wrap at
     folders = sorted({folder.parent for folder in cell_folders(arguments.path)})
     findings: list[str] = []
     cells, workers = (
@@ -75,14 +86,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         runs = read_runs(folder)
         name = f"{folder.parent.name}/{folder.name}"
         states = _cells(folder, runs)
-        found = _workers(folder, runs)
+        worker_states = _workers(folder, runs)
         for row in _cell_rows(states):
             cells.add_row(*map(_shown, (name, *row)))
-        for of in found:
-            rate = f"{of.examples_per_minute:.1f}" if of.examples_per_minute else "–"
-            last = f"{_ago(time.time() - of.written)} ago" if of.written else "–"
-            workers.add_row(*map(_shown, (name, _who(of.run), of.state, str(of.records), rate, last)))
-        findings += _findings(name, folder, states, found)
+        for worker in worker_states:
+            rate = f"{worker.examples_per_minute:.1f}" if worker.examples_per_minute else "–"
+            last = f"{_ago(time.time() - worker.written)} ago" if worker.written else "–"
+            workers.add_row(*map(_shown, (name, _who(worker.run), worker.state, str(worker.records), rate, last)))
+        findings += _findings(name, folder, states, worker_states)
     console.print(cells)
     if workers.row_count:
         console.print()
@@ -95,22 +106,20 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
     manifests = {path: read_manifest(path) for path in cell_folders(folder)}
     records = {path: read_records(path) for path in manifests}
-    known = len({example for of in records.values() for example in of})
+    known = len({example for by_id in records.values() for example in by_id})
     states = []
     for path, manifest in sorted(manifests.items(), key=lambda item: item[1].place if item[1] else 0):
         assert manifest is not None
         asked = max((run.examples for run in runs if path.name in run.cells), default=0)
-        of, expected = records[path], max(asked, known)
-        lacks = ""
-        if not of:
+        by_id, expected = records[path], max(asked, known)
+        if not by_id:
             lacks = "no records"
-        elif len(of) < expected:
+        elif len(by_id) < expected:
             lacks = "partial"
         else:
-            lacks = scores_lack(path, of)
-        states.append(
-            _CellState(manifest.cell, len(of), expected, sum(record.error is not None for record in of.values()), lacks)
-        )
+            lacks = scores_lack(path, by_id)
+        errors = sum(record.error is not None for record in by_id.values())
+        states.append(_CellState(manifest.cell, len(by_id), expected, errors, lacks))
     return states
 
 
@@ -118,7 +127,7 @@ def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
     paths = cell_folders(folder)
     seen = [at_work(path) for path in paths]
     active = {worker for workers in seen if workers is not None for worker in workers}
-    found = []
+    states = []
     for run in {run.worker: run for run in runs}.values():
         files = [file for path in paths if (file := path / f"records.{run.worker}.jsonl").is_file()]
         records = sum(file.read_bytes().count(b"\n") for file in files)
@@ -130,12 +139,12 @@ def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
         if run.outcome == "running":
             seconds, examples = written - run.start_seconds, (records - run.records_before) / max(1, len(run.cells))
         rate = 60 * examples / seconds if seconds > 0 and examples > 0 else 0.0
-        found.append(_WorkerState(run, state, records, rate, written))
-    return found
+        states.append(_WorkerState(run, state, records, rate, written))
+    return states
 
 
 def _cell_rows(states: Sequence[_CellState]) -> list[tuple[str, str, str, str]]:
-    """A row for every cell that is not whole, and one for all that are."""
+    """One row for each cell that is incomplete or has errors, and one for all others together."""
     rows = []
     if whole := [state for state in states if not state.lacks and not state.errors]:
         name = whole[0].cell.name if len(whole) == 1 else f"{len(whole)} cells"
@@ -154,23 +163,25 @@ def _cell_rows(states: Sequence[_CellState]) -> list[tuple[str, str, str, str]]:
 
 
 def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Sequence[_WorkerState]) -> list[str]:
-    """One line for each thing that needs a hand: fact, remedy."""
+    """One line, with fact and remedy, for everything that needs attention."""
     lines = []
-    for of in workers:
-        if of.state in ("gone", "stopped", "failed") and any(
+    for worker in workers:
+        if worker.state in ("gone", "stopped", "failed") and any(
             state.lacks in ("partial", "no records") for state in states
         ):
-            what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[of.state]
+            what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[worker.state]
+            run = worker.run
             lines.append(
-                f"{name}: {_who(of.run)} {what} (pid {of.run.pid} on {of.run.host}): the same command again goes on from there"
+                f"{name}: {_who(run)} {what} (pid {run.pid} on {run.host}): the same command again goes on from there"
             )
-    running = [of for of in workers if of.state in ("running", "unknown")]
+    running = [worker for worker in workers if worker.state in ("running", "unknown")]
     partial = [state.cell.name for state in states if state.lacks in ("partial", "no records")]
     if partial and not running and not lines:
         lines.append(f"{name}: nobody is at work on {_some(partial)}: the same command again goes on")
     if unscored := [state.cell.name for state in states if "scores" in state.lacks and not running]:
         lines.append(
-            f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score {folder}"
+            f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score "
+            f"{folder}"
         )
     if failed := [state.cell.name for state in states if state.errors]:
         lines.append(f"{name}: errors in {_some(failed)}: retry_errors=true with the same command computes them again")

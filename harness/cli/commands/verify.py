@@ -1,15 +1,15 @@
-"""``kvgauge verify``: whether a results folder was made as it says."""
+"""``kvgauge verify``: checks whether a results folder was made as its manifests say."""
 
 from __future__ import annotations
 
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.compression.grid import Variant
 from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
@@ -18,27 +18,23 @@ from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
 from harness.results import Cell
-from harness.run.prepare import Checkpoint, read_checkpoint
-from harness.run.verify import Verdict, prepared_again, with_data, with_model, without_model
+from harness.run.checkpoint import Checkpoint, read_checkpoint
+from harness.run.verdict import Verdict
+from harness.run.verify import prepared_again, with_data, with_model
+from harness.run.verify_records import without_model
 from harness.store.reader import Grid, read_grids
 from harness.store.rescoring import recorded_task
 from harness.text import plain
 
 HELP = (
-    "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings and prompts from the "
-    "model's files and the task's data; with --sample, records from the model."
+    "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings "
+    "and prompts from the model's files and the task's data; with --sample, records from the model."
 )
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare a results folder or a part of one, the size of the sample, and where the model is."""
+    add_results_path(parser)
     parser.add_argument(
         "--sample",
         type=int,
@@ -51,8 +47,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KNOB=VALUE",
-        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset of the model's name); "
-        "task.KNOB=VALUE where later runs asked for more examples",
+        help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset "
+        "of the model's name); task.KNOB=VALUE where later runs asked for more examples",
     )
     parser.add_argument(
         "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
@@ -60,10 +56,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print a line for each cell.
+    """Check every cell at or below the path, and print a line for each.
 
     Raises:
-        KvgaugeError: a cell is not what it says; or, with ``--sample``, there is nothing to compute it again with.
+        KvgaugeError: a cell is not what it says; or a model was asked for with ``--sample`` or ``--set``, and the
+            model or the data cannot be read.
     """
     if arguments.sample < 0:
         raise ConfigError(f"--sample {arguments.sample} is below 0: give a number of examples")
@@ -98,7 +95,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
     if wrong_cells:
         raise KvgaugeError(
-            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask who made them"
+            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask "
+            "who made them"
         )
     console.print(
         f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else "")
@@ -113,10 +111,10 @@ def _with_model(
     asked: Mapping[str, Any],
     sample: int,
 ) -> None:
-    """What needs the model's files and, for a sample, its weights.
+    """Run the checks that need the model's files and, for a sample, its weights.
 
     Raises:
-        KvgaugeError: it is not there.
+        KvgaugeError: the model or the task's data cannot be read.
     """
     checkpoint, settings = _checkpoint(grid, words)
     engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels) if sample else None
@@ -127,7 +125,7 @@ def _with_model(
 
 
 def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSettings]:
-    """The model of a grid: what was given or, by its name, a preset; in the dtype that the records were made in."""
+    """The model of a grid, from ``words`` or else from the preset of its name, in the dtype of the records."""
     name = grid.result.model
     if not any(word.startswith("model=") for word in words):
         presets = [
@@ -142,7 +140,7 @@ def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSet
         words = [f"model={presets[0]}", *words]
     manifest, folder = next((grid.manifests[cell], grid.folders[cell]) for cell in grid.manifests)
     dtype = manifest.settings.get("model", {}).get("dtype")
-    if dtype is not None and not re.fullmatch(r"\w+", str(dtype)):  # it becomes a word of a command line
+    if dtype is not None and not re.fullmatch(r"\w+", str(dtype)):  # it becomes part of an override
         raise StoreError(f"model.dtype in the manifest of {folder} is not one: restore the manifest")
     config = composed(*words, *([f"model.dtype={dtype}"] if dtype else []), f"model.name={name}")
     settings = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
@@ -150,12 +148,12 @@ def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSet
 
 
 def _line(grid: Grid, verdict: Verdict) -> str:
-    told = "; ".join(
+    findings = "; ".join(
         [
             *([f"WRONG: {', '.join(verdict.wrong)}"] if verdict.wrong else []),
             *([f"{', '.join(verdict.checked)} agree"] if verdict.checked else []),
             *([f"not told: {', '.join(verdict.open)}"] if verdict.open else []),
         ]
     )
-    of = "" if verdict.examples is None else f" of {verdict.examples} examples of the task"
-    return f"{grid.result.model}/{grid.result.task}/{verdict.cell.name}: {verdict.records} records{of}; {told}"
+    total = "" if verdict.examples is None else f" of {verdict.examples} examples of the task"
+    return f"{grid.result.model}/{grid.result.task}/{verdict.cell.name}: {verdict.records} records{total}; {findings}"

@@ -1,4 +1,4 @@
-"""``kvgauge wandb``: the W&B runs of a results folder, made again from its records."""
+"""``kvgauge wandb``: the W&B runs of a results folder, created or repaired from its records."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import cast
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from harness.cli.commands import add_results_path
 from harness.config.build import build
 from harness.config.catalog import ROOT
 from harness.errors import StoreError
@@ -23,14 +24,8 @@ _SETTINGS = ("project", "entity", "mode", "dir")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A results folder, or a part of one, and the settings of ``tracker=wandb``."""
-    parser.add_argument(
-        "path",
-        nargs="?",
-        type=Path,
-        default=Path("results"),
-        help="a results folder, a model's, or a task's (default: results)",
-    )
+    """Declare a results folder or a part of one, and the settings of ``tracker=wandb``."""
+    add_results_path(parser)
     settings = {
         "--project": "the W&B project",
         "--entity": "a team or user",
@@ -42,11 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """One run per cell at or below the path.
+    """Write one W&B run per cell at or below the path.
 
     Raises:
         StoreError: there are no results, or W&B's folder cannot be written.
-        ConfigError: W&B refuses.
+        ConfigError: W&B refuses the settings.
     """
     grids = read_grids(arguments.path)
     results = next(iter(grids[0].folders.values())).parents[2]
@@ -65,7 +60,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _tracker(arguments: argparse.Namespace, results: Path) -> Tracker:
-    """``conf/tracker/wandb.yaml`` with what was given."""
+    """The tracker of ``conf/tracker/wandb.yaml``, with the settings given on the command line."""
     config = OmegaConf.create(
         {"results_dir": str(results), "tracker": OmegaConf.load(ROOT / "conf/tracker/wandb.yaml")}
     )

@@ -117,8 +117,16 @@ def _notes(comparison: Comparison, said: Sequence[Claim], raw: pd.DataFrame) -> 
     counted = ", ".join(f"{comparison.titles[name]} {count}" for name, count in expected.items())
     return [
         f"{_SAYS}: the share that a text gives for this budget, and the length of prompt of which it is that share.",
-        f"prompt tokens: mean over our examples ({counted or 'none'}), as they were evaluated and before their middle was cut.",
-        "budget / prompt: the budget in percent of that mean. entries %, bytes %: measured, mean over examples, which short prompts raise.",
+        (
+            f"prompt tokens: mean over our examples ({counted or 'none'}), as they were evaluated and before their "
+            f"middle "
+            f"was cut."
+        ),
+        (
+            "budget / prompt: the budget in percent of that mean. entries %, bytes %: measured, mean over examples, "
+            "which "
+            "short prompts raise."
+        ),
         *bytes_notes(raw["retention_bytes"]),
         *(f"{claim.text} at {claim.budget}: {claim.source}; {claim.note}." for claim in said),
     ]

@@ -90,7 +90,9 @@ def paired_documents(
             suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
     if not suites:
         raise StoreError(
-            f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each of one model"
+            f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each "
+            f"of "
+            f"one model"
         )
     for (model, suite), pairs in suites.items():
         yield Path(model, suite), _document(suite, pairs, path_a, path_b)
@@ -110,7 +112,8 @@ class _Draws:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
         if metric != other or not metric:
             raise ConfigError(
-                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score one as the other, with "
+                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score "
+                f"one as the other, with "
                 "kvgauge score PATH --set task.show=… (needle) or task.code_similarity=… (longbench)"
             )
         first = {cell.cell: cell for cell in a.result.cells}
@@ -176,7 +179,8 @@ def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path
     notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
     notes += [
         f"A: {plain(str(path_a))}. B: {plain(str(path_b))}.",
-        f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; 0 is inside or "
+        f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; "
+        f"0 is inside or "
         "outside of it. A and B: over their own results.",
     ]
     by_task = [pair for numbers in rows.values() for title, pair in numbers.items() if title in names]

@@ -165,7 +165,7 @@ def same_model(names: Sequence[str], published: Sequence[str]) -> str | None:
 
 
 def related_models(model: str, published: Sequence[str]) -> list[str]:
-    """Published models whose name begins with this one's, or the other way round: other versions or less exact names."""
+    """Other versions or less exact names: published models whose name begins with this one's, or the reverse."""
     words = _words(model)
     return [other for other in published if other != model and (w := _words(other))[: len(words)] == words[: len(w)]]
 

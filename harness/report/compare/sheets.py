@@ -164,7 +164,8 @@ def _notes(comparison: Comparison) -> list[str]:
     notes.append(f"theirs: {comparison.table.title}, {comparison.theirs}; {comparison.table.protocol}.")
     notes += [*_elsewhere(comparison), *_settings(comparison)]
     notes.append(
-        f"Interval: {LEVEL} % bootstrap over our examples. theirs is inside or outside of it; difference: ours minus theirs. "
+        f"Interval: {LEVEL} % bootstrap over our examples. theirs is inside or outside of it; difference: ours minus "
+        f"theirs. "
         "An average needs all of its datasets."
     )
     entries = [entry for row in comparison.rows if row.cell for name, entry in row.numbers.items() if name != AVERAGE]

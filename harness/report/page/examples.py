@@ -69,7 +69,11 @@ def left_out(result: TaskResult) -> list[str]:
     """What the page does not show of the examples, as a note; nothing where it has them all."""
     shown, there = len(_examples(result)), len(_all_examples(result))
     return [
-        f"examples: the first {shown:,} of {there:,} are on this page; the records have all, and tables and charts are made of all."
+        (
+            f"examples: the first {shown:,} of {there:,} are on this page; the records have all, and tables and charts "
+            f"are "
+            f"made of all."
+        )
     ] * (shown < there)
 
 

@@ -1,0 +1,1 @@
+"""Records to numbers: means, intervals, what tables and plots show."""

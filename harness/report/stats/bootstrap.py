@@ -70,7 +70,7 @@ class TaskDraws:
         return self._draws(reference)[cell]
 
     def _draws(self, reference: Cell | None) -> dict[Cell, Floats]:
-        """Means and, behind each, its resampled means, all NaN with fewer examples than ``FEWEST``; for all cells at once."""
+        """Of every cell, the mean and then its resampled means; all NaN with fewer examples than ``FEWEST``."""
         if reference not in self._drawn:
             base: Floats | float = 0.0 if reference is None else self._scores[reference]
             values = {cell: scores - base for cell, scores in self._scores.items()}

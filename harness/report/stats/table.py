@@ -12,10 +12,12 @@ from harness.report.stats.summary import cell_summary, full_cache, percent_of
 from harness.results import TaskResult
 
 _SCORES = (
-    "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high", "percent_of_full",
+    "method", "budget", "score", "score_low", "score_high", "difference", "difference_low", "difference_high",
+    "percent_of_full",
 )  # fmt: skip
 _COUNTS = (
-    "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "retention", "retention_bytes", "prompt_tokens_mean", "alias_of",
+    "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "retention", "retention_bytes",
+    "prompt_tokens_mean", "alias_of",
 )  # fmt: skip
 
 

@@ -161,9 +161,9 @@ def test_too_short_prompts_for_a_share_are_counted_errors_and_the_exit_code_tell
     done = kvgauge("method=snapkv", "budget=12%", *tokens)
     assert done.code == 1
     assert (
-        "errors of snapkv-12%: 3, the first in example p40: 12% of a prompt of 40 tokens: budget=5 is not above window=8"
-        in done.out
-    )
+        "errors of snapkv-12%: 3, the first in example p40: 12% of a prompt of 40 tokens: budget=5 is not above "
+        "window=8"
+    ) in done.out
 
 
 # --- what is refused
@@ -192,14 +192,16 @@ BAD_INPUT = [
     (["bugdet=3"], 2, "did you mean budget?"),
     (["+foo=3"], 2, "foo is not a setting"),
     (["budget=[1"], 2, "the list [1 has no end: write it without spaces"),
-    (["method=[fullkv,", "snapkv]"], 2, "the list [fullkv, has no end: write it without spaces, as in method=[snapkv,pyramidkv]"),
+    (["method=[fullkv,", "snapkv]"], 2, ("the list [fullkv, has no end: write it without spaces, as in "
+                                        "method=[snapkv,pyramidkv]")),
     (["method=fullkv,snapkv"], 2, "method=fullkv,snapkv is no list: write method=[fullkv,snapkv]"),
     (["selection.ties=x"], 2, "selection.ties=x is unknown"),
     (["engine.width=0"], 2, "engine.width=0"),
     (["engine.prefill_chunk=0"], 2, "engine.prefill_chunk=0 is no number of tokens"),
     (["engine.exact=3"], 2, "engine.exact=3 is neither true nor false"),
     (["engine.kernels=cuda"], 2, "engine.kernels=cuda is unknown: use auto, torch or triton"),
-    (["engine.kernels=triton", "model.device=cpu"], 2, "engine.kernels=triton is for CUDA devices, and the model's is cpu"),
+    (["engine.kernels=triton", "model.device=cpu"], 2, ("engine.kernels=triton is for CUDA devices, and the model's is "
+                                                       "cpu")),
     (["limit=0"], 2, "limit=0"),
     (["results_dir="], 2, "names no folder"),
     (["results_dir=/dev/null/x"], 5, "Not a directory"),
@@ -209,7 +211,8 @@ BAD_INPUT = [
     (["model=hf", "model.path=/nope"], 4, "model.path=/nope is not a folder"),
     (["model.device=cuda:99"], 2, "model.device=cuda:99 is not there"),
     (["+selection.foo=1"], 2, "selection is to have dtype, granularity, group, ties"),
-    (["~engine.width"], 2, "engine is to have audit, exact, kernels, prefill_chunk, reuse_prefix, time_limit_seconds, width"),
+    (["~engine.width"], 2, ("engine is to have audit, exact, kernels, prefill_chunk, reuse_prefix, time_limit_seconds, "
+                           "width")),
     (["model.device=null"], 2, "model.device=None is not a text"),
     (["task.stop=[999999]", "task.min_new_tokens=1"], 2, "end token 999999 is none of the model's"),
     (["model.dtype=int8"], 2, "model.dtype=int8 is unknown"),

@@ -1,4 +1,5 @@
-"""Kept sets and scores of single layers, equal to the published code's: a part of its golden data always, the whole where it is there.
+"""Kept sets and scores of single layers, equal to the published code's: a part of its golden data always, the whole
+where it is there.
 
 ``ties=torch`` and ``dtype=model`` reproduce the published code's own choice. Queries and keys are random numbers by a
 recorded recipe: they are drawn here, and held against a hash, instead of being stored.

@@ -1,4 +1,5 @@
-"""The tensor maths under the rankings against naive references in float64: attention by rows, scores, pooling, groups, order, ties."""
+"""The tensor maths under the rankings against naive references in float64: attention by rows, scores, pooling, groups,
+order, ties."""
 
 from __future__ import annotations
 

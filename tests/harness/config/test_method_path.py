@@ -1,4 +1,5 @@
-"""Methods that lie outside the clone: written, listed, shown, run, held to the contract, and not mixed with records of their older code."""
+"""Methods that lie outside the clone: written, listed, shown, run, held to the contract, and not mixed with records of
+their older code."""
 
 from __future__ import annotations
 

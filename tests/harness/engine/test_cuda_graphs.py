@@ -1,4 +1,5 @@
-"""Steps of a batch: launched, captured, replayed, given up. A stand-in for CUDA's graphs, on a CPU; a card has them in test_kernels.py."""
+"""Steps of a batch: launched, captured, replayed, given up. A stand-in for CUDA's graphs, on a CPU; a card has them in
+test_kernels.py."""
 
 from __future__ import annotations
 

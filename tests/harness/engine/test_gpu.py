@@ -23,7 +23,8 @@ def records_of(folder: Path) -> dict[tuple[str, str], tuple[str, list[int]]]:
 
 
 def check_alike(one: Path, other: Path) -> None:
-    """Two devices, or two ways, sum in different orders. That may decide a cut between scores that are nearly equal, and nothing else."""
+    """Two devices, or two ways, sum in different orders. That may decide a cut between scores that are nearly equal,
+    and nothing else."""
     left, right = records_of(one), records_of(other)
     assert left.keys() == right.keys()
     same = [key for key in left if left[key][0] == right[key][0]]
@@ -35,7 +36,8 @@ def check_alike(one: Path, other: Path) -> None:
 
 @pytest.fixture
 def grid(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
-    """Of random weights: models/tiny has heads that look one token back, whose column sums are all 1, and rounding would order them."""
+    """Of random weights: models/tiny has heads that look one token back, whose column sums are all 1, and rounding
+    would order them."""
     config = LlamaConfig(
         vocab_size=1024,
         hidden_size=64,

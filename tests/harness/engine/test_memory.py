@@ -1,4 +1,5 @@
-"""What a prefill holds at once: nothing that grows with tokens squared, and no layer's keys and values after their layer."""
+"""What a prefill holds at once: nothing that grows with tokens squared, and no layer's keys and values after their
+layer."""
 
 from __future__ import annotations
 

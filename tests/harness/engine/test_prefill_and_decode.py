@@ -1,4 +1,5 @@
-"""Shared prefill and wide decoding against each variant alone, against a plain forward, and against causality; half precision."""
+"""Shared prefill and wide decoding against each variant alone, against a plain forward, and against causality; half
+precision."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
-from harness.engine.cache import KVPool, LayerKV
+from harness.engine.cache import KVCache, LayerKV
 from harness.engine.decode import Decoding, Generated, Limits, Row, decode
 from harness.engine.prefill import Kept, extend, prefill
 from harness.errors import ModelError
@@ -278,7 +279,7 @@ def test_rows_that_join_at_any_moment_give_the_tokens_and_logits_of_each_alone(
     while decoding.alive:
         decoding.step()
     ended |= decoding.take()
-    assert not any(decoding._pool._layers), "a pool without rows holds no memory"
+    assert not any(decoding._cache._layers), "a cache without rows holds no memory"
     assert sorted(ended) == list(range(len(variants)))
     for number, variant in enumerate(places):
         (alone,), (its_logits,) = decode_together(model, [variant], selection, *limits)
@@ -307,7 +308,7 @@ def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(
     values = [layer.values.repeat_interleave(4 // len(layer.values), 0) for layer in kept]
     # All but the late ones join at first, then one at every step.
     first = max(1, count - late)
-    pool, alive, coming = KVPool(1, kernels), list(range(first)), list(range(first, count))
+    pool, alive, coming = KVCache(1, kernels), list(range(first)), list(range(first, count))
     pool.add([[layer] for layer in kept[:first]], spare=len(drops) + 1)
     for drop in [None, *drops]:
         if drop is not None:

@@ -1,4 +1,5 @@
-"""FullKV against ``generate`` of transformers, family by family; what cannot be evaluated exactly is refused by name, with the reason."""
+"""FullKV against ``generate`` of transformers, family by family; what cannot be evaluated exactly is refused by name,
+with the reason."""
 
 from __future__ import annotations
 

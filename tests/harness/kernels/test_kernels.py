@@ -1,4 +1,5 @@
-"""Our kernels against the torch operations that they stand for: on a CUDA device compiled, elsewhere in Triton's interpreter."""
+"""Our kernels against the torch operations that they stand for: on a CUDA device compiled, elsewhere in Triton's
+interpreter."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
-from harness.engine.cache import KVPool, LayerKV
+from harness.engine.cache import KVCache, LayerKV
 from harness.engine.decode import Generated, Limits, Row, decode
 from harness.engine.prefill import prefill
 from harness.engine.settings import EngineSettings
@@ -41,7 +42,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 
 
 def layer(heads: int, kv_heads: int, tokens: int, dim: int, dtype: torch.dtype, seed: int = 0) -> LayerState:
-    """Random states, laid out as a model has them: the heads of a token are neighbours. Logits as wide as those of a real layer."""
+    """Random states, laid out as a model has them: the heads of a token are neighbours. Logits as wide as those of a
+    real layer."""
     generator = torch.Generator().manual_seed(seed)
 
     def states(heads: int, width: float) -> Tensor:
@@ -142,7 +144,8 @@ tables = ["rows", "lengths", "first_splits", "step", "key_addresses", "value_add
 CARDS = ((80, "bf16", "tf32", 128), (90, "fp32", "ieee", 20), (80, "bf16", "tf32", 256), (80, "fp32", "ieee", 128))
 for capability, dtype, precision, dim in CARDS:
     for module, names in KERNELS:
-        constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": dim, "PADDED": padded(dim), "SPLIT_ENTRIES": 512, "TOGETHER": 16}
+        constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": dim, "PADDED": padded(dim),
+            "SPLIT_ENTRIES": 512, "TOGETHER": 16}
         constants |= {"TILE": tile_tokens(dim, module._TILE_TOKENS[precision]), "PRECISION": precision}
         types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
         types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
@@ -152,7 +155,8 @@ for capability, dtype, precision, dim in CARDS:
             signature = {word: types.get(word, "i32") for word in kernel.arg_names}
             its = {word: value for word, value in constants.items() if word in signature}
             compiled = compile(ASTSource(kernel, signature, its), target=GPUTarget("cuda", capability, 32))
-            print(name, bool(compiled.asm["cubin"]), precision if "tf32" in compiled.asm["ptx"] else "-", compiled.metadata.shared)
+            used = precision if "tf32" in compiled.asm["ptx"] else "-"
+            print(name, bool(compiled.asm["cubin"]), used, compiled.metadata.shared)
 """
 # What a program may have on the smallest cards that kernels run on, compute capability 8.6 and 8.9.
 SHARED_BYTES = 99 * 1024
@@ -190,8 +194,8 @@ def test_the_benchmark_holds_the_kernel_against_torch() -> None:
     assert row["same among the best 128 %"] == 100
 
 
-def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVPool:
-    pool = KVPool(1, kernels)
+def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVCache:
+    pool = KVCache(1, kernels)
     pool.add([list(row) for row in rows], steps)
     return pool
 

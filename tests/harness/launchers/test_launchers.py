@@ -149,7 +149,8 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(
                 seen[path] = lines
         code = process.wait(1800)
     print(
-        f"{launcher}: {len(killed)} kills, {while_computing} of them while it computed, in {time.monotonic() - begun:.0f} s"
+        f"{launcher}: {len(killed)} kills, {while_computing} of them while it computed, in "
+        f"{time.monotonic() - begun:.0f} s"
     )
     assert len(killed) == KILLS, "the grid is too small for so many kills"
     assert code == 0, (tmp_path / "printed.txt").read_text()

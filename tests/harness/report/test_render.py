@@ -1,4 +1,5 @@
-"""Documents: wide tables in narrow terminals, LaTeX that keeps groups together, Markdown and LaTeX that show texts as they are."""
+"""Documents: wide tables in narrow terminals, LaTeX that keeps groups together, Markdown and LaTeX that show texts as
+they are."""
 
 from __future__ import annotations
 

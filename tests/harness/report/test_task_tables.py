@@ -141,7 +141,8 @@ def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
 
 
 def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) -> None:
-    """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which are the same."""
+    """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which
+    are the same."""
     dark = []
     for spread in (0.0, 2.0):
         scores = [8.0 + spread * (-1) ** place for place in range(10)]

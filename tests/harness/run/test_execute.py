@@ -257,7 +257,10 @@ def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     done = kvgauge(*grid, "model=hf", f"model.path={folder}", f"results_dir={tmp_path / 'results'}")
     assert done.code == 1
-    told = "logits of new token 1 are not finite, first in the output of layer 3 (of 0 to 7): check the weights or use another dtype"
+    told = (
+        "logits of new token 1 are not finite, first in the output of layer 3 (of 0 to 7): check the weights or use "
+        "another dtype"
+    )
     assert f"errors of snapkv-32: 4, the first in example p40: {told}" in done.out
     for cell in cells(tmp_path / "results", model="broken").values():
         assert all(r["error"] and not r["scores"] and not r["tokens"] for r in records(cell))

@@ -67,7 +67,8 @@ def at_prompt(number: int, happens: Event, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def in_child(prepare: Event, words: Sequence[str]) -> tuple[int, str]:
-    """The command in a process of its own: exit code, negative for a signal that killed it, and what it said of errors."""
+    """The command in a process of its own: exit code, negative for a signal that killed it, and what it said of
+    errors."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -172,7 +173,8 @@ def test_a_preempted_worker_finishes_its_batch_before_its_scheduler_queues_it_ag
     monkeypatch: pytest.MonkeyPatch,
     sent: tuple[str, ...],
 ) -> None:
-    """submitit hears of preemption by SIGUSR2; its handler asks for another start and exits. Slurm sends SIGTERM, too."""
+    """submitit hears of preemption by SIGUSR2; its handler asks for another start and exits. Slurm sends SIGTERM,
+    too."""
     results = tmp_path / "results"
 
     def queue_again(*_: object) -> None:
@@ -389,14 +391,17 @@ def test_the_run_log_survives_a_torn_line_and_says_what_a_run_took(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"worker": 1}, {"worker": "../0"}, {"worker": "x\0y"}, {"started": 5}, {"started": "garbage"}, {"seconds": "x"}, {"seconds": -1},
-        {"records": "x"}, {"records": True}, {"cells": 5}, {"cells": [1]}, {"outcome": 3}, {"outcome": "zz"}, {"examples": "x"},
+        {"worker": 1}, {"worker": "../0"}, {"worker": "x\0y"}, {"started": 5}, {"started": "garbage"}, {"seconds": "x"},
+        {"seconds": -1},
+        {"records": "x"}, {"records": True}, {"cells": 5}, {"cells": [1]}, {"outcome": 3}, {"outcome": "zz"},
+        {"examples": "x"},
         {"pid": "1"}, {"host": 1}, {"device": 1}, {"peak_of": 1},
     ],
 )  # fmt: skip
 def test_a_line_of_the_run_log_that_is_none_is_left_out(tmp_path: Path, changes: dict[str, object]) -> None:
     good = {
-        "worker": "0", "command": "x", "host": "h", "pid": 1, "started": "2026-01-01T00:00:00+00:00", "cells": ["snapkv-32"], "examples": 1,
+        "worker": "0", "command": "x", "host": "h", "pid": 1, "started": "2026-01-01T00:00:00+00:00",
+        "cells": ["snapkv-32"], "examples": 1,
         "prompts": 1, "records_before": 0, "device": "cpu", "width": 1, "outcome": "done", "seconds": 1.5,
     }  # fmt: skip
     bad = ["[" * 100_000, "[]", "3", '{"cells": "x"}', json.dumps(good | {"pid": 2} | changes)]

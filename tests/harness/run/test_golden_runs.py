@@ -1,4 +1,5 @@
-"""Whole runs of small models, equal to the published code's: a part of its golden data always, the whole where it is there.
+"""Whole runs of small models, equal to the published code's: a part of its golden data always, the whole where it is
+there.
 
 All runs of a model that pick their entries alike share prefills and decode in one wide batch; the published code ran
 them one by one. The models' weights are random numbers by a recorded recipe: they are drawn here, and held against a

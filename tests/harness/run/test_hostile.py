@@ -1,4 +1,5 @@
-"""Hostile input: nothing runs that was not asked for, nothing is written outside, no secret is kept, no memory is filled.
+"""Hostile input: nothing runs that was not asked for, nothing is written outside, no secret is kept, no memory is
+filled.
 
 docs/security.md has the whole table; rows that other files test are named there.
 """
@@ -186,7 +187,8 @@ def test_a_dtype_in_a_manifest_is_not_called(kvgauge: Command, words: tuple[str,
 
 
 def test_the_sources_evaluate_unpickle_and_trust_nothing() -> None:
-    """No eval, exec, pickle or shell, no torch.load of more than weights, and remote code refused wherever transformers could run it."""
+    """No eval, exec, pickle or shell, no torch.load of more than weights, and remote code refused wherever
+    transformers could run it."""
     found = []
     folders = ("harness", "methods", "tasks", "models", "kvgauge", "benchmarks")
     for path in (ROOT / "run.py", *(path for folder in folders for path in (ROOT / folder).rglob("*.py"))):
@@ -271,7 +273,8 @@ def test_ids_of_examples_name_no_file(
     "change",
     [
         {"model": "../../escaped"}, {"task": "../../escaped"}, {"cell": {"label": "../../escaped", "budget": "32"}},
-        {"cell": {"label": "snapkv", "budget": "../../escaped"}}, {"task_config": {"name": "../../escaped"}}, {"task_config": 3},
+        {"cell": {"label": "snapkv", "budget": "../../escaped"}}, {"task_config": {"name": "../../escaped"}},
+        {"task_config": 3},
     ],
 )  # fmt: skip
 def test_names_of_a_manifest_do_not_leave_the_report(
@@ -279,7 +282,8 @@ def test_names_of_a_manifest_do_not_leave_the_report(
 ) -> None:
     (tmp_path / "results/tiny/tokens/snapkv-32").mkdir(parents=True)
     manifest = {
-        "cell": {"label": "snapkv", "budget": "32"}, "place": 0, "model": "tiny", "task": "tokens", "settings": {}, "metrics": [],
+        "cell": {"label": "snapkv", "budget": "32"}, "place": 0, "model": "tiny", "task": "tokens", "settings": {},
+        "metrics": [],
         "heatmap_axes": None, "note": "", "task_config": {"name": "tokens"}, "provenance": {}, "breakdown": None,
     }  # fmt: skip
     path = tmp_path / "results/tiny/tokens/snapkv-32/manifest.json"

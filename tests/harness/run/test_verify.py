@@ -1,4 +1,5 @@
-"""``kvgauge verify``: what was changed after a run is found, what cannot be told is said, and what holds is said to hold."""
+"""``kvgauge verify``: what was changed after a run is found, what cannot be told is said, and what holds is said to
+hold."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
     done = kvgauge("verify", str(results), "--sample", "1")
     assert (done.code, done.err) == (0, "")
     words = (
-        "2 records of 2 examples of the task; fingerprint, metrics, kept entries, scores, scores.json, settings, prompts, references, "
+        "2 records of 2 examples of the task; fingerprint, metrics, kept entries, scores, scores.json, settings, "
+        "prompts, references, "
         "groups, details, layers, texts, kept indices, ties, bytes, tokens agree"
     )
     assert done.out.splitlines() == [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")] + [
@@ -81,23 +83,35 @@ def token(record: dict[str, Any]) -> None:
         (lambda record: record.update(retention=0.01), "records.0.jsonl", "kept entries of 1 records differs"),
         (lambda record: record.update(prompt_sha256="00"), "records.0.jsonl", "prompts of 1 records differs"),
         (lambda scores: scores.update(score=99.0), "scores.json", "scores.json says score=99.0, its records give"),
-        (lambda manifest: manifest["settings"]["method"].update(window=4), "manifest.json", "not those of its fingerprint"),
+        (lambda manifest: manifest["settings"]["method"].update(window=4), "manifest.json", ("not those of its "
+                                                                                            "fingerprint")),
         (lambda manifest: manifest["settings"].update(method={}), "manifest.json", "its settings name no method"),
-        (lambda manifest: manifest["settings"]["method"].update(window="x"), "manifest.json", "its settings make no method"),
+        (lambda manifest: manifest["settings"]["method"].update(window="x"), "manifest.json", ("its settings make no "
+                                                                                              "method")),
         (lambda record: record["group"].update(depth=100), "records.0.jsonl", "groups of 1 records differs"),
-        (lambda record: record.update(group={**record["group"], "x": 1}), "records.0.jsonl", "groups of 1 records differs"),
+        (lambda record: record.update(group={**record["group"], "x": 1}), "records.0.jsonl", ("groups of 1 records "
+                                                                                             "differs")),
         (lambda record: record.update(details={"x": 1}), "records.0.jsonl", "details of 1 records differs"),
-        (lambda record: record.update(references=[record["text"]]), "records.0.jsonl", "references of 1 records differs"),
+        (lambda record: record.update(references=[record["text"]]), "records.0.jsonl", ("references of 1 records "
+                                                                                       "differs")),
         (
-            lambda record: record.update(prompt_tokens=100 * record["prompt_tokens"], retention=record["retention"] / 100),
+            lambda record: record.update(
+                prompt_tokens=100 * record["prompt_tokens"], retention=record["retention"] / 100
+            ),
             "records.0.jsonl", "prompts of 1 records differs",
         ),
-        (lambda record: record.update(example_id="invented"), "records.0.jsonl", "1 records are of examples that the manifest's task does"),
-        (lambda scores: scores.update(expected=1), "scores.json", "scores.json says expected=1, but there are 2 records"),
-        (lambda scores: scores.update(expected="x"), "scores.json", "scores.json says expected=x, but there are 2 records"),
-        (lambda manifest: manifest["metrics"][0].update(maximum=2), "manifest.json", "the manifest's metrics are not those of its task"),
-        (lambda manifest: manifest.update(metrics=[]), "manifest.json", "the manifest's metrics are not those of its task"),
-        (lambda manifest: manifest.update(heatmap_axes=["depth", "length"]), "manifest.json", "the manifest's heatmap_axes are not"),
+        (lambda record: record.update(example_id="invented"), "records.0.jsonl", ("1 records are of examples that the "
+                                                                                 "manifest's task does")),
+        (lambda scores: scores.update(expected=1), "scores.json", ("scores.json says expected=1, but there are 2 "
+                                                                  "records")),
+        (lambda scores: scores.update(expected="x"), "scores.json", ("scores.json says expected=x, but there are 2 "
+                                                                    "records")),
+        (lambda manifest: manifest["metrics"][0].update(maximum=2), "manifest.json", ("the manifest's metrics are not "
+                                                                                     "those of its task")),
+        (lambda manifest: manifest.update(metrics=[]), "manifest.json", ("the manifest's metrics are not those of its "
+                                                                        "task")),
+        (lambda manifest: manifest.update(heatmap_axes=["depth", "length"]), "manifest.json", ("the manifest's "
+                                                                                              "heatmap_axes are not")),
     ],
 )  # fmt: skip
 def test_what_was_changed_is_found_without_a_model(

@@ -109,11 +109,16 @@ def test_a_broken_line_before_the_end_is_reported_with_its_place(tmp_path: Path,
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kept": [0]}, {"kept": [10**30]}, {"kept": ["x"]}, {"kept": [3, 3]}, {"retention": -1}, {"retention": 0}, {"retention": 1.5},
-        {"retention": "INFINITE"}, {"scores": {"s": "NAN"}}, {"scores": {"s": "INFINITE"}}, {"scores": {"s": "x"}}, {"scores": {"s": 1e30}},
-        {"scores": {"s": 10**30}}, {"scores": {"s": True}}, {"group": {"length": [1]}}, {"group": {"length": "NAN"}}, {"references": [1]},
-        {"prompt_ends": [1]}, {"tokens": ["a"]}, {"tokens": [-1]}, {"tokens": [1.5]}, {"tokens": [[1]]}, {"prompt_tokens": 1.5},
-        {"prompt_tokens": 10**30}, {"kept_bytes": -1}, {"tied_heads": True}, {"details": {"x": "DEEP"}}, {"details": {"x": "DEEPER"}},
+        {"kept": [0]}, {"kept": [10**30]}, {"kept": ["x"]}, {"kept": [3, 3]}, {"retention": -1}, {"retention": 0},
+        {"retention": 1.5},
+        {"retention": "INFINITE"}, {"scores": {"s": "NAN"}}, {"scores": {"s": "INFINITE"}}, {"scores": {"s": "x"}},
+        {"scores": {"s": 1e30}},
+        {"scores": {"s": 10**30}}, {"scores": {"s": True}}, {"group": {"length": [1]}}, {"group": {"length": "NAN"}},
+        {"references": [1]},
+        {"prompt_ends": [1]}, {"tokens": ["a"]}, {"tokens": [-1]}, {"tokens": [1.5]}, {"tokens": [[1]]},
+        {"prompt_tokens": 1.5},
+        {"prompt_tokens": 10**30}, {"kept_bytes": -1}, {"tied_heads": True}, {"details": {"x": "DEEP"}},
+        {"details": {"x": "DEEPER"}},
         {"details": {"x": "NAN"}}, {"audit": {"same": False}}, {"audit": {}}, {"audit": {"same": False, "margin": "x"}},
     ],
 )  # fmt: skip
@@ -188,9 +193,12 @@ def test_a_broken_manifest_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("place", "x"), ("place", True), ("settings", []), ("settings.model", "x"), ("settings.method", None), ("settings.selection", "x"),
-        ("metrics", None), ("metrics", [{"x": 1}]), ("metrics", [{"name": "s", "title": "S", "maximum": "1"}]), ("heatmap_axes", ["a"]),
-        ("heatmap_axes", [1, 2]), ("note", 3), ("provenance", None), ("provenance.packages", None), ("breakdown", 1), ("published", "zz"),
+        ("place", "x"), ("place", True), ("settings", []), ("settings.model", "x"), ("settings.method", None),
+        ("settings.selection", "x"),
+        ("metrics", None), ("metrics", [{"x": 1}]), ("metrics", [{"name": "s", "title": "S", "maximum": "1"}]),
+        ("heatmap_axes", ["a"]),
+        ("heatmap_axes", [1, 2]), ("note", 3), ("provenance", None), ("provenance.packages", None), ("breakdown", 1),
+        ("published", "zz"),
         ("cell.budget", 128), ("cell.budget", "0128"), ("task_config", {}),
     ],
 )  # fmt: skip
@@ -221,7 +229,8 @@ def test_a_setting_that_is_gone_or_new_is_named(tmp_path: Path) -> None:
 
 
 def test_a_manifest_without_records_gives_way_to_other_settings(tmp_path: Path) -> None:
-    """A run that ended before its first record, as with a dtype that does not fit, must not stand in the way of its own remedy."""
+    """A run that ended before its first record, as with a dtype that does not fit, must not stand in the way of its
+    own remedy."""
     write(tmp_path)
     other = structs.replace(MANIFEST, settings={"method": {"window": 16}, "budget": "128"})
     CellWriter(tmp_path, other).close()

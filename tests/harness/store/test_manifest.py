@@ -13,7 +13,8 @@ from tests.conftest import ROOT, Command
 
 NEEDLE = ("task=needle", "task.lengths=[300]", "task.depths=[0,50]")
 LONGBENCH = (
-    "task=longbench", f"task.data={ROOT}/tests/fixtures/longbench", "task.datasets=[trec,qasper]", "task.max_prompt_tokens=400", "limit=1",
+    "task=longbench", f"task.data={ROOT}/tests/fixtures/longbench", "task.datasets=[trec,qasper]",
+    "task.max_prompt_tokens=400", "limit=1",
 )  # fmt: skip
 
 
@@ -59,8 +60,10 @@ def test_the_classes_that_have_moved_are_where_the_table_says() -> None:
 
 def test_a_class_that_has_not_moved_keeps_its_name(tmp_path: Path) -> None:
     manifest = {
-        "cell": {"label": "snapkv", "budget": "32"}, "place": 0, "model": "tiny", "task": "own", "settings": {}, "metrics": [],
-        "heatmap_axes": None, "note": "", "task_config": {"name": "own", "_target_": "tasks.own.Own"}, "provenance": {}, "breakdown": None,
+        "cell": {"label": "snapkv", "budget": "32"}, "place": 0, "model": "tiny", "task": "own", "settings": {},
+        "metrics": [],
+        "heatmap_axes": None, "note": "", "task_config": {"name": "own", "_target_": "tasks.own.Own"}, "provenance": {},
+        "breakdown": None,
     }  # fmt: skip
     for target in ("tasks.own.Own", None, ["tasks.needle.Needle"]):
         (tmp_path / "manifest.json").write_text(

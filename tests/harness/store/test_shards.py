@@ -1,4 +1,5 @@
-"""Shards of one command: the same results as one process, whatever order and number they come in; errors that are tried again."""
+"""Shards of one command: the same results as one process, whatever order and number they come in; errors that are
+tried again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Predictions of LongBench's own code, of KVCache-Factory and of kvpress: the cells they become, their scores, and what is refused."""
+"""Predictions of LongBench's own code, of KVCache-Factory and of kvpress: the cells they become, their scores, and
+what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""LongBench's prompts: byte for byte, cut in the middle by the official rule, wrapped as they are; with three kinds of tokenizers."""
+"""LongBench's prompts: byte for byte, cut in the middle by the official rule, wrapped as they are; with three kinds of
+tokenizers."""
 
 from __future__ import annotations
 

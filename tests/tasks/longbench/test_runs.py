@@ -16,6 +16,8 @@ from filelock import FileLock
 
 from harness.cli.commands import score
 from harness.store import cells as store_cells
+from harness.store import files as store_files
+from harness.store import manifest as store_manifest
 from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.metrics import BUCKETS
 from tests.conftest import Command
@@ -68,7 +70,8 @@ def test_fixtures_are_what_their_script_writes() -> None:
 
 def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model: str, tmp_path: Path) -> None:
     done = kvgauge(
-        "task=longbench", "task.datasets=[all,e]", f"task.data={DATA}", "method=[fullkv,pyramidkv]", "budget=[32]", "limit=1", model,
+        "task=longbench", "task.datasets=[all,e]", f"task.data={DATA}", "method=[fullkv,pyramidkv]", "budget=[32]",
+        "limit=1", model,
         f"results_dir={tmp_path}",
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -288,7 +291,7 @@ def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_e
     words = ("--set", "task.code_similarity=levenshtein", "--set", "task.rouge_score=true")
     unbroken = Path(shutil.copytree(finished, tmp_path / "unbroken"))
     assert kvgauge("score", str(unbroken), *words).code == 0
-    write, left = store_cells.write_atomically, [written]
+    write, left = store_files.write_atomically, [written]
 
     def killed(path: Path, text: str) -> None:
         if not left[0]:
@@ -298,6 +301,7 @@ def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_e
 
     with monkeypatch.context() as patch:
         patch.setattr(store_cells, "write_atomically", killed)
+        patch.setattr(store_manifest, "write_atomically", killed)
         assert kvgauge("score", str(finished), *words).code == 130
     report = kvgauge("report", str(finished))
     if written % 2:

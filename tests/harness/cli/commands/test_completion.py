@@ -83,7 +83,8 @@ def test_a_line_is_ended_with_what_there_is(line: str, words: list[str]) -> None
 @pytest.mark.parametrize(
     ("group", "kind"),
     [
-        ("", RunSettings), ("selection.", Selection), ("engine.", EngineSettings), ("model.", ModelSpec), ("tracker.", Wandb),
+        ("", RunSettings), ("selection.", Selection), ("engine.", EngineSettings), ("model.", ModelSpec),
+        ("tracker.", Wandb),
         ("method.snapkv.", SnapKV), ("method.pyramidkv.", PyramidKV),
     ],
 )  # fmt: skip

@@ -59,7 +59,8 @@ def write(
     tokens: int = 1000,
     published: int | None = None,
 ) -> None:
-    """One cell with one record per score, 0-1; None is an error record. ``method`` without a class is an imported cell."""
+    """One cell with one record per score, 0-1; None is an error record. ``method`` without a class is an imported
+    cell."""
     found = {"class": CLASSES[cell.label], "window": 8} if method is None else method
     manifest = Manifest(
         cell=cell,
@@ -422,9 +423,10 @@ def test_equal_folders_differ_by_zero(kvgauge: Command, tmp_path: Path) -> None:
 
 
 ERRORS = {
-    "no published model of longbench is called made-up: use --model with one of Llama-3-8B-Instruct, Mistral-7B-Instruct": [
-        "{other}"
-    ],
+    (
+        "no published model of longbench is called made-up: use --model with one of Llama-3-8B-Instruct, "
+        "Mistral-7B-Instruct"
+    ): ["{other}"],
     "no published table of longbench has nobody: use --model with one of Llama-3-8B-Instruct": [
         "{ours}",
         "--model",

@@ -1,4 +1,5 @@
-"""The report page in a browser: nothing leaves it, what models wrote stays text, and it can be sorted, filtered and read by keyboard."""
+"""The report page in a browser: nothing leaves it, what models wrote stays text, and it can be sorted, filtered and
+read by keyboard."""
 
 from __future__ import annotations
 
@@ -22,7 +23,10 @@ from harness.task import Metric
 from tests.conftest import Command
 
 METRIC = Metric("f1", "F1", 1.0)
-NASTY = "</script><script>window.canary = 1</script><img src=x onerror='window.canary = 1'> \x1b[31mred\x1b[0m \u202egnp.exe"
+NASTY = (
+    "</script><script>window.canary = 1</script><img src=x onerror='window.canary = 1'> \x1b[31mred\x1b[0m "
+    "\u202egnp.exe"
+)
 TEXTS = {"fullkv": "the cat sat on the mat", "snapkv": "the dog sat on the mat", "<b>bold</b>": NASTY}
 EXAMPLES = 60
 
@@ -151,7 +155,8 @@ def test_the_policy_lets_no_script_of_others_run_and_nothing_be_fetched(opened: 
         "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.canary = 1'}))"
     )
     opened.page.evaluate(
-        "document.body.insertAdjacentHTML('beforeend', '<img src=\"https://example.org/x.png\" onerror=\"window.canary = 1\">')"
+        "document.body.insertAdjacentHTML('beforeend', "
+        '\'<img src="https://example.org/x.png" onerror="window.canary = 1">\')'
     )
     refused = opened.page.evaluate("fetch('https://example.org').then(() => false, () => true)")
     assert refused and opened.page.evaluate("window.canary === undefined")
@@ -226,7 +231,10 @@ def test_what_models_and_labels_say_stays_text(opened: Opened) -> None:
     opened.part.locator(".examples .row").first.click()
     card = opened.page.locator("dialog .card").last
     card.wait_for()
-    shown = "</script><script>window.canary = 1</script><img src=x onerror='window.canary = 1'> ␛[31mred␛[0m ⟨U+202E⟩gnp.exe"
+    shown = (
+        "</script><script>window.canary = 1</script><img src=x onerror='window.canary = 1'> ␛[31mred␛[0m "
+        "⟨U+202E⟩gnp.exe"
+    )
     assert card.locator(".prose").inner_text() == shown
     assert opened.page.locator("dialog .references .prose").last.inner_text() == shown
     assert opened.page.locator("dialog script, dialog img, main img, main b:text('bold'), main u").count() == 0

@@ -1,0 +1,86 @@
+"""A model without its weights: what prompts and manifests need to know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
+from harness.engine.weights_hash import memory_sha256
+from harness.errors import ConfigError
+from harness.run.provenance import provenance
+from harness.text import check_model_name
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from harness.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model without its weights: what prompts and manifests need to know of it.
+
+    Attributes:
+        spec: where the model lies and how it is to be loaded.
+        config: its configuration.
+        tokenizer: its tokenizer; None if no task needs one.
+        end_ids: ids of its own end tokens.
+        identity: what of the model the numbers depend on.
+        provenance: versions, device and command of this process.
+    """
+
+    spec: ModelSpec
+    config: PretrainedConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    end_ids: frozenset[int]
+    identity: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+
+def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
+    """Read everything of a model but its weights.
+
+    Args:
+        spec: the model.
+        needs_tokenizer: whether to read the tokenizer.
+
+    Raises:
+        ConfigError, ModelError: the model cannot be used.
+    """
+    check_model_name(spec.label, "model.name")
+    config = spec.config()
+    origin = provenance(str(choose_device(spec.device)))
+    tokenizer = spec.tokenizer() if needs_tokenizer else None
+    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), origin)
+
+
+def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
+    """The checkpoint of a model that is already loaded.
+
+    Args:
+        engine: the model.
+        needs_tokenizer: whether the task needs a tokenizer.
+
+    Raises:
+        ConfigError: the task needs a tokenizer, and the engine has none.
+        ModelError: the files that the model was loaded from cannot be read.
+    """
+    if engine.spec is not None:
+        return read_checkpoint(engine.spec, needs_tokenizer)
+    model, tokenizer = engine.model, engine.tokenizer if needs_tokenizer else None
+    if needs_tokenizer and tokenizer is None:
+        raise ConfigError(
+            f"model={engine.name} has no tokenizer, and the task has texts: give Engine.wrap the tokenizer"
+        )
+    dtype = str(model.dtype).removeprefix("torch.")
+    end_id = model.generation_config.eos_token_id if model.generation_config is not None else None
+    return Checkpoint(
+        spec=ModelSpec(engine.name, name=engine.name, device=str(model.device)),
+        config=model.config,
+        tokenizer=tokenizer,
+        end_ids=all_end_ids(end_id, model.config, tokenizer),
+        identity={"weights": memory_sha256(model), "dtype": dtype},
+        provenance=provenance(str(model.device)),
+    )

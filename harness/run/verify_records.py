@@ -1,0 +1,146 @@
+"""Checks of a cell that need only its records and manifest: fingerprint, kept entries, aliases, scores and summary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.compression.budget import parse_budget
+from harness.compression.grid import Variant
+from harness.config.build import recorded_method
+from harness.config.catalog import Choice
+from harness.errors import BudgetError, ConfigError
+from harness.report.stats.summary import cell_summary
+from harness.results import Cell, CellResult, Manifest, Record
+from harness.run.verdict import Verdict, as_json, close, equal, same_scores
+from harness.store.cells import read_scores
+from harness.store.manifest import fingerprint
+from harness.store.reader import Grid
+from harness.store.rescoring import recorded_task, rescored
+from harness.task import Metric, Task, published_examples
+
+
+def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Verdict], dict[Cell, Variant]]:
+    """Check whether records and manifests agree with each other.
+
+    Args:
+        grid: a task's cells.
+        methods: the methods whose code may be used; no other class that a manifest names is imported.
+
+    Returns:
+        The verdicts by cell, and the variants of the cells whose method is among ``methods``.
+
+    Raises:
+        KvgaugeError: the task cannot be built.
+    """
+    verdicts, variants = {}, {}
+    by_name = {cell.cell.name: {record.example_id: record for record in cell.records} for cell in grid.result.cells}
+    for result in grid.result.cells:
+        cell, manifest, folder = result.cell, grid.manifests[result.cell], grid.folders[result.cell]
+        verdict = verdicts[cell] = Verdict(cell, len(result.records))
+        task = recorded_task(manifest, folder)
+        _check_fingerprint(manifest, verdict)
+        _check_metrics(manifest, task, verdict)
+        variant = _variant(manifest, methods, verdict)
+        if variant is not None:
+            variants[cell] = variant
+            verdict.compare("kept entries", ((r, _is_planned(r, variant)) for r in result.done))
+            aliases = [r for r in result.done if r.alias_of in by_name]
+            verdict.compare("aliases", ((r, _is_alias(r, by_name[str(r.alias_of)].get(r.example_id))) for r in aliases))
+        verdict.compare("scores", ((r, same_scores(rescored(r, task).scores, r.scores)) for r in result.done))
+        _check_summary(result, grid.result.metrics, read_scores(folder), verdict)
+        if result.errors:
+            verdict.open.append(f"{result.errors} error records: not computed again")
+    return verdicts, variants
+
+
+def _check_fingerprint(manifest: Manifest, verdict: Verdict) -> None:
+    recorded = manifest.provenance.get("fingerprint")
+    if recorded is None:
+        verdict.open.append("its manifest has no fingerprint")
+    elif recorded != fingerprint(manifest.settings):
+        verdict.wrong.append("the manifest's settings are not those of its fingerprint")
+    else:
+        verdict.checked.append("fingerprint")
+
+
+def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
+    """Whether the manifest's metrics, axes and groups, which shape tables and plots, are those of the task."""
+    expected = {
+        "metrics": task.metrics,
+        "heatmap_axes": task.heatmap_axes,
+        "breakdown": task.breakdown,
+        "published": published_examples(task),
+    }
+    if wrong := [name for name, value in expected.items() if as_json(getattr(manifest, name)) != as_json(value)]:
+        verdict.wrong.append(f"the manifest's {wrong[0]} are not those of its task")
+    else:
+        verdict.checked.append("metrics")
+
+
+def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) -> Variant | None:
+    """The cell's variant, built from its settings; None for an imported cell or a method that is not known here."""
+    if "method" not in manifest.settings:
+        verdict.open.append("imported: nobody knows what was kept")
+        return None
+    recorded = manifest.settings["method"]
+    if not isinstance(recorded.get("class"), str):
+        verdict.wrong.append("its settings name no method")
+        return None
+    knobs = {name: value for name, value in recorded.items() if name not in ("class", "source_sha256")}
+    target = recorded["class"]
+    if target not in {method.target for method in methods}:
+        verdict.open.append(f"its method {target[:80]} is not here (--method-path says where methods of your own are)")
+        return None
+    try:
+        return Variant(
+            manifest.cell, recorded_method(target, manifest.cell.label, knobs), parse_budget(manifest.cell.budget)
+        )
+    except ConfigError as error:
+        verdict.wrong.append(f"its settings make no method ({error})")
+        return None
+
+
+def _is_planned(record: Record, variant: Variant) -> bool:
+    """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
+    if record.prompt_tokens is None or not record.kept:
+        return False
+    try:
+        plan = variant.plan(record.prompt_tokens, len(record.kept))
+    except BudgetError:
+        return False
+    share = sum(record.kept) / len(record.kept) / record.prompt_tokens
+    return list(plan.keep) == list(record.kept) and record.retention is not None and close(share, record.retention)
+
+
+def _is_alias(record: Record, other: Record | None) -> bool:
+    """Whether the record that an alias points to kept and generated the same; True if that record is not on disk."""
+    return other is None or (other.kept_sha256, list(other.tokens)) == (record.kept_sha256, list(record.tokens))
+
+
+def _check_summary(
+    result: CellResult, metrics: Sequence[Metric], summary: Mapping[str, Any] | None, verdict: Verdict
+) -> None:
+    """Whether ``summary``, the contents of ``scores.json``, is what the records give."""
+    if summary is None:
+        verdict.open.append("unfinished: no scores.json")
+        return
+    expected = summary.get("expected")
+    if type(expected) is not int or expected < len(result.records):
+        verdict.wrong.append(
+            f"scores.json says expected={str(expected)[:60]}, but there are {len(result.records)} records"
+        )
+        return
+    again = cell_summary(CellResult(result.cell, expected, result.records), metrics)
+    wrong = [
+        name
+        for name in {**summary, **again}
+        if name not in summary or name not in again or not equal(summary[name], again[name])
+    ]
+    if wrong:
+        name = wrong[0]
+        verdict.wrong.append(
+            f"scores.json says {name[:60]}={str(summary.get(name))[:60]}, its records give {again.get(name)}"
+        )
+    else:
+        verdict.checked.append("scores.json")
