@@ -24,6 +24,7 @@ _CLONE = (
     "results/published",
     "tests/methods/test_contract.py",
 )
+_OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "MODEL", "LIMIT", "DATA")
 _OF_A_LARGE_MODEL = ("model=", "model.path=", "task.haystack=<")
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200", "PYTHONPATH": ""}
 # Importing takes longer than any of the commands.
@@ -118,9 +119,7 @@ def made(line: str, **variables: str) -> list[str]:
     words = [word for word in shlex.split(line) if word.partition("=")[0] not in variables]
     words += [f"{name}={value}" for name, value in variables.items()] + ["--dry-run", "--no-print-directory"]
     # Not the variables of a make that started the tests.
-    environment = {
-        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
-    }
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     printed = done.stdout.splitlines()
     return shlex.split(printed[-1])[2:]
