@@ -90,6 +90,11 @@ def test_methods_of_ones_own_stand_beside_the_named_ones() -> None:
     assert {entries for record in made.records() for entries in record["kept"]} == {32}
 
 
+def test_a_method_of_ones_own_needs_no_named_one_beside_it() -> None:
+    made = kvgauge.run(methods=[Earliest("earliest")], budgets=32, limit=1, settings=GRID)
+    assert made.table()["method"].tolist() == ["earliest"]
+
+
 def test_a_table_a_heatmap_and_a_page_are_made_from_memory(result: kvgauge.Result, tmp_path: Path) -> None:
     table = result.table()
     assert table[["model", "task", "method", "budget", "n"]].to_numpy().tolist() == [
