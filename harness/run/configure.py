@@ -87,8 +87,8 @@ def runs(
         ConfigError, ModelError: a part of the configuration cannot be used.
     """
     values = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
-    if methods and values["method"] is None:  # none of conf/method beside them
-        values["method"] = {}
+    if methods:  # perhaps with none of conf/method beside them
+        values.setdefault("method", {})
     _check_groups(values)
     settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
     selection = made(Selection, values["selection"], "selection")
