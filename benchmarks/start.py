@@ -4,7 +4,8 @@
 
 Commands run one after the other, in rounds. Times are CPU seconds, user and system, of the whole process and its
 children, and medians over rounds. The yardstick is the import of torch and of the parts of transformers without which
-no prompt can be planned: the tokenizer and the configuration, which for the embedded model is Llama's.
+no prompt can be planned: the tokenizer and the configuration, which for the embedded model is Llama's. Ratios to it are
+taken within a round, because a machine's pace changes from one round to the next, and their median is shown.
 """
 
 from __future__ import annotations
@@ -62,11 +63,10 @@ def main(rounds: int) -> None:
         f"CPU seconds, median of {rounds} rounds (least to most); "
         f"Python {platform.python_version()}, {packages}, {os.cpu_count()} cores"
     )
-    yardstick = median(taken[f"{YARDSTICK}; {NAMES}"])
+    yardstick = taken[f"{YARDSTICK}; {NAMES}"]
     for name, times in taken.items():
-        print(
-            f"{median(times):6.2f}  ({min(times):.2f} to {max(times):.2f})  {median(times) / yardstick:5.2f} x  {name}"
-        )
+        ratio = median(time / imports for time, imports in zip(times, yardstick, strict=True))
+        print(f"{median(times):6.2f}  ({min(times):.2f} to {max(times):.2f})  {ratio:5.2f} x  {name}")
 
 
 if __name__ == "__main__":

@@ -74,10 +74,12 @@ def test_every_part_of_the_one_command_for_a_gpu_is_measured(
     check_gpu(program("gpu.py"), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_peak_of_memory_is_that_of_a_process_of_its_own(subject: Subject) -> None:
     assert 0 <= peak_of_a_process(subject, subject.variants, 400) < 2**31
 
 
+@pytest.mark.slow
 def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(program: Callable[[str], dict[str, Any]]) -> None:
     (row,) = program("refill.py")["refill"]["table"]
     assert row["with"] < row["steps without"] and row["rows with"] > row["rows per step without"]

@@ -42,6 +42,7 @@ def test_the_example_is_two_files() -> None:
     assert configuration == f"conf/method/{Path(module).stem}.yaml"
 
 
+@pytest.mark.slow
 def test_the_example_method_runs_from_two_files_alone(copy: Copy) -> None:
     code, printed = copy.ran
     assert code == 0, printed
@@ -54,6 +55,7 @@ def test_the_example_method_runs_from_two_files_alone(copy: Copy) -> None:
     assert json.loads((cell / "manifest.json").read_text(encoding="utf-8"))["settings"]["method"]["window"] == 8
 
 
+@pytest.mark.slow
 def test_the_contract_test_covers_the_example_unlisted(copy: Copy) -> None:
     code, printed = copy.tested
     assert code == 0, printed

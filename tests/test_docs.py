@@ -66,6 +66,7 @@ def run(line: str, kvgauge: Command, desk: Path) -> None:
     assert done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if page != EXTENDING and commands(page)], ids=lambda page: page.stem
 )
@@ -74,6 +75,7 @@ def test_the_commands_of_a_page_run_in_their_order(page: Path, kvgauge: Command,
         run(line, kvgauge, desk)
 
 
+@pytest.mark.slow
 def test_the_page_on_methods_builds_one_that_passes_runs_and_can_be_shown(kvgauge: Command, tmp_path: Path) -> None:
     folder = clone(tmp_path / "clone")
     first, *lines = commands(EXTENDING)

@@ -30,6 +30,7 @@ def run(path: Path, figures: Path, **extra: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path: Path, tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_reading_a_folder_without_results_says_so(tmp_path: Path) -> None:
         kvgauge.read(tmp_path)
 
 
-@pytest.mark.parametrize("page", ["docs/api.md", "README.md"])
+@pytest.mark.parametrize("page", ["README.md", pytest.param("docs/api.md", marks=pytest.mark.slow)])
 def test_the_python_of_a_page_runs_as_it_stands_there(page: str, tmp_path: Path) -> None:
     (tmp_path / "models").symlink_to(ROOT / "models")
     done = python(tmp_path, "-c", "\n".join(blocks(ROOT / page, "python")), path=ROOT)

@@ -73,6 +73,7 @@ def test_a_finished_training_is_not_begun_again(trained: Trained) -> None:
     assert all(torch.equal(weights, again[name]) for name, weights in trained.weights.items())
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_weights_and_a_card_without_an_evaluation_too(tmp_path: Path) -> None:
     stage = (
         "{tokens:64,batch_tokens:256,steps:20,until:1.0,rate:1.0,decay:true,first_token_weight:3.0,"

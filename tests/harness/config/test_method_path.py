@@ -135,6 +135,7 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
     assert message in failed.err and failed.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_launchers_processes_find_methods_outside(
     kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path
 ) -> None:

@@ -99,6 +99,7 @@ def whole_lines(results: Path) -> dict[str, list[bytes]]:
     }
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_starts_again_as_often_as_is_said(tmp_path: Path) -> None:
     jobs = [Mortal((), f"killed {kills} times", str(tmp_path), kills) for kills in range(4)]
     told: list[str] = []

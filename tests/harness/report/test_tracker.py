@@ -91,6 +91,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Command, tmp_path: Path) -> None:
     words = [*OFFLINE, f"results_dir={tmp_path}"]

@@ -68,6 +68,7 @@ def test_fixtures_are_what_their_script_writes() -> None:
 # --- runs
 
 
+@pytest.mark.slow
 def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model: str, tmp_path: Path) -> None:
     done = kvgauge(
         "task=longbench", "task.datasets=[all,e]", f"task.data={DATA}", "method=[fullkv,pyramidkv]", "budget=[32]",
@@ -142,6 +143,7 @@ def finished(kvgauge: Command, model: str, tmp_path_factory: pytest.TempPathFact
     return Path(shutil.copytree(first, tmp_path / "results"))
 
 
+@pytest.mark.slow
 def test_a_zip_gives_the_scores_of_the_folder(kvgauge: Command, model: str, finished: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for path in DATA.iterdir():
@@ -187,6 +189,7 @@ def test_scoring_again_changes_nothing_and_restores_what_was_edited(kvgauge: Com
     }
 
 
+@pytest.mark.slow
 def test_scoring_in_another_way_gives_what_a_run_that_way_gives(
     kvgauge: Command, model: str, finished: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
     assert refused.code == 5 and "choose another folder with --to" in refused.err
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
     documents.clone(tmp_path)
