@@ -13,13 +13,15 @@ from harness.compression.selection import Selection
 from harness.config.method_path import source_of
 from harness.config.names import recorded
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import choose_device
+from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
+from harness.run.notes import run_note
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
 from harness.store.reader import check_axes
@@ -144,6 +146,7 @@ def prepare(run: Run) -> Prepared:
     asked = range(len(examples))[: run.limit]
     prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
+    _check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
@@ -155,7 +158,7 @@ def prepare(run: Run) -> Prepared:
         "task": {**task_settings, "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = _note(run.checkpoint.spec, config, prompts)
+    note = run_note(run.checkpoint.spec, config, prompts, run.task.max_new_tokens)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     if run.results is not None:
@@ -280,11 +283,11 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
                 raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
-def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
-    notes = [spec.note] if spec.note else []
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
-        notes.append(
-            f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
-        )
-    return " ".join(notes)
+def _check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:
+    """Refuse prompts none of which fits into the positions of a model that cannot go past them.
+
+    If only some do not fit, these get an error record.
+    """
+    shortest = min(len(prompt.ids) for prompt in prompts)
+    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
+        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")

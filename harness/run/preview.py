@@ -11,6 +11,7 @@ from rich.table import Table
 from harness.engine.model_spec import entry_bytes
 from harness.errors import BudgetError
 from harness.run.prepare import Prepared
+from harness.text import plain
 
 
 def print_preview(prepared: Prepared, console: Console) -> None:
@@ -54,3 +55,5 @@ def print_preview(prepared: Prepared, console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if note := next(iter(prepared.manifests.values())).note:
+        console.print(f"note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
