@@ -19,6 +19,7 @@ from harness.config.catalog import choice, choices
 from harness.engine.engine import Engine
 from harness.engine.model_spec import ModelSpec
 from harness.errors import ConfigError
+from harness.printing import unfailing
 from harness.results import SuiteResult, TaskResult
 from harness.run.configure import runs
 from harness.run.execute import execute, execute_in_memory, result
@@ -192,7 +193,7 @@ def run(
         in_memory=folder is None,
     )
     prepared = [prepare(each) for each in asked]
-    console = Console(stderr=True, quiet=not sys.stderr.isatty(), highlight=False)
+    console = Console(file=unfailing(sys.stderr), quiet=not sys.stderr.isatty(), highlight=False)
     if folder is None:
         execute_in_memory(prepared, console, engine)
     else:

@@ -26,19 +26,21 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
     grids = read_grids(path)
     together = suites(grids)
     parts = {(suite.model, task.task) for suite in together for task in suite.tasks}
+    alone = [grid.result for grid in grids if (grid.result.model, grid.result.task) not in parts]
     files: list[Path] = []
     try:
         for result in (grid.result for grid in grids):
             written = write_report(result, to / result.model / result.task)
-            if (result.model, result.task) not in parts:
-                print_table(result, console)
-                files += written
+            files += written if result in alone else []
         for suite in together:
             files += write_suite_report(suite, to / suite.model / suite.suite)
-            print_suite(suite, console)
         files += write_overview(grids, together, to)
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
+    for result in alone:
+        print_table(result, console)
+    for suite in together:
+        print_suite(suite, console)
     print_paths(files, console)
 
 
