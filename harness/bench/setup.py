@@ -14,6 +14,7 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
 from harness.config.build import build, composed
+from harness.config.methods import build_methods
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.settings import EngineSettings
@@ -49,8 +50,7 @@ def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
     Raises:
         KvgaugeError: a method or a budget cannot be used.
     """
-    config = composed(*overrides)
-    methods = [build(node, f"method={name}: ") for name, node in config.method.items() if "_target_" in node]
-    values = OmegaConf.to_container(config)
+    values = OmegaConf.to_container(composed(*overrides), resolve=True)
     assert isinstance(values, dict)
-    return make_grid(methods, parse_budgets(values["budget"])), Selection(**values["selection"])
+    variants = make_grid(build_methods(values["method"]), parse_budgets(values["budget"]))
+    return variants, Selection(**values["selection"])

@@ -143,6 +143,5 @@ def require_above(budget: int, knob: str, value: int, label: str) -> None:
     """
     if budget <= value:
         raise BudgetError(
-            f"budget={budget} is not above {knob}={value} (method={label}): "
-            f"use budget>={value + 1} or a smaller method.{label}.{knob}"
+            f"budget={budget} is not above {knob}={value} (method={label}): use budget>={value + 1} or a smaller {knob}"
         )

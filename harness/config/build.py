@@ -48,7 +48,7 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
             f"{whose}{path} of {target} would call something, and only the class itself is called: leave it out"
         )
     try:
-        return _find_class(target)(**arguments)
+        return find_class(target)(**arguments)
     except Stopped:  # a signal came meanwhile
         raise
     except KvgaugeError as error:
@@ -106,7 +106,7 @@ def recorded_method(target: str, label: str, knobs: Mapping[str, Any]) -> Method
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
 
 
-def _find_class(target: object) -> type:
+def find_class(target: object) -> type:
     """The class with a full name.
 
     Raises:

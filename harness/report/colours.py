@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import hashlib
 from functools import cache
 
@@ -16,14 +17,32 @@ _PALETTE = (
 def colour_of(label: str) -> str:
     """The colour of a method, as ``#rrggbb``.
 
-    By the place of the label among the methods of ``conf/method``; of any other label, by its hash, among the colours
-    that are left.
+    By the place of the label among the methods of ``conf/method``. A label of one of them with other values of its
+    knobs, as ``snapkv_w32``, has a shade of its colour; any other label one of the colours that are left. Which shade
+    and which colour, the label's hash says.
     """
     names = _names()
     if label in names:
         return _PALETTE[names.index(label) % len(_PALETTE)]
+    drawn = hashlib.sha256(label.encode()).digest()
+    if family := max((name for name in names if label.startswith(f"{name}_")), key=len, default=None):
+        return _shade(colour_of(family), drawn[0] / 255, drawn[1] / 255)
     left = _PALETTE[len(names) :] or _PALETTE
-    return left[hashlib.sha256(label.encode()).digest()[0] % len(left)]
+    return left[drawn[0] % len(left)]
+
+
+def _shade(colour: str, turn: float, light: float) -> str:
+    """A colour near another one.
+
+    Args:
+        colour: the other one, as ``#rrggbb``.
+        turn: 0-1, the hue, from an eighth of the circle before the other's to an eighth after it.
+        light: 0-1, the lightness, from dark to light, both readable on white and on black.
+    """
+    red, green, blue = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    hue, _, saturation = colorsys.rgb_to_hls(red, green, blue)
+    shade = colorsys.hls_to_rgb((hue + (turn - 0.5) / 4) % 1, 0.3 + 0.4 * light, max(saturation, 0.5))
+    return "#" + "".join(f"{round(255 * part):02x}" for part in shade)
 
 
 @cache

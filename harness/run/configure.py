@@ -20,6 +20,7 @@ from harness.compression.method import Method
 from harness.compression.selection import Selection
 from harness.config.build import build, build_task
 from harness.config.catalog import RUN_GROUPS, SETTINGS
+from harness.config.methods import build_methods
 from harness.config.names import recorded
 from harness.engine import tensor_parallel
 from harness.engine.settings import EngineSettings
@@ -93,9 +94,7 @@ def runs(
     settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
     selection = made(Selection, values["selection"], "selection")
     engine_settings = made(EngineSettings, values["engine"], "engine")
-    # A preset may set knobs of a method that method= does not name; the node of such a method has no target.
-    named = [build(node, f"method={name}: ") for name, node in values["method"].items() if "_target_" in node]
-    variants = make_grid([*named, *methods], parse_budgets(values["budget"]))
+    variants = make_grid([*build_methods(values["method"]), *methods], parse_budgets(values["budget"]))
     tasks, suite = build_task(values["task"]) if task is None else ([task], None)
     task_config = values["task"] if task is None else {"_target_": recorded(type(task)), "name": task.name}
     needs_tokenizer = any(each.needs_tokenizer for each in tasks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from harness.compression.budget import parse_budget
+from harness.config.catalog import choices
 from harness.errors import ConfigError, StoreError
 from harness.results import Manifest, Name
 from harness.store.files import Unfit, failed, read_json, write_atomically
@@ -119,8 +121,8 @@ def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
     if changed := difference(earlier.settings, wanted.settings):
         name, then, now = changed
         raise StoreError(
-            f"{folder} was made with {name}={then}, now it is {now}: use another label for the method (--label of "
-            "an import) or another results folder, or delete that folder"
+            f"{folder} was made with {name}={then}, now it is {now}: "
+            f"{_another_name(wanted, name, now)} or another results folder, or delete that folder"
         )
 
 
@@ -141,9 +143,21 @@ def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
         if then is not None and now is not None and (changed := difference(then, now)):
             name, old, new = changed
             raise StoreError(
-                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: use "
-                "another results folder or model.name for one of them"
+                f"{folder} was made with {group}.{name}={old}, but {wanted.cell.name} beside it has {new}: "
+                f"{_another_name(wanted, f'{group}.{name}', new)} or another results folder for one of them"
             )
+
+
+def _another_name(wanted: Manifest, setting: str, value: str) -> str:
+    """How a cell with another value of a setting gets a name of its own; the beginning of a list of remedies."""
+    group, _, name = setting.partition(".")
+    if group in ("model", "task"):
+        return f"use another {group}.name"
+    if group == "method" and name not in ("class", "source_sha256") and re.fullmatch(r"[\w.+-]+", value):
+        target = wanted.settings["method"].get("class")
+        method = next((choice.name for choice in choices("method") if choice.target == target), wanted.cell.label)
+        return f"give method.{method}.{name}=[{value}], a list, for a cell of its own, or use another label"
+    return "use another label for the method (--label of an import)"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -83,7 +83,7 @@ def test_one_layer_gets_the_budget(schedule: str) -> None:
 def test_a_budget_that_leaves_nothing_to_choose_is_refused(budget: int) -> None:
     with pytest.raises(
         BudgetError,
-        match=f"budget={budget} is not above window=8 .method=p.: use budget>=9 or a smaller method.p.window",
+        match=f"budget={budget} is not above window=8 .method=p.: use budget>=9 or a smaller window",
     ):
         make("reference").keep(budget, 100, 4)
 

@@ -221,8 +221,8 @@ BAD_INPUT = [
     (["task=tokens", "task.prompts=/nope"], 3, "task.prompts=/nope cannot be read"),
     (["task=needle", "task.haystack=/nope"], 3, "task.haystack='/nope' is not a folder"),
     (["task=needle", "task.lengths=[150]"], 2, "task.lengths has 150"),
-    (["method.snapkv.window=16"], 5, "was made with method.window=8, now it is 16: use another label"),
-    (["task.max_new_tokens=5"], 5, "was made with task.max_new_tokens=4, now it is 5"),
+    (["method.snapkv.window=16"], 5, "was made with method.window=8, now it is 16: give method.snapkv.window=[16]"),
+    (["task.max_new_tokens=5"], 5, "was made with task.max_new_tokens=4, now it is 5: use another task.name"),
     (["tracker=wandb", "tracker.mode=x"], 2, "tracker.mode=x is unknown"),
 ]  # fmt: skip
 
@@ -364,7 +364,7 @@ def test_a_cell_with_other_settings_beside_finished_ones_is_refused(kvgauge: Com
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     failed = kvgauge("method=h2o", "budget=32", *tokens, "task.max_new_tokens=5")
     assert failed.code == 5
-    assert "snapkv-32 was made with task.max_new_tokens=4, but h2o-32 beside it has 5" in failed.err
+    assert "snapkv-32 was made with task.max_new_tokens=4, but h2o-32 beside it has 5: use another task" in failed.err
 
 
 def test_the_full_cache_is_the_same_cell_whatever_the_selection(kvgauge: Command, tokens: tuple[str, ...]) -> None:

@@ -27,3 +27,8 @@ def test_a_method_has_its_colour_whichever_others_are_drawn(tmp_path: Path, othe
     curves(Curves("budget", "across", lines), "title", "down", tmp_path / "plot.png")
     pixels = imread(tmp_path / "plot.png")[..., :3]
     assert (abs(pixels - to_rgb(colour_of("snapkv"))).max(-1) < 0.01).sum() > 500
+
+
+def test_values_of_a_knob_have_colours_of_their_own() -> None:
+    labels = [f"{method}_w{2**power}" for method in METHODS for power in range(2, 9)]
+    assert len({colour_of(label) for label in (*METHODS, *labels)}) == len(METHODS) + len(labels)

@@ -217,7 +217,7 @@ def test_a_changed_setting_is_refused_by_its_name_and_changes_nothing(tmp_path: 
     write(tmp_path, record("0"))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     other = structs.replace(MANIFEST, settings={"method": {"window": 16, "kernel": 7}, "budget": "128"})
-    with pytest.raises(StoreError, match=r"was made with method\.window=8, now it is 16: use another label"):
+    with pytest.raises(StoreError, match=r"with method\.window=8, now it is 16: give method\.\w+\.window=\[16\]"):
         CellWriter(tmp_path, other)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

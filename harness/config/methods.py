@@ -1,0 +1,109 @@
+"""The methods of a configuration, where a knob with several values makes several methods.
+
+``method.snapkv.window=[8,32]`` makes two, with the labels ``snapkv_w8`` and ``snapkv_w32``. A knob that is a list by
+its type has one value, which is the list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, Union, cast, get_args, get_origin
+
+from harness.config.build import build, find_class
+from harness.errors import ConfigError
+from harness.text import check_name
+from harness.values import field_types
+
+if TYPE_CHECKING:
+    from harness.compression.method import Method
+
+
+def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
+    """The methods that the group ``method`` of a configuration describes, in its order.
+
+    Several knobs with several values make every combination; of the values, the first knob's change slowest.
+
+    Args:
+        nodes: by name, ``_target_``, the label and the knobs. A preset may set knobs of a method that ``method=`` does
+            not name; its node has no target, and makes no method.
+
+    Raises:
+        KvgaugeError: a method cannot be made.
+    """
+    return [
+        cast("Method", build(one, f"method={name}: "))
+        for name, node in nodes.items()
+        if "_target_" in node
+        for one in _variations(name, node)
+    ]
+
+
+def _variations(name: str, node: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The node once for each combination of values, with a label for each; itself if no knob has several."""
+    given = {knob: value for knob, value in node.items() if knob not in ("_target_", "label")}
+    lists = {knob: value for knob, value in given.items() if isinstance(value, list)}
+    several = _varied(name, node, lists) if lists else {}
+    if not several:
+        return [dict(node)]
+    label = check_name(node.get("label", name), f"method.{name}.label")
+    short = _short_names(given)
+    return [
+        {**node, **values, "label": "_".join([label, *(f"{short[knob]}{_spelt(values[knob])}" for knob in several)])}
+        for values in (dict(zip(several, one, strict=True)) for one in product(*several.values()))
+    ]
+
+
+def _varied(name: str, node: Mapping[str, Any], lists: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The knobs whose list is one of values, each value once."""
+    method = find_class(node["_target_"])
+    if not is_dataclass(method):
+        return {}  # which is refused with the reason later
+    try:
+        kinds = field_types(method)
+    except (NameError, TypeError) as error:
+        raise ConfigError(
+            f"method={name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
+            "is a list: import what they name, and not for type checkers only"
+        ) from error
+    several = {knob: values for knob, values in lists.items() if knob in kinds and not _is_list(kinds[knob])}
+    if empty := [knob for knob, values in several.items() if not values]:
+        raise ConfigError(f"method.{name}.{empty[0]}=[] has no value: give it one, or several")
+    return {knob: list({repr(value): value for value in values}.values()) for knob, values in several.items()}
+
+
+def _is_list(kind: Any) -> bool:
+    """Whether an annotation has a list, a tuple, a set or anything at all among its alternatives."""
+    kind = getattr(kind, "__value__", kind)  # what a type alias stands for
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _is_list(get_args(kind)[0])
+    if origin in (Union, types.UnionType):
+        return any(_is_list(part) for part in get_args(kind))
+    part = origin or kind
+    return part in (Any, object) or (
+        isinstance(part, type) and issubclass(part, Iterable) and not issubclass(part, str | bytes | Mapping)
+    )
+
+
+def _short_names(knobs: Iterable[str]) -> dict[str, str]:
+    """By knob, as few of its first letters as tell it from the others; all of them if another begins with it."""
+    known = list(knobs)
+    return {knob: next(_beginnings(knob, [other for other in known if other != knob])) for knob in known}
+
+
+def _beginnings(knob: str, others: Sequence[str]) -> Iterator[str]:
+    for length in range(1, len(knob)):
+        begun = knob[:length]
+        if not begun.endswith("_") and not any(other.startswith(begun) for other in others):
+            yield begun
+    yield knob
+
+
+def _spelt(value: object) -> str:
+    """A value as a part of a name, in the spelling of the command line."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", value if isinstance(value, str) else json.dumps(value))
