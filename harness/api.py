@@ -25,7 +25,7 @@ from harness.run.configure import runs
 from harness.run.execute import execute, execute_in_memory, result
 from harness.run.prepare import prepare
 from harness.run.signals import Stop
-from harness.store.reader import Grid, read_grids, suites
+from harness.store.reader import Grid, read_results, suites
 from harness.task import Task
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def read(path: str | Path = "results") -> Result:
     Raises:
         StoreError: there are no results, or they cannot be read.
     """
-    grids = read_grids(Path(path).expanduser())
+    grids = read_results(Path(path).expanduser()).grids
     return Result(tuple(grids), tuple(suites(grids)))
 
 

@@ -24,6 +24,7 @@ from harness.run.checkpoint import Checkpoint
 from harness.run.notes import run_note
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
+from harness.store.places import cells_of_task
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
@@ -256,17 +257,16 @@ def _stored_records(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> 
         if record is not None and record.prompt_sha256 != prompt.sha256:
             raise StoreError(
                 f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use "
-                "another results_dir, or delete that folder"
+                "another results_dir"
             )
     return records
 
 
 def _check_siblings(run: Run, wanted: Manifest) -> None:
     """Refuse to put cells beside those of another model, or of the same task with other settings."""
-    for path in sorted(run.folder(wanted.cell).parent.glob("*/manifest.json")):
-        sibling = read_manifest(path.parent)
-        if sibling is not None and sibling.cell != wanted.cell and has_records(path.parent):
-            check_sibling(path.parent, sibling, wanted)
+    for folder, sibling in cells_of_task(run.folder(wanted.cell).parent).items():
+        if sibling.cell != wanted.cell and has_records(folder):
+            check_sibling(folder, sibling, wanted)
 
 
 def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:

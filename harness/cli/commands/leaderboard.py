@@ -11,9 +11,9 @@ from rich.console import Console
 from harness.cli.commands import add_results_path
 from harness.errors import StoreError
 from harness.report.leaderboard import groups, leaderboard, parse_retentions, shared_retentions, write_leaderboard
-from harness.report.overview import print_paths
+from harness.report.overview import print_left_out, print_paths
 from harness.report.render import show
-from harness.store.reader import read_grids, suites
+from harness.store.reader import read_results, suites
 
 HELP = "Rank the methods of a results folder over all of its tasks, at equal retention."
 
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a model's, where methods are compared, and where to write."""
     add_results_path(parser)
     parser.add_argument("--at", help="where to compare, such as 10%%,25%% (default: the shares that are budgets)")
-    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report/<model>)")
+    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -33,10 +33,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         ConfigError: ``--at`` names no retentions.
     """
     asked = parse_retentions(arguments.at) if arguments.at is not None else None
-    grids = read_grids(arguments.path)
-    together = suites(grids)
-    for model in dict.fromkeys(grid.result.model for grid in grids):
-        results = [grid.result for grid in grids if grid.result.model == model]
+    found = read_results(arguments.path)
+    together = suites(found.grids)
+    for model in dict.fromkeys(grid.result.model for grid in found.grids):
+        results = [grid.result for grid in found.grids if grid.result.model == model]
         named = groups(results, [suite for suite in together if suite.model == model])
         members = [result for parts in named.values() for result in parts]
         document = leaderboard(model, named, asked or shared_retentions(members))
@@ -49,3 +49,4 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             ) from error
         show(replace(document, tables=document.tables[:1]), console)  # those of single tasks are in the files
         print_paths(files, console)
+    print_left_out(found.left_out, console)

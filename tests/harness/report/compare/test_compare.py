@@ -17,7 +17,7 @@ from harness.report.compare.published import columns, tables
 from harness.report.stats.bootstrap import TaskDraws, summarize
 from harness.results import Cell, Manifest, Record
 from harness.store.cells import CellWriter, cell_folder
-from harness.store.reader import read_grids
+from harness.store.reader import read_results
 from tasks.longbench.suite import PAPER_DATASETS
 from tests.conftest import Command
 
@@ -169,7 +169,7 @@ def test_numbers_intervals_and_verdicts_are_those_of_the_records(kvgauge: Comman
     kvgauge("compare", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
     by_key = {(row["method"], row["budget"], row["column"]): row for row in found}
-    grids = {grid.result.task: grid.result for grid in read_grids(tmp_path)}
+    grids = {grid.result.task: grid.result for grid in read_results(tmp_path).grids}
     ours = []
     for dataset in PAPER_DATASETS:
         row = by_key["SnapKV", "128", dataset]
@@ -322,7 +322,7 @@ def test_claims_stand_beside_what_was_measured(kvgauge: Command, tmp_path: Path)
 def test_unknown_prompt_lengths_are_dashes(kvgauge: Command, tmp_path: Path) -> None:
     cell = Cell("SnapKV", "128")
     write(tmp_path, [], cell, method={})
-    (grid,) = read_grids(tmp_path)
+    (grid,) = read_results(tmp_path).grids
     imported = Record("0", {}, ["a"], {}, None, None, text="x", scores={"m": 1.0})
     with closing(CellWriter(grid.folders[cell], grid.manifests[cell])) as writer:
         writer.append([imported, structs.replace(imported, example_id="1")])
