@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a model's, where methods are compared, and where to write."""
     add_results_path(parser)
     parser.add_argument("--at", help="where to compare, such as 10%%,25%% (default: the shares that are budgets)")
-    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
+    parser.add_argument("--to", type=Path, help="where to write (default: report in the results folder)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         named = groups(results, [suite for suite in together if suite.model == model])
         members = [result for parts in named.values() for result in parts]
         document = leaderboard(model, named, asked or shared_retentions(members))
-        folder = (arguments.to or arguments.path / "report") / model
+        folder = (arguments.to or found.root / "report") / model
         try:
             files = write_leaderboard(document, folder)
         except OSError as error:
