@@ -98,7 +98,7 @@ def report(results: Path) -> dict[str, float]:
     for grid in grids:
         write_report(grid.result, results / "report" / grid.result.model / grid.result.task)
     spent.append((time.perf_counter(), time.process_time()))
-    write_overview(grids, suites(grids), results / "report")
+    write_overview(grids, suites(grids), results / "report", {grid.result.model for grid in grids})
     spent.append((time.perf_counter(), time.process_time()))
     parts = {part: spent[index + 1][0] - spent[index][0] for index, part in enumerate(PARTS)}
     seconds, processor = (spent[-1][clock] - spent[0][clock] for clock in (0, 1))

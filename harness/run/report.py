@@ -107,4 +107,4 @@ def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, co
         print_table(grids[0], console)
     everything = read_results(report.parents[1], skip_broken=True)
     print_left_out(everything.left_out, console)
-    return files + write_overview(everything.grids, suites(everything.grids), report.parent, grids[0].model)
+    return files + write_overview(everything.grids, suites(everything.grids), report.parent, {grids[0].model})

@@ -51,7 +51,7 @@ class Places:
 
 def lies_in_place(folder: Path, manifest: Manifest) -> bool:
     """Whether a cell's folder lies where its manifest says, in whatever results folder."""
-    return any(_is_same(_below(_root(base), manifest), folder) for base in (folder, folder.resolve()))
+    return any(same_folder(_below(_root(base), manifest), folder) for base in (folder, folder.resolve()))
 
 
 def find_cells(path: Path, *, skip_broken: bool = False) -> Places:
@@ -114,6 +114,14 @@ def left_out_for(folder: Path, error: KvgaugeError, task: tuple[str, str]) -> Le
     return LeftOut(folder, str(error), f"{folder.name}, which cannot be read", frozenset([task]))
 
 
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one folder; if it exists, through links or in another case, too."""
+    try:
+        return os.path.abspath(one) == os.path.abspath(other) or one.samefile(other)
+    except OSError:
+        return False
+
+
 def _folders(path: Path) -> list[Path]:
     """All folders with a manifest, with their parents in their paths up to the results folder."""
     folders = sorted(file.parent for file in path.rglob("manifest.json"))
@@ -139,14 +147,6 @@ def _below(root: Path, manifest: Manifest) -> Path:
 
 def _parts(manifest: Manifest) -> tuple[str, str, str]:
     return manifest.model, manifest.task, manifest.cell.name
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one folder, in whatever case its system takes them."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _nested(others: Mapping[Path, Manifest], path: Path) -> list[LeftOut]:

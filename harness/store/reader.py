@@ -43,11 +43,13 @@ class Results:
     """What a results folder or a part of one holds.
 
     Attributes:
+        path: the folder that was read.
         root: the results folder, which can be above the folder that was read.
         grids: one per model and task, each at least one cell.
         left_out: the folders that are not among them.
     """
 
+    path: Path
     root: Path
     grids: Sequence[Grid]
     left_out: Sequence[LeftOut]
@@ -79,7 +81,7 @@ def read_results(path: Path, *, skip_broken: bool = False) -> Results:
             if not skip_broken:
                 raise
             left_out.append(left_out_for(folder, error, task))
-    return Results(places.root, grids, left_out)
+    return Results(path, places.root, grids, left_out)
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:

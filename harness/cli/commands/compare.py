@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,8 @@ from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
 from harness.report.overview import print_left_out, print_paths, write_documents
 from harness.report.render import show
-from harness.store.reader import read_results
+from harness.store.places import same_folder
+from harness.store.reader import Grid, Results, read_results
 
 HELP = "Put results beside published numbers, or two results folders side by side, paired by example."
 
@@ -28,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table", help="the published table, a file of results/published (default: the first that has the model)"
     )
-    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
+    parser.add_argument("--to", type=Path, help="where to write (default: the results folder's own report)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -48,7 +50,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             raise ConfigError(
                 f"--model is one model, and {arguments.path} has {', '.join(models)}: give the folder of one of them"
             )
-        documents, left_out = match(grids, arguments.model, arguments.table)
+        documents, left_out = match(_whole_suites(results), arguments.model, arguments.table)
     elif arguments.model or arguments.table:
         raise ConfigError(
             "--model and --table choose published numbers, and two results folders were given: leave them out, or "
@@ -60,7 +62,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         documents = list(paired_documents(grids, other.grids, arguments.path, arguments.other))
     for reason in left_out:
         console.print(f"left out: {reason}", markup=False, soft_wrap=True)
-    to = arguments.to or arguments.path / "report"
+    to = arguments.to or results.root / "report"
     try:
         files = write_documents(documents, to)
     except OSError as error:
@@ -70,3 +72,12 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.print()
     print_left_out(not_read, console)
     print_paths(files, console)
+
+
+def _whole_suites(results: Results) -> Sequence[Grid]:
+    """The grids that were read, with the other tasks of their suites, so that a sheet never has a part of a suite."""
+    if same_folder(results.path, results.root):
+        return results.grids
+    asked = {(grid.result.model, grid.task_config["name"]) for grid in results.grids}
+    everything = read_results(results.root, skip_broken=True).grids
+    return [grid for grid in everything if (grid.result.model, grid.task_config["name"]) in asked]

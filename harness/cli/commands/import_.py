@@ -64,7 +64,7 @@ class _Import:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Import every file at or below the path, then write the tables of the models concerned.
+    """Import every file at or below the path, then write the tables of the models concerned and the page.
 
     Raises:
         ConfigError: the path does not say the model, label or budget and no option does, or one of them is unusable.
@@ -85,8 +85,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     files = importer.predictions(arguments.path, arguments.format, arguments.doubled)
     imports = _plan(files, config, arguments, to, console)
     new = sum(_write(one) for one in imports)
-    for model in dict.fromkeys(one.manifest.model for one in imports):
-        rebuild(to / model, to / "report", console)
+    rebuild([to / model for model in dict.fromkeys(one.manifest.model for one in imports)], None, console)
     console.print(
         f"imported {sum(len(one.file.rows) for one in imports)} predictions from {len(imports)} files: {new} new"
     )

@@ -16,13 +16,15 @@ HELP = "Write the tables and plots of a results folder again, from its records."
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, and where to write."""
     add_results_path(parser)
-    parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
+    parser.add_argument(
+        "--to", type=Path, help="where to write a report of PATH alone (default: the results folder's own report)"
+    )
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Write the report of everything at or below the path.
+    """Write the report of everything at or below the path, and the page of the whole results folder.
 
     Raises:
         StoreError: there are no results, or the report cannot be written.
     """
-    rebuild(arguments.path, arguments.to or arguments.path / "report", console)
+    rebuild([arguments.path], arguments.to, console)

@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 writer.finish(cell_summary(replace(cell, records=tuple(again)), grid.result.metrics))
             total += len(again)
             changed += len(different)
-    rebuild(arguments.path, arguments.path / "report", console)
+    rebuild([arguments.path], None, console)
     console.print(f"scored {total} records again: {changed} changed")
 
 

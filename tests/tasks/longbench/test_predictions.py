@@ -130,6 +130,23 @@ def test_scores_are_the_official_ones(kvgauge: Command, tmp_path: Path, format: 
         )
 
 
+def test_an_import_beside_others_and_scores_of_a_part_keep_everything_in_the_report(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    to, words = tmp_path / "to", ("--format", "longbench", "--label", "snapkv", "--budget", "128")
+    for model, case in zip(("a", "a", "b"), golden("difflib"), strict=False):
+        path = write(tmp_path / model / case["dataset"], "longbench", case)
+        assert kvgauge("import", str(path), *words, "--model", model, "--to", str(to)).code == 0
+    tasks = [f"{folder.parent.name}/{folder.name}" for folder in sorted(to.glob("[ab]/*"))]
+    assert len(tasks) == 3
+    before = snapshot(to / "report")
+    page = (to / "report/index.html").read_text()
+    assert all(f'id="{view}"' in page for view in (*tasks, "a/longbench", "b/longbench"))
+    done = kvgauge("score", str(to / tasks[0]))
+    assert done.code == 0, done.err
+    assert snapshot(to / "report") == before and [*to.rglob("report")] == [to / "report"]
+
+
 @pytest.mark.parametrize("format", ["longbench", "kvpress"])
 def test_longbench_e_has_the_official_scores_by_length(kvgauge: Command, tmp_path: Path, format: str) -> None:
     cases = [case for case in golden("difflib") if f"{case['dataset']}_e" in RECORDS_E]
