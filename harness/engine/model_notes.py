@@ -83,7 +83,7 @@ def prompt_notes(
     last = [int(prompt.ids[-1]) for prompt in prompts]
     if ended := [token for token in last if token in end_ids]:
         notes.append(
-            f"{len(ended)} of {len(prompts)} prompts end in the end token {_name(tokenizer, ended[0])}, which this "
+            f"{_of(len(ended), prompts)} end in the end token {_name(tokenizer, ended[0])}, which this "
             "tokenizer appends: the model may take the text for finished; correct its post-processor "
             "(tokenizer.json, add_eos_token)."
         )
@@ -91,13 +91,13 @@ def prompt_notes(
     firsts = [[int(token) for token in prompt.ids[:2]] for prompt in prompts]
     if doubled := [two for two in firsts if len(two) == 2 and two[0] == two[1] and two[0] in special]:
         notes.append(
-            f"{len(doubled)} of {len(prompts)} prompts begin with {_name(tokenizer, doubled[0][0])} twice: once from "
+            f"{_of(len(doubled), prompts)} begin with {_name(tokenizer, doubled[0][0])} twice: once from "
             "this tokenizer and once from the text or a template, or its post-processor has it twice."
         )
     begin = tokenizer.bos_token_id
     if isinstance(begin, int) and begin not in end_ids and (bare := sum(two[0] != begin for two in firsts)):
         notes.append(
-            f"{bare} of {len(prompts)} prompts begin without the begin token {_name(tokenizer, begin)}, as this "
+            f"{_of(bare, prompts)} begin without the begin token {_name(tokenizer, begin)}, as this "
             "tokenizer adds none; a model that was trained with it scores less."
         )
     return notes
@@ -120,8 +120,8 @@ def _literal(prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, knob
         names = " and ".join(_name(tokenizer, token) for token in found[:3])
         remedy = "give a task.prompt without it" if "prompt" in knobs else "look at these prompts"
         yield (
-            f"The text of {with_them} of {len(prompts)} prompts has {names}, which this tokenizer reads as special "
-            f"and not as text: {remedy}."
+            f"{_of(with_them, prompts)} have {names} in their text, which this "
+            f"tokenizer reads as special and not as text: {remedy}."
         )
 
 
@@ -132,3 +132,7 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
 
 def _name(tokenizer: PreTrainedTokenizerBase, token: int) -> str:
     return f"{tokenizer.convert_ids_to_tokens(token)} (id {token})"
+
+
+def _of(count: int, prompts: Sequence[Prompt]) -> str:
+    return "All prompts" if count == len(prompts) else f"{count} of {len(prompts)} prompts"

@@ -111,6 +111,7 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
         ),
         breakdown=first.breakdown,
         published=first.published,
+        knobs=tuple(first.task_config),
     )
     return Grid(
         result,

@@ -46,8 +46,8 @@ PUBLISHED = "<|im_start|> This is a very long story book"
 def test_special_tokens_that_a_text_writes_out_are_named_with_the_knob() -> None:
     (note,) = notes(tokenizer(more=["<|im_start|>"]), PUBLISHED, "plain", PUBLISHED)
     assert note == (
-        "The text of 2 of 3 prompts has <|im_start|> (id 1024), which this tokenizer reads as special and not as text: "
-        "give a task.prompt without it."
+        "2 of 3 prompts have <|im_start|> (id 1024) in their text, which this tokenizer reads as special and not as "
+        "text: give a task.prompt without it."
     )
     assert notes(tokenizer(), PUBLISHED) == [], "a tokenizer without such a token reads text"
     assert notes(tokenizer(more=["<|im_start|>"]), "plain") == []
@@ -55,7 +55,7 @@ def test_special_tokens_that_a_text_writes_out_are_named_with_the_knob() -> None
 
 def test_the_begin_token_written_out_is_one_more_than_the_tokenizer_adds() -> None:
     written, doubled = notes(tokenizer(), "<s>plain", "plain")
-    assert written.startswith("The text of 1 of 2 prompts has <s> (id 0)")
+    assert written.startswith("1 of 2 prompts have <s> (id 0) in their text")
     assert doubled.startswith("1 of 2 prompts begin with <s> (id 0) twice")
 
 
@@ -63,16 +63,16 @@ def test_what_a_chat_template_puts_into_every_prompt_is_not_taken_for_its_text()
     made = tokenizer(more=["<|user|>"])
     assert notes(made, (0, 1024, 5, 6, 1024, 7), (0, 1024, 8, 1024, 9)) == []
     (note,) = notes(made, (0, 1024, 5, 6), (0, 1024, 8, 1024, 9))
-    assert note.startswith("The text of 1 of 2 prompts has <|user|> (id 1024)")
+    assert note.startswith("1 of 2 prompts have <|user|> (id 1024) in their text")
 
 
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
         ("<s> $A", []),
-        ("<s> $A </s>", ["2 of 2 prompts end in the end token </s> (id 1), which this tokenizer appends"]),
-        ("<s> <s> $A", ["2 of 2 prompts begin with <s> (id 0) twice"]),
-        ("$A", ["2 of 2 prompts begin without the begin token <s> (id 0), as this tokenizer adds none"]),
+        ("<s> $A </s>", ["All prompts end in the end token </s> (id 1), which this tokenizer appends"]),
+        ("<s> <s> $A", ["All prompts begin with <s> (id 0) twice"]),
+        ("$A", ["All prompts begin without the begin token <s> (id 0), as this tokenizer adds none"]),
     ],
 )
 def test_a_tokenizer_that_adds_too_much_or_too_little_is_noted_with_the_ids(template: str, expected: list[str]) -> None:
@@ -135,5 +135,5 @@ def test_a_prompt_that_writes_a_special_token_out_is_said_at_the_dry_run(kvgauge
     planned = kvgauge("task.prompt='</s> {context} {question}'", "task.lengths=[500]", "limit=1", "dry_run=true")
     assert planned.code == 0, planned.err
     assert "note: " in planned.out
-    assert "The text of 1 of 1 prompts has </s> (id 1), which this tokenizer reads as special" in planned.out
-    assert "The text of" not in kvgauge("task.lengths=[500]", "limit=1", "dry_run=true").out
+    assert "All prompts have </s> (id 1) in their text, which this tokenizer reads as special" in planned.out
+    assert "in their text" not in kvgauge("task.lengths=[500]", "limit=1", "dry_run=true").out
