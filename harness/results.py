@@ -186,6 +186,7 @@ class TaskResult:
         cells: the cells in the order of the grid.
         breakdown: the ``group`` key for whose values a table shows separate scores, or None.
         published: number of examples behind published numbers of the task; None if there are none.
+        knobs: names of the task's settings.
     """
 
     model: str
@@ -196,6 +197,7 @@ class TaskResult:
     cells: tuple[CellResult, ...]
     breakdown: str | None
     published: int | None = None
+    knobs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """FullKV: the full cache, which drops nothing and is the yardstick.
 
-Claim: none; equal to the model's own ``generate``, token for token.
+Claim: none; equal token for token to the model's own greedy ``generate`` without what its generation config adds.
 Differs: nothing.
 """
 

@@ -137,19 +137,15 @@ class ModelSpec:
             )
         return tokenizer
 
-    def end_ids(self, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> frozenset[int]:
-        """All end tokens that the model's generation config, config and tokenizer name.
-
-        Args:
-            config: what ``config()`` returned.
-            tokenizer: what ``tokenizer()`` returned, or None.
+    def generation(self, config: PretrainedConfig) -> GenerationConfig:
+        """Read the model's generation config, or make it from its configuration as transformers does.
 
         Raises:
             ModelError: there is a generation config, but it cannot be read.
         """
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
-            generation_ids = GenerationConfig.from_pretrained(self.path, **pinned).eos_token_id
+            return GenerationConfig.from_pretrained(self.path, **pinned)
         except (OSError, ValueError) as error:
             missing = (
                 not (Path(self.path) / "generation_config.json").exists()
@@ -161,8 +157,7 @@ class ModelSpec:
                     f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names "
                     "end tokens; mend or fetch it"
                 ) from error
-            generation_ids = None
-        return all_end_ids(generation_ids, config, tokenizer)
+            return GenerationConfig.from_model_config(config)
 
     def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
         """The dtype of the loaded weights and of the cache."""

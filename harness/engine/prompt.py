@@ -29,12 +29,14 @@ class Prompt:
         ids: its token ids, 1 or more, int32.
         sha256: hash of the ids.
         ends: see ``Record.prompt_ends``.
+        is_text: whether the example's prompt is a text, not token ids.
     """
 
     example: Example
     ids: NDArray[np.int32]
     sha256: str
     ends: tuple[str, ...]
+    is_text: bool = False
 
 
 def encode_prompts(
@@ -69,7 +71,11 @@ def encode_prompts(
         array = np.asarray(ids, dtype="<i4")
         prompts.append(
             Prompt(
-                replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)
+                replace(example, prompt=()),
+                array,
+                hashlib.sha256(array.tobytes()).hexdigest(),
+                _ends(example.prompt),
+                isinstance(example.prompt, str),
             )
         )
     return prompts

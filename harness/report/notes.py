@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from harness.report.nonsense import nonsense_notes
 from harness.report.stats.bootstrap import FEWEST
 from harness.report.stats.summary import alias_of
 from harness.results import Audit, CellResult, Manifest, TaskResult
@@ -16,6 +17,7 @@ KEPT = "kept: KV entries per layer and head, over layers and examples. entries %
 def task_notes(result: TaskResult) -> list[str]:
     """What a reader of a task's table must know."""
     notes = [plain(result.note)] if result.note else []
+    notes += nonsense_notes({result.task: result})
     notes += [KEPT, *published_notes({result.task: result}), *cell_notes(result.cells), *alias_notes(result.cells)]
     return notes + error_notes(result)
 

@@ -28,6 +28,7 @@ from harness.report.columns import (
 )
 from harness.report.document import Column, Document, Table, budgets, number_cell, texts
 from harness.report.format import part_score
+from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, alias_notes, cell_notes, error_notes, published_notes
 from harness.report.render import show, write
 from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
@@ -241,7 +242,8 @@ def _notes(result: SuiteResult) -> list[str]:
     notes = list(dict.fromkeys(plain(task.note) for task in result.tasks if task.note))
     cells = [cell for task in result.tasks for cell in task.cells]
     full = _full(result)
-    notes += [*published_notes({_title(result, task): task for task in result.tasks}), KEPT]
+    by_title = {_title(result, task): task for task in result.tasks}
+    notes += [*nonsense_notes(by_title), *published_notes(by_title), KEPT]
     notes.append(f"Intervals: {LEVEL} % bootstrap over examples.")
     notes.append(
         f"Differences are to {full.name}, paired by example."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.engine.model_notes import generation_notes
 from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
 from harness.engine.weights_hash import memory_sha256
 from harness.errors import ConfigError
@@ -27,6 +28,7 @@ class Checkpoint:
         config: its configuration.
         tokenizer: its tokenizer; None if no task needs one.
         end_ids: ids of its own end tokens.
+        notes: what its files would do to its answers and is not done here.
         identity: what of the model the numbers depend on.
         provenance: versions, device and command of this process.
     """
@@ -35,6 +37,7 @@ class Checkpoint:
     config: PretrainedConfig
     tokenizer: PreTrainedTokenizerBase | None
     end_ids: frozenset[int]
+    notes: tuple[str, ...]
     identity: Mapping[str, Any]
     provenance: Mapping[str, Any]
 
@@ -53,7 +56,16 @@ def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
     config = spec.config()
     origin = provenance(str(choose_device(spec.device)))
     tokenizer = spec.tokenizer() if needs_tokenizer else None
-    return Checkpoint(spec, config, tokenizer, spec.end_ids(config, tokenizer), spec.identity(config), origin)
+    generation = spec.generation(config)
+    return Checkpoint(
+        spec=spec,
+        config=config,
+        tokenizer=tokenizer,
+        end_ids=all_end_ids(generation.eos_token_id, config, tokenizer),
+        notes=tuple(generation_notes(generation)),
+        identity=spec.identity(config),
+        provenance=origin,
+    )
 
 
 def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
@@ -81,6 +93,7 @@ def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
         config=model.config,
         tokenizer=tokenizer,
         end_ids=all_end_ids(end_id, model.config, tokenizer),
+        notes=tuple(generation_notes(model.generation_config)),
         identity={"weights": memory_sha256(model), "dtype": dtype},
         provenance=provenance(str(model.device)),
     )

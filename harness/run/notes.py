@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
-from harness.engine.model_spec import ModelSpec
+from harness.engine.model_notes import prompt_notes
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from harness.run.checkpoint import Checkpoint
 
 
-def run_note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> str:
+def run_note(checkpoint: Checkpoint, prompts: Sequence[Prompt], new_tokens: int, knobs: Iterable[str]) -> str:
     """The notes on a model and the prompts of a task, as one text; "" if there is nothing to say.
 
     Args:
-        spec: the model.
-        config: its configuration.
+        checkpoint: the model.
         prompts: the task's prompts, 1 or more.
         new_tokens: largest number of new tokens.
+        knobs: names of the task's settings.
     """
-    notes = [spec.note] if spec.note else []
-    lengths, positions = [len(prompt.ids) for prompt in prompts], getattr(config, "max_position_embeddings", None)
+    notes = [checkpoint.spec.note] if checkpoint.spec.note else []
+    notes += checkpoint.notes
+    if checkpoint.tokenizer is not None:
+        notes += prompt_notes(prompts, checkpoint.tokenizer, checkpoint.end_ids, knobs)
+    config, lengths = checkpoint.config, [len(prompt.ids) for prompt in prompts]
+    positions = getattr(config, "max_position_embeddings", None)
     if lost := sum(beyond_positions(config, tokens, new_tokens) is not None for tokens in lengths):
         notes.append(
             f"{lost} of {len(prompts)} prompts have no result: with up to {new_tokens} new tokens they do not fit into "

@@ -159,7 +159,7 @@ def prepare(run: Run) -> Prepared:
         "task": {**task_settings, "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = run_note(run.checkpoint.spec, config, prompts, run.task.max_new_tokens)
+    note = run_note(run.checkpoint, prompts, run.task.max_new_tokens, run.task_config)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     if run.results is not None:

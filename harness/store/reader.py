@@ -121,6 +121,7 @@ def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> G
         ),
         breakdown=first.breakdown,
         published=first.published,
+        knobs=tuple(first.task_config),
     )
     return Grid(
         result,

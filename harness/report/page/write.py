@@ -17,6 +17,7 @@ import jinja2
 import pandas as pd
 
 from harness.report.document import Document, Table
+from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
 from harness.report.page.charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
 from harness.report.page.examples import blocks, index, left_out, packed
@@ -144,7 +145,10 @@ def _suite(result: SuiteResult) -> View:
         name=result.suite,
         kind="suite",
         facts=f"{_count(len(result.tasks), 'task')}, {_count(len(result.tasks[0].cells), 'cell')}",
-        notes=list(dict.fromkeys(plain(task.note) for task in result.tasks if task.note)),
+        notes=[
+            *dict.fromkeys(plain(task.note) for task in result.tasks if task.note),
+            *nonsense_notes({task.task: task for task in result.tasks}),
+        ],
         tables=[*averages, wide_table("Scores by task", raw[raw["kind"] == "task"])],
         charts=_charts(raw[raw["column"] == title], title),
     )
