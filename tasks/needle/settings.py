@@ -55,7 +55,7 @@ def check_needle(task: Needle) -> None:
         )
     if not is_whole(task.seed):
         raise ConfigError(f"task.seed={short(task.seed)} is not a whole number: use one")
-    for knob in ("stop_at_newline", "strip_punctuation"):
+    for knob in ("stop_at_newline", "ignore_punctuation"):
         if not isinstance(getattr(task, knob), bool):
             raise ConfigError(f"task.{knob}={short(getattr(task, knob))} is neither true nor false: use one of them")
     if task.samples > 1 and not is_drawn(task):

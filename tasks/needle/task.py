@@ -68,10 +68,9 @@ class Needle:
         max_new_tokens: largest number of generated tokens.
         min_new_tokens: number of tokens before which no stop token can be generated.
         stop_at_newline: whether the newline token also ends a generation.
-        show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``word_overlap_stripped``) or
-            ``rouge1_x10``.
-        strip_punctuation: whether word overlap strips punctuation from the ends of words, and is then called
-            ``word_overlap_stripped``. Manifests without it are of needles that are scored as published.
+        show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``plain_word_overlap``) or ``rouge1_x10``.
+        ignore_punctuation: whether word overlap is ``plain_word_overlap``, that of runs of letters and digits.
+            Manifests without it are of needles that are scored as published.
     """
 
     name: str
@@ -91,7 +90,7 @@ class Needle:
     min_new_tokens: int
     stop_at_newline: bool
     show: str
-    strip_punctuation: bool = False
+    ignore_punctuation: bool = False
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -100,7 +99,7 @@ class Needle:
         Raises:
             ConfigError: ``show`` is not one of them.
         """
-        metrics = needle_metrics(self.strip_punctuation)
+        metrics = needle_metrics(self.ignore_punctuation)
         names = [metric.name for metric in metrics]
         if self.show not in names:
             raise ConfigError(
@@ -110,12 +109,12 @@ class Needle:
 
     @property
     def scoring_knobs(self) -> frozenset[str]:
-        """The settings that change the scores alone: ``show`` and ``strip_punctuation``."""
-        return frozenset({"show", "strip_punctuation"})
+        """The settings that change the scores alone: ``show`` and ``ignore_punctuation``."""
+        return frozenset({"show", "ignore_punctuation"})
 
     def score_settings(self) -> dict[str, Any]:
         """How word overlap splits words, if not as published; all three metrics are always computed."""
-        return {"strip_punctuation": True} if self.strip_punctuation else {}
+        return {"ignore_punctuation": True} if self.ignore_punctuation else {}
 
     @property
     def needs_tokenizer(self) -> bool:
@@ -209,7 +208,7 @@ class Needle:
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """The three scores of one response, the metric to ``show`` first; see ``tasks.needle.scores``."""
         needle = self._texts(example.id)["needle"]
-        scores = score_response(needle, example.references, text or "", self.strip_punctuation)
+        scores = score_response(needle, example.references, text or "", self.ignore_punctuation)
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     def _texts(self, example_id: str) -> dict[str, str]:

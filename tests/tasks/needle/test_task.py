@@ -344,18 +344,21 @@ def test_garbage_has_a_containment_of_0_where_word_overlap_has_a_floor() -> None
 @pytest.mark.parametrize(
     ("preset", "overlap"), [("needle_magic", 1.0), ("needle_many", 1.0), ("needle_published", 0.0)]
 )
-def test_a_number_before_a_full_stop_is_the_number_but_for_the_published_code(preset: str, overlap: float) -> None:
+@pytest.mark.parametrize("text", [" 7736863. That is all.", ' "7736863"', "7736863.Before breakfast", "(7736863)"])
+def test_a_number_beside_punctuation_is_the_number_but_for_the_published_code(
+    preset: str, overlap: float, text: str
+) -> None:
     task = make(preset)
-    scores = task.score(Example("600-50", "", ("7736863",)), " 7736863. That is all.")
+    scores = task.score(Example("600-50", "", ("7736863",)), text)
     assert list(scores) == [metric.name for metric in task.metrics]
-    name = "word_overlap" if preset == "needle_published" else "word_overlap_stripped"
+    name = "word_overlap" if preset == "needle_published" else "plain_word_overlap"
     assert (scores["contains_answer"], scores[name]) == (1, overlap)
 
 
 def test_an_answer_of_punctuation_alone_is_looked_for_as_it_is() -> None:
     task = make("needle_magic")
     scores = [task.score(Example("600-50", "", ("?!",)), text) for text in ("what ?!", "what")]
-    assert [(each["contains_answer"], each["word_overlap_stripped"]) for each in scores] == [(1, 1), (0, 0)]
+    assert [(each["contains_answer"], each["plain_word_overlap"]) for each in scores] == [(1, 1), (0, 0)]
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])
@@ -548,7 +551,7 @@ def test_whole_depths_become_integers() -> None:
         ({"period_tokens": [10**6]}, "set task.period_tokens"),
         ({"seed": None}, "task.seed=None is not a whole number"),
         ({"stop_at_newline": "yes"}, "neither true nor false"),
-        ({"strip_punctuation": 1}, "task.strip_punctuation=1 is neither true nor false"),
+        ({"ignore_punctuation": 1}, "task.ignore_punctuation=1 is neither true nor false"),
         ({"haystack": 7}, "task.haystack=7 is not a text"),
     ],
 )
