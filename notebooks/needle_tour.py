@@ -46,7 +46,7 @@ result = kvgauge.run(
 )
 table = result.table()
 full = table[table["retention"] == 1].iloc[0]
-print(f"With the full cache the model finds {full['score']:.1f} % of the sentence, the mean over {full['n']} prompts.")
+print(f"With the full cache the model finds the sentence in {full['score']:.1f} % of {full['n']} prompts.")
 
 # %% [markdown]
 # ## Where each method finds it
@@ -77,7 +77,7 @@ for method, cells in table.groupby("method", sort=False):
         axes.plot(100 * cells["retention"], cells["score"], "o-", label=method)
 axes.set_xscale("log")
 axes.set_xlabel("entries kept, % of the prompt")
-axes.set_ylabel("score (0-100)")
+axes.set_ylabel("sentences found, %")
 axes.legend(fontsize=7)
 curves.savefig(FIGURES / "needle_tour.png")
 print(FIGURES / "needle_tour.png")

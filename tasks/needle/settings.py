@@ -55,10 +55,9 @@ def check_needle(task: Needle) -> None:
         )
     if not is_whole(task.seed):
         raise ConfigError(f"task.seed={short(task.seed)} is not a whole number: use one")
-    if not isinstance(task.stop_at_newline, bool):
-        raise ConfigError(
-            f"task.stop_at_newline={short(task.stop_at_newline)} is neither true nor false: use one of them"
-        )
+    for knob in ("stop_at_newline", "ignore_punctuation"):
+        if not isinstance(getattr(task, knob), bool):
+            raise ConfigError(f"task.{knob}={short(getattr(task, knob))} is neither true nor false: use one of them")
     if task.samples > 1 and not is_drawn(task):
         raise ConfigError(
             f"task.samples={task.samples} would repeat the same example, as no template of {task.name} holds "

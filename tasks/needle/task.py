@@ -33,7 +33,7 @@ from harness.task import Example, Metric
 from tasks.checks import short
 from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.grid import expand_depths, expand_lengths
-from tasks.needle.scores import METRICS, score_response
+from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
 
@@ -68,7 +68,9 @@ class Needle:
         max_new_tokens: largest number of generated tokens.
         min_new_tokens: number of tokens before which no stop token can be generated.
         stop_at_newline: whether the newline token also ends a generation.
-        show: the headline metric: ``word_overlap``, ``rouge1_x10`` or ``contains_answer``.
+        show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``plain_word_overlap``) or ``rouge1_x10``.
+        ignore_punctuation: whether word overlap is ``plain_word_overlap``, that of runs of letters and digits.
+            Manifests without it are of needles that are scored as published.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Needle:
     min_new_tokens: int
     stop_at_newline: bool
     show: str
+    ignore_punctuation: bool = False
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -96,21 +99,22 @@ class Needle:
         Raises:
             ConfigError: ``show`` is not one of them.
         """
-        names = [metric.name for metric in METRICS]
+        metrics = needle_metrics(self.ignore_punctuation)
+        names = [metric.name for metric in metrics]
         if self.show not in names:
             raise ConfigError(
                 f"task.show={short(self.show)} is not a metric of {self.name}: use one of {', '.join(names)}"
             )
-        return tuple(sorted(METRICS, key=lambda metric: metric.name != self.show))
+        return tuple(sorted(metrics, key=lambda metric: metric.name != self.show))
 
     @property
     def scoring_knobs(self) -> frozenset[str]:
-        """The setting that changes the scores alone: ``show``."""
-        return frozenset({"show"})
+        """The settings that change the scores alone: ``show`` and ``ignore_punctuation``."""
+        return frozenset({"show", "ignore_punctuation"})
 
-    def score_settings(self) -> Mapping[str, Any]:
-        """An empty mapping: all three metrics are always computed, in the same way."""
-        return {}
+    def score_settings(self) -> dict[str, Any]:
+        """How word overlap splits words, if not as published; all three metrics are always computed."""
+        return {"ignore_punctuation": True} if self.ignore_punctuation else {}
 
     @property
     def needs_tokenizer(self) -> bool:
@@ -152,6 +156,7 @@ class Needle:
             }
             | ({"seed": self.seed} if is_drawn(self) else {})
             | ({"distractors": self.distractors} if self.distractors else {})
+            | self.score_settings()
         )
 
     def examples(self, tokenizer: PreTrainedTokenizerBase | None) -> Sequence[Example]:
@@ -202,7 +207,8 @@ class Needle:
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """The three scores of one response, the metric to ``show`` first; see ``tasks.needle.scores``."""
-        scores = score_response(self._texts(example.id)["needle"], example.references, text or "")
+        needle = self._texts(example.id)["needle"]
+        scores = score_response(needle, example.references, text or "", self.ignore_punctuation)
         return {metric.name: scores[metric.name] for metric in self.metrics}
 
     def _texts(self, example_id: str) -> dict[str, str]:

@@ -60,7 +60,6 @@ def test_the_labels_are_the_generators(tmp_path: Path) -> None:
 def test_the_full_cache_finds_the_needle_at_every_depth_and_a_stream_loses_it(kvgauge: Command, tmp_path: Path) -> None:
     words = (
         "task=needle",
-        "task.show=contains_answer",
         "task.lengths=[500]",
         "task.depths=[{count:5}]",
         f"results_dir={tmp_path}",
@@ -69,6 +68,7 @@ def test_the_full_cache_finds_the_needle_at_every_depth_and_a_stream_loses_it(kv
     scores = pd.read_csv(tmp_path / "report/tiny/needle/table.csv").set_index("method")["score"]
     assert scores["fullkv"] == 100
     assert scores["streamingllm"] <= 40
+    assert "score: contains answer (0-100)" in (tmp_path / "report/tiny/needle/table.md").read_text()
 
 
 def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -> None:

@@ -120,10 +120,11 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
     """Hold the grids of one of our models and suites against a published table.
 
     Args:
-        grids: ours.
+        grids: ours, each with the metric of the table.
         table: of the suite.
         model: the published one.
     """
+    grids = [_with_metric(grid, table.metric) for grid in grids]
     theirs = table.of(model)
     there = {dataset for numbers in theirs.values() for dataset in numbers}
     titles = {dataset: title for dataset, title in columns(table.suite).items() if dataset in there}
@@ -149,14 +150,21 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
 
 
 def unlike(grids: Sequence[Grid], table: Table) -> str | None:
-    """Why grids cannot be held against a table: the first that shows another metric; None if they can."""
+    """Why grids cannot be held against a table: the first that does not record its metric; None if they can."""
     for grid in grids:
-        shown = grid.result.metrics[0].name
-        if table.metric and shown != table.metric:
-            shows = f"task {grid.result.task} shows {shown}, and {table.title} has {table.metric}"
-            folder = next(iter(grid.folders.values())).parent
-            return f"{shows}: change that with kvgauge score {folder} --set task.show={table.metric}"
+        recorded = [metric.name for metric in grid.result.metrics]
+        if table.metric and table.metric not in recorded:
+            return (
+                f"task {grid.result.task} records {', '.join(recorded)}, and {table.title} has {table.metric}: compare "
+                "it with a second results folder"
+            )
     return None
+
+
+def _with_metric(grid: Grid, name: str) -> Grid:
+    """A grid with another headline; as it is if ``name`` is empty."""
+    metrics = tuple(sorted(grid.result.metrics, key=lambda metric: bool(name) and metric.name != name))
+    return replace(grid, result=replace(grid.result, metrics=metrics))
 
 
 def dataset_of(grid: Grid, titles: Mapping[str, str]) -> str:

@@ -311,11 +311,54 @@ def test_scores_equal_the_published_code(golden: dict[str, Any]) -> None:
     [
         ("  EAT a sandwich and sit in dolores park on a sunny day.\n", 1.0),
         ("You should eat a sandwich and sit in Dolores Park on a sunny day. Then rest", 1.0),
+        ("eat a sandwich and sit in Dolores Park on a sunny day", 1.0),
+        ('He said: "Eat a sandwich and sit in Dolores Park on a sunny day!"', 1.0),
         ("eat a sandwich", 0.0),
     ],
 )
 def test_containment_ignores_case_and_what_stands_around(text: str, contains: float) -> None:
     assert make().score(EXAMPLE, text)["contains_answer"] == contains
+
+
+@pytest.mark.parametrize(
+    ("preset", "headline"),
+    [
+        ("needle", "contains_answer"),
+        ("needle_magic", "contains_answer"),
+        ("needle_many", "contains_answer"),
+        ("needle_published", "word_overlap"),
+        ("needle_published_mistral", "word_overlap"),
+    ],
+)
+def test_the_headline_is_containment_but_for_the_published_grids(preset: str, headline: str) -> None:
+    assert make(preset).metrics[0].name == headline
+
+
+def test_garbage_has_a_containment_of_0_where_word_overlap_has_a_floor() -> None:
+    garbage = "a man on a boat and a dog in a park sit in a row"
+    scores = make().score(EXAMPLE, garbage)
+    assert scores["contains_answer"] == 0
+    assert scores["word_overlap"] == pytest.approx(6 / 11)
+
+
+@pytest.mark.parametrize(
+    ("preset", "overlap"), [("needle_magic", 1.0), ("needle_many", 1.0), ("needle_published", 0.0)]
+)
+@pytest.mark.parametrize("text", [" 7736863. That is all.", ' "7736863"', "7736863.Before breakfast", "(7736863)"])
+def test_a_number_beside_punctuation_is_the_number_but_for_the_published_code(
+    preset: str, overlap: float, text: str
+) -> None:
+    task = make(preset)
+    scores = task.score(Example("600-50", "", ("7736863",)), text)
+    assert list(scores) == [metric.name for metric in task.metrics]
+    name = "word_overlap" if preset == "needle_published" else "plain_word_overlap"
+    assert (scores["contains_answer"], scores[name]) == (1, overlap)
+
+
+def test_an_answer_of_punctuation_alone_is_looked_for_as_it_is() -> None:
+    task = make("needle_magic")
+    scores = [task.score(Example("600-50", "", ("?!",)), text) for text in ("what ?!", "what")]
+    assert [(each["contains_answer"], each["plain_word_overlap"]) for each in scores] == [(1, 1), (0, 0)]
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])
@@ -486,7 +529,7 @@ def test_whole_depths_become_integers() -> None:
         ({"depths": [{"count": 0}]}, "count in task.depths is 0"),
         ({"depths": [{"count": 102}]}, "101 or less"),
         ({"depths": [{"number": 3}]}, "use {count: 10}"),
-        ({"show": "accuracy"}, "use one of word_overlap, rouge1_x10, contains_answer"),
+        ({"show": "accuracy"}, "use one of contains_answer, word_overlap, rouge1_x10"),
         ({"show": ["word_overlap"]}, "is not a metric"),
         ({"prompt": "Question: {question}"}, "put {context} where"),
         ({"prompt": None}, "task.prompt=None is not a text"),
@@ -508,6 +551,7 @@ def test_whole_depths_become_integers() -> None:
         ({"period_tokens": [10**6]}, "set task.period_tokens"),
         ({"seed": None}, "task.seed=None is not a whole number"),
         ({"stop_at_newline": "yes"}, "neither true nor false"),
+        ({"ignore_punctuation": 1}, "task.ignore_punctuation=1 is neither true nor false"),
         ({"haystack": 7}, "task.haystack=7 is not a text"),
     ],
 )
