@@ -7,6 +7,7 @@
     ├── ModelError              exit code 4: a model that cannot be loaded, or cannot be evaluated exactly
     ├── StoreError              exit code 5: a results folder that cannot be read, written or extended
     ├── EngineError             exit code 6: the engine cannot go on; memory is short or a process is lost
+    ├── TrackerError            exit code 7: results cannot be sent; a run only warns of it
     ├── LaunchError             exit code of the first job that failed; 137 if it was killed
     └── Stopped                 exit code 143 or 130: SIGTERM or SIGINT, after the current batch
 
@@ -55,6 +56,12 @@ class EngineError(KvgaugeError):
     """The engine cannot go on: one prompt alone does not fit into memory, or a process of the model is lost."""
 
     exit_code = 6
+
+
+class TrackerError(KvgaugeError):
+    """Results that cannot be sent to a tracker. A run warns of it at its end; ``kvgauge wandb`` fails."""
+
+    exit_code = 7
 
 
 class LaunchError(KvgaugeError):

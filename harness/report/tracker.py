@@ -24,6 +24,10 @@ class Tracker(Protocol):
             manifests: what each cell is.
             plots: images of the whole grid.
             runs: what computed it.
+
+        Raises:
+            TrackerError: it cannot be sent.
+            StoreError: the tracker's own files cannot be written.
         """
         ...
 

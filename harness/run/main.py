@@ -5,6 +5,8 @@ What only computing or drawing needs is imported late, so that a dry run starts 
 
 from __future__ import annotations
 
+import sys
+
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -15,6 +17,7 @@ from harness.run.configure import runs
 from harness.run.prepare import prepare
 from harness.run.preview import print_preview
 from harness.run.signals import Relay, Stop
+from harness.text import plain
 
 
 def run(config: DictConfig) -> bool:
@@ -50,9 +53,12 @@ def _run(config: DictConfig, stop: Stop) -> bool:
             print_preview(prepared, console)
         return True
     from harness.run.execute import execute  # here, so that a dry run does not wait for the imports of these modules
-    from harness.run.report import print_end, report
+    from harness.run.report import print_end, report, send
 
     tasks, counts = execute(tasks, console, stop)
-    files = report(tasks, suite, tracker, console) if all(prepared.whole for prepared in tasks) else []
+    whole = all(prepared.whole for prepared in tasks)
+    files = report(tasks, suite, console) if whole else []
     print_end(tasks, counts, files, console)
+    if whole and (failed := send(tasks, tracker)):
+        print(f"kvgauge: {plain(failed)}", file=sys.stderr)
     return all(prepared.done for prepared in tasks)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 from rich.console import Console
 
-from harness.errors import StoreError
+from harness.errors import KvgaugeError, StoreError
 from harness.report.overview import print_left_out, write_overview
 from harness.report.suite_tables import print_suite, write_suite_report
 from harness.report.task_tables import print_table, write_report
@@ -21,13 +22,12 @@ from harness.store.run_log import read_runs
 from harness.task import Suite
 
 
-def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, console: Console) -> list[Path]:
-    """Print and write everything that is derived from records.
+def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console) -> list[Path]:
+    """Write everything that is derived from records, then print the tables.
 
     Args:
         tasks: the tasks of a run, each with all of its records.
         suite: the suite that they belong to, if any.
-        tracker: logs the tables and plots, too.
         console: where to print.
 
     Returns:
@@ -40,12 +40,14 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, con
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # two shards may both find the cells complete
-            return _report(tasks, suite, tracker, console)
+            files, show = _write(tasks, suite)
     except OSError as error:
         raise StoreError(
             f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
             "again"
         ) from error
+    show(console)
+    return files
 
 
 def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], console: Console) -> None:
@@ -87,24 +89,46 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
         )
 
 
-def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, console: Console) -> list[Path]:
+def send(tasks: Sequence[Prepared], tracker: Tracker) -> str | None:
+    """Give the grids to a tracker, after everything else: it can cost a run nothing, whatever happens to it.
+
+    Args:
+        tasks: the tasks of a run, each with all of its records.
+        tracker: logs the tables and plots that ``report`` has written.
+
+    Returns:
+        What went wrong, in one line; None if nothing did.
+    """
+    report = tasks[0].run.folder_of_results / "report"
+    try:
+        for prepared in tasks:
+            grid = result(prepared)
+            plots = sorted((report / grid.model / grid.task).glob("*.png"))
+            tracker.log(grid, prepared.manifests, plots, read_runs(prepared.folder))
+    except KvgaugeError as error:
+        return str(error)
+    except Exception as error:  # of a tracker of one's own
+        return f"the tracker failed ({type(error).__name__}: {error}): the records are whole; kvgauge wandb sends them"
+    return None
+
+
+def _write(tasks: Sequence[Prepared], suite: Suite | None) -> tuple[list[Path], Callable[[Console], None]]:
+    """Write all files; returns those for readers, and what prints the tables."""
     grids = [result(prepared) for prepared in tasks]
     report = tasks[0].run.folder_of_results / "report" / grids[0].model
-    files: list[Path] = []
-    for prepared, grid in zip(tasks, grids, strict=True):
-        written = write_report(grid, report / grid.task)
-        tracker.log(
-            grid, prepared.manifests, [path for path in written if path.suffix == ".png"], read_runs(prepared.folder)
-        )
-        files += written
+    files = [file for grid in grids for file in write_report(grid, report / grid.task)]
+    tables = partial(print_table, grids[0])
     if suite is not None:
         by_name = {grid.task: grid for grid in grids}
         ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
         whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
         files = write_suite_report(whole, report / suite.name)
-        print_suite(whole, console)
-    else:
-        print_table(grids[0], console)
+        tables = partial(print_suite, whole)
     everything = read_results(report.parents[1], skip_broken=True)
-    print_left_out(everything.left_out, console)
-    return files + write_overview(everything.grids, suites(everything.grids), report.parent, {grids[0].model})
+    files += write_overview(everything.grids, suites(everything.grids), report.parent, {grids[0].model})
+
+    def show(console: Console) -> None:
+        tables(console)
+        print_left_out(everything.left_out, console)
+
+    return files, show

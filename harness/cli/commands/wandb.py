@@ -13,7 +13,6 @@ from rich.console import Console
 from harness.cli.commands import add_results_path
 from harness.config.build import build
 from harness.config.catalog import ROOT
-from harness.errors import StoreError
 from harness.report.overview import print_left_out
 from harness.report.task_tables import write_report
 from harness.report.tracker import Tracker
@@ -42,21 +41,17 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
     Raises:
         StoreError: there are no results, or W&B's folder cannot be written.
-        ConfigError: W&B refuses the settings.
+        ConfigError: a setting that cannot be used.
+        TrackerError: W&B cannot be reached, or refuses the results.
     """
     results = read_results(arguments.path)
     tracker = _tracker(arguments, results.root)
     print_left_out(results.left_out, console)
     for grid in results.grids:
         result = grid.result
-        try:
-            with TemporaryDirectory() as folder:
-                plots = [path for path in write_report(result, Path(folder)) if path.suffix == ".png"]
-                tracker.log(result, grid.manifests, plots, read_runs(next(iter(grid.folders.values())).parent))
-        except OSError as error:
-            raise StoreError(
-                f"W&B's files cannot be written ({error.strerror}): choose another folder with --dir"
-            ) from error
+        with TemporaryDirectory() as folder:
+            plots = [path for path in write_report(result, Path(folder)) if path.suffix == ".png"]
+            tracker.log(result, grid.manifests, plots, read_runs(next(iter(grid.folders.values())).parent))
         console.print(f"{result.model}/{result.task}: {len(result.cells)} W&B runs", markup=False, soft_wrap=True)
 
 
