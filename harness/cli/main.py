@@ -18,7 +18,11 @@ def main() -> None:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log retries above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     try:
-        if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
+        if sys.argv[1:] == ["--version"]:
+            from kvgauge import __version__
+
+            print(f"kvgauge {__version__}")
+        elif len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
             command_line(sys.argv[1:])
         else:
             from harness.cli.run import start  # here, because most commands do not need Hydra

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.config.catalog import ROOT, choices
 from harness.config.names import importable
+from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
@@ -189,7 +190,7 @@ def composed(*overrides: str) -> DictConfig:
             raise environment_error(named[1])
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=understood(overrides))
 
 
 def task_config(name: str, *overrides: str) -> dict[str, Any]:
@@ -221,5 +222,5 @@ def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein"
         )
-    parsed = OverridesParser.create().parse_overrides(list(changes))
+    parsed = OverridesParser.create().parse_overrides(understood(changes))
     return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}

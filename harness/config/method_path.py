@@ -31,9 +31,9 @@ def search_path_words(words: Sequence[str]) -> list[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     value = given[-1].removeprefix(_SETTING)
-    listed = OverridesParser.create().parse_override(given[-1]).value() if value.startswith("[") else [value]
-    assert isinstance(listed, list)
-    folders = method_folders(map(str, listed))
+    if value[:1] in ("[", "'", '"'):
+        value = OverridesParser.create().parse_overrides([given[-1]])[0].value()
+    folders = method_folders(map(str, value if isinstance(value, list) else [value]))
     addresses = ",".join("'" + f"{_SCHEME}{folder}".replace("'", "\\'") + "'" for folder in folders)
     return [*(word for word in words if word not in given), f"hydra.searchpath=[{addresses}]"]
 

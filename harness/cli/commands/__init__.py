@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +71,11 @@ class _Parser(argparse.ArgumentParser):
     """Raises errors that argparse would print below a usage text."""
 
     def error(self, message: str) -> NoReturn:
+        if match := re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", message):
+            given, known = match[1], re.findall(r"[\w-]+", match[2])
+            near = difflib.get_close_matches(given, known, 1)
+            remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise ConfigError(f"{self.prog} does not take {given}: {remedy}")
         raise ConfigError(f"{self.prog}: {message}: {self.prog} --help shows what it takes")
 
 

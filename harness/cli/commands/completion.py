@@ -139,7 +139,7 @@ def _run_words(before: Sequence[str], word: str) -> Iterable[str]:
         commands = COMMANDS if not before else ()
         return [
             *commands,
-            *(f"{name}=" for name in _settings(before, setting)),
+            *(f"{name}=" for name in settings(before, setting)),
             *(("--help", "--cfg", "--multirun") * word.startswith("-")),
         ]
     items = re.match(r".*[\[,]", value)  # the earlier items of a list
@@ -219,7 +219,7 @@ def _source(module: str) -> list[ast.stmt]:
     return ast.parse(file.read_text(encoding="utf-8")).body if file else []
 
 
-def _settings(before: Sequence[str], begun: str) -> list[str]:
+def settings(before: Sequence[str], begun: str) -> list[str]:
     """Settings of a run; those of a group, like ``method.snapkv.window``, only once the group has been typed.
 
     Args:
@@ -238,9 +238,17 @@ def _settings(before: Sequence[str], begun: str) -> list[str]:
     if group in GROUPS:
         chosen = next((word.partition("=")[2] for word in reversed(before) if word.startswith(f"{group}=")), "")
         chosen = chosen or {"task": "needle", "model": "tiny"}.get(group, "")
-        return [f"{group}.{knob}" for choice in choices(group) if choice.name == chosen for knob in _keys(choice.text)]
+        return [f"{group}.{knob}" for text in _inherited(group, chosen) for knob in _keys(text)]
     section = re.search(rf"^{re.escape(group)}:\n((?:  .*\n|\n)+)", config, re.MULTILINE)
     return [f"{group}.{knob}" for knob in re.findall(r"^  (\w+):", section[1], re.MULTILINE)] if section else []
+
+
+def _inherited(group: str, name: str) -> list[str]:
+    """The text of a file of a group, and of those that it builds on."""
+    text = next((choice.text for choice in choices(group) if choice.name == name), "")
+    above = re.search(r"^defaults:\n((?:  - .*\n)+)", text, re.MULTILINE)
+    names = re.findall(r"^  - (\w+)$", above[1], re.MULTILINE) if above else []
+    return [text, *(each for one in names if one != "_self_" for each in _inherited(group, one))]
 
 
 def _keys(text: str) -> list[str]:
