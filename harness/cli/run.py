@@ -16,7 +16,7 @@ from harness.cli.errors import report
 from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT
 from harness.config.guard import refuse_environment
-from harness.config.method_path import import_from, search_path_words
+from harness.config.outside import search_path_words, use
 from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
@@ -45,7 +45,7 @@ def _hydra_main(config: DictConfig) -> None:
     try:
         from harness.run.main import run  # here, so that a wrong setting or --help does not wait for these imports
 
-        import_from(HydraConfig.get().searchpath)
+        use(HydraConfig.get().searchpath)
         if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
             report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
         whole = run(config)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
-from harness.config.method_path import source_of
 from harness.config.names import recorded
+from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prompt import Prompt, encode_prompts
@@ -152,7 +152,7 @@ def prepare(run: Run) -> Prepared:
         )
     common = {
         "model": run.checkpoint.identity,
-        "task": {**task_settings, "stop_ids": sorted(stops)},
+        "task": {**task_settings, **source_of(type(run.task)), "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
     note = _note(run.checkpoint.spec, config, prompts)
@@ -222,7 +222,11 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,
-        provenance={**run.checkpoint.provenance, "fingerprint": fingerprint(settings)},
+        provenance={
+            **run.checkpoint.provenance,
+            **({"own_folders": [str(folder) for folder in used()]} if used() else {}),
+            "fingerprint": fingerprint(settings),
+        },
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
     )

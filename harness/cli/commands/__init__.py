@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
+from harness.config.outside import GROUPS as OWN_GROUPS
+from harness.config.outside import own_folders, use
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,8 +58,27 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+def add_own_paths(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """Declare the folders of the user's own methods or tasks, which ``command_line`` makes known.
+
+    Args:
+        parser: the command's parser.
+        groups: ``method``, ``task`` or both.
+    """
+    for group in groups:
+        parser.add_argument(
+            f"--{group}-path",
+            dest=f"own_{group}s",
+            action="append",
+            default=[],
+            metavar="FOLDER",
+            help=f"a folder with {group}s of your own",
+        )
+
+
 def add_results_path(parser: argparse.ArgumentParser) -> None:
-    """Declare the results folder that a command reads, ``results`` if none is given."""
+    """Declare the results folder that a command reads, ``results`` if none is given, and ``--task-path``."""
+    add_own_paths(parser, "task")
     parser.add_argument(
         "path",
         nargs="?",
@@ -97,4 +118,7 @@ def command_line(words: Sequence[str]) -> None:
     command = cast(Command, import_module(f"{__name__}.{COMMANDS[words[0]]}"))
     parser = _Parser(prog=f"kvgauge {words[0]}", description=command.HELP)
     command.arguments(parser)
-    command.run(parser.parse_args(words[1:]), Console(highlight=False))
+    given = parser.parse_args(words[1:])
+    for group in OWN_GROUPS:
+        use(own_folders(group, getattr(given, f"own_{group}s", ())))
+    command.run(given, Console(highlight=False))

@@ -151,7 +151,8 @@ def test_every_shell_has_its_script(shell: str, kvgauge: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "does not take ksh: did you mean zsh?")]
+    ("words", "message"),
+    [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "does not take ksh: did you mean zsh?")],
 )
 def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str) -> None:
     failed = kvgauge("completion", *words)
