@@ -1,5 +1,5 @@
-# Every target sets up what it needs; `make setup` makes .venv.
-#   make run ARGS="method=pyramidkv budget=128"
+# Every target sets up what it needs: `make setup` what runs need, check, test and docs what development needs, too. Both are .venv.
+#   make run method=pyramidkv budget=128          (in ARGS="…" what has spaces)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,36 +13,47 @@ PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
+.PHONY: setup develop run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
-# A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
+# Settings on make's own command line: those of a run are written small, the Makefile's variables large.
+LARGE = A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
+SETTINGS = $(patsubst %,'%',$(filter-out $(addsuffix %,$(LARGE)),$(MAKEOVERRIDES)))
+
+# submitit is what hydra/launcher=local needs. A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
 $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 	@if nvidia-smi >/dev/null 2>&1 && $(PYTHON) -c "import torch" 2>/dev/null; then \
 		echo "setup: CUDA box, with the torch that is installed" && \
 		$(PYTHON) -m venv --system-site-packages $(VENV) && \
-		$(BIN)/pip install -q -e .[dev]; \
+		pins=""; \
 	elif nvidia-smi >/dev/null 2>&1; then \
 		echo "setup: CUDA box, with the default torch" && \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/pip install -q -c constraints.txt -e .[dev]; \
+		pins="-c constraints.txt"; \
 	else \
 		echo "setup: CPU box, with the torch of constraints-cpu.txt" && \
 		$(PYTHON) -m venv $(VENV) && \
 		$(BIN)/pip install -q -c constraints-cpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch && \
-		$(BIN)/pip install -q -c constraints.txt -c constraints-cpu.txt -e .[dev]; \
-	fi
+		pins="-c constraints.txt -c constraints-cpu.txt"; \
+	fi && \
+	$(BIN)/pip install -q $$pins -e .[submitit] && \
+	echo "$$pins" >$@
+
+# On top of it, with the same pins: linters, tests and what they need, the builder of the pages.
+develop: $(VENV)/.develop
+$(VENV)/.develop: $(VENV)/.done
+	$(BIN)/pip install -q $$(cat $(VENV)/.done) -e .[dev]
 	@touch $@
 
 run: setup
-	$(BIN)/python run.py $(ARGS)
+	$(BIN)/python run.py $(SETTINGS) $(ARGS)
 
 # The grids of the published tables. The same command goes on where one was stopped.
 longbench: setup
-	$(PRESET) experiment=longbench_published $(if $(DATA),'task.data="$(DATA)"') $(ARGS)
+	$(PRESET) experiment=longbench_published $(if $(DATA),'task.data="$(DATA)"') $(SETTINGS) $(ARGS)
 
 needle: setup
-	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(ARGS)
+	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(SETTINGS) $(ARGS)
 
 # models/tiny from nothing, a little over two hours on one core; goes on where it was stopped.
 train-tiny: setup
@@ -66,10 +77,10 @@ rooms: setup
 	$(BIN)/python docs/rooms.py
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
-docs: setup
+docs: develop
 	$(BIN)/mkdocs build --strict
 
-check: setup
+check: develop
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -77,9 +88,9 @@ check: setup
 
 PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: setup
+test: develop
 	$(PYTEST) $(ARGS)
 
 # Wheels in new environments, many kills, the whole golden data: what `make test` leaves out.
-test-slow: setup
+test-slow: develop
 	$(PYTEST) -m slow $(ARGS)

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.compression.method import Method
 from harness.config.build import composed
 from harness.config.catalog import choice, choices
+from harness.config.words import is_free
 from harness.engine.engine import Engine
 from harness.engine.model_spec import ModelSpec
 from harness.errors import ConfigError
@@ -178,7 +179,7 @@ def run(
     config = composed(*words)
     for name, value in {**values, **(settings or {})}.items():
         try:
-            OmegaConf.update(config, name, value)
+            OmegaConf.update(config, name, value, force_add=is_free(name))
         except ConfigAttributeError as error:
             raise ConfigError(
                 f"{name} is not a setting of this run: the command line's --cfg job prints all"

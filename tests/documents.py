@@ -118,11 +118,14 @@ def made(line: str, **variables: str) -> list[str]:
     """What follows ``run.py`` in the last command that make would run, with other values of its variables."""
     words = [word for word in shlex.split(line) if word.partition("=")[0] not in variables]
     words += [f"{name}={value}" for name, value in variables.items()] + ["--dry-run", "--no-print-directory"]
-    # Not the variables of a make that started the tests.
-    environment = {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, cwd=ROOT, env=without_make(), capture_output=True, text=True, check=True)
     printed = done.stdout.splitlines()
     return shlex.split(printed[-1])[2:]
+
+
+def without_make() -> dict[str, str]:
+    """The environment without the variables of a make that started the tests."""
+    return {name: value for name, value in os.environ.items() if name not in _OF_MAKE}
 
 
 def targets() -> set[str]:

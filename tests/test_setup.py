@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
 from packaging.specifiers import SpecifierSet
+
+from tests.documents import without_make
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,3 +33,25 @@ def test_every_pinned_version_runs_on_the_oldest_python() -> None:
             f"known"
         )
     assert [name for name in known if not SpecifierSet(installed[name] or "").contains(oldest)] == []
+
+
+def planned(*words: str) -> str:
+    """What make would do."""
+    done = subprocess.run(["make", "-n", *words], cwd=ROOT, capture_output=True, text=True, env=without_make())
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_settings_of_a_run_can_be_given_to_make() -> None:
+    *_, line = planned("run", "method=snapkv", "budget=[64,12%]", "task.lengths=[300]", "ARGS=limit=2").splitlines()
+    assert set(shlex.split(line)[1:]) == {"run.py", "method=snapkv", "budget=[64,12%]", "task.lengths=[300]", "limit=2"}
+    *_, line = planned("needle", "MODEL=tiny", "LIMIT=2", "method=snapkv").splitlines()
+    assert shlex.split(line)[1:] == ["run.py", "model=tiny", "limit=2", "experiment=needle_published", "method=snapkv"]
+
+
+@pytest.mark.parametrize(
+    ("target", "develops"), [("run", False), ("longbench", False), ("test", True), ("check", True), ("docs", True)]
+)
+def test_a_run_installs_what_runs_need_and_tests_what_development_needs(target: str, develops: bool) -> None:
+    commands = planned("-B", target)
+    assert "-e .[submitit]" in commands and ("-e .[dev]" in commands) == develops

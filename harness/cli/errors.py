@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from harness.config.catalog import SETTINGS
+from harness.cli.commands.completion import settings
+from harness.config.catalog import GROUPS
+from harness.config.words import quoted
 from harness.errors import ConfigError, EngineError, KvgaugeError
 from harness.text import plain
 
@@ -49,7 +51,7 @@ def report(error: BaseException) -> NoReturn:
 
 def _configuration_error(error: BaseException) -> str:
     """An error of Hydra's or OmegaConf's in one line: fact, value, remedy."""
-    from hydra.errors import MissingConfigException
+    from hydra.errors import MissingConfigException, OverrideParseException
     from omegaconf.errors import MissingMandatoryValue
     from yaml import YAMLError
 
@@ -71,20 +73,44 @@ def _configuration_error(error: BaseException) -> str:
         return f"{error.full_key} is not set: give {error.full_key}=…"
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"{match[1]} is not a setting of this run: {_closest(match[1])}"
-    if match := re.search(r"Ambiguous value for argument '([^'=]+)=([^'\[]*)'", text):
-        return f"{match[1]}={match[2]} is no list: write {match[1]}=[{match[2]}]"
+    if match := re.search(r"Ambiguous value for argument '([^=]+)=(.*)'$", text, re.MULTILINE):
+        setting, value = match.groups()
+        several = f"write {setting}=[{value}]"
+        one = None if setting in (*GROUPS, "budget") else quoted(f"{setting}={value}")
+        return f"{setting}={value} is no list: {several}" + (f"; or, if it is one value, {one}" if one else "")
+    if match := re.search(r"Interpolation key '([^']+)' not found", text):
+        return f"${{{match[1]}}} stands for a setting of this run, and none has this name: write \\${{…}} for the text"
     if match := re.search(r"no viable alternative at input '(\[[^'\]]*)'", text):
         return f"the list {match[1]} has no end: write it without spaces, as in method=[snapkv,pyramidkv]"
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
     return f"the command line cannot be read ({_first_line(error)}): --help shows examples"
 
 
-def _closest(key: str) -> str:
+def _unreadable(word: str) -> str:
+    """Fact and remedy for a word that is no setting in Hydra's grammar."""
+    setting, given, value = word.partition("=")
+    if not given:
+        return f"{word} is no setting: write {word}=…, and a command first, as in kvgauge report results"
+    if "=" in value and re.search(r"\s\w[\w.]*=", value):
+        return f"{word} is several settings in one word: take the quotes away between them"
+    if better := quoted(word):
+        return f"{setting}={value} needs quotes of its own: write {better}"
+    return f"{word} cannot be read as a setting and its value: --help shows examples"
+
+
+def _closest(setting: str) -> str:
     """The remedy for a setting that does not exist."""
-    stem, _, last = key.rpartition(".")
-    if stem.startswith("method."):
-        return f"check its name, and that method= names {stem.removeprefix('method.')}; --cfg job prints all settings"
-    near = difflib.get_close_matches(last, [*SETTINGS, "experiment"], 1) if not stem else []
-    return f"did you mean {near[0]}?" if near else "--cfg job prints all settings"
+    known = settings(sys.argv[1:], setting)
+    if setting in known:  # of a method that is there
+        return f"method= does not name {setting.split('.')[1]}, so name it, too"
+    stem, _, last = setting.rpartition(".")
+    stems = [stem, *difflib.get_close_matches(stem, {name.rpartition(".")[0] for name in known}, 1)]
+    for above in stems:
+        lasts = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == above]
+        if near := [last] if last in lasts else difflib.get_close_matches(last, lasts, 1):
+            return f"did you mean {'.'.join(filter(None, [above, near[0]]))}?"
+    return "--cfg job prints all settings"
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,7 +20,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
     with unfailing_output():
         try:
-            if len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
+            if sys.argv[1:] == ["--version"]:
+                from kvgauge import __version__
+
+                print(f"kvgauge {__version__}")
+            elif len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
                 command_line(sys.argv[1:])
             else:
                 from harness.cli.run import start  # here, because most commands do not need Hydra

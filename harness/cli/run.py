@@ -16,7 +16,8 @@ from harness.cli.errors import report
 from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT
 from harness.config.guard import refuse_environment
-from harness.config.method_path import import_from, search_path_words
+from harness.config.outside import search_path_words, use
+from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
 
@@ -31,7 +32,7 @@ def start() -> None:
         word.startswith("-") for word in sys.argv
     ):
         sys.argv.insert(1, "--multirun")  # without it Hydra silently ignores the launcher
-    sys.argv[1:] = search_path_words(sys.argv[1:])
+    sys.argv[1:] = understood(search_path_words(sys.argv[1:]))
     refuse_environment()
     register_resolvers()
     register()
@@ -44,7 +45,7 @@ def _hydra_main(config: DictConfig) -> None:
     try:
         from harness.run.main import run  # here, so that a wrong setting or --help does not wait for these imports
 
-        import_from(HydraConfig.get().searchpath)
+        use(HydraConfig.get().searchpath)
         if HydraConfig.get().mode == RunMode.MULTIRUN and OmegaConf.select(config, "model.tp_plan") is not None:
             report(ConfigError("model.tp_plan=auto is for one run, not for several: leave --multirun out"))
         whole = run(config)

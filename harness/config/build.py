@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from harness.config.catalog import ROOT, choices
 from harness.config.names import importable
+from harness.config.outside import used
+from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.task import Suite, Task
 
@@ -83,9 +85,10 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
         raise ConfigError(
             "the results do not say which task they are of (task_config has no _target_): restore their manifests"
         )
-    if target not in [choice.target for choice in choices("task") if choice.target]:
+    if target not in [choice.target for choice in choices("task", used()) if choice.target]:
         raise ConfigError(
-            f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: add its YAML there"
+            f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: give the folder of a task "
+            "of your own with --task-path"
         )
     _refuse_calls("task_config", {name: value for name, value in node.items() if name != "_target_"})
     return build_task(node)
@@ -189,7 +192,7 @@ def composed(*overrides: str) -> DictConfig:
             raise environment_error(named[1])
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=understood(overrides))
 
 
 def task_config(name: str, *overrides: str) -> dict[str, Any]:
@@ -221,5 +224,5 @@ def parse_settings(changes: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"--set {wrong[0]} is no setting of the task: give, for example, --set task.code_similarity=levenshtein"
         )
-    parsed = OverridesParser.create().parse_overrides(list(changes))
+    parsed = OverridesParser.create().parse_overrides(understood(changes))
     return {change.key_or_group.removeprefix("task."): change.value() for change in parsed}

@@ -100,7 +100,7 @@ def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
     """
     files = {path.stem: path for path in _files(group, elsewhere)}
     if name not in files:
-        near = difflib.get_close_matches(name, files, 1)
+        near = difflib.get_close_matches(name, files, 1) if name else []
         raise ConfigError(
             f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}"
         )

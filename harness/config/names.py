@@ -13,7 +13,12 @@ _FOLDERS = ("harness", "methods", "tasks")
 
 def importable(name: str) -> str:
     """The name to import for a name in a configuration or a manifest; names outside the project stay as they are."""
-    return _PREFIX + name if name.partition(".")[0] in _FOLDERS else name
+    return _PREFIX + name if is_own(name) else name
+
+
+def is_own(name: str) -> bool:
+    """Whether a name in a configuration or a manifest is of a class of the project."""
+    return name.partition(".")[0] in _FOLDERS
 
 
 def recorded(kind: type) -> str:

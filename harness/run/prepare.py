@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
-from harness.config.method_path import source_of
 from harness.config.names import recorded
+from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
 from harness.engine.positions import beyond_positions
@@ -156,7 +156,7 @@ def prepare(run: Run) -> Prepared:
         )
     common = {
         "model": run.checkpoint.identity,
-        "task": {**task_settings, "stop_ids": sorted(stops)},
+        "task": {**task_settings, **source_of(type(run.task)), "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
     note = run_note(run.checkpoint, prompts, run.task.max_new_tokens, run.task_config)
@@ -226,7 +226,11 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,
-        provenance={**run.checkpoint.provenance, "fingerprint": fingerprint(settings)},
+        provenance={
+            **run.checkpoint.provenance,
+            **({"own_folders": [str(folder) for folder in used()]} if used() else {}),
+            "fingerprint": fingerprint(settings),
+        },
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
     )

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness.config.catalog import ROOT
-from harness.config.method_path import files_sha256
+from harness.config.outside import files_sha256
 
 _PACKAGES = ("kvgauge", "torch", "transformers", "tokenizers", "safetensors", "numpy", "rouge-score")
 

@@ -23,12 +23,12 @@ from harness.compression.method import LayerState, Method, Ranking
 from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import build
 from harness.config.catalog import choices
-from harness.config.method_path import import_from, method_folders, search_path_words
+from harness.config.outside import own_folders, search_path_words, use
 from harness.errors import BudgetError
 
 CONF = Path(__file__).parents[2] / "conf"
-OUTSIDE = method_folders(filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))
-import_from(OUTSIDE)
+OUTSIDE = own_folders("method", filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))
+use(OUTSIDE)
 TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name != "all"}
 NAMES = list(TEXTS)
 LAYERS = (1, 2, 3, 8, 32, 80)

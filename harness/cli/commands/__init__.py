@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
+from harness.config.outside import GROUPS as OWN_GROUPS
+from harness.config.outside import own_folders, use
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,8 +59,27 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+def add_own_paths(parser: argparse.ArgumentParser, *groups: str) -> None:
+    """Declare the folders of the user's own methods or tasks, which ``command_line`` makes known.
+
+    Args:
+        parser: the command's parser.
+        groups: ``method``, ``task`` or both.
+    """
+    for group in groups:
+        parser.add_argument(
+            f"--{group}-path",
+            dest=f"own_{group}s",
+            action="append",
+            default=[],
+            metavar="FOLDER",
+            help=f"a folder with {group}s of your own",
+        )
+
+
 def add_results_path(parser: argparse.ArgumentParser) -> None:
-    """Declare the results folder that a command reads, ``results`` if none is given."""
+    """Declare the results folder that a command reads, ``results`` if none is given, and ``--task-path``."""
+    add_own_paths(parser, "task")
     parser.add_argument(
         "path",
         nargs="?",
@@ -71,6 +93,11 @@ class _Parser(argparse.ArgumentParser):
     """Raises errors that argparse would print below a usage text."""
 
     def error(self, message: str) -> NoReturn:
+        if match := re.fullmatch(r"argument \S+: invalid choice: '(.*)' \(choose from (.*)\)", message):
+            given, known = match[1], re.findall(r"[\w-]+", match[2])
+            near = difflib.get_close_matches(given, known, 1)
+            remedy = f"did you mean {near[0]}?" if near else f"use {', '.join(known)}"
+            raise ConfigError(f"{self.prog} does not take {given}: {remedy}")
         raise ConfigError(f"{self.prog}: {message}: {self.prog} --help shows what it takes")
 
 
@@ -92,4 +119,7 @@ def command_line(words: Sequence[str]) -> None:
     command = cast(Command, import_module(f"{__name__}.{COMMANDS[words[0]]}"))
     parser = _Parser(prog=f"kvgauge {words[0]}", description=command.HELP)
     command.arguments(parser)
-    command.run(parser.parse_args(words[1:]), Console(highlight=False))
+    given = parser.parse_args(words[1:])
+    for group in OWN_GROUPS:
+        use(own_folders(group, getattr(given, f"own_{group}s", ())))
+    command.run(given, Console(highlight=False))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from harness.cli.commands import COMMANDS
 from harness.config.catalog import GROUPS, ROOT, choices
+from harness.config.outside import GROUPS as OWN_GROUPS
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -127,10 +128,13 @@ def _flags(command: str) -> list[str]:
     """The flags that a command declares, read from its source."""
     source = ast.parse((ROOT / f"harness/cli/commands/{COMMANDS[command]}.py").read_text(encoding="utf-8"))
     (function,) = (node for node in source.body if isinstance(node, ast.FunctionDef) and node.name == "arguments")
+    called = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
+    shared = ["--task-path"] * bool(called & {"add_results_path", "add_own_paths"})
+    shared += ["--method-path"] * ("add_own_paths" in called)
     texts = [
         node.value for node in ast.walk(function) if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    return [text for text in texts if re.fullmatch(r"--[a-z][a-z-]*", text)]
+    return [*shared, *(text for text in texts if re.fullmatch(r"--[a-z][a-z-]*", text))]
 
 
 def _run_words(before: Sequence[str], word: str) -> Iterable[str]:
@@ -139,7 +143,7 @@ def _run_words(before: Sequence[str], word: str) -> Iterable[str]:
         commands = COMMANDS if not before else ()
         return [
             *commands,
-            *(f"{name}=" for name in _settings(before, setting)),
+            *(f"{name}=" for name in settings(before, setting)),
             *(("--help", "--cfg", "--multirun") * word.startswith("-")),
         ]
     items = re.match(r".*[\[,]", value)  # the earlier items of a list
@@ -219,7 +223,7 @@ def _source(module: str) -> list[ast.stmt]:
     return ast.parse(file.read_text(encoding="utf-8")).body if file else []
 
 
-def _settings(before: Sequence[str], begun: str) -> list[str]:
+def settings(before: Sequence[str], begun: str) -> list[str]:
     """Settings of a run; those of a group, like ``method.snapkv.window``, only once the group has been typed.
 
     Args:
@@ -230,7 +234,7 @@ def _settings(before: Sequence[str], begun: str) -> list[str]:
     names = [name for name in re.findall(r"^(\w+):", config, re.MULTILINE) if name not in ("defaults", "hydra")]
     group, below, _ = begun.partition(".")
     if not below:
-        return [*names, *GROUPS, "method_path", "hydra/launcher"]
+        return [*names, *GROUPS, *(f"{group}_path" for group in OWN_GROUPS), "hydra/launcher"]
     if group == "method":
         return [
             f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)
@@ -238,9 +242,17 @@ def _settings(before: Sequence[str], begun: str) -> list[str]:
     if group in GROUPS:
         chosen = next((word.partition("=")[2] for word in reversed(before) if word.startswith(f"{group}=")), "")
         chosen = chosen or {"task": "needle", "model": "tiny"}.get(group, "")
-        return [f"{group}.{knob}" for choice in choices(group) if choice.name == chosen for knob in _keys(choice.text)]
+        return [f"{group}.{knob}" for text in _inherited(group, chosen, _folders(before)) for knob in _keys(text)]
     section = re.search(rf"^{re.escape(group)}:\n((?:  .*\n|\n)+)", config, re.MULTILINE)
     return [f"{group}.{knob}" for knob in re.findall(r"^  (\w+):", section[1], re.MULTILINE)] if section else []
+
+
+def _inherited(group: str, name: str, elsewhere: Sequence[Path]) -> list[str]:
+    """The text of a file of a group, and of those that it builds on."""
+    text = next((choice.text for choice in choices(group, elsewhere) if choice.name == name), "")
+    above = re.search(r"^defaults:\n((?:  - .*\n)+)", text, re.MULTILINE)
+    names = re.findall(r"^  - (\w+)$", above[1], re.MULTILINE) if above else []
+    return [text, *(each for one in names if one != "_self_" for each in _inherited(group, one, elsewhere))]
 
 
 def _keys(text: str) -> list[str]:
@@ -252,7 +264,7 @@ def _names(group: str, before: Sequence[str]) -> list[str]:
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
-    """Folders with methods that earlier words of the line name."""
-    given = [word.partition("=")[2] for word in before if word.startswith("method_path=")]
-    given += [word for flag, word in pairwise(before) if flag == "--method-path"]
+    """Folders with methods or tasks that earlier words of the line name."""
+    given = [word.partition("=")[2] for word in before if word.startswith(("method_path=", "task_path="))]
+    given += [word for flag, word in pairwise(before) if flag in ("--method-path", "--task-path")]
     return [Path(name).expanduser() for word in given for name in word.strip("[]").split(",")]

@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import keyword
 import re
+import shlex
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -77,10 +78,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         except OSError as error:
             raise StoreError(f"{path} cannot be written ({error.strerror}): make the folder writable") from error
         console.print(str(path), markup=False, soft_wrap=True)
-    path, tests = (f"method_path={root} ", f"{root}/test_{name}.py") if outside else ("", f"tests/methods -k {name}")
+    path, tests = "", f"tests/methods -k {name}"
+    if outside:
+        path, tests = f"{shlex.quote(f'method_path={root}')} ", shlex.quote(f"{root}/test_{name}.py")
     console.print(f"python run.py {path}method=[fullkv,{name}] budget=64", markup=False, soft_wrap=True)
     console.print(f"python -m pytest {tests}", markup=False, soft_wrap=True)
     if outside:
         console.print(
-            f"KVGAUGE_METHOD_PATH={root} python -m pytest tests/methods -k {name}", markup=False, soft_wrap=True
+            f"KVGAUGE_METHOD_PATH={shlex.quote(str(root))} python -m pytest tests/methods -k {name}",
+            markup=False,
+            soft_wrap=True,
         )

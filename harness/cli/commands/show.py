@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 
 from rich.console import Console
 
-from harness.config.catalog import GROUPS, ROOT, choice
-from harness.config.method_path import method_folders
+from harness.cli.commands import add_own_paths
+from harness.config.catalog import GROUPS, ROOT, choice, choices
+from harness.config.outside import used
+from harness.errors import ConfigError
 
 HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``show GROUP NAME [--method-path FOLDER]``."""
-    parser.add_argument("group", choices=[*GROUPS], help="which axis")
-    parser.add_argument("name", help="its value, as kvgauge list shows it")
-    parser.add_argument(
-        "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
-    )
+    """Declare ``show GROUP NAME [--method-path FOLDER] [--task-path FOLDER]``."""
+    parser.add_argument("group", help=", ".join(GROUPS))
+    parser.add_argument("name", nargs="?", default="", help="its value, as kvgauge list shows it")
+    add_own_paths(parser, "method", "task")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Print the module's docstring and the YAML file.
 
     Raises:
-        ConfigError: the group has no such name, or a folder contains no methods.
+        ConfigError: the group has no such name.
     """
-    chosen = choice(arguments.group, arguments.name, method_folders(arguments.method_path))
+    group, name = arguments.group, arguments.name
+    if group not in GROUPS:
+        owners = [one for one in GROUPS if group in {choice.name for choice in choices(one, used())}]
+        near = owners or difflib.get_close_matches(group, GROUPS, 1)
+        raise ConfigError(
+            f"kvgauge show got {group} in place of {', '.join(GROUPS)}: "
+            + (f"use kvgauge show {near[0]} {group if owners else name or 'NAME'}" if near else "give one, then a name")
+        )
+    chosen = choice(group, name, used())
     if chosen.module_doc:
         console.print(chosen.module_doc, markup=False, soft_wrap=True)
         console.print()

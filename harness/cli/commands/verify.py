@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.cli.commands import add_results_path
+from harness.cli.commands import add_own_paths, add_results_path
 from harness.compression.grid import Variant
 from harness.config.build import build, composed, parse_settings
 from harness.config.catalog import choices
-from harness.config.method_path import import_from, method_folders
+from harness.config.outside import used
 from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
@@ -50,9 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where the model is, as in a run: model=hf, model.path=<folder>, engine.exact=true (default: the preset "
         "of the model's name); task.KNOB=VALUE where later runs asked for more examples",
     )
-    parser.add_argument(
-        "--method-path", action="append", default=[], metavar="FOLDER", help="a folder with methods of your own"
-    )
+    add_own_paths(parser, "method")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -74,9 +72,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         raise ConfigError(
             f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with"
         )
-    elsewhere = method_folders(arguments.method_path)
-    import_from(elsewhere)
-    methods = choices("method", elsewhere)
+    methods = choices("method", used())
     results = read_results(arguments.path)
     for one in results.left_out:
         console.print(plain(f"WRONG: {one.reason}"), markup=False, soft_wrap=True)

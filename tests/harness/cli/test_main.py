@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import kvgauge as package
 from harness.cli.commands import COMMANDS
+from harness.config.catalog import GROUPS
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[3]
@@ -123,10 +126,14 @@ def test_the_bytes_a_dry_run_promises_are_the_bytes_that_are_kept(
             assert size == round(sum(json.loads(line)["kept_bytes"] for line in records) / len(records))
 
 
-def test_help_shows_the_axes_in_ten_lines(kvgauge: Command) -> None:
+def test_help_fits_a_screen_and_names_the_axes_and_every_command(kvgauge: Command) -> None:
     text = kvgauge("--help").out
-    assert {"method:", "model:", "task:", "tracker:"} <= set(text.split())
-    assert len(text.strip().splitlines()) <= 12
+    assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 80
+    assert all(f"{axis}=" in text for axis in GROUPS) and set(COMMANDS) <= set(re.findall(r"\w+", text))
+
+
+def test_version_is_the_packages(kvgauge: Command) -> None:
+    assert kvgauge("--version").out == f"kvgauge {package.__version__}\n"
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")))
@@ -182,7 +189,16 @@ BAD_INPUT = [
     (["method=[fullkv,snapk]"], 2, "method=snapk is not there: did you mean snapkv?"),
     (["hydra/launcher=nope"], 2, "hydra/launcher=nope is not there: use basic, local, ray, slurm"),
     (["method=[]"], 2, "method="),
-    (["method.snapkv.widow=3"], 2, "method.snapkv.widow is not a setting of this run"),
+    (["method.snapkv.widow=3"], 2, "is not a setting of this run: did you mean method.snapkv.window?"),
+    (["method.snapk.window=3"], 2, "did you mean method.snapkv.window?"),
+    (["method=h2o", "method.snapkv.window=3"], 2, "method= does not name snapkv"),
+    (["task=needle", "task.length=[500]"], 2, "task.length is not a setting of this run: did you mean task.lengths?"),
+    (["engine.widht=3"], 2, "did you mean engine.width?"),
+    (["dryrun=true", "budget"], 2, "budget is no setting: write budget="),
+    (["task=needle", "task.haystack=/é"], 2, "needs quotes of its own: write 'task.haystack=\"/é\"'"),
+    (["task=needle", "task.haystack=/a,b"], 2, "or, if it is one value, 'task.haystack=\"/a,b\"'"),
+    (["results_dir=/a${x}"], 2, "${x} stands for a setting of this run, and none has this name"),
+    (["budget=64 method=snapkv"], 2, "is several settings in one word"),
     (["method.snapkv.window=x"], 2, "method=snapkv: window=x is not a whole number"),
     (["method.snapkv.kernel=0"], 2, "method=snapkv: kernel=0"),
     (["method.pyramidkv.schedule=x"], 2, "schedule=x is unknown"),

@@ -58,15 +58,18 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["list", "metods"], "kvgauge list: argument what: invalid choice: 'metods'"),
+        (["list", "metods"], "kvgauge list does not take metods: did you mean methods?"),
+        (["list", "method"], "kvgauge list does not take method: did you mean methods?"),
         (["show", "method", "pyramid"], "method=pyramid is not there: did you mean pyramidkv?"),
         (["show", "task", "x"], "task=x is not there: use labels, longbench"),
-        (["show", "method"], "kvgauge show: the following arguments are required: name"),
+        (["show", "method"], "method= is not there: use all, fullkv"),
+        (["show", "snapkv"], "use kvgauge show method snapkv"),
+        (["show", "metod", "snapkv"], "use kvgauge show method snapkv"),
         (["doctor", "--result"], "kvgauge doctor: argument --results: expected one argument"),
         (["new", "method", "snapkv"], "method snapkv is there already"),
         (["new", "method", "../x"], "'../x' cannot name a method"),
         (["new", "method", "class"], "'class' cannot name a method"),
-        (["new", "task", "x"], "kvgauge new: argument what: invalid choice: 'task'"),
+        (["new", "task", "x"], "kvgauge new does not take task: use method"),
         (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
     ],
 )

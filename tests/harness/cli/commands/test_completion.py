@@ -58,6 +58,7 @@ def test_the_flags_of_a_command_are_those_that_it_takes(command: str) -> None:
         ("kvgauge task=needle_m", ["task=needle_magic", "task=needle_many"]),
         ("kvgauge method.snapkv.k", ["method.snapkv.kernel="]),
         ("kvgauge task=longbench task.code", ["task.code_similarity="]),
+        ("kvgauge task=needle_published task.ans", ["task.answers="]),
         ("kvgauge task.dep", ["task.depths="]),
         ("kvgauge engine.wi", ["engine.width="]),
         ("kvgauge selection.ties=", ["selection.ties=stable", "selection.ties=torch"]),
@@ -150,7 +151,8 @@ def test_every_shell_has_its_script(shell: str, kvgauge: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"), [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "invalid choice: 'ksh'")]
+    ("words", "message"),
+    [([], "got no shell: give one of bash, zsh, fish"), (["ksh"], "does not take ksh: did you mean zsh?")],
 )
 def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str) -> None:
     failed = kvgauge("completion", *words)

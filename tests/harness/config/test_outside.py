@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config.method_path import method_folders, search_path_words, source_of
+from harness.config.outside import own_folders, search_path_words, source_of
 from harness.errors import ConfigError
 from tests.conftest import ROOT, Command
 
@@ -117,7 +117,7 @@ def test_a_name_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "method").mkdir()
     (tmp_path / f"method/{name}.yaml").write_text("label: x\n")
     with pytest.raises(ConfigError, match=f"method {name} is there twice"):
-        method_folders([tmp_path])
+        own_folders("method", [tmp_path])
 
 
 @pytest.mark.parametrize(
