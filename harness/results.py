@@ -55,7 +55,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         prompt_ends: the beginning and the end of the prompt, for readers; the whole text if it is short, and empty if
             the prompt is not a text.
         tokens: generated token ids, with the stop token if there was one.
-        text: the decoded tokens without special tokens; None if the task has no tokenizer.
+        text: the decoded tokens without special tokens; None if the task has no tokenizer. An error record has one if
+            only its scoring failed.
         scores: one value per metric name; empty if the task scores nothing or the example failed.
         kept: number of entries kept per head, for each layer, first layer first.
         retention: mean of ``kept`` / ``prompt_tokens``, 0-1.

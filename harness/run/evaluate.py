@@ -14,6 +14,7 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.results import Cell, Record
 from harness.run.prepare import Run
+from harness.store.scoring import with_scores
 
 
 def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Scheduler:
@@ -72,19 +73,9 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
     )
     if kept is None:
         return record
-    tokens, error, text, scores = outcome.generated.tokens, outcome.generated.error, None, {}
-    if error is None:
-        text = _text(run, tokens)
-        try:
-            with time_limit(run.engine_settings.time_limit_seconds):
-                scores = dict(run.task.score(example, text))
-        except TimeLimit:
-            text, error = None, too_long("scoring the text", run.engine_settings.time_limit_seconds)
-    return structs.replace(
+    record = structs.replace(
         record,
-        tokens=tokens,
-        text=text,
-        scores=scores,
+        tokens=outcome.generated.tokens,
         kept=kept.entries,
         retention=sum(kept.entries) / len(kept.entries) / len(prompt.ids),
         kept_bytes=kept.bytes,
@@ -92,9 +83,16 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         kept_sha256=kept.sha256,
         tied_heads=kept.tied_heads,
         alias_of=None if outcome.alias_of is None else outcome.alias_of.name,
-        error=error,
         audit=outcome.audit,
     )
+    if record.error is not None:
+        return record
+    try:
+        with time_limit(run.engine_settings.time_limit_seconds):
+            return with_scores(structs.replace(record, text=_text(run, record.tokens)), run.task, example)
+    except TimeLimit:
+        # Without its text, or scoring it again would hang, too; the tokens are kept.
+        return structs.replace(record, error=too_long("scoring the text", run.engine_settings.time_limit_seconds))
 
 
 def _text(run: Run, tokens: Sequence[int]) -> str | None:

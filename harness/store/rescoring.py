@@ -12,6 +12,7 @@ from harness.config.build import recorded_tasks
 from harness.errors import ConfigError, StoreError
 from harness.results import Manifest, Record
 from harness.store.manifest import fingerprint
+from harness.store.scoring import is_unscored, with_scores
 from harness.task import Example, Rescorable, Task
 
 
@@ -32,23 +33,20 @@ def recorded_task(manifest: Manifest, folder: Path) -> Task:
 
 
 def rescored(record: Record, task: Task) -> Record:
-    """A record with the scores that the task gives its text now; an error record is returned unchanged.
+    """A record with the scores that the task gives its text now; one without a result or a text to score is unchanged.
 
     Raises:
         StoreError: the task cannot score the record.
     """
-    if record.error is not None:
+    if record.error is not None and not is_unscored(record):
         return record
     example = Example(
         id=record.example_id, prompt=(), references=tuple(record.references), group=record.group, details=record.details
     )
-    try:
-        return structs.replace(record, scores=dict(task.score(example, record.text)))
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"example {record.example_id!r} of task {task.name} cannot be scored ({type(error).__name__}), for its "
-            "record lacks what the task's have: delete its line, and it is computed again"
-        ) from error
+    again = with_scores(record, task, example)
+    if again.error is None:
+        return again
+    raise StoreError(f"example {record.example_id!r} of task {task.name} {again.error}")
 
 
 def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) -> Manifest:

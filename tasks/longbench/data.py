@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from harness.errors import ConfigError, DataError
 from tasks.checks import short
 from tasks.jsonl import TEXT, TEXTS, Kind, Text, check_fields, read_lines
 from tasks.longbench.files import REMEDY, names, read
+from tasks.scores.text import PARAGRAPH
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -142,9 +144,27 @@ def parse(raw: bytes, dataset: str) -> list[dict[str, Any]]:
                 f"{where} has all_classes={short(values['all_classes'])}, but {dataset} is scored by its classes: "
                 f"{REMEDY}"
             )
+        check_answers(values["answers"], dataset, where, REMEDY)
         if first.setdefault(values["_id"], where) != where:
             raise DataError(f"{where} repeats the _id of {first[values['_id']].partition(' of ')[0]}: {REMEDY}")
         rows.append({field: values[field] for field in FIELDS})
     if not rows:
         raise DataError(f"{dataset}.jsonl holds no record: {REMEDY}")
     return rows
+
+
+def check_answers(answers: Sequence[str], dataset: str, where: str, remedy: str) -> None:
+    """Refuse answers against which no prediction could be scored.
+
+    Args:
+        answers: acceptable answers of a record.
+        dataset: name of the dataset.
+        where: beginning of the error message.
+        remedy: end of the error message.
+
+    Raises:
+        DataError: names the first such answer.
+    """
+    pattern = PARAGRAPH.get(dataset.removesuffix("_e"), "")
+    if wrong := [answer for answer in answers if not re.search(pattern, answer)]:
+        raise DataError(f"{where} has the answer {short(wrong[0])}, which names no paragraph: {remedy}")

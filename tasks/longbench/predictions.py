@@ -29,7 +29,7 @@ from harness.errors import DataError
 from harness.task import Example
 from tasks.checks import short
 from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
-from tasks.longbench.data import RECORDS, RECORDS_E
+from tasks.longbench.data import RECORDS, RECORDS_E, check_answers
 from tasks.longbench.doubled import without_doubled
 from tasks.longbench.files import MAX_FILE_BYTES
 from tasks.longbench.kvpress_csv import table
@@ -155,6 +155,7 @@ def _check(where: str, values: Mapping[str, Any], dataset: str) -> None:
     if values.get("_id") is not None:
         kinds["_id"] = TEXT
     check_fields(values, kinds, where, _REMEDY)
+    check_answers(values["answers"], dataset, where, _REMEDY)
 
 
 def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> Iterator[tuple[Example, str]]:

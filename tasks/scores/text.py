@@ -37,6 +37,8 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_PUNCTUATION_ZH = str.maketrans("", "", string.punctuation + _PUNCTUATION_ZH)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBERS = re.compile(r"\d+")
+PARAGRAPH = {"passage_retrieval_en": r"Paragraph (\d+)", "passage_retrieval_zh": r"段落(\d+)"}
+"""What names the paragraph in an answer of the retrieval datasets."""
 
 
 def qa_f1(prediction: str, reference: str) -> float:
@@ -94,7 +96,7 @@ def retrieval(prediction: str, reference: str) -> float:
     Raises:
         DataError: the reference contains no such number.
     """
-    return count(prediction, _paragraph(reference, r"Paragraph (\d+)", "Paragraph 7"))
+    return count(prediction, _paragraph(reference, PARAGRAPH["passage_retrieval_en"], "Paragraph 7"))
 
 
 def retrieval_zh(prediction: str, reference: str) -> float:
@@ -103,7 +105,7 @@ def retrieval_zh(prediction: str, reference: str) -> float:
     Raises:
         DataError: the reference contains no such number.
     """
-    return count(prediction, _paragraph(reference, r"段落(\d+)", "段落7"))
+    return count(prediction, _paragraph(reference, PARAGRAPH["passage_retrieval_zh"], "段落7"))
 
 
 def code_similarity(prediction: str, reference: str, backend: CodeBackend) -> float:

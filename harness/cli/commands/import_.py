@@ -23,6 +23,7 @@ from harness.run.provenance import provenance
 from harness.store.cells import CellWriter, cell_folder
 from harness.store.manifest import fingerprint
 from harness.store.records import read_records
+from harness.store.scoring import with_scores
 from harness.task import Importer, Predictions, Task, published_examples
 from harness.text import check_model_name, check_name
 
@@ -150,16 +151,19 @@ def _write(one: _Import) -> int:
     """Write the records of one file, and return how many of them are new."""
     full = one.manifest.cell.budget == FULL.text
     records = [
-        Record(
-            example_id=example.id,
-            group=example.group,
-            references=example.references,
-            details=example.details,
-            prompt_tokens=None,
-            prompt_sha256=None,
-            text=text,
-            scores=dict(one.task.score(example, text)),
-            retention=1.0 if full else None,
+        with_scores(
+            Record(
+                example_id=example.id,
+                group=example.group,
+                references=example.references,
+                details=example.details,
+                prompt_tokens=None,
+                prompt_sha256=None,
+                text=text,
+                retention=1.0 if full else None,
+            ),
+            one.task,
+            example,
         )
         for example, text in one.file.rows
     ]

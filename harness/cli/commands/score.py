@@ -13,13 +13,15 @@ from rich.console import Console
 
 from harness.cli.commands import add_results_path
 from harness.config.build import parse_settings
-from harness.errors import ConfigError
+from harness.errors import ConfigError, StoreError
 from harness.report.overview import rebuild
 from harness.report.stats.summary import cell_summary
+from harness.results import Record
 from harness.store.cells import CellWriter, replace_manifests
 from harness.store.places import find_cells
 from harness.store.reader import read_results
 from harness.store.rescoring import recorded_task, rescored, with_scoring
+from harness.task import Task
 
 HELP = "Score the records of a results folder again, without a model and without data, and write its report again."
 
@@ -39,18 +41,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Score every cell at or below the path again, and write the report.
 
+    A record that cannot be scored stays as it is, and the others are scored before the command fails.
+
     Raises:
         ConfigError: a setting cannot be changed, or cannot have this value.
-        KvgaugeError: there are no results, or a cell's task cannot be built.
+        KvgaugeError: there are no results, a cell's task cannot be built, or it cannot score a record.
     """
     if arguments.set:
         _change(arguments.path, parse_settings(arguments.set))
     total = changed = 0
+    failed: list[StoreError] = []
     for grid in read_results(arguments.path).grids:
         for cell in grid.result.cells:
             manifest, folder = grid.manifests[cell.cell], grid.folders[cell.cell]
             task = recorded_task(manifest, folder)
-            again = [rescored(record, task) for record in cell.records]
+            again = [_rescored(record, task, failed) for record in cell.records]
             different = [new for new, old in zip(again, cell.records, strict=True) if new.scores != old.scores]
             with closing(CellWriter(folder, manifest)) as writer:
                 if different:
@@ -59,7 +64,18 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             total += len(again)
             changed += len(different)
     rebuild([arguments.path], None, console)
-    console.print(f"scored {total} records again: {changed} changed")
+    console.print(f"scored {total - len(failed)} records again: {changed} changed")
+    if failed:
+        raise StoreError(f"{len(failed)} of {total} records keep what they had, the first: {failed[0]}")
+
+
+def _rescored(record: Record, task: Task, failed: list[StoreError]) -> Record:
+    """The record with its scores of now or, with the reason in ``failed``, as it was."""
+    try:
+        return rescored(record, task)
+    except StoreError as error:
+        failed.append(error)
+        return record
 
 
 def _change(path: Path, values: Mapping[str, Any]) -> None:

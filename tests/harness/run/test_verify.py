@@ -248,7 +248,7 @@ def test_a_record_that_its_task_cannot_score_is_named(kvgauge: Command, results:
     for command in ("verify", "score"):
         refused = kvgauge(command, str(results))
         assert refused.code == 5 and refused.err.count("\n") == 1, refused.err
-        assert "of task needle cannot be scored (ZeroDivisionError)" in refused.err
+        assert "of task needle cannot be scored (ZeroDivisionError: division by zero)" in refused.err
 
 
 @pytest.mark.parametrize(

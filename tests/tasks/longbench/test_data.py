@@ -24,10 +24,11 @@ REAL = ROOT.parent / "shared/data/longbench"
 def record(dataset: str = "qasper", number: int = 0, /, **changes: Any) -> dict[str, Any]:
     """A record of the published form; ``...`` as a change leaves the field out."""
     base = dataset.removesuffix("_e")
+    paragraph = {"passage_retrieval_en": ["Paragraph 1"], "passage_retrieval_zh": ["段落1"]}
     values = {
         "input": f"Which number is it?\u2028No {number}",
         "context": "One line.\nAnother\x85 with {braces}. 数字",
-        "answers": [f"number {number}", "yes"],
+        "answers": paragraph.get(base, [f"number {number}", "yes"]),
         "length": 9 + number,
         "dataset": base,
         "language": "en",
@@ -203,6 +204,18 @@ def test_bad_file_is_refused_in_one_line(tmp_path: Path, raw: bytes, message: st
     from_folder = fail(lambda: load(tmp_path, "qasper"))
     assert message in from_folder
     assert fail(lambda: load(make_zip(tmp_path / "x.zip", {"data/qasper.jsonl": raw}), "qasper")) == from_folder
+
+
+@pytest.mark.parametrize(
+    ("dataset", "answer"),
+    [("passage_retrieval_en", "7"), ("passage_retrieval_en_e", "段落7"), ("passage_retrieval_zh", "七")],
+)
+def test_an_answer_that_names_no_paragraph_is_refused_with_its_line(dataset: str, answer: str) -> None:
+    good = "段落7" if dataset.endswith("zh") else "Paragraph 7"
+    base = dataset.removesuffix("_e")
+    raw = "".join(json.dumps(record(base, answers=[each], _id=each)) + "\n" for each in (good, answer)).encode()
+    message = fail(lambda: parse(raw, dataset))
+    assert message.startswith(f"line 2 of {dataset}.jsonl has the answer {answer!r}, which names no paragraph: ")
 
 
 def test_classification_without_classes_is_refused() -> None:

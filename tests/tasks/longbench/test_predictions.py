@@ -499,6 +499,15 @@ def test_what_only_a_dataset_needs_is_asked_of_it_alone(kvgauge: Command, tmp_pa
     assert done.code == 0, done.err
 
 
+def test_an_answer_that_names_no_paragraph_is_refused_with_its_line(kvgauge: Command, tmp_path: Path) -> None:
+    (case,) = [case for case in golden("difflib") if case["dataset"] == "passage_retrieval_en"]
+    path = write(tmp_path, "longbench", case | {"answers": [*case["answers"][:7], ["nowhere"]]})
+    refused(
+        kvgauge, tmp_path, [str(path), "--format", "longbench", *given_names("longbench")], 3,
+        f"line 8 of {path} has the answer 'nowhere', which names no paragraph",
+    )  # fmt: skip
+
+
 def test_what_neither_path_nor_command_line_say_is_asked_for(kvgauge: Command, tmp_path: Path) -> None:
     path = write(tmp_path, "longbench", golden("difflib")[0])
     refused(
