@@ -233,7 +233,8 @@ def test_arguments_reach_the_template() -> None:
 GRANITE = "Today's Date: {{ strftime_now('%B %d, %Y') }}.{{ messages[0]['content'] }}"
 LLAMA31 = (
     "{% if not date_string is defined %}{% if strftime_now is defined %}"
-    "{% set date_string = strftime_now('%d %b %Y') %}{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}{{ messages[0]['content'] }}"
+    "{% set date_string = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}{{ messages[0]['content'] }}"
 )
 
 
