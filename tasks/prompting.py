@@ -6,18 +6,25 @@ limit, and encoding the two halves as one text can change the length by a few to
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from jinja2 import TemplateError
-
 from harness.errors import ConfigError
+from harness.text import plain
+from tasks.checks import short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _SLOT = "kvgauge-prompt-goes-here"
+_CLOCK = "strftime_now"
+"""The function by which a chat template asks for today's date; an argument of this name sets the day instead."""
+_DAY = "2024-07-26"
+"""The day that such a template gets, so that a prompt is the same tomorrow; Llama-3.1's writes it where it has no
+clock."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,12 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
     The prompt is inserted between the two parts afterwards, unchanged, because many templates strip the white space
     that some prompts end in.
 
+    A template that asks for today's date gets the same day always.
+
     Args:
         tokenizer: the model's tokenizer.
-        arguments: arguments of the template, for example ``enable_thinking: false``, or a ``date_string`` for one that
-            would insert today's date.
+        arguments: arguments of the template, for example ``enable_thinking: false``; ``strftime_now`` is the day that
+            it gets for today, as ``2024-07-26``.
 
     Raises:
         ConfigError: there is no template, or it cannot be used in this way.
@@ -80,11 +89,20 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
         raise ConfigError(
             "task.chat=true, but the tokenizer has no chat template: use task.chat=false, or an instruction-tuned model"
         )
+    day = arguments.get(_CLOCK, _DAY)
     try:
-        message = [{"role": "user", "content": _SLOT}]
-        written = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **arguments)
-    except (TemplateError, TypeError, ValueError, KeyError) as error:
-        reason = str(error).split("\n")[0][:120]
+        today = date.fromisoformat(day)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"task.chat_arguments.{_CLOCK}={short(day)} is no day: use one such as {_DAY}") from error
+    values = {name: value for name, value in arguments.items() if name != _CLOCK}
+    message = [{"role": "user", "content": _SLOT}]
+    try:
+        template = tokenizer.get_chat_template()
+        if _CLOCK in template:
+            values["chat_template"] = _stopped_clock(today) + template
+        written = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True, **values)
+    except Exception as error:  # a template is a program that comes with a model
+        reason = plain(str(error))[:120] or type(error).__name__
         raise ConfigError(
             f"the tokenizer's chat template fails ({reason}): use task.chat=false, or other task.chat_arguments"
         ) from error
@@ -94,6 +112,18 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
             f"the tokenizer's chat template writes the message {len(parts) - 1} times: use task.chat=false"
         )
     return Frame(*parts)
+
+
+def _stopped_clock(today: date) -> str:
+    """The beginning of a chat template in which today is always the same day, at midnight.
+
+    transformers gives templates its own clock, and hands them no function from outside.
+    """
+    midnight = datetime(today.year, today.month, today.day)
+    forms = [f"%{flag}{letter}" for letter in "aAbBcdeFHIjmMpSuwxXyY" for flag in ("", "-")]
+    replaced = "".join(f"|replace({json.dumps(form)}, {json.dumps(midnight.strftime(form))})" for form in forms)
+    # The last braces keep a line break that the template may begin with.
+    return f"{{% macro {_CLOCK}(form) %}}{{{{ form{replaced} }}}}{{% endmacro %}}{{{{ '' }}}}"
 
 
 def _encode(text: str, tokenizer: PreTrainedTokenizerBase, special: bool = True) -> list[int]:

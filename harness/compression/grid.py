@@ -25,6 +25,8 @@ class Variant:
     def plan(self, prompt_tokens: int, layers: int) -> Plan:
         """What this variant keeps of a prompt.
 
+        ``full`` and shares that come to the whole prompt keep it whole under every method, however short it is.
+
         Args:
             prompt_tokens: length of the prompt, 1 or more.
             layers: number of layers, 1 or more.
@@ -34,6 +36,8 @@ class Variant:
             ConfigError: the numbers that the method's ``keep`` returned are wrong in count or range.
         """
         budget = self.budget.entries(prompt_tokens)
+        if self.method.uses_budget and self.budget.tokens is None and budget >= prompt_tokens:
+            return Plan((prompt_tokens,) * layers, None)
         try:
             keep = tuple(self.method.keep(budget, prompt_tokens, layers))
         except BudgetError as error:

@@ -22,6 +22,8 @@ from harness.engine.decode import Limits, Row, decode
 from harness.engine.model_spec import ModelSpec, choose_device, first_line, kv_heads
 from harness.engine.positions import last_position
 from harness.engine.prefill import prefill
+from harness.engine.quiet import quiet
+from harness.engine.weights_check import refuse_misfits
 from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels
 
@@ -58,16 +60,17 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     if tensor_parallel.count() > 1:
         placement = {"distributed_config": {"tp_plan": "auto"}}
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            spec.path,
-            config=config,
-            dtype=dtype,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            output_loading_info=True,
-            **placement,
-            **spec.arguments(),
-        )
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                spec.path,
+                config=config,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                use_safetensors=True,
+                output_loading_info=True,
+                **placement,
+                **spec.arguments(),
+            )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
@@ -79,11 +82,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
             "kvgauge reads safetensors weights only and runs no code from a checkpoint"
         ) from error
     model: PreTrainedModel = loaded[0]
-    if missing := sorted(loaded[1]["missing_keys"]):
-        raise ModelError(
-            f"model.path={spec.path} has no weights for {missing[0]} and {len(missing) - 1} more: "
-            "the checkpoint is incomplete"
-        )
+    refuse_misfits(spec.path, loaded[1]["missing_keys"], loaded[1]["unexpected_keys"])
     if not placement:
         model.to(device)  # type: ignore[arg-type]
         transpose_linears(model)

@@ -44,6 +44,8 @@ _CHANGES_GREEDY: Mapping[str, object] = {
     "token_healing": None,
 }
 _LONGEST_VALUE = 60
+_CLOCK = "strftime_now"
+"""The function by which a chat template asks for today's date."""
 
 
 def generation_notes(generation: GenerationConfig | None) -> list[str]:
@@ -80,6 +82,11 @@ def prompt_notes(
         knobs: names of the task's settings, for remedies.
     """
     notes = [*_literal(prompts, tokenizer, knobs)]
+    if _CLOCK in str(tokenizer.chat_template) and not all(prompt.is_text for prompt in prompts):
+        notes.append(
+            "The chat template of this model writes today's date; here it is the same on every day, as "
+            f"task.chat_arguments.{_CLOCK} or another argument of the template says."
+        )
     last = [int(prompt.ids[-1]) for prompt in prompts]
     if ended := [token for token in last if token in end_ids]:
         notes.append(

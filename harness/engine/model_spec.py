@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
+from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
@@ -111,6 +112,7 @@ class ModelSpec:
                 f"model.path={self.path} cannot be read ({first_line(error)}): "
                 "check the path, model.revision and HF_HUB_OFFLINE"
             ) from error
+        refuse_adapter(self.path)
         refuse_config(config, self.label)
         if tensor_parallel.count() > 1:
             _refuse_shares(config, self.label)

@@ -66,6 +66,14 @@ def test_what_a_chat_template_puts_into_every_prompt_is_not_taken_for_its_text()
     assert note.startswith("1 of 2 prompts have <|user|> (id 1024) in their text")
 
 
+def test_a_template_with_todays_date_is_noted_where_prompts_went_through_it() -> None:
+    made = tokenizer()
+    made.chat_template = "{{ strftime_now('%Y') }}"
+    (note,) = notes(made, (0, 5, 6))
+    assert "the same on every day, as task.chat_arguments.strftime_now" in note
+    assert notes(made, "plain") == []
+
+
 @pytest.mark.parametrize(
     ("template", "expected"),
     [

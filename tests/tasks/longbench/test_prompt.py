@@ -230,11 +230,55 @@ def test_arguments_reach_the_template() -> None:
     assert chat_frame(tokenizer("byte_level"), {"short": True}).after == "<|end|>A:"
 
 
+GRANITE = "Today's Date: {{ strftime_now('%B %d, %Y') }}.{{ messages[0]['content'] }}"
+LLAMA31 = (
+    "{% if not date_string is defined %}{% if strftime_now is defined %}"
+    "{% set date_string = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set date_string = '26 Jul 2024' %}{% endif %}{% endif %}{{ date_string }}{{ messages[0]['content'] }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments", "before"),
+    [
+        (GRANITE, {}, "Today's Date: July 26, 2024."),
+        (GRANITE, {"strftime_now": "2026-01-31"}, "Today's Date: January 31, 2026."),
+        (LLAMA31, {}, "26 Jul 2024"),
+        (
+            "\n{{ strftime_now('%-d/%m/%y %A %j %H:%M') }}{{ messages[0]['content'] }}",
+            {},
+            "\n26/07/24 Friday 208 00:00",
+        ),
+        (LLAMA31, {"date_string": "1 May 2025"}, "1 May 2025"),
+    ],
+)
+def test_a_template_that_asks_for_todays_date_gets_the_same_day_whatever_the_day(
+    template: str, arguments: dict[str, Any], before: str
+) -> None:
+    made = tokenizer("byte_level")
+    former = made.chat_template
+    try:
+        made.chat_template = template
+        assert chat_frame(made, arguments).before == before
+    finally:
+        made.chat_template = former
+
+
 @pytest.mark.parametrize(
     ("template", "arguments", "message"),
     [
         (None, {}, "the tokenizer has no chat template: use task.chat=false"),
-        ("{{ raise_exception('no users\nhere') }}", {}, "chat template fails (no users): use task.chat=false"),
+        ("{{ 1 / 0 }}", {}, "chat template fails (division by zero): use task.chat=false"),
+        ("{{ [].x.y }}", {}, "chat template fails"),
+        ("{% for i in range(10**9) %}x{% endfor %}", {}, "chat template fails"),
+        ("{{ messages[0]['content'] }}{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", {}, "chat template fails"),
+        ("{{ messages[0]['content'] }}", {"strftime_now": "yesterday"}, "strftime_now='yesterday' is no day: use one"),
+        (
+            "{{ messages[0]['content'] }}",
+            {"strftime_now": 20240726},
+            "strftime_now=20240726 is no day: use one",
+        ),
+        ("{{ raise_exception('no users\nhere') }}", {}, "chat template fails (no users here): use task.chat=false"),
         ("{{ messages[0]['content'] | upper }}", {}, "writes the message 0 times"),
         ("{{ messages[0]['content'] }}{{ messages[0]['content'] }}", {}, "writes the message 2 times"),
         ("{{ messages[0]['content'] }", {}, "chat template fails"),

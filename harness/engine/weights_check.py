@@ -1,0 +1,59 @@
+"""Checks of a checkpoint against its configuration: every weight has a place, and every place has a weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+
+from harness.errors import ModelError
+
+ADAPTER = "adapter_config.json"
+_HARMLESS = re.compile(
+    r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"  # computed from the configuration
+    r"|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$|position_ids$"  # masks and counters of earlier releases
+    r"|^v_head\.|_extra_state$"  # the value head of a reward model; notes of Transformer Engine
+)
+"""Keys that do not change logits and that many published checkpoints have."""
+
+
+def refuse_adapter(path: str) -> None:
+    """Refuse a folder with an adapter beside full weights, which would be evaluated without it.
+
+    Raises:
+        ModelError: there is an adapter.
+    """
+    if (Path(path) / ADAPTER).is_file():
+        raise ModelError(
+            f"model.path={path} has an adapter ({ADAPTER}), and weights are read without it: merge it into them "
+            "(merge_and_unload and save_pretrained of peft), or move the adapter's files elsewhere"
+        )
+
+
+def refuse_misfits(path: str, missing: Collection[str], unexpected: Collection[str]) -> None:
+    """Refuse a checkpoint that does not fit its configuration.
+
+    Args:
+        path: the model's path, for errors.
+        missing: weights that the configuration has a place for and the checkpoint lacks.
+        unexpected: weights of the checkpoint that the configuration has no place for.
+
+    Raises:
+        ModelError: with the first weight of a kind and the number of the others.
+    """
+    if missing:
+        raise ModelError(
+            f"model.path={path} has no weights for {_first(missing)}: the checkpoint is incomplete, or its config.json "
+            "is that of another model"
+        )
+    if left := [key for key in unexpected if not _HARMLESS.search(key)]:
+        raise ModelError(
+            f"model.path={path} has weights that its config.json has no place for, {_first(left)}, and without them it "
+            "is another model: correct config.json (number of layers, biases, quantization), or take the unused "
+            "weights out of the checkpoint"
+        )
+
+
+def _first(keys: Collection[str]) -> str:
+    first, others = min(keys), len(keys) - 1
+    return f"{first} and {others} more" if others else first
