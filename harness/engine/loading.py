@@ -58,7 +58,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
         placement = {"distributed_config": {"tp_plan": "auto"}}
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            spec.path,
+            spec.weights(config),
             config=config,
             dtype=dtype,
             attn_implementation="sdpa",
@@ -75,7 +75,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
             ) from error
         raise ModelError(
             f"model.path={spec.path} cannot be loaded ({first_line(error)}): "
-            "kvgauge reads safetensors weights only and runs no code from a checkpoint"
+            "kvgauge reads safetensors and GGUF weights only and runs no code from a checkpoint"
         ) from error
     model: PreTrainedModel = loaded[0]
     if missing := sorted(loaded[1]["missing_keys"]):
