@@ -144,8 +144,8 @@ def _check_model(header: Header) -> None:
         value = header.metadata.get(f"{family}.{key}")
         if value and (key, value) != ("rope.scaling.factor", 1.0):
             raise Broken(f"asks for {meaning} ({family}.{key}={value}), which is not read from GGUF files")
-    if "rope_freqs.weight" in header.tensors:
-        raise Broken("asks for scaled positions (rope_freqs.weight), which are not read from GGUF files")
+    if scaled := next((name for name in header.tensors if name.startswith("rope_")), None):
+        raise Broken(f"asks for scaled positions ({scaled}), which are not read from GGUF files")
 
 
 def _write_config(alone: Path, to: Path, path: str) -> None:
@@ -207,7 +207,9 @@ def _make(folder: Path, path: str, write: Callable[[Path, Path], None]) -> None:
         with FileLock(folder.parent / f"{folder.name}.lock"):
             if folder.is_dir():
                 return
-            work = Path(mkdtemp(prefix=".", dir=folder.parent))
+            for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            work = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 (work / "alone").mkdir()
                 (work / "alone" / _FILE).symlink_to(Path(path).resolve())

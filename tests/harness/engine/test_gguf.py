@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -107,6 +108,20 @@ def test_what_was_read_is_kept_and_read_no_second_time(
     (folder,) = (path for path in cache.iterdir() if path.is_dir())
     assert sorted(path.name for path in (folder / "float32").iterdir()) == ["config.json", "model.safetensors"]
     assert not list(cache.glob(".*")), "nothing half made stays"
+
+
+def test_what_a_killed_process_left_is_cleared_away(little: Path, cache: Path) -> None:
+    left = cache / f".{reading.model_folder(str(little)).name}-left"
+    shutil.rmtree(reading.model_folder(str(little)))
+    (left / "made").mkdir(parents=True)
+    reading.model_folder(str(little))
+    assert not left.exists()
+
+
+def test_weights_are_kept_in_the_dtype_that_is_asked_for(little: Path, cache: Path) -> None:
+    spec = ModelSpec(str(little), dtype="bfloat16", device="cpu")
+    assert {weight.dtype for weight in load_model(spec, spec.config()).parameters()} == {torch.bfloat16}
+    assert [path.parent.name for path in cache.rglob("model.safetensors")] == ["bfloat16"]
 
 
 def test_configuration_and_tokenizer_are_read_without_the_weights(little: Path, cache: Path) -> None:
