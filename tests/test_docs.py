@@ -17,6 +17,7 @@ from harness.cli.commands import COMMANDS
 from harness.config.catalog import GROUPS, choices
 from tests.conftest import Command
 from tests.documents import ROOT, clone, commands, embedded, files, made, session, targets
+from tests.harness.gguf_file import SMOLLM2, write
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -32,6 +33,8 @@ OTHERWISE = {"kvgauge data check LongBench": 3}
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A reader's folder: data under the names that the pages give it."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write(Path(SMOLLM2.name))
     Path("LongBench").symlink_to(ROOT / "tests/fixtures/longbench")
     Path("essays").symlink_to(ROOT / "tests/golden/needle/haystack")
     Path("prompts.json").write_text(json.dumps({"one": [*range(2, 80)]}))

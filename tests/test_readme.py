@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Command
 from tests.documents import ROOT, commands, embedded, made, targets
+from tests.harness.gguf_file import SMOLLM2, write
 
 LINES = commands(ROOT / "README.md")
 RUNS = [line for line in LINES if line.startswith("python run.py")]
@@ -19,9 +20,12 @@ DATA = {"longbench": "tests/fixtures/longbench", "needle": "tests/golden/needle/
 
 
 @pytest.mark.parametrize("line", RUNS)
-def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path) -> None:
+def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command on a model of the hub is composed and planned on the embedded one, the others run as they are, on
     short prompts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write(tmp_path / SMOLLM2.name)
     words = embedded(shlex.split(line)[2:])
     words = [word for word in words if not word.startswith("task.lengths")] + ["task.lengths=[400]"]
     done = kvgauge(*words, f"results_dir={tmp_path}")
@@ -47,6 +51,7 @@ def test_every_other_command_is_a_target_of_the_makefile() -> None:
     plain = [line for line in others if line not in (*GRIDS, *RESULTS)]
     assert plain == [
         "make run",
+        "make run MODEL=tiny",
         "source .venv/bin/activate",
         "make check",
         "make test",
@@ -67,6 +72,19 @@ def test_the_published_grid_runs(line: str, kvgauge: Command, tmp_path: Path) ->
     assert done.out.count(f"cells: {cells}") == tasks
     model = re.search(r"MODEL=(\w+)", line)
     assert model and (ROOT / f"conf/model/{model[1]}.yaml").exists()
+
+
+@pytest.mark.parametrize(("model", "says"), [("", "needle_chat on smollm2-135m"), ("tiny", "needle on tiny")])
+def test_the_first_command_runs_the_model_it_says(
+    model: str, says: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a little file in the place of the real one."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "kvgauge").mkdir()
+    write(tmp_path / "kvgauge" / SMOLLM2.name)
+    done = kvgauge(*made("make run", MODEL=model), "dry_run=true", f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
+    assert says in done.out and "prompts: 15;" in done.out
 
 
 def test_the_table_of_axes_is_what_there_is() -> None:

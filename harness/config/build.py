@@ -17,6 +17,7 @@ from harness.config.names import importable
 from harness.config.outside import used
 from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
+from harness.folders import cache_folder
 from harness.task import Suite, Task
 
 if TYPE_CHECKING:
@@ -166,10 +167,11 @@ def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
 
 
 def register_resolvers() -> None:
-    """Register the resolvers that files of ``conf`` use: ``root``, ``user`` (expands ``~``) and ``importable``."""
+    """Register the resolvers of ``conf``: ``root``, ``cache``, ``user`` (expands ``~``) and ``importable``."""
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
+    OmegaConf.register_new_resolver("cache", lambda: str(cache_folder()), replace=True)
     OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
     OmegaConf.register_new_resolver("importable", importable, replace=True)
 

@@ -62,7 +62,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     try:
         with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                spec.path,
+                spec.weights(config),
                 config=config,
                 dtype=dtype,
                 attn_implementation="sdpa",
@@ -79,7 +79,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
             ) from error
         raise ModelError(
             f"model.path={spec.path} cannot be loaded ({first_line(error)}): "
-            "kvgauge reads safetensors weights only and runs no code from a checkpoint"
+            "kvgauge reads safetensors and GGUF weights only and runs no code from a checkpoint"
         ) from error
     model: PreTrainedModel = loaded[0]
     refuse_misfits(spec.path, loaded[1]["missing_keys"], loaded[1]["unexpected_keys"])

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
+from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
 from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
@@ -31,7 +32,7 @@ class ModelSpec:
     """A model that can be loaded; its fields are the model's YAML.
 
     Attributes:
-        path: a local folder, or a hub id.
+        path: a local folder, a GGUF file, or a hub id.
         name: the name in tables and folders; null takes the last part of ``path``.
         revision: a hub commit, branch or tag; null for a local folder or the default branch.
         dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for what the checkpoint says.
@@ -44,12 +45,13 @@ class ModelSpec:
             and the next two are not used here: a task's YAML reads them, as ``${model.max_prompt_tokens}``.
         chat: whether prompts go into the chat template; null leaves it to the task.
         chat_arguments: arguments of the chat template.
+        remedy: what to do if the GGUF file is not there, for the error; "" for the common advice.
 
     Raises:
         ConfigError: a setting that cannot be used.
     """
 
-    path: Annotated[str, Meta(min_length=1), Refusal("names no model", "give a local folder or a hub id")]
+    path: Annotated[str, Meta(min_length=1), Refusal("names no model", "give a local folder, a GGUF file or a hub id")]
     name: str | None = None
     revision: Annotated[
         Annotated[str, Meta(pattern=r"^(?!([0-9.]+|inf)\Z)")] | None,
@@ -63,6 +65,7 @@ class ModelSpec:
     max_prompt_tokens: int | Mapping[str, int] | None = None
     chat: bool | None = None
     chat_arguments: Mapping[str, Any] = field(default_factory=dict)
+    remedy: str = ""
 
     def __post_init__(self) -> None:
         check(self, "model")
@@ -81,12 +84,31 @@ class ModelSpec:
     @property
     def label(self) -> str:
         """The name in tables and folders."""
-        return self.name if self.name is not None else Path(self.path).name
+        if self.name is not None:
+            return self.name
+        return Path(self.path).stem if is_gguf(self.path) else Path(self.path).name
 
     @property
     def is_local(self) -> bool:
-        """Whether ``path`` is a folder on this machine."""
-        return Path(self.path).is_dir()
+        """Whether ``path`` is a folder or a GGUF file on this machine."""
+        return is_gguf(self.path) or Path(self.path).is_dir()
+
+    @property
+    def files(self) -> str:
+        """What transformers reads configuration and tokenizer from: ``path``, or what a GGUF file was read into.
+
+        Raises:
+            ModelError: the GGUF file is missing, broken, or not supported.
+        """
+        return str(model_folder(self.path, self.remedy)) if is_gguf(self.path) else self.path
+
+    def weights(self, config: PretrainedConfig) -> str:
+        """What transformers reads the weights from, as ``files``.
+
+        Raises:
+            ModelError: as ``files``, or weights are missing in the GGUF file.
+        """
+        return str(weights_folder(self.path, self.torch_dtype(config))) if is_gguf(self.path) else self.path
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of every loading call of transformers: the revision, and no code from the checkpoint."""
@@ -99,14 +121,15 @@ class ModelSpec:
             ConfigError: its kv heads cannot be divided among the processes of this run.
             ModelError: it cannot be found or read, or its attention cannot be reproduced exactly.
         """
-        if self.is_local and not (Path(self.path) / "config.json").is_file():
+        files = self.files
+        if self.is_local and not (Path(files) / "config.json").is_file():
             raise ModelError(
                 f"model.path={self.path} has no config.json: give the folder of a saved transformers model"
             )
         if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
             raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
         try:
-            config: PretrainedConfig = AutoConfig.from_pretrained(self.path, **self.arguments())
+            config: PretrainedConfig = AutoConfig.from_pretrained(files, **self.arguments())
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(
                 f"model.path={self.path} cannot be read ({first_line(error)}): "
@@ -125,7 +148,7 @@ class ModelSpec:
             ModelError: there is none that can be used.
         """
         try:
-            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.path, **self.arguments())
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.files, **self.arguments())
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
             raise ModelError(
                 f"model.path={self.path} has no usable tokenizer ({first_line(error)}): "
@@ -147,10 +170,10 @@ class ModelSpec:
         """
         try:
             pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
-            return GenerationConfig.from_pretrained(self.path, **pinned)
+            return GenerationConfig.from_pretrained(self.files, **pinned)
         except (OSError, ValueError) as error:
             missing = (
-                not (Path(self.path) / "generation_config.json").exists()
+                not (Path(self.files) / "generation_config.json").exists()
                 if self.is_local
                 else "does not appear to have" in str(error)
             )
@@ -170,6 +193,8 @@ class ModelSpec:
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
         """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype."""
         dtype = str(self.torch_dtype(config)).removeprefix("torch.")
+        if is_gguf(self.path):
+            return {"weights": file_sha256(self.path), "dtype": dtype}
         if self.is_local:
             return {"weights": folder_sha256(Path(self.path)), "dtype": dtype}
         commit = getattr(config, "_commit_hash", None)

@@ -25,7 +25,7 @@ class Prompt:
     """An example as the model reads it.
 
     Attributes:
-        example: the example, without its prompt, which a long run would otherwise hold twice.
+        example: the example, without its prompt and text, which a long run would otherwise hold twice.
         ids: its token ids, 1 or more, int32.
         sha256: hash of the ids.
         ends: see ``Record.prompt_ends``.
@@ -71,10 +71,10 @@ def encode_prompts(
         array = np.asarray(ids, dtype="<i4")
         prompts.append(
             Prompt(
-                replace(example, prompt=()),
+                replace(example, prompt=(), text=None),
                 array,
                 hashlib.sha256(array.tobytes()).hexdigest(),
-                _ends(example.prompt),
+                _ends(example.prompt if example.text is None else example.text),
                 isinstance(example.prompt, str),
             )
         )

@@ -14,7 +14,7 @@ from typing import Any
 from harness.config.catalog import ROOT
 from harness.config.outside import files_sha256
 
-_PACKAGES = ("kvgauge", "torch", "transformers", "tokenizers", "safetensors", "numpy", "rouge-score")
+_PACKAGES = ("kvgauge", "torch", "transformers", "tokenizers", "safetensors", "gguf", "numpy", "rouge-score")
 
 
 def provenance(device: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import ConfigError
 from tasks.checks import is_list, is_whole, short, whole
+from tasks.needle.form import check_form, templates
 from tasks.needle.words import MOST
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 
 def is_drawn(task: Needle) -> bool:
     """Whether any template contains a drawn key or value."""
-    templates = (task.needle, task.question, task.prompt, *task.answers)
-    return any(slot in template for template in templates for slot in ("{key}", "{value}"))
+    every = (task.needle, task.question, *templates(task), *task.answers)
+    return any(slot in template for template in every for slot in ("{key}", "{value}"))
 
 
 def check_needle(task: Needle) -> None:
@@ -24,7 +25,7 @@ def check_needle(task: Needle) -> None:
     Raises:
         ConfigError: a setting cannot be used.
     """
-    for knob in ("name", "needle", "question", "prompt", "haystack"):
+    for knob in ("name", "needle", "question", "haystack"):
         value = getattr(task, knob)
         if not isinstance(value, str) or (knob != "question" and not value.strip()):
             raise ConfigError(f"task.{knob}={short(value)} is not a text: give it one, in quotes")
@@ -32,10 +33,7 @@ def check_needle(task: Needle) -> None:
         raise ConfigError(
             f"task.answers={short(task.answers)} is not a list of texts: use task.answers=['first','second']"
         )
-    if "{context}" not in task.prompt:
-        raise ConfigError(
-            f"task.prompt={short(task.prompt)} has no {{context}}: put {{context}} where the haystack goes"
-        )
+    check_form(task)
     for knob, least in (
         ("samples", 1),
         ("distractors", 0),

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -32,10 +31,12 @@ from harness.errors import ConfigError
 from harness.task import Example, Metric
 from tasks.checks import short
 from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.form import fill, form_settings, frame_of, written
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
+from tasks.prompting import Frame
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +71,11 @@ class Needle:
         stop_at_newline: whether the newline token also ends a generation.
         show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``plain_word_overlap``) or ``rouge1_x10``.
         ignore_punctuation: whether word overlap is ``plain_word_overlap``, that of runs of letters and digits.
-            Manifests without it are of needles that are scored as published.
+        chat: whether the question is asked in the model's chat template, by ``message``, and not by ``prompt``.
+        message: template of the user's message in the chat template, with ``{context}``.
+        answer_prefix: template of the beginning of the answer in the chat template; "" leaves all of it to the model.
+        chat_arguments: arguments of the chat template. This and the last four have defaults here, because the results
+            of earlier releases do not name them.
     """
 
     name: str
@@ -91,6 +96,10 @@ class Needle:
     stop_at_newline: bool
     show: str
     ignore_punctuation: bool = False
+    chat: bool = False
+    message: str = ""
+    answer_prefix: str = ""
+    chat_arguments: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -146,7 +155,7 @@ class Needle:
                 "needle": self.needle,
                 "question": self.question,
                 "answers": list(self.answers),
-                "prompt": self.prompt,
+                **form_settings(self),
                 "haystack_sha256": hashlib.sha256(read_haystack(self.haystack).encode()).hexdigest(),
                 "reserve_tokens": self.reserve_tokens,
                 "period_tokens": None if self.period_tokens is None else list(self.period_tokens),
@@ -178,12 +187,12 @@ class Needle:
         check_needle(self)
         lengths, depths = expand_lengths(self.lengths), expand_depths(self.depths)
         text = read_haystack(self.haystack)
-        periods = self._periods(tokenizer)
+        periods, frame = self._periods(tokenizer), frame_of(self, tokenizer)
         return [
             example
             for length in lengths
             for example in self._examples_of(
-                length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods
+                length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods, frame
             )
         ]
 
@@ -215,12 +224,12 @@ class Needle:
         """``key`` and ``value`` of one example, and its ``needle`` and ``question`` filled with them."""
         key, value = next(keys_and_values(self.seed, example_id))
         drawn = {"key": key, "value": value}
-        return drawn | {"needle": _fill(self.needle, drawn), "question": _fill(self.question, drawn)}
+        return drawn | {"needle": fill(self.needle, drawn), "question": fill(self.question, drawn)}
 
     def _distractors(self, example_id: str) -> Iterator[str]:
         """The distractors of one example."""
         for key, value in islice(keys_and_values(self.seed, example_id), 1, 1 + self.distractors):
-            yield _fill(self.needle, {"key": key, "value": value})
+            yield fill(self.needle, {"key": key, "value": value})
 
     def _examples_of(
         self,
@@ -229,6 +238,7 @@ class Needle:
         haystack: Sequence[int],
         tokenizer: PreTrainedTokenizerBase,
         periods: AbstractSet[int],
+        frame: Frame | None,
     ) -> Iterator[Example]:
         """The examples of one length.
 
@@ -238,6 +248,7 @@ class Needle:
             haystack: ``length`` tokens to fill the context with.
             tokenizer: the model's tokenizer.
             periods: ids that end a sentence.
+            frame: the chat template, or None for the published form.
         """
         if any(0 < depth < 100 for depth in depths) and not periods & set(haystack):
             raise ConfigError(
@@ -267,8 +278,8 @@ class Needle:
                     context[point:point] = needle
                 yield Example(
                     id=example_id,
-                    prompt=_fill(self.prompt, texts | {"context": decode(tokenizer, context)}),
-                    references=tuple(_fill(answer, texts) for answer in self.answers),
+                    **written(self, texts | {"context": decode(tokenizer, context)}, frame, tokenizer),
+                    references=tuple(fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
                 )
 
@@ -279,8 +290,3 @@ class Needle:
         # SentencePiece has different tokens for a period that stands alone and for one after a word.
         written = (encode(tokenizer, "."), encode(tokenizer, "a."))
         return frozenset(ids[-1] for ids in written if ids)
-
-
-def _fill(template: str, values: Mapping[str, str]) -> str:
-    """Replace slots in one pass, so that braces in the haystack or in a needle stay as they are."""
-    return re.sub(r"\{(context|question|key|value)\}", lambda match: values.get(match[1], match[0]), template)

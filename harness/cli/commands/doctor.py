@@ -27,6 +27,7 @@ _PACKAGES = (
     "hydra-core",
     "accelerate",
     "safetensors",
+    "gguf",
     "wandb",
     "python-Levenshtein",
     "triton",

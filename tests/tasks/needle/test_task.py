@@ -73,7 +73,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 def make(preset: str = "needle", /, **changes: Any) -> Needle:
     """The task of ``conf/task/<preset>.yaml`` with some knobs changed."""
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose(overrides=[f"+task={preset}", "+seed=42"])
+        config = compose(overrides=[f"+task={preset}", "+seed=42", "+model=tiny"])
     values = cast("dict[str, Any]", OmegaConf.to_container(config.task, resolve=True))
     return cast("Needle", build(values | changes))
 
@@ -435,7 +435,7 @@ def test_presets_meet_the_task_contract(preset: str) -> None:
 )
 def test_grids_can_be_given_on_the_command_line(override: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base=None):
-        config = compose(overrides=["+task=needle", "+seed=42", f"task.{override}"])
+        config = compose(overrides=["+task=needle", "+seed=42", "+model=tiny", f"task.{override}"])
     task = build(config.task)
     assert expand_lengths(task.lengths)
     assert expand_depths(task.depths)
