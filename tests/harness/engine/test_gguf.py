@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.engine import gguf as reading
 from harness.engine.loading import load_model
-from harness.engine.model_spec import ModelSpec
+from harness.engine.model_spec import ModelSpec, all_end_ids
 from harness.errors import ModelError
 from tests.conftest import Command
 from tests.harness.gguf_file import SMOLLM2, TEMPLATE, needs_smollm2, write
@@ -94,7 +94,7 @@ def test_a_model_is_known_by_the_hash_of_its_file_and_by_its_end_tokens(little: 
         "weights": hashlib.sha256(little.read_bytes()).hexdigest(),
         "dtype": "float32",
     }
-    assert spec.end_ids(config, spec.tokenizer()) == {2}
+    assert all_end_ids(spec.generation(config).eos_token_id, config, spec.tokenizer()) == {2}
 
 
 def test_what_was_read_is_kept_and_read_no_second_time(
