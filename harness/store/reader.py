@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.compression.budget import parse_budget
 from harness.config.build import recorded_tasks
 from harness.errors import KvgaugeError, StoreError
 from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
 from harness.store.cells import is_whole
 from harness.store.manifest import check_sibling
+from harness.store.order import in_order
 from harness.store.places import LeftOut, find_cells, left_out_for
 from harness.store.records import read_records
 from harness.store.rescoring import other_scoring
@@ -58,7 +58,7 @@ class Results:
 def read_results(path: Path, *, skip_broken: bool = False) -> Results:
     """The grids at or below a folder, one per model and task.
 
-    Cells are in the order that they had in the runs that began them. A folder that does not lie where it was written is
+    Cells are in the order of ``in_order``. A folder that does not lie where it was written is
     left out, and the note of the grid that it bears the name of says so.
 
     Args:
@@ -97,7 +97,8 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
 
 
 def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> Grid:
-    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _order(cell[0]))
+    by_cell = {manifest.cell: (manifest, folder) for folder, manifest in manifests.items()}
+    cells = [by_cell[cell] for cell in in_order(manifests.values())]
     records: dict[Cell, dict[str, Record]] = {}
     for manifest, folder in cells:
         largest = max(records.values(), key=len, default=None)
@@ -190,13 +191,6 @@ def _strays(left_out: Sequence[str]) -> list[str]:
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
 
 
-def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
-    """Sort key of a cell: its position in the run that began it, then label and budget (entries before shares)."""
-    budget = parse_budget(manifest.cell.budget)
-    size = budget.tokens if budget.tokens is not None else budget.share or 0
-    return (manifest.place, manifest.cell.label, budget.tokens is None, float(size))
-
-
 def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
     _, suite = recorded_tasks(grids[0].task_config)
     if suite is None:
@@ -204,8 +198,7 @@ def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
             f"the results name {name} as a suite, which is a single task: restore the manifests of "
             f"{grids[0].result.task}"
         )
-    manifests = {manifest.cell: manifest for grid in reversed(grids) for manifest in grid.manifests.values()}
-    order = sorted(manifests, key=lambda cell: _order(manifests[cell]))
+    order = in_order(manifest for grid in grids for manifest in grid.manifests.values())
     tasks = {}
     for grid in grids:
         by_cell = {cell.cell: cell for cell in grid.result.cells}
