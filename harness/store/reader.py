@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from harness.config.build import recorded_tasks
 from harness.errors import KvgaugeError, StoreError
 from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
 from harness.store.cells import is_whole
-from harness.store.manifest import check_sibling
+from harness.store.manifest import check_sibling, writer_of
 from harness.store.order import in_order
 from harness.store.places import LeftOut, find_cells, left_out_for
 from harness.store.records import read_records
@@ -76,7 +76,8 @@ def read_results(path: Path, *, skip_broken: bool = False) -> Results:
     for folder, manifests in by_task.items():
         task = (folder.parent.name, folder.name)
         try:
-            grids.append(_read_grid(manifests, [one.note for one in places.left_out if task in one.tasks]))
+            notes = [one.note for one in places.left_out if task in one.tasks]
+            grids.append(_read_grid(manifests, notes, places.partly.keys() & manifests.keys()))
         except KvgaugeError as error:
             if not skip_broken:
                 raise
@@ -96,13 +97,13 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
     return [_suite(name, members) for (_, name), members in by_suite.items()]
 
 
-def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> Grid:
+def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str], partly: Collection[Path]) -> Grid:
     by_cell = {manifest.cell: (manifest, folder) for folder, manifest in manifests.items()}
     cells = [by_cell[cell] for cell in in_order(manifests.values())]
     records: dict[Cell, dict[str, Record]] = {}
     for manifest, folder in cells:
         largest = max(records.values(), key=len, default=None)
-        records[manifest.cell] = read_records(folder, largest)
+        records[manifest.cell] = read_records(folder, largest, known_alone=writer_of(manifest) is not None)
     _check_alike(cells)
     examples = list(
         dict.fromkeys(name for by_name in sorted(records.values(), key=len, reverse=True) for name in by_name)
@@ -115,7 +116,9 @@ def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> G
         task=first.task,
         metrics=first.metrics,
         heatmap_axes=first.heatmap_axes,
-        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells), *_strays(left_out)]),
+        note=" ".join(
+            [*([first.note] if first.note else []), *_open_ends(cells), *_strays(left_out), *_others(cells, partly)]
+        ),
         cells=tuple(
             CellResult(cell, len(examples), tuple(by_name[name] for name in examples if name in by_name))
             for cell, by_name in records.items()
@@ -189,6 +192,12 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
 def _strays(left_out: Sequence[str]) -> list[str]:
     """A sentence for the same note about folders that were left out."""
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
+
+
+def _others(cells: Sequence[tuple[Manifest, Path]], partly: Collection[Path]) -> list[str]:
+    """A sentence for the same note about cells of which this version cannot read everything."""
+    names = [f"{manifest.cell.name} ({writer_of(manifest)})" for manifest, folder in cells if folder in partly]
+    return [f"Written by another version of kvgauge, and read in part: {', '.join(names)}."] if names else []
 
 
 def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:

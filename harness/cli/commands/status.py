@@ -16,8 +16,9 @@ from harness.cli.commands import add_results_path
 from harness.results import Cell, Manifest
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work
+from harness.store.manifest import writer_of
 from harness.store.order import in_order
-from harness.store.places import cells_of_task, find_cells
+from harness.store.places import find_cells
 from harness.store.records import read_records
 from harness.store.run_log import RunLine, read_runs
 from harness.text import plain
@@ -96,7 +97,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         _table("task", "cell", "examples", "errors", "state"),
         _table("task", "worker", "state", "records", "examples/min", "last write"),
     )
-    tasks = {folder: (read_runs(folder), cells_of_task(folder)) for folder in {f.parent for f in places.manifests}}
+    findings += [f"readable in part: {reason}" for reason in places.partly.values()]
+    tasks = {
+        folder: (
+            read_runs(folder),
+            {path: manifest for path, manifest in places.manifests.items() if path.parent == folder},
+        )
+        for folder in {path.parent for path in places.manifests}
+    }
     states = {folder: _cells(manifests, runs) for folder, (runs, manifests) in sorted(tasks.items())}
     for folder, own in states.items():
         name = f"{folder.parent.name}/{folder.name}"
@@ -121,7 +129,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[_CellState]:
-    records = {manifest.cell: (path, read_records(path)) for path, manifest in manifests.items()}
+    records = {
+        manifest.cell: (path, read_records(path, known_alone=writer_of(manifest) is not None))
+        for path, manifest in manifests.items()
+    }
     known = len({example for _, by_id in records.values() for example in by_id})
     states = []
     for cell in in_order(manifests.values()):
