@@ -104,8 +104,8 @@ def _read(folder: Path, chosen: Callable[[dict[str, Any]], dict[str, Any]]) -> M
         reason = str(error) if isinstance(error, Unfit | msgspec.ValidationError) else type(error).__name__
         if version := _other_version(values.get("provenance")):
             raise OtherVersionError(
-                f"{folder} was written by kvgauge {version}, and this is {_own_version() or 'not installed'}, which cannot read all of it "
-                f"({reason}): use that version, or another results folder"
+                f"{folder} was written by kvgauge {version}, and this is {_own_version() or 'not installed'}, which "
+                f"cannot read all of it ({reason}): use that version, or another results folder"
             ) from error
         raise StoreError(f"{path} cannot be read ({reason}): {remedy}") from error
     target = manifest.task_config.get("_target_")

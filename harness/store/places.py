@@ -213,7 +213,7 @@ def _misplaced(unit: Path, base: Path, place: Path, tasks: set[tuple[str, str]])
     )
     return LeftOut(
         unit,
-        f"{unit} was written as {place}, and left out as it was moved or copied: {remedy}",
+        f"{unit} was written as {place}, moved or copied since, and is not read: {remedy}",
         f"{os.path.relpath(unit, base)}, which was written as {below}",
         frozenset(tasks),
     )
