@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,13 +208,18 @@ def run(
 def read(path: str | Path = "results") -> Result:
     """Read a results folder or a part of one; this needs no model and no data.
 
+    A folder in it that was moved or copied, and so is not read, is a warning.
+
     Args:
         path: a results folder, or the folder of a model or a task inside one.
 
     Raises:
         StoreError: there are no results, or they cannot be read.
     """
-    grids = read_results(Path(path).expanduser()).grids
+    results = read_results(Path(path).expanduser())
+    for one in results.left_out:
+        warnings.warn(one.reason, stacklevel=2)
+    grids = results.grids
     return Result(tuple(grids), tuple(suites(grids)))
 
 

@@ -52,6 +52,10 @@ class StoreError(KvgaugeError):
     exit_code = 5
 
 
+class OtherVersionError(StoreError):
+    """A cell that another version of kvgauge wrote, and of which this one cannot read everything."""
+
+
 class EngineError(KvgaugeError):
     """The engine cannot go on: one prompt alone does not fit into memory, or a process of the model is lost."""
 

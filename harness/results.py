@@ -122,7 +122,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         cell: the cell.
-        place: index of the cell in the grid of the run that began it; tables use this order.
+        place: place of the cell's method among those of the task: tables have methods by the smallest place of their
+            cells. (Earlier versions counted cells in place of methods, which gives the same order.)
         model: the model's name.
         task: the task's name.
         settings: everything that can change a number of the cell, and nothing else, as plain JSON values.

@@ -30,6 +30,13 @@ class Budget:
     tokens: int | None = None
     share: Fraction | None = None
 
+    @property
+    def rank(self) -> tuple[int, float]:
+        """What budgets are sorted by: entries by number, then shares by size, then the full cache."""
+        if self.tokens is not None:
+            return (0, float(self.tokens))
+        return (2, 0.0) if self.share is None else (1, float(self.share))
+
     def entries(self, prompt_tokens: int) -> int:
         """Number of entries for one prompt, 1 or more.
 

@@ -20,6 +20,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
+from harness.compression.budget import FULL, parse_budget
 from harness.report.colours import colour_of
 from harness.report.format import number, short
 from harness.report.stats.curves import Curves, apart
@@ -85,12 +86,13 @@ def summary(result: TaskResult, path: Path) -> None:
     """
     assert result.metrics
     metric, full, raw = result.metrics[0], full_cache(result.cells), table(result)
-    budgets = list(dict.fromkeys(raw["budget"]))
-    order = sorted(range(len(result.cells)), key=lambda place: budgets.index(raw["budget"][place]))
+    # By budget, the full cache at the top, as what the others are held against.
+    size = {budget: (budget != FULL.text, parse_budget(budget).rank) for budget in raw["budget"]}
+    order = sorted(range(len(result.cells)), key=lambda place: size[raw["budget"][place]])
     cells, raw = [result.cells[place] for place in order], raw.iloc[order]
     relative_drawn = full is not None and bool(raw["percent_of_full"].notna().any())
     figure = Figure(
-        figsize=(10 if relative_drawn else 6.5, 0.24 * (len(cells) + 0.6 * len(budgets)) + 1.6),
+        figsize=(10 if relative_drawn else 6.5, 0.24 * (len(cells) + 0.6 * len(size)) + 1.6),
         dpi=DPI,
         layout="constrained",
     )

@@ -24,6 +24,7 @@ from harness.run.checkpoint import Checkpoint
 from harness.run.notes import run_note
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
+from harness.store.order import in_order, method_places
 from harness.store.places import cells_of_task
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
@@ -86,7 +87,7 @@ class Prepared:
     Attributes:
         run: what was asked for.
         prompts: the prompts of all examples asked for, in order.
-        manifests: the manifest of every cell, as it would be written now.
+        manifests: the manifest of every cell, as it would be written now, in the order of tables.
         stamps: by cell, the stamp of the records files that were read.
         records: by cell and example, the records of the examples asked for.
         others: by cell, the records of other examples.
@@ -160,10 +161,14 @@ def prepare(run: Run) -> Prepared:
         "selection": asdict(run.selection),
     }
     note = run_note(run.checkpoint, prompts, run.task.max_new_tokens, run.task_config)
-    manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
+    there = {} if run.results is None else cells_of_task(run.folder(run.variants[0].cell).parent)
+    labels = {variant.cell.label: not variant.method.uses_budget for variant in run.variants}
+    places = method_places(there.values(), labels)
+    manifests = {v.cell: _manifest(run, v, places[v.cell.label], common, note) for v in run.variants}
+    order = in_order({manifest.cell: manifest for manifest in (*manifests.values(), *there.values())}.values())
+    manifests = {cell: manifests[cell] for cell in order if cell in manifests}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
-    if run.results is not None:
-        _check_siblings(run, next(iter(manifests.values())))
+    _check_siblings(there, next(iter(manifests.values())))
     return prepared
 
 
@@ -200,7 +205,7 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
-def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) -> Manifest:
+def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any], note: str) -> Manifest:
     method = variant.method
     if not is_dataclass(method):
         raise ConfigError(
@@ -218,7 +223,7 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
     settings = json.loads(json.dumps(settings))
     return Manifest(
         cell=variant.cell,
-        place=run.variants.index(variant),
+        place=place,
         model=run.model,
         task=run.task.name,
         settings=settings,
@@ -266,9 +271,9 @@ def _stored_records(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> 
     return records
 
 
-def _check_siblings(run: Run, wanted: Manifest) -> None:
+def _check_siblings(there: Mapping[Path, Manifest], wanted: Manifest) -> None:
     """Refuse to put cells beside those of another model, or of the same task with other settings."""
-    for folder, sibling in cells_of_task(run.folder(wanted.cell).parent).items():
+    for folder, sibling in there.items():
         if sibling.cell != wanted.cell and has_records(folder):
             check_sibling(folder, sibling, wanted)
 

@@ -24,7 +24,8 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
         table.add_column(header, justify="left" if header in ("method", "budget") else "right")
-    for variant in run.variants:
+    variants = {variant.cell: variant for variant in run.variants}
+    for variant in (variants[cell] for cell in prepared.manifests):
         entries: list[int] = []
         sizes: list[int] = []
         for tokens in lengths:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,11 @@ from msgspec import Struct
 
 from harness.compression.budget import parse_budget
 from harness.config.catalog import choices
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError, OtherVersionError, StoreError
 from harness.results import Manifest, Name
 from harness.store.files import Unfit, failed, read_json, write_atomically
 from harness.store.records import has_records
+from harness.text import plain
 
 _MANIFEST = "manifest.json"
 _MOVED: Mapping[str, str] = {
@@ -63,12 +66,32 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a cell's folder; None if there is none yet.
 
     Raises:
+        OtherVersionError: another version of kvgauge wrote the manifest, and this one cannot read all of it.
         StoreError: the manifest cannot be read, or is missing although there are records.
     """
+    return _read(folder, lambda values: values)
+
+
+def read_known(folder: Path) -> Manifest | None:
+    """What this version knows of a manifest that another version wrote, for readers alone.
+
+    Raises:
+        StoreError: as in ``read_manifest``.
+    """
+    return _read(folder, lambda values: {name: values[name] for name in Manifest.__struct_fields__ if name in values})
+
+
+def writer_of(manifest: Manifest) -> str | None:
+    """The version of kvgauge that began a cell, if it is not this one; None if it is, or nobody knows."""
+    return _other_version(manifest.provenance)
+
+
+def _read(folder: Path, chosen: Callable[[dict[str, Any]], dict[str, Any]]) -> Manifest | None:
     path = folder / _MANIFEST
     remedy = "restore it, or move the folder out of the results to compute the cell again"
+    values: dict[str, Any] = {}
     try:
-        values = read_json(path)
+        values = chosen(read_json(path))
         manifest = msgspec.convert(values, Manifest)
         msgspec.convert(values, _Parts)
         if parse_budget(manifest.cell.budget).text != manifest.cell.budget:
@@ -79,14 +102,33 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     except OSError as error:
         raise failed(path, "read", error) from error
-    except (Unfit, msgspec.ValidationError) as error:
-        raise StoreError(f"{path} cannot be read ({error}): {remedy}") from error
     except (ValueError, TypeError, ConfigError, RecursionError) as error:
-        raise StoreError(f"{path} cannot be read ({type(error).__name__}): {remedy}") from error
+        reason = str(error) if isinstance(error, Unfit | msgspec.ValidationError) else type(error).__name__
+        if version := _other_version(values.get("provenance")):
+            raise OtherVersionError(
+                f"{folder} was written by kvgauge {version}, and this is {_own_version() or 'not installed'}, which "
+                f"cannot read all of it ({reason}): use that version, or another results folder"
+            ) from error
+        raise StoreError(f"{path} cannot be read ({reason}): {remedy}") from error
     target = manifest.task_config.get("_target_")
     if isinstance(target, str) and target in _MOVED:
         return msgspec.structs.replace(manifest, task_config={**manifest.task_config, "_target_": _MOVED[target]})
     return manifest
+
+
+def _other_version(provenance: object) -> str | None:
+    """The version that a manifest's provenance names, if it is not this one."""
+    packages = provenance.get("packages") if isinstance(provenance, dict) else None
+    version = packages.get("kvgauge") if isinstance(packages, dict) else None
+    return plain(version)[:40] if isinstance(version, str) and version != _own_version() else None
+
+
+@cache
+def _own_version() -> str | None:
+    try:
+        return metadata.version("kvgauge")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import KvgaugeError, StoreError
+from harness.errors import KvgaugeError, OtherVersionError, StoreError
 from harness.results import Manifest
-from harness.store.manifest import read_manifest
+from harness.store.manifest import read_known, read_manifest
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,13 @@ class Places:
         root: the results folder that they belong to, which can be above the folder that was asked for.
         manifests: by folder, the manifests of the cells that lie where they were written.
         left_out: the other folders.
+        partly: by folder, why this version cannot read all that another one wrote of a cell.
     """
 
     root: Path
     manifests: Mapping[Path, Manifest]
     left_out: tuple[LeftOut, ...]
+    partly: Mapping[Path, str]
 
 
 def lies_in_place(folder: Path, manifest: Manifest) -> bool:
@@ -63,15 +65,21 @@ def find_cells(path: Path, *, skip_broken: bool = False) -> Places:
 
     Raises:
         StoreError: there is no cell, only folders that do not lie where they were written, or several results folders;
-            or a manifest cannot be read.
+            or a manifest of this version cannot be read.
     """
     folders = _folders(path)
     manifests: dict[Path, Manifest] = {}
     broken: list[LeftOut] = []
+    partly: dict[Path, OtherVersionError] = {}
     for folder in folders:
         try:
             if (manifest := read_manifest(folder)) is not None:
                 manifests[folder] = manifest
+        except OtherVersionError as error:
+            if (manifest := _known(folder)) is not None:
+                manifests[folder], partly[folder] = manifest, error
+            else:
+                broken.append(left_out_for(folder, error, (folder.parent.parent.name, folder.parent.name)))
         except StoreError as error:
             if not skip_broken:
                 raise
@@ -89,7 +97,7 @@ def find_cells(path: Path, *, skip_broken: bool = False) -> Places:
     left_out = [*_nested(others, path), *_moved(strays, placed, root), *broken]
     if root is None or not placed:
         raise StoreError(left_out[0].reason if left_out else _nothing(path))
-    return Places(root, placed, tuple(left_out))
+    return Places(root, placed, tuple(left_out), {folder: str(partly[folder]) for folder in placed if folder in partly})
 
 
 def cells_of_task(folder: Path) -> dict[Path, Manifest]:
@@ -130,6 +138,14 @@ def _folders(path: Path) -> list[Path]:
     if any(len(folder.parts) < 3 or ".." in folder.parts for folder in folders):
         return _folders(Path(os.path.abspath(path)))
     return folders
+
+
+def _known(folder: Path) -> Manifest | None:
+    """What this version can read of another's manifest; None if that is nothing."""
+    try:
+        return read_known(folder)
+    except StoreError:
+        return None
 
 
 def _nothing(path: Path) -> str:
@@ -197,7 +213,7 @@ def _misplaced(unit: Path, base: Path, place: Path, tasks: set[tuple[str, str]])
     )
     return LeftOut(
         unit,
-        f"{unit} was written as {place}, and left out as it was moved or copied: {remedy}",
+        f"{unit} was written as {place}, moved or copied since, and is not read: {remedy}",
         f"{os.path.relpath(unit, base)}, which was written as {below}",
         frozenset(tasks),
     )

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from harness.compression.budget import parse_budget
 from harness.config.build import recorded_tasks
 from harness.errors import KvgaugeError, StoreError
 from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
 from harness.store.cells import is_whole
-from harness.store.manifest import check_sibling
+from harness.store.manifest import check_sibling, writer_of
+from harness.store.order import in_order
 from harness.store.places import LeftOut, find_cells, left_out_for
 from harness.store.records import read_records
 from harness.store.rescoring import other_scoring
@@ -58,7 +58,7 @@ class Results:
 def read_results(path: Path, *, skip_broken: bool = False) -> Results:
     """The grids at or below a folder, one per model and task.
 
-    Cells are in the order that they had in the runs that began them. A folder that does not lie where it was written is
+    Cells are in the order of ``in_order``. A folder that does not lie where it was written is
     left out, and the note of the grid that it bears the name of says so.
 
     Args:
@@ -76,7 +76,11 @@ def read_results(path: Path, *, skip_broken: bool = False) -> Results:
     for folder, manifests in by_task.items():
         task = (folder.parent.name, folder.name)
         try:
-            grids.append(_read_grid(manifests, [one.note for one in places.left_out if task in one.tasks]))
+            notes = [one.note for one in places.left_out if task in one.tasks]
+            grid = _read_grid(manifests, notes, places.partly.keys() & manifests.keys())
+            if skip_broken:
+                suites([grid])  # raises if its suite cannot be made here, as of a task that is not there any more
+            grids.append(grid)
         except KvgaugeError as error:
             if not skip_broken:
                 raise
@@ -96,12 +100,13 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
     return [_suite(name, members) for (_, name), members in by_suite.items()]
 
 
-def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> Grid:
-    cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _order(cell[0]))
+def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str], partly: Collection[Path]) -> Grid:
+    by_cell = {manifest.cell: (manifest, folder) for folder, manifest in manifests.items()}
+    cells = [by_cell[cell] for cell in in_order(manifests.values())]
     records: dict[Cell, dict[str, Record]] = {}
     for manifest, folder in cells:
         largest = max(records.values(), key=len, default=None)
-        records[manifest.cell] = read_records(folder, largest)
+        records[manifest.cell] = read_records(folder, largest, known_alone=writer_of(manifest) is not None)
     _check_alike(cells)
     examples = list(
         dict.fromkeys(name for by_name in sorted(records.values(), key=len, reverse=True) for name in by_name)
@@ -114,7 +119,9 @@ def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> G
         task=first.task,
         metrics=first.metrics,
         heatmap_axes=first.heatmap_axes,
-        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells), *_strays(left_out)]),
+        note=" ".join(
+            [*([first.note] if first.note else []), *_open_ends(cells), *_strays(left_out), *_others(cells, partly)]
+        ),
         cells=tuple(
             CellResult(cell, len(examples), tuple(by_name[name] for name in examples if name in by_name))
             for cell, by_name in records.items()
@@ -191,11 +198,10 @@ def _strays(left_out: Sequence[str]) -> list[str]:
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
 
 
-def _order(manifest: Manifest) -> tuple[int, str, bool, float]:
-    """Sort key of a cell: its position in the run that began it, then label and budget (entries before shares)."""
-    budget = parse_budget(manifest.cell.budget)
-    size = budget.tokens if budget.tokens is not None else budget.share or 0
-    return (manifest.place, manifest.cell.label, budget.tokens is None, float(size))
+def _others(cells: Sequence[tuple[Manifest, Path]], partly: Collection[Path]) -> list[str]:
+    """A sentence for the same note about cells of which this version cannot read everything."""
+    names = [f"{manifest.cell.name} ({writer_of(manifest)})" for manifest, folder in cells if folder in partly]
+    return [f"Written by another version of kvgauge, and read in part: {', '.join(names)}."] if names else []
 
 
 def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
@@ -205,8 +211,7 @@ def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
             f"the results name {name} as a suite, which is a single task: restore the manifests of "
             f"{grids[0].result.task}"
         )
-    manifests = {manifest.cell: manifest for grid in reversed(grids) for manifest in grid.manifests.values()}
-    order = sorted(manifests, key=lambda cell: _order(manifests[cell]))
+    order = in_order(manifest for grid in grids for manifest in grid.manifests.values())
     tasks = {}
     for grid in grids:
         by_cell = {cell.cell: cell for cell in grid.result.cells}

@@ -14,13 +14,16 @@ from msgspec.structs import force_setattr
 from harness.errors import StoreError
 from harness.results import Record
 from harness.store.files import MAX_RECORD_BYTES, Unfit, failed, is_plain
+from harness.text import plain
 
 _SAME_IN_ALL_CELLS = ("group", "references", "details", "prompt_sha256", "prompt_ends")
 """Fields of a record that depend on the example alone."""
 _READ = msgspec.json.Decoder(Record).decode
 
 
-def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dict[str, Record]:
+def read_records(
+    folder: Path, alike: Mapping[str, Record] | None = None, *, known_alone: bool = False
+) -> dict[str, Record]:
     """A cell's records, by example.
 
     If an example has several, the last one counts, but an error record never counts over a result.
@@ -29,6 +32,7 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
         folder: the cell's folder.
         alike: records of another cell, by example. Fields that a record has in common with the one of the same example
             there are shared, so that a large grid holds references and details once and not once per cell.
+        known_alone: whether fields that this version does not know are left out, instead of an error.
 
     Raises:
         StoreError: a file cannot be read, or a line other than a torn last one is not a record.
@@ -44,7 +48,7 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
                 lines = iter(partial(file.readline, MAX_RECORD_BYTES + 1), b"")
                 for number, line in enumerate(lines, 1):
                     if line.endswith(b"\n"):
-                        record = _record(line, path, number, kept, alike or {})
+                        record = _record(line, path, number, kept, alike or {}, known_alone)
                         if (
                             record.error is None
                             or (old := records.get(record.example_id)) is None
@@ -65,7 +69,12 @@ def read_records(folder: Path, alike: Mapping[str, Record] | None = None) -> dic
 
 
 def _record(
-    line: bytes, path: Path, number: int, kept: dict[tuple[int, ...], Sequence[int]], alike: Mapping[str, Record]
+    line: bytes,
+    path: Path,
+    number: int,
+    kept: dict[tuple[int, ...], Sequence[int]],
+    alike: Mapping[str, Record],
+    known_alone: bool,
 ) -> Record:
     """The record on one line, sharing equal parts with earlier records.
 
@@ -75,6 +84,7 @@ def _record(
         number: number of the line in the file, from 1, for errors.
         kept: the ``kept`` tuples of earlier lines; a new one is added.
         alike: records of another cell, as in ``read_records``.
+        known_alone: as in ``read_records``.
 
     Raises:
         StoreError: the line is not a record.
@@ -83,7 +93,15 @@ def _record(
         try:
             record = _READ(line)
         except msgspec.ValidationError:
-            raise
+            values = msgspec.json.decode(line)
+            if not isinstance(values, dict) or not (unknown := values.keys() - set(Record.__struct_fields__)):
+                raise
+            if not known_alone:
+                raise StoreError(
+                    f"line {number} of {path} is not a record of this version of kvgauge, which does not know "
+                    f"{plain(min(unknown))[:40]!r}: use the version that wrote it, or another results folder"
+                ) from None
+            record = msgspec.convert({name: values[name] for name in values.keys() - unknown}, Record)
         except msgspec.DecodeError:
             # Unlike msgspec, json accepts lone surrogates, which a model can generate.
             record = msgspec.convert(json.loads(line, parse_constant=_no_number), Record)

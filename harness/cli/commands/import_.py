@@ -22,6 +22,8 @@ from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.provenance import provenance
 from harness.store.cells import CellWriter, cell_folder
 from harness.store.manifest import fingerprint
+from harness.store.order import method_places
+from harness.store.places import cells_of_task
 from harness.store.records import read_records
 from harness.store.scoring import with_scores
 from harness.task import Importer, Predictions, Task, published_examples
@@ -101,8 +103,10 @@ def _plan(
     only the first is imported.
     """
     cells = [Cell(_label(file, arguments), _budget(file, arguments)) for file in files]
-    # In tables, methods that keep everything come first; within a method, cells are sorted by budget.
-    order = sorted({(cell.budget != FULL.text, cell.label) for cell in cells})
+    # In tables, methods that keep everything come first, and then the others by their labels.
+    sized = {cell.label for cell in cells if cell.budget != FULL.text}
+    order = sorted({cell.label for cell in cells}, key=lambda label: (label in sized, label))
+    labels = {label: label not in sized for label in order}
     origin = provenance("cpu")
     imports: dict[Path, _Import] = {}
     for file, cell in zip(files, cells, strict=True):
@@ -130,7 +134,7 @@ def _plan(
         }
         manifest = Manifest(
             cell=cell,
-            place=order.index((cell.budget != FULL.text, cell.label)),
+            place=method_places(cells_of_task(folder.parent).values(), labels)[cell.label],
             model=model,
             task=file.task,
             settings=settings,

@@ -18,6 +18,7 @@ from harness.report.overview import rebuild
 from harness.report.stats.summary import cell_summary
 from harness.results import Record
 from harness.store.cells import CellWriter, replace_manifests
+from harness.store.manifest import read_manifest
 from harness.store.places import find_cells
 from harness.store.reader import read_results
 from harness.store.rescoring import recorded_task, rescored, with_scoring
@@ -47,6 +48,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         ConfigError: a setting cannot be changed, or cannot have this value.
         KvgaugeError: there are no results, a cell's task cannot be built, or it cannot score a record.
     """
+    for folder in find_cells(arguments.path).partly:
+        read_manifest(folder)  # refuses to write what another version of kvgauge wrote and this one knows in part
     if arguments.set:
         _change(arguments.path, parse_settings(arguments.set))
     total = changed = 0

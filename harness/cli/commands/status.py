@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,15 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.commands import add_results_path
-from harness.results import Cell
+from harness.results import Cell, Manifest
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work
-from harness.store.places import cells_of_task, find_cells
+from harness.store.manifest import writer_of
+from harness.store.order import in_order
+from harness.store.places import find_cells
 from harness.store.records import read_records
 from harness.store.run_log import RunLine, read_runs
 from harness.text import plain
 
-HELP = "Tell which cells of a results folder are whole, who is at work on them, and what lies still."
+_PARTIAL, _EMPTY = "partial", "no records"
+
+HELP = "Tell which cells of a results folder are whole, which are being computed, by whom, and which lie still."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +40,10 @@ class _CellState:
     Attributes:
         cell: the cell.
         examples: number of examples with a record.
-        expected: number of examples that it should have.
+        expected: number of examples that the last run with this cell asked for, or that it has, if these are more.
         errors: number of records that are errors.
         lacks: what is missing, in words; "" if nothing is.
+        workers: names of the workers that are writing it now; None if this user may not look.
     """
 
     cell: Cell
@@ -46,6 +51,17 @@ class _CellState:
     expected: int
     errors: int
     lacks: str
+    workers: frozenset[str] | None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody is at work on what it lacks."""
+        return bool(self.lacks and self.workers)
+
+    @property
+    def is_short(self) -> bool:
+        """Whether examples are missing that were asked for."""
+        return self.lacks in (_PARTIAL, _EMPTY)
 
 
 @dataclass(frozen=True)
@@ -81,18 +97,28 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         _table("task", "cell", "examples", "errors", "state"),
         _table("task", "worker", "state", "records", "examples/min", "last write"),
     )
-    for folder in sorted({folder.parent for folder in places.manifests}):
-        runs = read_runs(folder)
+    findings += [f"readable in part: {reason}" for reason in places.partly.values()]
+    tasks = {
+        folder: (
+            read_runs(folder),
+            {path: manifest for path, manifest in places.manifests.items() if path.parent == folder},
+        )
+        for folder in {path.parent for path in places.manifests}
+    }
+    states = {folder: _cells(manifests, runs) for folder, (runs, manifests) in sorted(tasks.items())}
+    for folder, own in states.items():
         name = f"{folder.parent.name}/{folder.name}"
-        states = _cells(folder, runs)
-        worker_states = _workers(folder, runs)
-        for row in _cell_rows(states):
+        elsewhere = next((f for f in states if f.parent == folder.parent and any(s.workers for s in states[f])), None)
+        waits_for = "" if elsewhere in (None, folder) else f"{folder.parent.name}/{elsewhere.name}"
+        runs, manifests = tasks[folder]
+        worker_states = _workers(list(manifests), runs, own)
+        for row in _cell_rows(own, waits_for):
             cells.add_row(*map(_shown, (name, *row)))
         for worker in worker_states:
             rate = f"{worker.examples_per_minute:.1f}" if worker.examples_per_minute else "–"
             last = f"{_ago(time.time() - worker.written)} ago" if worker.written else "–"
             workers.add_row(*map(_shown, (name, _who(worker.run), worker.state, str(worker.records), rate, last)))
-        findings += _findings(name, folder, states, worker_states)
+        findings += _findings(name, folder, own, worker_states, waits_for)
     console.print(cells)
     if workers.row_count:
         console.print()
@@ -102,29 +128,36 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.print(plain(f"- {line}" if findings else line), markup=False, soft_wrap=True)
 
 
-def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
-    manifests = cells_of_task(folder)
-    records = {path: read_records(path) for path in manifests}
-    known = len({example for by_id in records.values() for example in by_id})
+def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[_CellState]:
+    records = {
+        manifest.cell: (path, read_records(path, known_alone=writer_of(manifest) is not None))
+        for path, manifest in manifests.items()
+    }
+    known = len({example for _, by_id in records.values() for example in by_id})
     states = []
-    for path, manifest in sorted(manifests.items(), key=lambda item: item[1].place):
-        asked = max((run.examples for run in runs if path.name in run.cells), default=0)
-        by_id, expected = records[path], max(asked, known)
+    for cell in in_order(manifests.values()):
+        path, by_id = records[cell]
+        unscored = scores_lack(path, by_id)
+        # Without a line in the log, as of an imported cell, scores say that it is whole.
+        unlogged = known if unscored else len(by_id)
+        asked = next((run.examples for run in reversed(runs) if cell.name in run.cells), unlogged)
+        expected = max(asked, len(by_id))
         if not by_id:
-            lacks = "no records"
+            lacks = _EMPTY
         elif len(by_id) < expected:
-            lacks = "partial"
+            lacks = _PARTIAL
         else:
-            lacks = scores_lack(path, by_id)
+            lacks = unscored
         errors = sum(record.error is not None for record in by_id.values())
-        states.append(_CellState(manifest.cell, len(by_id), expected, errors, lacks))
+        at_it = at_work(path)
+        states.append(
+            _CellState(cell, len(by_id), expected, errors, lacks, None if at_it is None else frozenset(at_it))
+        )
     return states
 
 
-def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
-    paths = list(cells_of_task(folder))
-    seen = [at_work(path) for path in paths]
-    active = {worker for workers in seen if workers is not None for worker in workers}
+def _workers(paths: Sequence[Path], runs: Sequence[RunLine], cells: Sequence[_CellState]) -> list[_WorkerState]:
+    active = {worker for cell in cells for worker in cell.workers or ()}
     states = []
     for run in {run.worker: run for run in runs}.values():
         files = [file for path in paths if (file := path / f"records.{run.worker}.jsonl").is_file()]
@@ -132,7 +165,7 @@ def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
         written = max((file.stat().st_mtime for file in files), default=0.0)
         state: str = run.outcome
         if state == "running" and run.worker not in active:
-            state = "unknown" if None in seen else "gone"
+            state = "unknown" if any(cell.workers is None for cell in cells) else "gone"
         seconds, examples = run.seconds, run.records / max(1, len(run.cells))
         if run.outcome == "running":
             seconds, examples = written - run.start_seconds, (records - run.records_before) / max(1, len(run.cells))
@@ -141,47 +174,65 @@ def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
     return states
 
 
-def _cell_rows(states: Sequence[_CellState]) -> list[tuple[str, str, str, str]]:
-    """One row for each cell that is incomplete or has errors, and one for all others together."""
+def _cell_rows(states: Sequence[_CellState], waits_for: str) -> list[tuple[str, str, str, str]]:
+    """One row for each cell that is incomplete or has errors, and one for all others of as many examples."""
     rows = []
-    if whole := [state for state in states if not state.lacks and not state.errors]:
-        name = whole[0].cell.name if len(whole) == 1 else f"{len(whole)} cells"
-        rows.append((name, f"{whole[0].examples} of {whole[0].expected}", "0", "whole"))
+    whole: dict[int, list[_CellState]] = {}
+    for state in states:
+        if not state.lacks and not state.errors:
+            whole.setdefault(state.examples, []).append(state)
+    for examples, alike in whole.items():
+        name = alike[0].cell.name if len(alike) == 1 else f"{len(alike)} cells"
+        rows.append((name, f"{examples} of {examples}", "0", "whole"))
     for state in states:
         if state.lacks or state.errors:
-            rows.append(
-                (
-                    state.cell.name,
-                    f"{state.examples} of {state.expected}",
-                    str(state.errors),
-                    state.lacks or "with errors",
-                )
-            )
+            words = [state.lacks or "with errors"]
+            if state.is_running:
+                words.append("running")
+            elif state.is_short:
+                words.append("unknown" if state.workers is None else "waiting" if waits_for else "stalled")
+            rows.append((state.cell.name, f"{state.examples} of {state.expected}", str(state.errors), ", ".join(words)))
     return rows
 
 
-def _findings(name: str, folder: Path, states: Sequence[_CellState], workers: Sequence[_WorkerState]) -> list[str]:
-    """One line, with fact and remedy, for everything that needs attention."""
+def _findings(
+    name: str, folder: Path, states: Sequence[_CellState], workers: Sequence[_WorkerState], waits_for: str
+) -> list[str]:
+    """One line for everything that is not whole, with the remedy if nobody is at work on it."""
     lines = []
+    running = [state for state in states if state.is_running]
+    if running:
+        who = ", ".join(sorted({_who_is(worker) for state in running for worker in state.workers or ()}))
+        done, asked = (sum(counts) for counts in zip(*((s.examples, s.expected) for s in running), strict=True))
+        lines.append(f"{name}: at work on {_some(running)}: {who} ({done} of {asked} records)")
+    short = [state for state in states if state.is_short and not state.is_running]
+    hidden = [state for state in short if state.workers is None]
+    if hidden:
+        lines.append(
+            f"{name}: who is at work on {_some(hidden)} cannot be told, as this user may not look at the locks: ask "
+            "who started the run"
+        )
+    stalled = [state for state in short if state.workers is not None]
+    if stalled and waits_for:
+        lines.append(f"{name}: {_some(stalled)} may be waiting for the run that is at work on {waits_for}")
+        stalled = []
+    left = {state.cell.name for state in states if state.is_short}
     for worker in workers:
-        if worker.state in ("gone", "stopped", "failed") and any(
-            state.lacks in ("partial", "no records") for state in states
-        ):
+        if worker.state in ("gone", "stopped", "failed") and left.intersection(worker.run.cells):
             what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[worker.state]
             run = worker.run
             lines.append(
                 f"{name}: {_who(run)} {what} (pid {run.pid} on {run.host}): the same command again goes on from there"
             )
-    running = [worker for worker in workers if worker.state in ("running", "unknown")]
-    partial = [state.cell.name for state in states if state.lacks in ("partial", "no records")]
-    if partial and not running and not lines:
-        lines.append(f"{name}: nobody is at work on {_some(partial)}: the same command again goes on")
-    if unscored := [state.cell.name for state in states if "scores" in state.lacks and not running]:
+            stalled = [state for state in stalled if state.cell.name not in run.cells]
+    if stalled:
+        lines.append(f"{name}: nobody is at work on {_some(stalled)}: the same command again goes on")
+    if unscored := [state for state in states if state.lacks and not state.is_short and not state.is_running]:
         lines.append(
             f"{name}: {_some(unscored)} without scores of all records: the same command again, or kvgauge score "
             f"{folder}"
         )
-    if failed := [state.cell.name for state in states if state.errors]:
+    if failed := [state for state in states if state.errors]:
         lines.append(f"{name}: errors in {_some(failed)}: retry_errors=true with the same command computes them again")
     return lines
 
@@ -191,10 +242,15 @@ def _shown(value: str) -> Text:
 
 
 def _who(run: RunLine) -> str:
-    return f"shard {run.worker.replace('of', ' of ')}" if "of" in run.worker else f"run {run.worker}"
+    return _who_is(run.worker)
 
 
-def _some(names: Sequence[str]) -> str:
+def _who_is(worker: str) -> str:
+    return f"shard {worker.replace('of', ' of ')}" if "of" in worker else f"run {worker}"
+
+
+def _some(states: Sequence[_CellState]) -> str:
+    names = [state.cell.name for state in states]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

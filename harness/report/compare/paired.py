@@ -28,6 +28,7 @@ from harness.report.format import DASH, counted, number, signed
 from harness.report.notes import few_notes
 from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
 from harness.results import Cell, CellResult, Record
+from harness.store.order import by_method
 from harness.store.reader import Grid
 from harness.text import plain
 
@@ -172,7 +173,7 @@ def _title(metrics: Sequence[object]) -> str:
 def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path) -> Document:
     draws = {a.result.task: _Draws(a, b) for a, b in pairs}
     names, columns = _columns(suite, pairs)
-    cells = list(dict.fromkeys(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests))
+    cells = by_method(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests)
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
     raw = pd.DataFrame([_raw(cell, title, pair) for cell, numbers in rows.items() for title, pair in numbers.items()])
     models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))

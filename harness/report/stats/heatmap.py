@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from harness.compression.budget import parse_budget
 from harness.report.format import DASH
 from harness.report.stats.means import MISSING
 from harness.report.stats.summary import score
@@ -56,7 +57,7 @@ def heatmap_of(result: TaskResult) -> Heatmap | None:
 
 
 def panel_rows(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
-    """Cells as rows of panels, methods down and budgets across; None is an empty place.
+    """Cells as rows of panels, methods down and budgets across by size; None is an empty place.
 
     A method with one cell, at a budget no other method has (the full cache), stands in the first row.
     """
@@ -65,7 +66,7 @@ def panel_rows(cells: Sequence[CellResult]) -> list[list[CellResult | None]]:
         by_label.setdefault(cell.cell.label, []).append(cell)
     shared = {cell.cell.budget for row in by_label.values() if len(row) > 1 for cell in row}
     singles = [cell for row in by_label.values() if len(row) == 1 for cell in row if cell.cell.budget not in shared]
-    budgets = [budget for budget in dict.fromkeys(cell.cell.budget for cell in cells) if budget in shared]
+    budgets = sorted(shared, key=lambda budget: parse_budget(budget).rank)
     wide = len(budgets) or math.ceil(math.sqrt(len(singles)))
     rows: list[list[CellResult | None]] = [
         list(singles[start : start + wide]) for start in range(0, len(singles), wide)

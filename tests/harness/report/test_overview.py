@@ -100,8 +100,12 @@ def test_what_is_broken_elsewhere_in_the_folder_does_not_end_the_report_of_a_par
     broken = results / "other/needle/h2o-8/records.0.jsonl"
     broken.write_text("no record\n" + broken.read_text())
     (results / "third/needle/h2o-8/manifest.json").write_text("no manifest")
+    write(results, "gone-trec", Cell("h2o", "8"), 0, "fourth")
+    suite = results / "fourth/gone-trec/h2o-8/manifest.json"
+    suite.write_text(suite.read_text().replace('"name": "gone-trec"', '"name": "gone"'))
     whole = kvgauge("report", str(results / "model"))
     assert whole.code == 0 and 'id="model/needle"' in (results / "report/index.html").read_text()
     assert f"left out: line 1 of {broken} is not a record" in whole.out
     assert f"left out: {results}/third/needle/h2o-8/manifest.json cannot be read" in whole.out
+    assert 'id="fourth/gone-trec"' not in (results / "report/index.html").read_text()
     assert kvgauge("report", str(results / "other")).code == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,75 @@ def test_a_class_that_has_not_moved_keeps_its_name(tmp_path: Path) -> None:
         )
         found = read_manifest(tmp_path)
         assert found is not None and found.task_config["_target_"] == target
+
+
+def of_another_version(cell: Path, /, **changes: object) -> None:
+    """Make a cell one that kvgauge 9.1 began, with a field in its records that this version does not know."""
+    manifest = json.loads((cell / "manifest.json").read_text())
+    manifest["provenance"]["packages"]["kvgauge"] = "9.1"
+    (cell / "manifest.json").write_text(json.dumps(manifest | changes))
+    file = cell / "records.0.jsonl"
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(record | {"seed": 7}) + "\n" for record in records))
+
+
+@pytest.fixture
+def two_cells(kvgauge: Command, tmp_path: Path) -> tuple[Path, list[str]]:
+    results = tmp_path / "results"
+    words = ["method=[fullkv,snapkv]", "budget=32", "task=needle", "task.lengths=[300]", "task.depths=[50]"]
+    words.append(f"results_dir={results}")
+    assert kvgauge(*words).code == 0
+    return results, words
+
+
+def test_what_this_version_knows_of_another_ones_cell_is_read_and_nothing_of_it_is_changed(
+    kvgauge: Command, two_cells: tuple[Path, list[str]]
+) -> None:
+    results, words = two_cells
+    cell, table = results / "tiny/needle/snapkv-32", results / "report/tiny/needle"
+    before = (table / "table.csv").read_bytes()
+    of_another_version(cell, seed=7)
+    there = {path: path.read_bytes() for path in (results / "tiny").rglob("*.json*")}
+    report = kvgauge("report", str(results))
+    assert report.code == 0 and (table / "table.csv").read_bytes() == before
+    assert "another version of kvgauge, and read in part: snapkv-32 (9.1)." in (table / "table.md").read_text()
+    status = kvgauge("status", str(results))
+    assert f"- readable in part: {cell} was written by kvgauge 9.1, and this is " in status.out, status
+    assert kvgauge("verify", str(results)).code == 0
+    for command in (words, [*words, "task.depths=[50,100]"], ["score", str(results)]):
+        refused = kvgauge(*command)
+        assert refused.code == 5 and refused.err.count("\n") == 1, refused
+        assert f"{cell} was written by kvgauge 9.1" in refused.err and "delete" not in refused.err
+        assert {path: path.read_bytes() for path in (results / "tiny").rglob("*.json*")} == there
+
+
+def test_a_cell_of_another_version_that_cannot_be_read_is_named_and_the_others_are_reported(
+    kvgauge: Command, two_cells: tuple[Path, list[str]]
+) -> None:
+    results, _ = two_cells
+    of_another_version(results / "tiny/needle/snapkv-32", cell="snapkv at 32")
+    done = kvgauge("report", str(results))
+    assert done.code == 0 and f"left out: {results}/tiny/needle/snapkv-32 was written by kvgauge 9.1" in done.out
+    assert (results / "report/tiny/needle/table.csv").read_text().splitlines()[1].startswith("fullkv,full,")
+    refused = kvgauge("report", str(results / "tiny/needle/snapkv-32"))
+    assert refused.code == 5 and "was written by kvgauge 9.1" in refused.err
+
+
+def test_records_of_another_version_beside_our_manifest_are_not_to_be_deleted(
+    kvgauge: Command, two_cells: tuple[Path, list[str]]
+) -> None:
+    """As after a newer version went on with a cell."""
+    results, words = two_cells
+    cell = results / "tiny/needle/snapkv-32"
+    manifest = (cell / "manifest.json").read_bytes()
+    of_another_version(cell)
+    (cell / "manifest.json").write_bytes(manifest)
+    for command in (words, ["report", str(results)]):
+        refused = kvgauge(*command)
+        assert refused.code == 5 and "which does not know 'seed': use the version that wrote it" in refused.err
+        assert "delete" not in refused.err
+
+
+def test_no_message_advises_to_delete_a_folder_of_results() -> None:
+    for path in (ROOT / "harness").rglob("*.py"):
+        assert not re.search(r"delete\s+(that|the|their|its)\s+(cell'?s? )?folder", path.read_text()), path

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.api import read
 from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
 from harness.store.cells import CellWriter, cell_folder
@@ -172,3 +173,11 @@ def test_a_copy_does_not_hold_and_no_run_goes_on_with_it(kvgauge: Command, tmp_p
     assert scored.code == 0 and "scored 1 records again: 0 changed" in scored.out
     status = kvgauge("status", str(results))
     assert f"left out: {results}/tiny/needle/mine-32" in status.out and "everything is whole" not in status.out
+
+
+def test_from_python_a_folder_that_was_moved_is_a_warning(tmp_path: Path) -> None:
+    results = fill(tmp_path / "results")
+    stray = (results / "tiny/one/h2o-8").rename(results / "tiny/one/h2o-8_old")
+    with pytest.warns(UserWarning, match=rf"{stray} was written as {results}/tiny/one/h2o-8, .*: move it back to "):
+        frame = read(results).table()
+    assert len(frame) == 11

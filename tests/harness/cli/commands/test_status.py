@@ -1,0 +1,94 @@
+"""``kvgauge status``: what is whole, running, waiting or stalled, by what was asked of each cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.store.locks import WriteLock
+from harness.store.shards import ALONE, Worker
+from tests.conftest import Command
+from tests.harness.run.test_faults import at_prompt, in_child
+from tests.harness.store.test_places import CELLS, write
+
+
+def needle(results: Path, methods: str, depths: str) -> list[str]:
+    settings = ("budget=32", "task=needle", "task.lengths=[300]", "engine.width=1", f"results_dir={results}")
+    return [f"method={methods}", f"task.depths={depths}", *settings]
+
+
+def told(kvgauge: Command, results: Path) -> tuple[dict[str, str], list[str]]:
+    """The rows of cells (name, and the words after it), and the lines after the tables."""
+    done = kvgauge("status", str(results))
+    assert done.code == 0, done.err
+    tables = done.out.strip().split("\n\n")
+    rows = (line.split(maxsplit=2) for line in tables[0].splitlines()[1:])
+    return {cell: " ".join(rest.split()) for _, cell, rest in rows}, tables[-1].splitlines()
+
+
+def test_a_grid_whose_cells_were_asked_for_different_examples_is_whole(kvgauge: Command, tmp_path: Path) -> None:
+    assert kvgauge(*needle(tmp_path, "[fullkv,snapkv]", "[0,50,100]")).code == 0
+    assert kvgauge(*needle(tmp_path, "[h2o]", "[0]")).code == 0
+    rows, last = told(kvgauge, tmp_path)
+    assert rows == {"2": "cells 3 of 3 0 whole", "h2o-32": "1 of 1 0 whole"}
+    assert last == ["everything is whole"]
+
+
+def test_what_runs_is_called_running_and_what_was_killed_stalled(
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed() -> None:
+        at_prompt(2, lambda: os.kill(os.getpid(), signal.SIGKILL), monkeypatch)
+
+    words = needle(tmp_path, "[fullkv,snapkv]", "[0,50,100]")
+    assert in_child(killed, words)[0] == -signal.SIGKILL
+    rows, last = told(kvgauge, tmp_path)
+    assert rows == dict.fromkeys(("fullkv-full", "snapkv-32"), "1 of 3 0 partial, stalled")
+    assert len(last) == 1 and last[0].startswith("- tiny/needle: run 0 was killed (pid ")
+
+    seen = []
+    at_prompt(1, lambda: seen.append(told(kvgauge, tmp_path)), monkeypatch)
+    assert kvgauge(*words).code == 0
+    ((rows, last),) = seen
+    assert rows == dict.fromkeys(("fullkv-full", "snapkv-32"), "1 of 3 0 partial, running")
+    assert last == ["- tiny/needle: at work on fullkv-full, snapkv-32: run 0 (2 of 6 records)"]
+    rows, last = told(kvgauge, tmp_path)
+    assert rows == {"2": "cells 3 of 3 0 whole"} and last == ["everything is whole"]
+
+
+def test_cells_that_wait_for_a_run_at_another_task_are_called_waiting(kvgauge: Command, tmp_path: Path) -> None:
+    busy, other = write(tmp_path, "tiny", "one", CELLS[0]), write(tmp_path, "tiny", "two", CELLS[0])
+    log = {
+        "worker": "0", "command": "x", "host": "h", "pid": 1, "started": "2026-01-01T00:00:00+00:00",
+        "cells": [CELLS[0].name], "examples": 4, "prompts": 4, "records_before": 0, "device": "cpu", "width": 1,
+        "outcome": "done",
+    }  # fmt: skip
+    (busy.parent / "runs.0.jsonl").write_text(json.dumps(log) + "\n")
+    (other / "records.0.jsonl").write_text("")
+    (other / "scores.json").unlink()
+    first, second = (WriteLock(busy, Worker(f"{index}of2", "of2-x")) for index in (0, 1))
+    _, last = told(kvgauge, tmp_path)
+    done = kvgauge("status", str(tmp_path)).out
+    assert "tiny/one  fullkv-full    2 of 4       0  partial, running" in done
+    assert "tiny/two  fullkv-full    0 of 0       0  no records, waiting" in done
+    assert last == [
+        "- tiny/one: at work on fullkv-full: shard 0 of 2, shard 1 of 2 (2 of 4 records)",
+        "- tiny/two: fullkv-full may be waiting for the run that is at work on tiny/one",
+    ]
+    first.release()
+    second.release()
+    done = kvgauge("status", str(tmp_path)).out
+    assert "tiny/one  fullkv-full    2 of 4       0  partial, stalled" in done
+    assert "- tiny/two: nobody is at work on fullkv-full: the same command again goes on" in done
+
+
+def test_another_model_at_work_is_nothing_to_wait_for(kvgauge: Command, tmp_path: Path) -> None:
+    busy, other = write(tmp_path, "tiny", "one", CELLS[0]), write(tmp_path, "other", "one", CELLS[0])
+    (other / "records.0.jsonl").write_text("")
+    lock = WriteLock(busy, ALONE)
+    assert "no records, stalled" in kvgauge("status", str(tmp_path)).out
+    lock.release()
