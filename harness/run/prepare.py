@@ -20,6 +20,7 @@ from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
+from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
 from harness.store.reader import check_axes
@@ -152,7 +153,8 @@ def prepare(run: Run) -> Prepared:
         )
     common = {
         "model": run.checkpoint.identity,
-        "task": {**task_settings, "stop_ids": sorted(stops)},
+        "task": {**task_settings, "stop_ids": sorted(stops)}
+        | ({"clean_up": True} if cleans_up(run.task, run.checkpoint.tokenizer) else {}),
         "selection": asdict(run.selection),
     }
     note = _note(run.checkpoint.spec, config, prompts)

@@ -30,12 +30,14 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.task import Example, Metric
+from harness.text import decode
 from tasks.checks import short
-from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.context import encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
+from tasks.prompting import cleans_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,6 +73,8 @@ class Needle:
         show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``plain_word_overlap``) or ``rouge1_x10``.
         ignore_punctuation: whether word overlap is ``plain_word_overlap``, that of runs of letters and digits.
             Manifests without it are of needles that are scored as published.
+        clean_up: whether decoded texts, the context among them, lose spaces before punctuation; one of
+            ``tasks.prompting.CLEAN_UP``.
     """
 
     name: str
@@ -91,6 +95,7 @@ class Needle:
     stop_at_newline: bool
     show: str
     ignore_punctuation: bool = False
+    clean_up: str = "installed"
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -183,7 +188,7 @@ class Needle:
             example
             for length in lengths
             for example in self._examples_of(
-                length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods
+                length, depths, haystack_tokens(text, length, tokenizer, self.cleans_up(tokenizer)), tokenizer, periods
             )
         ]
 
@@ -204,6 +209,10 @@ class Needle:
                 "task.stop_at_newline=false"
             )
         return end_ids | {newline[-1]}
+
+    def cleans_up(self, tokenizer: PreTrainedTokenizerBase) -> bool | None:
+        """Whether spaces of contexts and of generated texts are cleaned up."""
+        return cleans_up(self.clean_up, tokenizer)
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """The three scores of one response, the metric to ``show`` first; see ``tasks.needle.scores``."""
@@ -267,7 +276,9 @@ class Needle:
                     context[point:point] = needle
                 yield Example(
                     id=example_id,
-                    prompt=_fill(self.prompt, texts | {"context": decode(tokenizer, context)}),
+                    prompt=_fill(
+                        self.prompt, texts | {"context": decode(tokenizer, context, self.cleans_up(tokenizer))}
+                    ),
                     references=tuple(_fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
                 )

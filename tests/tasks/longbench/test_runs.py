@@ -266,7 +266,7 @@ def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Pat
     assert done.code == 0, done.err
     assert "0 changed" in done.out
     assert "contains answer" in (tmp_path / "report/tiny/needle/table.md").read_text()
-    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.show")
+    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.ignore_punctuation, task.show")
 
 
 def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, model: str, tmp_path: Path) -> None:
