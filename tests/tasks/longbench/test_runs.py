@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
+from transformers import AutoTokenizer
 
 from harness.cli.commands import score
 from harness.store import cells as store_cells
@@ -91,6 +92,23 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
         assert record["example_id"] == load(DATA, dataset).rows[0]["_id"]
         assert record["tokens_before_truncation"] == record["prompt_tokens"]
         assert set(record["kept"]) != {record["prompt_tokens"]}  # type: ignore[call-overload]
+
+
+def test_a_record_shows_both_ends_of_the_prompt_that_the_model_read(
+    kvgauge: Command, model: str, tmp_path: Path
+) -> None:
+    (row,) = (json.loads(line) for line in (DATA / "qasper.jsonl").read_text().splitlines()[:1])
+    (tmp_path / "qasper.jsonl").write_text(json.dumps(row | {"context": "The lamp is lit. " * 2000}))
+    of_task = ("task=longbench", "task.datasets=[qasper]", f"task.data={tmp_path}", "task.max_prompt_tokens=1500")
+    done = kvgauge(*of_task, "method=fullkv", model, f"results_dir={tmp_path / 'results'}")
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "results/tiny/longbench-qasper/fullkv-full")
+    first, last = record["prompt_ends"]  # type: ignore[misc]
+    assert len(first) == len(last) == 300
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/tiny")
+    begin = tokenizer.decode(tokenizer.encode("")) if tokenizer.encode("") else ""
+    assert first.startswith(f"{begin}You are given a scientific article and a question.")
+    assert last.endswith(f"Question: {row['input']}\n\nAnswer:")
 
 
 def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(
@@ -266,7 +284,8 @@ def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Pat
     assert done.code == 0, done.err
     assert "0 changed" in done.out
     assert "contains answer" in (tmp_path / "report/tiny/needle/table.md").read_text()
-    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.ignore_punctuation, task.show")
+    knobs = "set one of task.ignore_punctuation, task.show"
+    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, knobs)
 
 
 def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, model: str, tmp_path: Path) -> None:
