@@ -156,6 +156,16 @@ def published_examples(task: Task) -> int | None:
 
 
 @runtime_checkable
+class Departing(Protocol):
+    """A task that can be run in another way than it was published."""
+
+    @property
+    def departures(self) -> str:
+        """What is not as published, in one sentence for the notes under tables; "" if nothing."""
+        ...
+
+
+@runtime_checkable
 class Rescorable(Protocol):
     """A task whose texts can be scored in more than one way."""
 

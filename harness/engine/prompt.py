@@ -89,7 +89,7 @@ def _ends(prompt: str | tuple[int, ...], tokenizer: PreTrainedTokenizerBase | No
         # A token has a character or more, but for parts of rare ones: as many tokens as characters are enough.
         whole = len(prompt) <= 2 * most
         parts = [prompt] * 2 if whole else [prompt[:most], prompt[-most:]]
-        first, last = (cast("str", tokenizer.decode(part, clean_up_tokenization_spaces=False)) for part in parts)
+        first, last = (cast("str", tokenizer.decode(list(part), clean_up_tokenization_spaces=False)) for part in parts)
     if whole and len(first) <= most:
         return (first,)
     return first[:END_CHARACTERS], last[-END_CHARACTERS:]

@@ -13,7 +13,7 @@ from harness.compression.selection import Selection
 from harness.config.method_path import source_of
 from harness.config.names import recorded
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
@@ -26,7 +26,7 @@ from harness.store.manifest import check_manifest, check_sibling, fingerprint, r
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
-from harness.task import Task, published_examples
+from harness.task import Departing, Task, published_examples
 from harness.text import check_name
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def prepare(run: Run) -> Prepared:
         | ({"clean_up": True} if cleans_up(run.task, run.checkpoint.tokenizer) else {}),
         "selection": asdict(run.selection),
     }
-    note = _note(run.checkpoint.spec, config, prompts)
+    note = _note(run, config, prompts)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     if run.results is not None:
@@ -282,8 +282,9 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
                 raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
-def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
-    notes = [spec.note] if spec.note else []
+def _note(run: Run, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
+    departures = run.task.departures if isinstance(run.task, Departing) else ""
+    notes = [note for note in (run.checkpoint.spec.note, departures) if note]
     positions = getattr(config, "max_position_embeddings", None)
     if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
         notes.append(

@@ -34,6 +34,7 @@ class LongBenchTask:
         max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more.
         chat: whether this dataset's prompts are put into the chat template.
         chat_arguments: see ``LongBench``.
+        new_tokens: limit of new tokens; None for the one that was published.
         clean_up: see ``LongBench``.
         scoring: how predictions are scored.
     """
@@ -45,6 +46,7 @@ class LongBenchTask:
     max_prompt_tokens: int
     chat: bool
     chat_arguments: Mapping[str, Any]
+    new_tokens: int | None
     clean_up: str
     scoring: Scoring
 
@@ -60,8 +62,15 @@ class LongBenchTask:
 
     @property
     def max_new_tokens(self) -> int:
-        """The limit published for the dataset."""
-        return MAX_NEW_TOKENS[self.base]
+        """The limit published for the dataset, or the one that was set."""
+        return self.new_tokens or MAX_NEW_TOKENS[self.base]
+
+    @property
+    def departures(self) -> str:
+        """Another limit of new tokens than the published one."""
+        if self.max_new_tokens == MAX_NEW_TOKENS[self.base]:
+            return ""
+        return f"Not as published: task.max_new_tokens={self.max_new_tokens}."
 
     @property
     def min_new_tokens(self) -> int:

@@ -8,7 +8,9 @@ import math
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytest
@@ -16,11 +18,13 @@ from filelock import FileLock
 from transformers import AutoTokenizer
 
 from harness.cli.commands import score
+from harness.config.build import build, task_config
 from harness.store import cells as store_cells
 from harness.store import files as store_files
 from harness.store import manifest as store_manifest
 from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.metrics import BUCKETS
+from tasks.longbench.suite import LongBench
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[3]
@@ -109,6 +113,31 @@ def test_a_record_shows_both_ends_of_the_prompt_that_the_model_read(
     begin = tokenizer.decode(tokenizer.encode("")) if tokenizer.encode("") else ""
     assert first.startswith(f"{begin}You are given a scientific article and a question.")
     assert last.endswith(f"Question: {row['input']}\n\nAnswer:")
+
+
+def test_another_limit_of_new_tokens_is_a_departure_that_tables_note(
+    kvgauge: Command, model: str, tmp_path: Path
+) -> None:
+    words = ("task=longbench", "task.datasets=[qasper,trec]", f"task.data={DATA}", "method=fullkv", "limit=1", model)
+    done = kvgauge(*words, "task.max_new_tokens=3", f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
+    assert done.out.replace("\n", " ").count("Not as published: task.max_new_tokens=3.") == 1
+    for dataset in ("qasper", "trec"):
+        cell = tmp_path / f"tiny/longbench-{dataset}/fullkv-full"
+        manifest = json.loads((cell / "manifest.json").read_text())
+        assert manifest["settings"]["task"]["max_new_tokens"] == 3 and "Not as published" in manifest["note"]
+        assert all(len(record["tokens"]) <= 3 for record in records(cell))  # type: ignore[arg-type]
+    assert "Not as published: task.max" in (tmp_path / REPORT / "table.md").read_text().replace("\\", "")
+    refused(kvgauge, [*words, f"results_dir={tmp_path}"], 5, "max_new_tokens=3, now it is 128")
+    refused(kvgauge, [*words, "task.max_new_tokens=0", f"results_dir={tmp_path}"], 2, "task.max_new_tokens is 0")
+
+
+def test_the_published_limit_is_no_departure() -> None:
+    longbench = cast(LongBench, build(task_config("longbench", "task.datasets=[qasper,trec]")))
+    assert [task.departures for task in longbench.tasks()] == ["", ""]
+    qasper, trec = replace(longbench, max_new_tokens=128).tasks()
+    assert (qasper.departures, qasper.max_new_tokens) == ("", 128)
+    assert trec.departures == "Not as published: task.max_new_tokens=128."
 
 
 def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(
