@@ -156,6 +156,16 @@ def published_examples(task: Task) -> int | None:
 
 
 @runtime_checkable
+class Departing(Protocol):
+    """A task that can be run in another way than it was published."""
+
+    @property
+    def departures(self) -> str:
+        """What is not as published, in one sentence for the notes under tables; "" if nothing."""
+        ...
+
+
+@runtime_checkable
 class Rescorable(Protocol):
     """A task whose texts can be scored in more than one way."""
 
@@ -207,7 +217,6 @@ class Example:
         group: what tables and plots group the example by: ``{"length": 4000, "depth": 44}``.
         details: what scoring needs besides the references, as plain JSON values.
         tokens_before_truncation: length of the prompt before the task cut it; None if the task cuts nothing.
-        text: the prompt for readers, if ``prompt`` is token ids and there is such a text.
     """
 
     id: str
@@ -216,7 +225,6 @@ class Example:
     group: Mapping[str, float | int | str] = field(default_factory=dict)
     details: Json = field(default_factory=dict)
     tokens_before_truncation: int | None = None
-    text: str | None = None
 
 
 @dataclass(frozen=True)

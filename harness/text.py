@@ -1,16 +1,51 @@
-"""Names that can become folders, and text made safe to show."""
+"""Names that can become folders, text made safe to show, and tokens decoded as the published runs decoded them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 def plain(text: str) -> str:
     """The text on one line, without characters that move the cursor, change colours or reverse the reading order."""
     line = " ".join(text.split())
     return line if line.isprintable() else "".join(c if c.isprintable() else "?" for c in line)
+
+
+_SPACED = (
+    (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" 's", "'s"),
+    (" 've", "'ve"), (" 're", "'re"),
+)  # fmt: skip
+"""What the clean-up of spaces replaces, one after the other: the documented rule of transformers'
+``clean_up_tokenization_spaces`` (https://github.com/huggingface/transformers, Apache-2.0)."""
+
+
+def clean_up_spaces(text: str) -> str:
+    """A decoded text without spaces before punctuation and English contractions."""
+    for spaced, joined in _SPACED:
+        text = text.replace(spaced, joined)
+    return text
+
+
+def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], clean_up: bool | None) -> str:
+    """The text of tokens without special tokens.
+
+    Args:
+        tokenizer: the tokenizer.
+        ids: token ids.
+        clean_up: whether spaces are cleaned up; None to leave that to the installed version of transformers, the
+            current one of which does it for no BPE tokenizer, even if the tokenizer's files ask for it.
+    """
+    if clean_up is None:
+        return cast("str", tokenizer.decode(list(ids), skip_special_tokens=True))
+    text = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return clean_up_spaces(cast("str", text)) if clean_up else cast("str", text)
 
 
 NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"

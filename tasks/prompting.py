@@ -10,15 +10,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.text import plain
+from harness.text import decode, plain
 from tasks.checks import short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+CLEAN_UP = ("tokenizer", "installed", "always", "never")
+"""Whether decoded texts lose spaces before punctuation: as the tokenizer's files ask for, which is what transformers
+did at the time of the published runs; as the installed version of transformers does; always; or never."""
 _SLOT = "kvgauge-prompt-goes-here"
 _CLOCK = "strftime_now"
 """The function by which a chat template asks for today's date; an argument of this name sets the day instead."""
@@ -49,7 +52,25 @@ class Fitted:
     tokens_before_truncation: int
 
 
-def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: Frame | None) -> Fitted:
+def cleans_up(how: str, tokenizer: PreTrainedTokenizerBase) -> bool | None:
+    """Whether spaces of decoded texts are cleaned up; None for whatever the installed version of transformers does.
+
+    Args:
+        how: one of ``CLEAN_UP``.
+        tokenizer: the model's tokenizer, which says in its files whether it asks for the clean-up.
+    """
+    if how == "tokenizer":
+        return bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))
+    return {"always": True, "never": False}.get(how)
+
+
+def fit(
+    text: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_tokens: int,
+    frame: Frame | None,
+    clean_up: bool | None = None,
+) -> Fitted:
     """The ids of a prompt.
 
     Special tokens count towards the limit. Truncation drops all of them in decoding, both those that the tokenizer adds
@@ -60,9 +81,10 @@ def fit(text: str, tokenizer: PreTrainedTokenizerBase, max_tokens: int, frame: F
         tokenizer: the model's tokenizer.
         max_tokens: the limit, 2 or more; a longer prompt keeps its first and last ``max_tokens // 2`` tokens.
         frame: text of the chat template, or None for no chat template.
+        clean_up: see ``harness.text.decode``; both halves of a long prompt are decoded.
     """
     whole = _encode(text, tokenizer)
-    kept = text if len(whole) <= max_tokens else _without_middle(whole, tokenizer, max_tokens)
+    kept = text if len(whole) <= max_tokens else _without_middle(whole, tokenizer, max_tokens, clean_up)
     if frame is not None:
         # A chat template contains its own special tokens; adding the tokenizer's would double the first.
         return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
@@ -131,7 +153,6 @@ def _encode(text: str, tokenizer: PreTrainedTokenizerBase, special: bool = True)
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
 
-def _without_middle(ids: list[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> str:
+def _without_middle(ids: list[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int, clean_up: bool | None) -> str:
     half = max_tokens // 2
-    first, last = (cast("str", tokenizer.decode(part, skip_special_tokens=True)) for part in (ids[:half], ids[-half:]))
-    return first + last
+    return "".join(decode(tokenizer, part, clean_up) for part in (ids[:half], ids[-half:]))

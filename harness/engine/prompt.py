@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,20 +71,31 @@ def encode_prompts(
         array = np.asarray(ids, dtype="<i4")
         prompts.append(
             Prompt(
-                replace(example, prompt=(), text=None),
+                replace(example, prompt=()),
                 array,
                 hashlib.sha256(array.tobytes()).hexdigest(),
-                _ends(example.prompt if example.text is None else example.text),
+                _ends(example.prompt, tokenizer),
                 isinstance(example.prompt, str),
             )
         )
     return prompts
 
 
-def _ends(prompt: str | tuple[int, ...]) -> tuple[str, ...]:
-    if not isinstance(prompt, str):
+def _ends(prompt: str | tuple[int, ...], tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+    """The ends of a prompt; of token ids, their text with special tokens written out."""
+    most = 2 * END_CHARACTERS
+    if isinstance(prompt, str):
+        whole, first, last = True, prompt, prompt
+    elif tokenizer is None:
         return ()
-    return (prompt,) if len(prompt) <= 2 * END_CHARACTERS else (prompt[:END_CHARACTERS], prompt[-END_CHARACTERS:])
+    else:
+        # A token has a character or more, but for parts of rare ones: as many tokens as characters are enough.
+        whole = len(prompt) <= 2 * most
+        parts = [prompt] * 2 if whole else [prompt[:most], prompt[-most:]]
+        first, last = (cast("str", tokenizer.decode(list(part), clean_up_tokenization_spaces=False)) for part in parts)
+    if whole and len(first) <= most:
+        return (first,)
+    return first[:END_CHARACTERS], last[-END_CHARACTERS:]
 
 
 def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:

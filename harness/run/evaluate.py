@@ -14,6 +14,7 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.results import Cell, Record
 from harness.run.prepare import Run
+from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
 
 
@@ -99,6 +100,4 @@ def _text(run: Run, tokens: Sequence[int]) -> str | None:
     """The decoded tokens, without special ones; None if the task needs no tokenizer."""
     if run.checkpoint.tokenizer is None:
         return None
-    text = run.checkpoint.tokenizer.decode(list(tokens), skip_special_tokens=True)
-    assert isinstance(text, str)
-    return text
+    return generated_text(run.task, run.checkpoint.tokenizer, tokens)

@@ -8,19 +8,21 @@ from harness.engine.model_notes import prompt_notes
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
 from harness.run.checkpoint import Checkpoint
+from harness.task import Departing, Task
 
 
-def run_note(checkpoint: Checkpoint, prompts: Sequence[Prompt], new_tokens: int, knobs: Iterable[str]) -> str:
+def run_note(checkpoint: Checkpoint, prompts: Sequence[Prompt], task: Task, knobs: Iterable[str]) -> str:
     """The notes on a model and the prompts of a task, as one text; "" if there is nothing to say.
 
     Args:
         checkpoint: the model.
         prompts: the task's prompts, 1 or more.
-        new_tokens: largest number of new tokens.
+        task: the task.
         knobs: names of the task's settings.
     """
-    notes = [checkpoint.spec.note] if checkpoint.spec.note else []
-    notes += checkpoint.notes
+    departures = task.departures if isinstance(task, Departing) else ""
+    notes = [note for note in (checkpoint.spec.note, departures, *checkpoint.notes) if note]
+    new_tokens = task.max_new_tokens
     if checkpoint.tokenizer is not None:
         notes += prompt_notes(prompts, checkpoint.tokenizer, checkpoint.end_ids, knobs)
     config, lengths = checkpoint.config, [len(prompt.ids) for prompt in prompts]

@@ -22,6 +22,7 @@ from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
 from harness.run.notes import run_note
+from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
 from harness.store.order import in_order, method_places
@@ -157,10 +158,11 @@ def prepare(run: Run) -> Prepared:
         )
     common = {
         "model": run.checkpoint.identity,
-        "task": {**task_settings, **source_of(type(run.task)), "stop_ids": sorted(stops)},
+        "task": {**task_settings, **source_of(type(run.task)), "stop_ids": sorted(stops)}
+        | ({"clean_up": True} if cleans_up(run.task, run.checkpoint.tokenizer) else {}),
         "selection": asdict(run.selection),
     }
-    note = run_note(run.checkpoint, prompts, run.task.max_new_tokens, run.task_config)
+    note = run_note(run.checkpoint, prompts, run.task, run.task_config)
     there = {} if run.results is None else cells_of_task(run.folder(run.variants[0].cell).parent)
     labels = {variant.cell.label: not variant.method.uses_budget for variant in run.variants}
     places = method_places(there.values(), labels)

@@ -23,6 +23,7 @@ from harness.results import Cell, Record
 from harness.run.checkpoint import Checkpoint
 from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, prepare
+from harness.run.texts import generated_text
 from harness.run.verdict import Verdict, as_json, equal
 from harness.store.manifest import difference
 from harness.store.reader import Grid
@@ -129,7 +130,7 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
             verdict.compare(
                 "texts",
                 (
-                    (r, tokenizer.decode(list(r.tokens), skip_special_tokens=True) == r.text)
+                    (r, generated_text(prepared.run.task, tokenizer, r.tokens) == r.text)
                     for r in result.done
                     if r.text is not None
                 ),

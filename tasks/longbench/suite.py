@@ -25,6 +25,7 @@ from tasks.longbench.predictions import FORMATS, read_predictions
 from tasks.longbench.protocols import PROTOCOLS
 from tasks.longbench.task import LongBenchTask
 from tasks.longbench.templates import NO_CHAT
+from tasks.prompting import CLEAN_UP
 from tasks.scores.text import check_backend
 
 PAPER_DATASETS = (
@@ -61,6 +62,9 @@ class LongBench:
         code_similarity: measure for the code datasets, ``difflib`` or ``levenshtein``.
         official_zero: whether to score 0 if the official ROUGE-L would hit Python's recursion limit.
         rouge_score: whether to also score English summaries with Google's rouge-score.
+        max_new_tokens: limit of new tokens for all datasets; None for that published for each.
+        clean_up: whether decoded texts lose spaces before punctuation, one of ``tasks.prompting.CLEAN_UP``. Manifests
+            without it are of texts that the version of transformers at the time decoded.
     """
 
     name: str
@@ -73,6 +77,8 @@ class LongBench:
     code_similarity: str
     official_zero: bool
     rouge_score: bool
+    max_new_tokens: int | None = None
+    clean_up: str = "installed"
 
     def tasks(self) -> tuple[LongBenchTask, ...]:
         """One task per dataset, in the order given, without repeats.
@@ -95,6 +101,10 @@ class LongBench:
                 raise ConfigError(
                     f"task.{knob}={short(getattr(self, knob))} is neither true nor false: use one of them"
                 )
+        if self.max_new_tokens is not None:
+            whole(self.max_new_tokens, "task.max_new_tokens", 1)
+        if self.clean_up not in CLEAN_UP:
+            raise ConfigError(f"task.clean_up={short(self.clean_up)} is unknown: use one of {', '.join(CLEAN_UP)}")
         if not isinstance(self.chat_arguments, Mapping):
             raise ConfigError(
                 f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or "
@@ -127,6 +137,8 @@ class LongBench:
                 max_prompt_tokens=whole(limit, "task.max_prompt_tokens", 2),
                 chat=(protocol.chat if self.chat is None else self.chat) and dataset.removesuffix("_e") not in NO_CHAT,
                 chat_arguments=self.chat_arguments,
+                new_tokens=self.max_new_tokens,
+                clean_up=self.clean_up,
                 scoring=scoring,
             )
             for dataset in _expand(self.datasets)

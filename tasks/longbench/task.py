@@ -15,7 +15,7 @@ from tasks.longbench.files import locate
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
 from tasks.longbench.protocols import Protocol
 from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, fill
-from tasks.prompting import Frame, chat_frame, fit
+from tasks.prompting import Frame, chat_frame, cleans_up, fit
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,6 +34,8 @@ class LongBenchTask:
         max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more.
         chat: whether this dataset's prompts are put into the chat template.
         chat_arguments: see ``LongBench``.
+        new_tokens: limit of new tokens; None for the one that was published.
+        clean_up: see ``LongBench``.
         scoring: how predictions are scored.
     """
 
@@ -44,6 +46,8 @@ class LongBenchTask:
     max_prompt_tokens: int
     chat: bool
     chat_arguments: Mapping[str, Any]
+    new_tokens: int | None
+    clean_up: str
     scoring: Scoring
 
     @property
@@ -58,8 +62,15 @@ class LongBenchTask:
 
     @property
     def max_new_tokens(self) -> int:
-        """The limit published for the dataset."""
-        return MAX_NEW_TOKENS[self.base]
+        """The limit published for the dataset, or the one that was set."""
+        return self.new_tokens or MAX_NEW_TOKENS[self.base]
+
+    @property
+    def departures(self) -> str:
+        """Another limit of new tokens than the published one."""
+        if self.max_new_tokens == MAX_NEW_TOKENS[self.base]:
+            return ""
+        return f"Not as published: task.max_new_tokens={self.max_new_tokens}."
 
     @property
     def min_new_tokens(self) -> int:
@@ -172,6 +183,10 @@ class LongBenchTask:
             )
         return stops | {newline[-1]}
 
+    def cleans_up(self, tokenizer: PreTrainedTokenizerBase) -> bool | None:
+        """Whether spaces of prompts that were cut and of generated texts are cleaned up."""
+        return cleans_up(self.clean_up, tokenizer)
+
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """LongBench's score of one prediction, 0-1, the best over the references, and any additional scores."""
         return self.scoring.scores(
@@ -204,7 +219,8 @@ class _Examples(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = self._rows[index]
         text = fill(self._task.dataset, row["context"], row["input"])
-        fitted = fit(text, self._tokenizer, self._task.max_prompt_tokens, self._frame)
+        clean_up = self._task.cleans_up(self._tokenizer)
+        fitted = fit(text, self._tokenizer, self._task.max_prompt_tokens, self._frame, clean_up)
         return Example(
             id=row["_id"],
             prompt=fitted.ids,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from harness.errors import DataError
+from harness.text import decode
 from tasks.checks import short
 from tasks.needle.haystack import builtin_text
 
@@ -69,11 +70,13 @@ def _files(source: str) -> list[Path]:
     return sorted(files, key=lambda path: path.name)
 
 
-def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def haystack_tokens(
+    text: str, length: int, tokenizer: PreTrainedTokenizerBase, clean_up: bool | None = None
+) -> list[int]:
     """The first ``length`` tokens of ``text``, repeated as often as needed.
 
     They are decoded and encoded again, as in the published code. Only about as much text as is needed is encoded, and
-    the result depends on nothing but the three arguments.
+    the result depends on nothing but the arguments.
 
     Raises:
         DataError: the tokenizer makes hardly any tokens of this text.
@@ -83,7 +86,7 @@ def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) 
     while True:
         ids = encode(tokenizer, (text * (characters // len(text) + 1))[:characters])
         if len(ids) >= wanted:
-            return encode(tokenizer, decode(tokenizer, ids[:length]))
+            return encode(tokenizer, decode(tokenizer, ids[:length], clean_up))
         if characters > _MAX_CHARACTERS_PER_TOKEN * wanted:
             raise DataError(
                 f"task.haystack gives {len(ids)} tokens for {characters} characters: use a text of ordinary words"
@@ -108,11 +111,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The ids of ``text``, without added special tokens."""
     # verbose=False: a haystack longer than the model's limit is cut on purpose, so the tokenizer's warning is noise.
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
-
-
-def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
-    """The text of ``ids`` without special tokens."""
-    return cast("str", tokenizer.decode(ids, skip_special_tokens=True))
 
 
 def _read(path: Path) -> str:

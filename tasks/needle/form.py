@@ -54,8 +54,8 @@ def frame_of(task: Needle, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
 
 def written(
     task: Needle, texts: Mapping[str, str], frame: Frame | None, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, Any]:
-    """``prompt`` and ``text`` of an example.
+) -> str | tuple[int, ...]:
+    """The prompt of an example.
 
     A prompt in a chat template is given as token ids, because the template contains its own special tokens and the
     tokenizer would add another first one.
@@ -67,9 +67,9 @@ def written(
         tokenizer: the model's tokenizer.
     """
     if frame is None:
-        return {"prompt": fill(task.prompt, texts)}
+        return fill(task.prompt, texts)
     text = frame.before + fill(task.message, texts) + frame.after + fill(task.answer_prefix, texts)
-    return {"prompt": tuple(encode(tokenizer, text)), "text": text}
+    return tuple(encode(tokenizer, text))
 
 
 def check_form(task: Needle) -> None:

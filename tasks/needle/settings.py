@@ -8,6 +8,7 @@ from harness.errors import ConfigError
 from tasks.checks import is_list, is_whole, short, whole
 from tasks.needle.form import check_form, templates
 from tasks.needle.words import MOST
+from tasks.prompting import CLEAN_UP
 
 if TYPE_CHECKING:
     from tasks.needle.task import Needle
@@ -56,6 +57,8 @@ def check_needle(task: Needle) -> None:
     for knob in ("stop_at_newline", "ignore_punctuation"):
         if not isinstance(getattr(task, knob), bool):
             raise ConfigError(f"task.{knob}={short(getattr(task, knob))} is neither true nor false: use one of them")
+    if task.clean_up not in CLEAN_UP:
+        raise ConfigError(f"task.clean_up={short(task.clean_up)} is unknown: use one of {', '.join(CLEAN_UP)}")
     if task.samples > 1 and not is_drawn(task):
         raise ConfigError(
             f"task.samples={task.samples} would repeat the same example, as no template of {task.name} holds "

@@ -29,14 +29,15 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.task import Example, Metric
+from harness.text import decode
 from tasks.checks import short
-from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.context import encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.form import fill, form_settings, frame_of, written
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
-from tasks.prompting import Frame
+from tasks.prompting import Frame, cleans_up
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -71,10 +72,13 @@ class Needle:
         stop_at_newline: whether the newline token also ends a generation.
         show: the headline metric: ``contains_answer``, ``word_overlap`` (or ``plain_word_overlap``) or ``rouge1_x10``.
         ignore_punctuation: whether word overlap is ``plain_word_overlap``, that of runs of letters and digits.
+            Manifests without it are of needles that are scored as published.
+        clean_up: whether decoded texts, the context among them, lose spaces before punctuation; one of
+            ``tasks.prompting.CLEAN_UP``.
         chat: whether the question is asked in the model's chat template, by ``message``, and not by ``prompt``.
         message: template of the user's message in the chat template, with ``{context}``.
         answer_prefix: template of the beginning of the answer in the chat template; "" leaves all of it to the model.
-        chat_arguments: arguments of the chat template. This and the last four have defaults here, because the results
+        chat_arguments: arguments of the chat template. This and the last five have defaults here, because the results
             of earlier releases do not name them.
     """
 
@@ -96,6 +100,7 @@ class Needle:
     stop_at_newline: bool
     show: str
     ignore_punctuation: bool = False
+    clean_up: str = "installed"
     chat: bool = False
     message: str = ""
     answer_prefix: str = ""
@@ -192,7 +197,12 @@ class Needle:
             example
             for length in lengths
             for example in self._examples_of(
-                length, depths, haystack_tokens(text, length, tokenizer), tokenizer, periods, frame
+                length,
+                depths,
+                haystack_tokens(text, length, tokenizer, self.cleans_up(tokenizer)),
+                tokenizer,
+                periods,
+                frame,
             )
         ]
 
@@ -213,6 +223,10 @@ class Needle:
                 "task.stop_at_newline=false"
             )
         return end_ids | {newline[-1]}
+
+    def cleans_up(self, tokenizer: PreTrainedTokenizerBase) -> bool | None:
+        """Whether spaces of contexts and of generated texts are cleaned up."""
+        return cleans_up(self.clean_up, tokenizer)
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """The three scores of one response, the metric to ``show`` first; see ``tasks.needle.scores``."""
@@ -278,7 +292,12 @@ class Needle:
                     context[point:point] = needle
                 yield Example(
                     id=example_id,
-                    **written(self, texts | {"context": decode(tokenizer, context)}, frame, tokenizer),
+                    prompt=written(
+                        self,
+                        texts | {"context": decode(tokenizer, context, self.cleans_up(tokenizer))},
+                        frame,
+                        tokenizer,
+                    ),
                     references=tuple(fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
                 )

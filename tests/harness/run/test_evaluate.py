@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from transformers import AutoTokenizer
 
 from harness.api import run
+from harness.config.build import build, task_config
+from harness.run.texts import generated_text
+from tasks.longbench.suite import LongBench
 from tasks.needle.task import Needle
-from tests.conftest import Command
+from tests.conftest import ROOT, Command
 from tests.harness.folders import cells, records
 
+FIXTURES = ROOT / "tests/fixtures/longbench"
 RUN = ("method=fullkv", "task.lengths=[300]", "task.depths=[0,50,100]")
 
 
@@ -91,3 +98,34 @@ def test_the_same_holds_from_python(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = {record["example_id"]: (record["text"], record["error"]) for record in result.records()}
     assert all(text for text, _ in texts.values())
     assert texts["300-0"][1] is None and "KeyError" in str(texts["300-50"][1])
+
+
+def test_a_tokenizer_that_asks_for_the_clean_up_of_spaces_gets_it_and_the_manifest_says_so(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(ROOT / "models/tiny", tmp_path / "model"))
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    (model / "tokenizer_config.json").write_text(json.dumps(settings | {"clean_up_tokenization_spaces": True}))
+    (record,) = (json.loads(line) for line in (FIXTURES / "qasper.jsonl").read_text().splitlines()[:1])
+    (tmp_path / "qasper.jsonl").write_text(json.dumps(record | {"context": "The lamp , the boat . " * 50}) + "\n")
+    of_task = ("task=longbench", f"task.data={tmp_path}", "task.datasets=[qasper]", "task.max_prompt_tokens=600")
+    words = ("model=hf", f"model.path={model}", "method=fullkv", "task.chat=false", *of_task)
+    manifests, prompts = {}, {}
+    for how in ("tokenizer", "never"):
+        done = kvgauge(*words, f"task.clean_up={how}", f"results_dir={tmp_path / how}")
+        assert done.code == 0, done.err
+        (cell,) = (path.parent for path in (tmp_path / how).rglob("manifest.json"))
+        manifests[how] = json.loads((cell / "manifest.json").read_text())["settings"]["task"]
+        prompts[how] = [record["prompt_sha256"] for record in records(cell)]
+    assert manifests["tokenizer"] == manifests["never"] | {"clean_up": True}
+    assert prompts["tokenizer"] != prompts["never"]
+
+
+def test_generated_texts_are_decoded_as_the_task_asks() -> None:
+    (task,) = cast(LongBench, build(task_config("longbench", "task.datasets=[lcc]"))).tasks()
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/tiny")
+    tokens = tokenizer.encode("area(width , height) .", add_special_tokens=False)
+    assert generated_text(task, tokenizer, tokens) == "area(width , height) ."
+    tokenizer.clean_up_tokenization_spaces = True
+    assert generated_text(task, tokenizer, tokens) == "area(width, height)."
+    assert generated_text(replace(task, clean_up="installed"), tokenizer, tokens) == "area(width , height) ."

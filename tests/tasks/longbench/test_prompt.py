@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import PreTrainedTokenizerFast
 
 from harness.errors import ConfigError
+from harness.text import clean_up_spaces, decode
 from tasks.longbench.templates import MAX_NEW_TOKENS, NO_CHAT, TEMPLATES, fill
 from tasks.needle.haystack import builtin_text
-from tasks.prompting import Frame, chat_frame, fit
+from tasks.prompting import Frame, chat_frame, cleans_up, fit
 
 ROOT = Path(__file__).parents[3]
 PROTOCOL = ROOT.parent / "shared/golden/protocol.json"
@@ -165,6 +167,57 @@ def test_long_prompt_keeps_both_ends_and_no_more_than_the_limit(kind: str) -> No
         assert list(fitted.ids[-40:]) == whole[-40:]
         assert 95 <= len(fitted.ids) <= 103
         assert fitted.ids.count(tokenizer(kind).bos_token_id) == 1
+
+
+# --- the clean-up of spaces
+
+CLEANED = json.loads((ROOT / "tests/golden/clean_up.json").read_text(encoding="utf-8"))
+
+
+def flagged(kind: str, published: bool) -> PreTrainedTokenizerFast:
+    """A tokenizer whose files ask for the clean-up, read by the transformers of the published runs or by today's."""
+    made = deepcopy(tokenizer(kind))
+    made.clean_up_tokenization_spaces = True
+    made.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = published
+    return made
+
+
+@pytest.mark.parametrize("case", CLEANED["texts"])
+def test_the_clean_up_is_the_documented_one(case: dict[str, str]) -> None:
+    assert clean_up_spaces(case["text"]) == case["cleaned"]
+
+
+@pytest.mark.parametrize("kind", ["byte_level", "sentencepiece"])
+@pytest.mark.parametrize("max_tokens", [20, 31, 60])
+def test_a_prompt_that_is_cut_has_the_published_bytes_whatever_transformers_is_installed(
+    kind: str, max_tokens: int
+) -> None:
+    text = CLEANED["prompt"]
+    old = flagged(kind, published=True)
+    ids = old.encode(text)
+    half = max_tokens // 2
+    published = "".join(old.decode(part, skip_special_tokens=True) for part in (ids[:half], ids[-half:]))
+    assert published.startswith("The lamp was lit, ") and "lit ," in text
+    for made in (old, flagged(kind, published=False)):
+        assert cleans_up("tokenizer", made) is True
+        fitted = fit(text, made, max_tokens, None, cleans_up("tokenizer", made))
+        assert list(fitted.ids) == old.encode(published)
+
+
+def test_a_cut_prompt_is_the_golden_one() -> None:
+    made = flagged("byte_level", published=False)
+    for how, golden in CLEANED["cut_to_60"].items():
+        fitted = fit(CLEANED["prompt"], made, 60, None, cleans_up(how, made))
+        assert made.decode(fitted.ids, skip_special_tokens=True, clean_up_tokenization_spaces=False) == golden
+
+
+def test_a_tokenizer_that_does_not_ask_for_it_keeps_its_spaces() -> None:
+    made = tokenizer("byte_level")
+    assert cleans_up("tokenizer", made) is False and cleans_up("never", made) is False
+    assert cleans_up("installed", made) is None and cleans_up("always", made) is True
+    ids = made.encode("x = [1 , 2 .", add_special_tokens=False)
+    assert decode(made, ids, False) == decode(made, ids, None) == "x = [1 , 2 ."
+    assert decode(made, ids, True) == "x = [1, 2."
 
 
 def test_prompt_of_exactly_the_limit_is_kept_whole() -> None:

@@ -8,18 +8,23 @@ import math
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytest
 from filelock import FileLock
+from transformers import AutoTokenizer
 
 from harness.cli.commands import score
+from harness.config.build import build, task_config
 from harness.store import cells as store_cells
 from harness.store import files as store_files
 from harness.store import manifest as store_manifest
 from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.metrics import BUCKETS
+from tasks.longbench.suite import LongBench
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[3]
@@ -91,6 +96,48 @@ def test_all_21_and_13_datasets_run_and_end_in_one_table(kvgauge: Command, model
         assert record["example_id"] == load(DATA, dataset).rows[0]["_id"]
         assert record["tokens_before_truncation"] == record["prompt_tokens"]
         assert set(record["kept"]) != {record["prompt_tokens"]}  # type: ignore[call-overload]
+
+
+def test_a_record_shows_both_ends_of_the_prompt_that_the_model_read(
+    kvgauge: Command, model: str, tmp_path: Path
+) -> None:
+    (row,) = (json.loads(line) for line in (DATA / "qasper.jsonl").read_text().splitlines()[:1])
+    (tmp_path / "qasper.jsonl").write_text(json.dumps(row | {"context": "The lamp is lit. " * 2000}))
+    of_task = ("task=longbench", "task.datasets=[qasper]", f"task.data={tmp_path}", "task.max_prompt_tokens=1500")
+    done = kvgauge(*of_task, "method=fullkv", model, f"results_dir={tmp_path / 'results'}")
+    assert done.code == 0, done.err
+    (record,) = records(tmp_path / "results/tiny/longbench-qasper/fullkv-full")
+    first, last = record["prompt_ends"]  # type: ignore[misc]
+    assert len(first) == len(last) == 300
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "models/tiny")
+    begin = tokenizer.decode(tokenizer.encode("")) if tokenizer.encode("") else ""
+    assert first.startswith(f"{begin}You are given a scientific article and a question.")
+    assert last.endswith(f"Question: {row['input']}\n\nAnswer:")
+
+
+def test_another_limit_of_new_tokens_is_a_departure_that_tables_note(
+    kvgauge: Command, model: str, tmp_path: Path
+) -> None:
+    words = ("task=longbench", "task.datasets=[qasper,trec]", f"task.data={DATA}", "method=fullkv", "limit=1", model)
+    done = kvgauge(*words, "task.max_new_tokens=3", f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
+    assert done.out.replace("\n", " ").count("Not as published: task.max_new_tokens=3.") == 1
+    for dataset in ("qasper", "trec"):
+        cell = tmp_path / f"tiny/longbench-{dataset}/fullkv-full"
+        manifest = json.loads((cell / "manifest.json").read_text())
+        assert manifest["settings"]["task"]["max_new_tokens"] == 3 and "Not as published" in manifest["note"]
+        assert all(len(record["tokens"]) <= 3 for record in records(cell))  # type: ignore[arg-type]
+    assert "Not as published: task.max" in (tmp_path / REPORT / "table.md").read_text().replace("\\", "")
+    refused(kvgauge, [*words, f"results_dir={tmp_path}"], 5, "max_new_tokens=3, now it is 128")
+    refused(kvgauge, [*words, "task.max_new_tokens=0", f"results_dir={tmp_path}"], 2, "task.max_new_tokens is 0")
+
+
+def test_the_published_limit_is_no_departure() -> None:
+    longbench = cast(LongBench, build(task_config("longbench", "task.datasets=[qasper,trec]")))
+    assert [task.departures for task in longbench.tasks()] == ["", ""]
+    qasper, trec = replace(longbench, max_new_tokens=128).tasks()
+    assert (qasper.departures, qasper.max_new_tokens) == ("", 128)
+    assert trec.departures == "Not as published: task.max_new_tokens=128."
 
 
 def test_the_common_table_says_what_was_kept_of_what_and_what_is_the_same(
@@ -266,7 +313,8 @@ def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Pat
     assert done.code == 0, done.err
     assert "0 changed" in done.out
     assert "contains answer" in (tmp_path / "report/tiny/needle/table.md").read_text()
-    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, "set one of task.show")
+    knobs = "set one of task.ignore_punctuation, task.show"
+    refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, knobs)
 
 
 def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, model: str, tmp_path: Path) -> None:
