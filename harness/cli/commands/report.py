@@ -17,6 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare a results folder or a part of one, and where to write."""
     add_results_path(parser)
     parser.add_argument("--to", type=Path, help="where to write (default: PATH/report)")
+    parser.add_argument("--wide", action="store_true", help="print all columns (default: what fits into 100)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -25,4 +26,4 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         StoreError: there are no results, or the report cannot be written.
     """
-    rebuild(arguments.path, arguments.to or arguments.path / "report", console)
+    rebuild(arguments.path, arguments.to or arguments.path / "report", console, arguments.wide)
