@@ -52,7 +52,8 @@ def show(document: Document, console: Console, wide: bool = False) -> None:
         for piece in pieces:
             console.print(_rich(piece), crop=False)
     for note in [*document.notes, *([f"left out for want of room: {', '.join(left_out)}"] if left_out else [])]:
-        console.print(Text("\n".join(textwrap.wrap(plain(note), width))), soft_wrap=True)
+        text = plain(note)
+        console.print(Text(text if wide else "\n".join(textwrap.wrap(text, width))), soft_wrap=True)
 
 
 def show_end(document: Document, scores: pd.DataFrame, console: Console) -> None:

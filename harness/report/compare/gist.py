@@ -15,16 +15,18 @@ def gist(document: Document) -> str:
     """What a comparison says in a few lines.
 
     Args:
-        document: of ``comparison_document`` or ``paired_documents``; its numbers say whether theirs, or no difference,
-            lies inside an interval.
+        document: of ``comparison_document`` or ``paired_documents``, whose numbers say whether theirs, or no
+            difference, lies inside an interval; or another, of which only the title is told.
     """
     (raw,) = document.data.values()
+    if not {"theirs_is", "zero_is"} & set(raw):
+        return "\n".join(textwrap.wrap(plain(document.title), WIDTH))
     verdict = raw["theirs_is"] if "theirs_is" in raw else raw["zero_is"]
     held = verdict.isin(["inside", "outside"]).sum()
     what = "published numbers lie inside our intervals" if "theirs_is" in raw else "differences have 0 inside"
     said = f"{(verdict == 'inside').sum()} of {held} {what}"
     if trials := int(verdict.fillna("").str.startswith("trial").sum()):
-        said += f"; {trials} of trials are not held against them"
+        said += f"; {trials} numbers of trials are not held against theirs"
     gaps = [row for row in raw.to_dict("records") if math.isfinite(row["difference"])]
     if gaps:
         worst = max(gaps, key=lambda row: abs(float(row["difference"])))
