@@ -133,7 +133,7 @@ def measured(
             steps.rows += self.alive
             super().step()
 
-    settings = EngineSettings(width, False, None, False, None, 0.0, "torch")
+    settings = EngineSettings(width, False, None, False, None, 0.0, "torch", "auto")
     limits, cells = Limits(frozenset(STOPS), NEW_TOKENS), [variant.cell for variant in subject.variants]
     scheduler = Scheduler(engine, limits, cells, subject.selection, settings, lambda _: None)
     before, engine_module.Decoding = engine_module.Decoding, Counted  # type: ignore[misc]

@@ -54,7 +54,7 @@ class _Unfailing:
         if not self._over:
             try:
                 self._write(text)
-            except OSError as error:
+            except (OSError, ValueError) as error:  # the latter of a stream that is closed
                 self._end(error)
         return len(text)
 
@@ -62,7 +62,7 @@ class _Unfailing:
         if not self._over:
             try:
                 self._stream.flush()
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._end(error)
 
     def _write(self, text: str) -> None:
@@ -73,13 +73,13 @@ class _Unfailing:
             shown = "".join(c if _fits(c, encoding) else c.translate(_PLAIN) for c in text)
             self._stream.write(shown.encode(encoding, "replace").decode(encoding))
 
-    def _end(self, error: OSError) -> None:
+    def _end(self, error: OSError | ValueError) -> None:
         self._over = True
         with suppress(OSError, ValueError):  # what is buffered would be an error once more when the process ends
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._stream.fileno())
             os.close(null)
-        if not isinstance(error, BrokenPipeError) and self._stream is not sys.__stderr__:
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError) and self._stream is not sys.__stderr__:
             print(
                 f"kvgauge: what is printed has no place to go ({error.strerror}): nothing more is printed, and files "
                 "are written as ever",

@@ -21,6 +21,7 @@ SETTINGS = (
     "shard",
     "retry_errors",
     "results_dir",
+    "wide",
     "dry_run",
     "engine",
     *RUN_GROUPS,

@@ -98,7 +98,11 @@ class _ActiveRow:
 
 
 class Decoding:
-    """Rows that decode greedily together, each until its ``Limits`` end it. Others may join at any step."""
+    """Rows that decode greedily together, each until its ``Limits`` end it. Others may join at any step.
+
+    Attributes:
+        generated: number of tokens generated so far.
+    """
 
     def __init__(
         self,
@@ -118,6 +122,7 @@ class Decoding:
                 then at each step for the whole batch.
             kernels: what computes attention; see ``EngineSettings``.
         """
+        self.generated = 0
         self._model = model
         self._name = name
         self._limits = limits
@@ -231,6 +236,7 @@ class Decoding:
                 continue
             if good:
                 row.tokens.append(token)
+                self.generated += 1
             row.ended = not good or token in self._limits.stop_ids or len(row.tokens) == self._limits.max_new_tokens
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)

@@ -174,6 +174,11 @@ class Running:
         self._waiting: list[SharedRow] = []
 
     @property
+    def generated(self) -> int:
+        """Number of tokens generated so far."""
+        return self._decoding.generated
+
+    @property
     def rows(self) -> int:
         """Number of rows still to decode."""
         return sum(part.undecoded for part in self.parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,7 @@ from harness.engine.request import Outcome, Request
 from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
 from harness.engine.settings import EngineSettings
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
+from harness.engine.watch import Watch
 from harness.errors import BudgetError, EngineError, KvgaugeError
 from harness.results import Cell
 
@@ -56,6 +58,7 @@ class Scheduler:
         selection: Selection,
         settings: EngineSettings,
         tell: Callable[[str], None],
+        watch: Watch | None = None,
     ) -> None:
         """Take what all requests share.
 
@@ -66,6 +69,7 @@ class Scheduler:
             selection: how entries are selected.
             settings: how rows are computed.
             tell: called with a line of text when the width is chosen, or memory makes the width or the chunks smaller.
+            watch: told of every prefill and every decoding step; None if nobody watches.
 
         Raises:
             ConfigError: there is a time limit, but this system or thread has no alarm.
@@ -82,14 +86,18 @@ class Scheduler:
         self._selection = selection
         self._settings = settings
         self._tell = tell
+        self._watch = watch or Watch()
+        self._most_unsaved = settings.unsaved_tokens_on(engine.device)
+        self._unsaved: dict[int, int] = {}  # tokens of prompts that have started and are not written, by their index
 
     def run(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[list[Finished]]:
         """The missing outcomes of each prompt, in the order of the requests.
 
         A prompt is yielded as soon as all its rows and those of earlier prompts have ended. Prompts start in their
-        order, at least one at a time, while their rows and those that decode are at most ``width``; the next ones start
-        when at most half of the width is still decoding. The schedule thus depends on the requests, the width and the
-        generated tokens alone.
+        order, at least one at a time, while their rows and those that decode are at most ``width`` and their tokens and
+        those of prompts that are not yet yielded at most ``unsaved_tokens``; the next ones start when at most half of
+        the width is still decoding. The schedule thus depends on the requests, these limits and the generated tokens
+        alone.
 
         When memory runs out, everything that has started and not finished is done again with half the width. If one
         prompt alone is too much, its variants are computed in halves or, if the prefill failed, its chunks are halved.
@@ -107,6 +115,7 @@ class Scheduler:
                 it. The outcomes of later prompts that are finished are yielded first.
         """
         finished: dict[int, dict[Cell, Outcome]] = {}
+        self._unsaved = {}
         turn = 0
         try:
             for just_finished in self._finishing(requests, more):
@@ -117,6 +126,8 @@ class Scheduler:
                     turn += 1
                 if ready:
                     yield ready
+                    for index in range(turn - len(ready), turn):  # they are written now
+                        del self._unsaved[index]
         except KvgaugeError:
             if finished:
                 yield [(requests[index], finished[index]) for index in sorted(finished)]
@@ -165,19 +176,32 @@ class Scheduler:
         """Start and prefill the prompts that there is room for; False if none started."""
         if running.rows > self.width // 2:
             return False
-        while queue and running.has_room(queue[0], self.width):
+        while queue and running.has_room(queue[0], self.width) and self._may_start(queue[0]):
             if not (queue[0].begun or more()):
                 queue.clear()  # parts of requests that have started come first in the queue
                 break
+            self._unsaved[queue[0].index] = len(queue[0].request.prompt.ids)
             running.take(queue.popleft())
         taken = [part for part in running.parts if part.rows is None]
         for part in taken:
+            begun = time.monotonic()
             part.rows = self._prefill(part)
             running.enqueue(part.rows)
+            rows = sum(not row.known for row in part.rows)
+            self._watch.prefilled(part.part.request, rows, time.monotonic() - begun)
         return bool(taken)
 
+    def _may_start(self, part: Part) -> bool:
+        """Whether a kill would cost no more than it may if a part started; one that has begun goes on in any case."""
+        tokens = len(part.request.prompt.ids)
+        return part.begun or not self._unsaved or sum(self._unsaved.values()) + tokens <= self._most_unsaved
+
     def _advance(self, running: Running) -> None:
-        for shared in running.advance(self.width):
+        begun, before = time.monotonic(), running.generated
+        ended = running.advance(self.width)
+        lengths = [len(shared.generated.tokens) for shared in ended if shared.generated is not None]
+        self._watch.decoded(running.generated - before, lengths, time.monotonic() - begun)
+        for shared in ended:
             if shared.alone is not None:
                 assert shared.generated is not None
                 row, shared.alone = shared.alone, None

@@ -13,6 +13,8 @@ from harness.kernels import Kernels
 from harness.kernels.probe import why_not
 from harness.values import LARGEST, Refusal, Size, check
 
+# For ``unsaved_tokens=auto``: some seconds of prefills on a CPU, and well below a minute on a card.
+_UNSAVED_TOKENS = {"cpu": 4096, "cuda": 262_144}
 # For ``prefill_chunk=auto``: so many tokens fill any card, and their activations are small beside the weights.
 _CHUNK_TOKENS = 8192
 
@@ -31,6 +33,9 @@ class EngineSettings:
         audit: share of the decoded rows that are decoded again alone, 0-1.
         kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these if they can
             run.
+        unsaved_tokens: a further prompt starts only while the tokens of prompts that have started and are not written
+            are at most so many, its own included; one prompt at a time always may. ``auto`` for a number that fits the
+            device.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -52,6 +57,9 @@ class EngineSettings:
         float, Meta(ge=0, le=1), Refusal("is no share of 0 to 1", "use engine.audit=0.02 for one row in fifty")
     ]
     kernels: Literal["auto"] | Kernels
+    unsaved_tokens: Annotated[
+        Size | Literal["auto"], Refusal("is no number of tokens", "use auto or engine.unsaved_tokens=4096")
+    ]
 
     def __post_init__(self) -> None:
         check(self, "engine")
@@ -59,6 +67,12 @@ class EngineSettings:
     def kernels_on(self, device: torch.device) -> Kernels:
         """The kernels to use on a device; see ``choose_kernels``."""
         return choose_kernels(self.kernels, device)
+
+    def unsaved_tokens_on(self, device: torch.device) -> int:
+        """The most tokens of prompts that have started and are not written."""
+        if self.unsaved_tokens == "auto":
+            return _UNSAVED_TOKENS.get(device.type, _UNSAVED_TOKENS["cpu"])
+        return self.unsaved_tokens
 
     @property
     def chunk_tokens(self) -> int | None:

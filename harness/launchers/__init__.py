@@ -7,6 +7,7 @@ What a process has done is on disk, so a backend only has to start it, restart i
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from importlib import import_module
@@ -20,6 +21,7 @@ from harness.config.catalog import ROOT
 from harness.config.names import importable
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
+from harness.report.overview import print_ends
 from harness.run.signals import Relay
 from harness.store.shards import Shard
 from harness.values import field_types, made
@@ -75,6 +77,7 @@ def launch(
         os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     logs = folder.absolute() / f"{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}"
     logs.mkdir(parents=True, exist_ok=True)
+    begun = time.time()
 
     def tell(line: str) -> None:
         console.print(line, markup=False, soft_wrap=True)
@@ -86,7 +89,9 @@ def launch(
     relay.raise_if_heard()
     if failed := [outcome for outcome in outcomes if outcome.code]:
         raise LaunchError(len(jobs), [outcome.code for outcome in failed])
-    tell(f"all is done: kvgauge status {config.results_dir}")
+    results = Path(config.results_dir).expanduser()
+    tell(f"all is done: kvgauge status {results}")
+    print_ends(results, begun, console)
 
 
 def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:

@@ -1,4 +1,4 @@
-"""The local backend: processes on this machine, started by submitit, by default one at a time per GPU."""
+"""The local backend: processes on this machine, started by submitit, by default one at a time per GPU or core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Settings:
     """``conf/hydra/launcher/local.yaml``.
 
     Attributes:
-        at_once: number of processes at once; None for one per GPU, or one if there is no GPU.
+        at_once: number of processes at once; None for one per GPU or, if there is none, per core. Without a GPU they
+            share the cores among them.
         retries: how many times a job is started again if its process was killed.
         timeout_min: time limit of a process, in minutes.
 
@@ -65,12 +66,15 @@ def run(
         How each job ended.
     """
     cards = torch.cuda.device_count()
-    slots = list(range(settings.at_once or max(1, cards)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    slots = list(range(min(settings.at_once or cards or cores, len(jobs))))
+    threads = max(1, cores // len(slots))
     executor = LocalExecutor(logs)
     waiting, starts = list(range(len(jobs))), [0] * len(jobs)
     running: list[_Running] = []
     outcomes: dict[int, Outcome] = {}
-    tell(f"{len(jobs)} jobs, {len(slots)} at once; logs in {logs}")
+    where = f"{cards} cards" if cards else f"{cores} cores, {threads} threads each"
+    tell(f"{len(jobs)} jobs, {len(slots)} at once on {where}; logs in {logs}")
     while waiting or running:
         while waiting and slots and not relay.heard:
             job, slot = waiting.pop(0), slots.pop(0)
@@ -79,7 +83,7 @@ def run(
             executor.update_parameters(
                 timeout_min=settings.timeout_min, gpus_per_node=min(1, cards), visible_gpus=(slot % max(1, cards),)
             )
-            running.append(_Running(job, slot, _submitted(executor, jobs[job])))
+            running.append(_Running(job, slot, _submitted(executor, jobs[job], None if cards else threads)))
         if relay.heard:
             outcomes |= {job: Outcome(128 + signal.SIGTERM, "not started") for job in waiting}
             waiting = []
@@ -102,12 +106,23 @@ def run(
     return [outcomes[job] for job in range(len(jobs))]
 
 
-def _submitted(executor: LocalExecutor, job: Job) -> Any:
-    """Submit a job whose process ignores Ctrl-C: a terminal sends it to every process, and this one passes it on."""
+def _submitted(executor: LocalExecutor, job: Job, threads: int | None) -> Any:
+    """Submit a job whose process ignores Ctrl-C: a terminal sends it to every process, and this one passes it on.
+
+    Args:
+        executor: submits it.
+        job: the job.
+        threads: of the process, unless the environment says how many; None for what torch takes.
+    """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    given = threads is None or "OMP_NUM_THREADS" in os.environ
+    if not given:
+        os.environ["OMP_NUM_THREADS"] = str(threads)
     try:
         return executor.submit(job)
     finally:
+        if not given:
+            del os.environ["OMP_NUM_THREADS"]
         signal.signal(signal.SIGINT, before)
 
 

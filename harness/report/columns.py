@@ -52,7 +52,9 @@ def interval_column(
     return Column(header, [interval_cell(low, high) for low, high in pairs], spare=spare, page_header=None)
 
 
-def number_column(header: str, values: pd.Series[float], decimals: int, spare: int | None = None) -> Column:
+def number_column(
+    header: str, values: pd.Series[float], decimals: int, spare: int | None = None, extra: bool = False
+) -> Column:
     """Rounded numbers.
 
     Args:
@@ -60,8 +62,9 @@ def number_column(header: str, values: pd.Series[float], decimals: int, spare: i
         values: unrounded; NaN where one is missing.
         decimals: how many.
         spare: its rank among the columns that a narrow terminal leaves out; None if it never does.
+        extra: True if the terminal shows it in wide tables alone.
     """
-    return Column(header, [number_cell(value, number(value, decimals)) for value in values], spare=spare)
+    return Column(header, [number_cell(value, number(value, decimals)) for value in values], spare=spare, extra=extra)
 
 
 def share_columns(raw: pd.DataFrame) -> list[Column]:
@@ -73,7 +76,7 @@ def share_columns(raw: pd.DataFrame) -> list[Column]:
 
 
 def count_columns(raw: pd.DataFrame, spare_errors: bool) -> list[Column]:
-    """How many results there are, and how many errors.
+    """How many results there are, and how many errors; extra where all examples have one and no error.
 
     Args:
         raw: rows of ``table`` or ``suite_table``.
@@ -81,7 +84,11 @@ def count_columns(raw: pd.DataFrame, spare_errors: bool) -> list[Column]:
     """
     results = [count_cell(n, expected) for n, expected in zip(raw["n"], raw["expected"], strict=True)]
     spare = ERRORS if spare_errors and not raw["errors"].any() else None
-    return [Column("n", results), Column("errors", [number_cell(n, str(n)) for n in raw["errors"]], spare=spare)]
+    errors = [number_cell(n, str(n)) for n in raw["errors"]]
+    return [
+        Column("n", results, extra=bool((raw["n"] == raw["expected"]).all())),
+        Column("errors", errors, spare=spare, extra=not raw["errors"].any()),
+    ]
 
 
 def cost_columns(raw: pd.DataFrame) -> list[Column]:
@@ -94,15 +101,18 @@ def cost_columns(raw: pd.DataFrame) -> list[Column]:
             small = "" if least == most else f"{least} to {most}"
             kept.append(TableCell(f"{least}/{mean:.0f}/{most}", mean, large=number(mean, 0), small=small))
     columns = [
-        Column("kept min/mean/max", kept, spare=KEPT_ENTRIES, page_header="entries kept"),
+        Column("kept min/mean/max", kept, spare=KEPT_ENTRIES, page_header="entries kept", extra=True),
         *share_columns(raw),
-        number_column("prompt tokens", raw["prompt_tokens_mean"], 0, PROMPT_TOKENS),
+        number_column("prompt tokens", raw["prompt_tokens_mean"], 0, PROMPT_TOKENS, extra=True),
     ]
     if raw["alias_of"].notna().any():
         names = ["" if pd.isna(name) else plain(name) for name in raw["alias_of"]]
         columns.append(
             Column(
-                "same as", [TableCell(f"= {name}" if name else "", name, large=name) for name in names], numeric=False
+                "same as",
+                [TableCell(f"= {name}" if name else "", name, large=name) for name in names],
+                numeric=False,
+                extra=True,
             )
         )
     return columns

@@ -52,6 +52,9 @@ class Column:
             it never does.
         page_header: what the page calls it, where it is something else; None for a column that the page leaves out, as
             it is the small print of another.
+        extra: True for a column that the terminal shows only to a reader who asks for wide tables.
+        brief: what the terminal calls it otherwise, with the large texts of its cells; "" for header and texts as they
+            are.
     """
 
     header: str
@@ -59,6 +62,8 @@ class Column:
     numeric: bool = True
     spare: int | None = None
     page_header: str | None = ""
+    extra: bool = False
+    brief: str = ""
 
 
 @dataclass(frozen=True)

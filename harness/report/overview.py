@@ -11,15 +11,15 @@ from harness.errors import StoreError
 from harness.report.compare.match import beside_published
 from harness.report.document import Document
 from harness.report.render import write
-from harness.report.suite_tables import print_suite, write_suite_report
-from harness.report.task_tables import print_table, write_report
+from harness.report.suite_tables import print_suite, print_suite_end, write_suite_report
+from harness.report.task_tables import print_end, print_table, write_report
 from harness.results import SuiteResult, TaskResult
 from harness.store.places import LeftOut, same_folder
 from harness.store.reader import Grid, Results, read_results, suites
 from harness.text import plain
 
 
-def rebuild(paths: Sequence[Path], to: Path | None, console: Console) -> None:
+def rebuild(paths: Sequence[Path], to: Path | None, console: Console, wide: bool = False) -> None:
     """Write and print the report of every grid and suite at or below some folders.
 
     In the report of the results folder, a task and a suite are always written whole, and the page has everything that
@@ -29,6 +29,7 @@ def rebuild(paths: Sequence[Path], to: Path | None, console: Console) -> None:
         paths: parts of one results folder.
         to: where to write; None for the results folder's own ``report``.
         console: where to print.
+        wide: whether all columns of the tables are printed.
 
     Raises:
         StoreError: there are no results, or the report cannot be written.
@@ -56,11 +57,11 @@ def rebuild(paths: Sequence[Path], to: Path | None, console: Console) -> None:
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
     for result in alone:
-        print_table(result, console)
+        print_table(result, console, wide)
     for suite in shown:
-        print_suite(suite, console)
+        print_suite(suite, console, wide)
     print_left_out(results.left_out, console)
-    print_paths(files, console)
+    print_places(files, console)
 
 
 def _at_home(parts: Sequence[Results]) -> Results:
@@ -109,3 +110,39 @@ def print_paths(files: Iterable[Path], console: Console) -> None:
     """Print one path a line, however long."""
     for file in files:
         console.print(str(file), markup=False, soft_wrap=True)
+
+
+def print_ends(results: Path, since: float, console: Console) -> None:
+    """Print the ends of the runs that other processes have made in a results folder: scores, and where the rest is.
+
+    Args:
+        results: the results folder, whose report they have written.
+        since: only tasks that were worked on since then, in seconds since 1970; all of them if there are none.
+        console: where to print.
+    """
+    grids = read_results(results, skip_broken=True).grids
+    worked_on = [grid for grid in grids if any(run.stat().st_mtime >= since - 1 for run in _logs(grid))]
+    chosen = [grid.result for grid in worked_on or grids]
+    together = [suite for suite in suites(grids) if any(task in chosen for task in suite.tasks)]
+    parts = {(suite.model, task.task) for suite in together for task in suite.tasks}
+    places = [results / "report" / suite.model / suite.suite for suite in together]
+    for suite in together:
+        print_suite_end(suite, console)
+    for result in chosen:
+        if (result.model, result.task) not in parts:
+            print_end(result, console)
+            places.append(results / "report" / result.model / result.task)
+    print_places([*(place / "table.md" for place in places), results / "report/index.html"], console)
+
+
+def _logs(grid: Grid) -> list[Path]:
+    return sorted(next(iter(grid.folders.values())).parent.glob("runs.*.jsonl"))
+
+
+def print_places(files: Sequence[Path], console: Console) -> None:
+    """Print the folders of written files, and the page with its whole path."""
+    pages = [file for file in files if file.suffix == ".html"]
+    for folder in dict.fromkeys(file.parent for file in files if file not in pages):
+        console.print(f"tables and plots: {folder}", markup=False, soft_wrap=True)
+    for page in pages:
+        console.print(f"page: {page}", markup=False, soft_wrap=True)

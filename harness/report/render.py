@@ -1,20 +1,12 @@
-"""Documents as Markdown, CSV and LaTeX files and on the terminal."""
+"""Documents as Markdown, CSV and LaTeX files."""
 
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich import box
-from rich import table as rich_table
-from rich.console import Console
-from rich.measure import Measurement
-from rich.text import Text
-
-from harness.report.document import Column, Document, Table
+from harness.report.document import Document, Table
 from harness.text import plain
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#~$&!])")
@@ -44,26 +36,6 @@ def write(document: Document, folder: Path) -> list[Path]:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     return [folder / name for name in files]
-
-
-def show(document: Document, console: Console) -> None:
-    """Print a document.
-
-    A terminal that is too narrow for a table gets it without its spare columns, and a note says which; what is still
-    too wide comes in pieces that repeat the keys. Elsewhere, as in a file, every table is printed whole, however wide.
-    """
-    console.print(Text(plain(document.title), style="bold"), soft_wrap=True)
-    left_out: list[str] = []
-    for table in document.tables:
-        if table.title:
-            console.print(Text(f"\n{plain(table.title)}"), soft_wrap=True)
-        if console.is_terminal:
-            table, headers = _without_spare(table, console.width)
-            left_out += headers
-        for piece in _pieces(table, console.width) if console.is_terminal else [table]:
-            console.print(_rich(piece), crop=False)
-    for note in [*document.notes, *([f"left out for want of room: {', '.join(left_out)}"] if left_out else [])]:
-        console.print(Text(plain(note)), soft_wrap=True)
 
 
 def markdown(document: Document) -> str:
@@ -99,19 +71,6 @@ def latex(document: Document) -> str:
             ]
         lines += [r"\noindent\begin{tabular}{@{}p{\linewidth}@{}}", *notes, r"\end{tabular}"]
     return "\n".join(lines) + "\n"
-
-
-def _without_spare(table: Table, width: int) -> tuple[Table, list[str]]:
-    """A table without the spare columns that do not fit into so many characters, and what these are called."""
-    left_out = []
-    while _width(table) > width:
-        spare = [(column.spare, -place) for place, column in enumerate(table.columns) if column.spare is not None]
-        if not spare:
-            break
-        column = table.columns[-min(spare)[1]]
-        table = _only(table, [other for other in table.columns if other is not column])
-        left_out.append(column.header)
-    return table, left_out
 
 
 def _markdown(text: str) -> str:
@@ -177,38 +136,3 @@ def _long_table(table: Table) -> list[str]:
         ends = not table.starts or place + 1 in table.starts or place + 1 == len(rows)
         lines.append(row if ends else row + "*")
     return [*lines, r"\end{longtable}"]
-
-
-def _only(table: Table, columns: Sequence[Column]) -> Table:
-    return replace(table, columns=columns)
-
-
-def _pieces(table: Table, width: int) -> Iterator[Table]:
-    """A table in pieces of at most so many characters where that can be done, each with the keys."""
-    keys, piece = list(table.columns[: table.keys]), list[Column]()
-    for column in table.columns[table.keys :]:
-        if piece and _width(_only(table, [*keys, *piece, column])) > width:
-            yield _only(table, [*keys, *piece])
-            piece = []
-        piece.append(column)
-    yield _only(table, [*keys, *piece])
-
-
-def _width(table: Table) -> int:
-    """Of the printed table, in characters."""
-    return _rich(table).width or 0
-
-
-def _rich(table: Table) -> rich_table.Table:
-    """The table at its natural width, with headers broken to the width of their columns; labels are never markup."""
-    rendered = rich_table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for column in table.columns:
-        lines = textwrap.wrap(
-            plain(column.header), max([8, *(len(cell.text) for cell in column.cells)]), break_long_words=False
-        )
-        rendered.add_column(Text("\n".join(lines)), justify="right" if column.numeric else "left", no_wrap=True)
-    for row in table.rows:
-        rendered.add_row(*(Text(cell.text) for cell in row))
-    endless = Console(width=10**6)
-    rendered.width = Measurement.get(endless, endless.options, rendered).maximum
-    return rendered

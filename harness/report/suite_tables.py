@@ -30,7 +30,7 @@ from harness.report.document import Column, Document, Table, budgets, number_cel
 from harness.report.format import part_score
 from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, alias_notes, cell_notes, error_notes, published_notes
-from harness.report.render import show, write
+from harness.report.render import write
 from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
 from harness.report.stats.curves import score_curves
 from harness.report.stats.means import mean
@@ -38,6 +38,7 @@ from harness.report.stats.once import once
 from harness.report.stats.summary import alias_of, full_cache
 from harness.report.stats.table import breakdown
 from harness.report.task_tables import is_broken_down
+from harness.report.terminal import show, show_end
 from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult
 from harness.text import plain
 
@@ -93,15 +94,22 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
     return files
 
 
-def print_suite(result: SuiteResult, console: Console) -> None:
-    """Print the tables and their notes.
+def print_suite(result: SuiteResult, console: Console, wide: bool = False) -> None:
+    """Print the tables and their notes; see ``show``.
 
-    Of a suite with averages, a terminal gets these and the breakdowns; a file gets the scores by task as well.
+    Of a suite with averages, these and the breakdowns; wide tables are those of a file, with the scores by task.
     """
     document = suite_document(result)
-    left_out = {_TASKS, _SCORES} if console.is_terminal else {_TASKS}
+    left_out = {_TASKS} if wide else {_TASKS, _SCORES}
     tables = [table for table in document.tables if not result.averages or table.title not in left_out]
-    show(replace(document, tables=tables), console)
+    show(replace(document, tables=tables), console, wide)
+
+
+def print_suite_end(result: SuiteResult, console: Console) -> None:
+    """Print what the end of a run has room for: the headline by method and budget; see ``show_end``."""
+    raw, document = suite_table(result), suite_document(result)
+    title = f"{document.title}: {headline(result)}"
+    show_end(replace(document, title=title), raw[raw["column"] == headline(result)], console)
 
 
 @once

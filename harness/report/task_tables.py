@@ -22,11 +22,12 @@ from harness.report.columns import (
 from harness.report.document import Column, Document, Table, budgets, number_cell, texts
 from harness.report.format import interval, number, part_score, signed
 from harness.report.notes import task_notes
-from harness.report.render import show, write
+from harness.report.render import write
 from harness.report.stats.bootstrap import LEVEL
 from harness.report.stats.once import once
 from harness.report.stats.summary import full_cache
 from harness.report.stats.table import breakdown, table
+from harness.report.terminal import show, show_end
 from harness.results import TaskResult
 from harness.text import plain
 
@@ -56,9 +57,15 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
     return [*files, *(folder / name for name in plots)]
 
 
-def print_table(result: TaskResult, console: Console) -> None:
-    """Print the tables and their notes."""
-    show(task_document(result), console)
+def print_table(result: TaskResult, console: Console, wide: bool = False) -> None:
+    """Print the tables and their notes; see ``show``."""
+    show(task_document(result), console, wide)
+
+
+def print_end(result: TaskResult, console: Console) -> None:
+    """Print what the end of a run has room for; see ``show_end``."""
+    raw = table(result)
+    show_end(task_document(result), raw if "score" in raw else raw.assign(score=float("nan")), console)
 
 
 def task_document(result: TaskResult) -> Document:
@@ -86,12 +93,14 @@ def score_table(result: TaskResult) -> Table:
                 shown, around = signed(value), interval(low, high)
                 differences.append(number_cell(value, f"{shown} ({around})", large=shown, small=around))
             header = f"difference to {name} ({LEVEL} % interval)"
-            columns.append(Column(header, differences, spare=DIFFERENCE, page_header="to the full cache"))
+            columns.append(
+                Column(header, differences, spare=DIFFERENCE, page_header="to the full cache", brief="difference")
+            )
             shares = [number_cell(value, number(value, 1)) for value in raw["percent_of_full"]]
-            columns.append(Column(f"% of {name}", shares, page_header="% of full"))
+            columns.append(Column(f"% of {name}", shares, page_header="% of full", extra=True))
         for metric in result.metrics[1:]:
             header, decimals = f"{plain(metric.title)} (0-{metric.maximum:g})", 2 if metric.maximum > 1 else 3
-            columns.append(number_column(header, raw[f"mean_{metric.name}"], decimals, METRIC))
+            columns.append(number_column(header, raw[f"mean_{metric.name}"], decimals, METRIC, extra=True))
     return Table("", [*columns, *count_columns(raw, spare_errors=True), *cost_columns(raw)])
 
 

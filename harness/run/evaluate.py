@@ -12,19 +12,21 @@ from harness.engine.prompt import Prompt
 from harness.engine.request import Outcome, Request
 from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
+from harness.engine.watch import Watch
 from harness.results import Cell, Record
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
 
 
-def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Scheduler:
+def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None], watch: Watch | None = None) -> Scheduler:
     """The scheduler that computes a run's requests.
 
     Args:
         run: what was asked for.
         engine: the run's model.
         tell: called with a line of text when a lack of memory reduces the width or the size of prefill pieces.
+        watch: told of every prefill and every decoding step; None if nobody watches.
 
     Raises:
         ConfigError: the run has a time limit, and none can be kept here.
@@ -32,7 +34,7 @@ def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None]) -> Sch
     stop_ids = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens)
     return Scheduler(
-        engine, limits, [variant.cell for variant in run.variants], run.selection, run.engine_settings, tell
+        engine, limits, [variant.cell for variant in run.variants], run.selection, run.engine_settings, tell, watch
     )
 
 

@@ -70,10 +70,11 @@ def execute(
     if missing and engine is None:
         tensor_parallel.say(("load",))
         engine = _load(tasks[0].run)
-    with Bar(console, "prompts", missing) as bar:
+    with _bar(tasks, console) as bar:
         for index, prepared in enumerate(tasks):
             with _writers(prepared) as writers:
                 current = refreshed(prepared)  # with records that others wrote before this process got the locks
+                bar.begin(index, current.requests)
                 bar.advance(len(prepared.requests) - len(current.requests))
                 if engine is not None and current.requests:
                     tensor_parallel.say(("task", index, current.requests))
@@ -97,9 +98,10 @@ def execute_in_memory(tasks: Sequence[Prepared], console: Console, engine: Engin
         KvgaugeError: the runs cannot be finished.
     """
     engine = engine or _load(tasks[0].run)
-    with Bar(console, "prompts", sum(len(prepared.requests) for prepared in tasks)) as bar:
-        for prepared in tasks:
-            scheduler = make_scheduler(prepared.run, engine, bar.tell)
+    with _bar(tasks, console) as bar:
+        for index, prepared in enumerate(tasks):
+            bar.begin(index, prepared.requests)
+            scheduler = make_scheduler(prepared.run, engine, bar.tell, bar)
             for prompts in evaluate(prepared.run, scheduler, prepared.requests, lambda: True):
                 for cell, records in _by_cell(prompts).items():
                     prepared.records[cell].update({record.example_id: record for record in records})
@@ -190,7 +192,7 @@ def _compute(
         ``before`` plus the work done here.
     """
     run = prepared.run
-    scheduler = make_scheduler(run, engine, bar.tell)
+    scheduler = make_scheduler(run, engine, bar.tell, bar)
     counts = Counts()
     reset_peak(engine.device)
 
@@ -236,6 +238,14 @@ def _compute(
         before.generated_tokens + counts.generated_tokens,
         before.records + counts.records,
     )
+
+
+def _bar(tasks: Sequence[Prepared], console: Console) -> Bar:
+    """The progress of tasks."""
+    bar = Bar(console)
+    for prepared in tasks:
+        bar.expect(prepared.requests, prepared.run.task.max_new_tokens)
+    return bar
 
 
 def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record]]:

@@ -57,7 +57,7 @@ def _run(config: DictConfig, stop: Stop) -> bool:
 
     tasks, counts = execute(tasks, console, stop)
     whole = all(prepared.whole for prepared in tasks)
-    files = report(tasks, suite, console) if whole else []
+    files = report(tasks, suite, console, config.wide) if whole else []
     print_end(tasks, counts, files, console)
     if whole and (failed := send(tasks, tracker)):
         print(f"kvgauge: {plain(failed)}", file=sys.stderr)

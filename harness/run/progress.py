@@ -1,62 +1,39 @@
-"""The progress of a run: a bar with rate and remaining time in a terminal, elsewhere a line every ten seconds."""
+"""The progress of a run: how much is prefilled, decoded and written, and how long the rest takes."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TextColumn
+
+from harness.engine.request import Request
+from harness.run.meter import Meter
 
 _LINE_EVERY_SECONDS = 10.0
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.2f}/s" if task.speed else "–/s")
+class Bar(Meter):
+    """A context manager that shows how far a run is: a bar in a terminal, elsewhere a line every ten seconds."""
 
-
-class Bar:
-    """A context manager that shows how many of ``total`` items are done."""
-
-    def __init__(self, console: Console, what: str, total: int) -> None:
+    def __init__(self, console: Console) -> None:
         """Prepare the bar, which appears on entering the context.
 
         Args:
             console: where to print.
-            what: name of the items, in the plural: "prompts".
-            total: number of items.
         """
+        super().__init__()
         self._console = console
-        self._what = what
-        self._total = total
-        self._done = 0
         self._bar: Progress | None = None
-        self._started = self._last = time.monotonic()
+        self._last = self._started
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                _Rate(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-            )
-            self._bar = Progress(*columns, console=self._console)
-            self._task = self._bar.add_task(self._what, total=self._total)
+            self._bar = Progress(BarColumn(20), TextColumn("{task.description}"), console=self._console)
+            self._task = self._bar.add_task(self._line(), total=1.0)
             self._bar.start()
         return self
 
@@ -70,15 +47,42 @@ class Bar:
         """Print a line beside the bar."""
         self._console.print(line, markup=False, soft_wrap=True)
 
+    def prefilled(self, request: Request, rows: int, seconds: float) -> None:
+        """A prompt was prefilled; see ``Watch``."""
+        super().prefilled(request, rows, seconds)
+        self._show()
+
+    def decoded(self, tokens: int, ended: Sequence[int], seconds: float) -> None:
+        """Rows went on by a token; see ``Watch``."""
+        super().decoded(tokens, ended, seconds)
+        self._show()
+
     def advance(self, count: int) -> None:
-        """Note that ``count`` more items are done."""
-        self._done += count
-        if self._bar is not None:
-            self._bar.advance(self._task, count)
-            return
+        """Note that ``count`` more prompts are written."""
+        super().advance(count)
+        self._show(at_once=self.written == self.prompts)
+
+    def _show(self, at_once: bool = False) -> None:
         now = time.monotonic()
-        if now - self._last >= _LINE_EVERY_SECONDS or self._done == self._total:
+        if self._bar is not None:
+            spent, left = now - self._started, self.seconds_left
+            done = 1.0 if at_once else spent / (spent + left) if left is not None else 0.0
+            self._bar.update(self._task, completed=done, description=self._line())
+        elif at_once or now - self._last >= _LINE_EVERY_SECONDS:
             self._last = now
-            rate = self._done / max(now - self._started, 1e-9)
-            left = f", {(self._total - self._done) / rate:.0f} s left" if self._done < self._total else ""
-            self._console.print(f"{self._done} of {self._total} {self._what}, {rate:.2f}/s{left}", soft_wrap=True)
+            self._console.print(self._line(), soft_wrap=True)
+
+    def _line(self) -> str:
+        line = f"{self.written} of {self.prompts} prompts"
+        if self.written < self.prompts:
+            line += f"; prefilled {self.prompt_tokens:,} of {self.total_tokens:,} tokens, decoded {self.generated:,}"
+            left = self.seconds_left
+            return line if left is None else f"{line}; {_duration(left)} left"
+        return f"{line} in {_duration(time.monotonic() - self._started)}"
+
+
+def _duration(seconds: float) -> str:
+    """A duration, rounded: 90 s, 12 min, 3.4 h."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

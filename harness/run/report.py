@@ -10,8 +10,9 @@ from filelock import FileLock
 from rich.console import Console
 
 from harness.errors import KvgaugeError, StoreError
-from harness.report.overview import print_left_out, write_overview
-from harness.report.suite_tables import print_suite, write_suite_report
+from harness.report.overview import print_left_out, print_places, write_overview
+from harness.report.suite_tables import print_suite, print_suite_end, write_suite_report
+from harness.report.task_tables import print_end as print_task_end
 from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
 from harness.results import SuiteResult
@@ -22,13 +23,14 @@ from harness.store.run_log import read_runs
 from harness.task import Suite
 
 
-def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console) -> list[Path]:
+def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console, wide: bool) -> list[Path]:
     """Write everything that is derived from records, then print the tables.
 
     Args:
         tasks: the tasks of a run, each with all of its records.
         suite: the suite that they belong to, if any.
         console: where to print.
+        wide: print all tables with all columns, and not only what the end of a run has room for.
 
     Returns:
         The written files that are meant for readers.
@@ -40,7 +42,7 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console) -> 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # two shards may both find the cells complete
-            files, show = _write(tasks, suite)
+            files, show = _write(tasks, suite, wide)
     except OSError as error:
         raise StoreError(
             f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
@@ -71,8 +73,7 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
             f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared",
             soft_wrap=True,
         )
-    for path in files:
-        console.print(str(path), markup=False, soft_wrap=True)
+    print_places(files, console)
     run = tasks[0].run
     if waiting := [task for task in tasks if not task.whole]:
         console.print(
@@ -112,18 +113,18 @@ def send(tasks: Sequence[Prepared], tracker: Tracker) -> str | None:
     return None
 
 
-def _write(tasks: Sequence[Prepared], suite: Suite | None) -> tuple[list[Path], Callable[[Console], None]]:
+def _write(tasks: Sequence[Prepared], suite: Suite | None, wide: bool) -> tuple[list[Path], Callable[[Console], None]]:
     """Write all files; returns those for readers, and what prints the tables."""
     grids = [result(prepared) for prepared in tasks]
     report = tasks[0].run.folder_of_results / "report" / grids[0].model
     files = [file for grid in grids for file in write_report(grid, report / grid.task)]
-    tables = partial(print_table, grids[0])
+    tables = partial(print_table, grids[0], wide=True) if wide else partial(print_task_end, grids[0])
     if suite is not None:
         by_name = {grid.task: grid for grid in grids}
         ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
         whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
         files = write_suite_report(whole, report / suite.name)
-        tables = partial(print_suite, whole)
+        tables = partial(print_suite, whole, wide=True) if wide else partial(print_suite_end, whole)
     everything = read_results(report.parents[1], skip_broken=True)
     files += write_overview(everything.grids, suites(everything.grids), report.parent, {grids[0].model})
 

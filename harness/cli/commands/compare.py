@@ -10,10 +10,11 @@ from rich.console import Console
 
 from harness.cli.commands import add_results_path
 from harness.errors import ConfigError, StoreError
+from harness.report.compare.gist import gist
 from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
 from harness.report.overview import print_left_out, print_paths, write_documents
-from harness.report.render import show
+from harness.report.terminal import show
 from harness.store.places import same_folder
 from harness.store.reader import Grid, Results, read_results
 
@@ -31,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--table", help="the published table, a file of results/published (default: the first that has the model)"
     )
     parser.add_argument("--to", type=Path, help="where to write (default: the results folder's own report)")
+    parser.add_argument("--wide", action="store_true", help="print all tables (default: their gist)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -68,10 +70,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
     for _, document in documents:
-        show(document, console)
-        console.print()
+        if arguments.wide:
+            show(document, console, wide=True)
+            console.print()
+        else:
+            console.print(gist(document), markup=False, soft_wrap=True)
     print_left_out(not_read, console)
-    print_paths(files, console)
+    print_paths([file for file in files if file.suffix == ".md"], console)
 
 
 def _whole_suites(results: Results) -> Sequence[Grid]:

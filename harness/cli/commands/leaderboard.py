@@ -12,7 +12,7 @@ from harness.cli.commands import add_results_path
 from harness.errors import StoreError
 from harness.report.leaderboard import groups, leaderboard, parse_retentions, shared_retentions, write_leaderboard
 from harness.report.overview import print_left_out, print_paths
-from harness.report.render import show
+from harness.report.terminal import show
 from harness.store.reader import read_results, suites
 
 HELP = "Rank the methods of a results folder over all of its tasks, at equal retention."

@@ -19,6 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", type=Path, help="where to write a report of PATH alone (default: the results folder's own report)"
     )
+    parser.add_argument("--wide", action="store_true", help="print all columns (default: what fits into 100)")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
@@ -27,4 +28,4 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         StoreError: there are no results, or the report cannot be written.
     """
-    rebuild([arguments.path], arguments.to, console)
+    rebuild([arguments.path], arguments.to, console, arguments.wide)

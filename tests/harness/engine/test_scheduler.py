@@ -58,7 +58,7 @@ def requests(count: int = 14) -> list[Request]:
 def scheduler(
     width: int | Literal["auto"] = 8, exact: bool = False, tell: Callable[[str], None] = lambda _: None
 ) -> Scheduler:
-    settings = EngineSettings(width, exact, None, False, None, 0.0, "torch")
+    settings = EngineSettings(width, exact, None, False, None, 0.0, "torch", "auto")
     limits = Limits(frozenset(STOPS), NEW_TOKENS, 1)
     order = [variant.cell for variant in grid()]
     selection = Selection("kv_head", "mean", "stable", "float32")

@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from harness.report.document import Column, Document, Table, TableCell, budgets, grouped, number_cell, texts
-from harness.report.render import latex, markdown, show, write
+from harness.report.render import latex, markdown, write
+from harness.report.terminal import show, show_end
 
 HEADERS = [f"dataset{i}" for i in range(6)]
 GROUPS = [("snap_kv", "64", {"ours": "123456", "theirs": "234567"}), ("h2o", "64", {"ours": "345678"})]
@@ -36,9 +37,9 @@ SPARE = Table(
 )
 
 
-def printed(document: Document = DOCUMENT, **terminal: object) -> str:
+def printed(document: Document = DOCUMENT, wide: bool = False, **terminal: object) -> str:
     file = io.StringIO()
-    show(document, Console(file=file, color_system=None, **terminal))  # type: ignore[arg-type]
+    show(document, Console(file=file, color_system=None, **terminal), wide)  # type: ignore[arg-type]
     return file.getvalue()
 
 
@@ -49,17 +50,46 @@ def test_a_narrow_terminal_gets_the_columns_in_parts_with_their_keys() -> None:
     assert all(any(f"dataset{i}" in line for line in lines) for i in range(6))
 
 
-def test_a_file_gets_the_table_whole() -> None:
-    lines = printed(width=60).splitlines()
-    assert sum("snap_kv" in line for line in lines) == 1
-    assert any(all(f"dataset{i}" in line for i in range(6)) for line in lines)
+def test_a_wide_table_is_whole_in_a_file_and_no_table_is_wider_than_100_columns_otherwise() -> None:
+    many = replace(DOCUMENT, tables=[grouped("All", [f"dataset{i}" for i in range(30)], [])], notes=["a note " * 40])
+    whole = printed(many, wide=True, width=60).splitlines()
+    assert any(all(f"dataset{i}" in line for i in range(30)) for line in whole)
+    for terminal in ({"width": 300, "force_terminal": True}, {"width": 300}, {"width": 60}):
+        lines = printed(many, **terminal).splitlines()
+        assert max(map(len, lines)) <= 100
+        assert all(any(f"dataset{i}" in line for line in lines) for i in range(30))
+
+
+def test_extra_columns_are_in_wide_tables_alone_and_brief_headers_elsewhere() -> None:
+    cell = number_cell(1.0, "1.00 (0.50 to 1.50)", large="1.00")
+    difference = Column("difference to full", [cell], brief="difference")
+    extra = Column("prompt tokens", [TableCell("512")], extra=True)
+    table = Table("", [texts("method", ["h2o"]), budgets(["64"]), difference, extra])
+    brief, wide = printed(Document("t", "t", [table], [])), printed(Document("t", "t", [table], []), wide=True)
+    assert "512" not in brief and "0.50 to" not in brief and "difference" in brief
+    assert "512" in wide and "0.50 to" in wide and "to full" in wide
+
+
+@pytest.mark.parametrize(("methods", "budgets_"), [(1, 1), (5, 3), (30, 5)])
+@pytest.mark.parametrize("notes", [[], ["errors of x: 3 " * 30] * 20])
+def test_the_end_of_a_run_has_room_for_eleven_lines(methods: int, budgets_: int, notes: list[str]) -> None:
+    cells = [(f"method{m}", str(32 * 2**b)) for m in range(methods) for b in range(budgets_)]
+    raw = pd.DataFrame([(m, b, 50.0) for m, b in cells], columns=["method", "budget", "score"])
+    table = Table("", [texts("method", raw["method"]), budgets(raw["budget"])])
+    file = io.StringIO()
+    show_end(Document("t", "t", [table], ["a note", *notes]), raw, Console(file=file, width=200))
+    lines = file.getvalue().splitlines()
+    assert len(lines) <= 11 and max(map(len, lines)) <= 100
+    assert ("more notes are in the files" in lines[-1]) == bool(notes)
+    assert ("and 25 more" in file.getvalue()) == (methods == 30)
+    assert not notes or any(line.startswith("errors of x") for line in lines)
 
 
 @pytest.mark.parametrize(("width", "count"), [(80, 0), (50, 1), (40, 2), (30, 3)])
 def test_a_narrow_terminal_leaves_spare_columns_out_in_their_order_and_says_which(width: int, count: int) -> None:
     left_out = ["second metric", "first metric", "interval"][:count]
     shown = printed(Document("t", "t", [SPARE], []), force_terminal=True, width=width)
-    assert ("left out for want of room: " + ", ".join(left_out) in shown) == bool(left_out)
+    assert ("left out for want of room: " + ", ".join(left_out) in " ".join(shown.split())) == bool(left_out)
     assert "12.35" in shown and max(map(len, shown.split("left out")[0].splitlines())) <= width
     assert "left out" not in printed(Document("t", "t", [SPARE], []), width=width)
 

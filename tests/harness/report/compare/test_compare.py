@@ -127,7 +127,7 @@ def lines_of(markdown: str, section: str) -> list[list[str]]:
 
 def test_the_layout_is_that_of_the_paper(kvgauge: Command, tmp_path: Path) -> None:
     write_longbench(tmp_path)
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert done.code == 0, done.err
     folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
     assert {path.name for path in folder.iterdir()} == {
@@ -166,7 +166,7 @@ def test_the_layout_is_that_of_the_paper(kvgauge: Command, tmp_path: Path) -> No
 
 def test_numbers_intervals_and_verdicts_are_those_of_the_records(kvgauge: Command, tmp_path: Path) -> None:
     write_longbench(tmp_path)
-    kvgauge("compare", str(tmp_path))
+    kvgauge("compare", "--wide", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
     by_key = {(row["method"], row["budget"], row["column"]): row for row in found}
     grids = {grid.result.task: grid.result for grid in read_results(tmp_path).grids}
@@ -189,7 +189,7 @@ def test_what_is_missing_on_either_side_is_a_dash(kvgauge: Command, tmp_path: Pa
     write(tmp_path, [1.0, 0.0, 1.0] * 2, Cell("snapkv", "64"))
     write(tmp_path, [*[1.0] * 5, None], Cell("snapkv", "32"))
     write(tmp_path, [1.0], Cell("snapkv", "64"), task="longbench-lsht")
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     rows = lines_of(
         (tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.md").read_text(), "By dataset"
     )
@@ -206,7 +206,7 @@ def test_what_is_missing_on_either_side_is_a_dash(kvgauge: Command, tmp_path: Pa
 
 def test_slips_of_the_paper_are_marked(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.0], Cell("snapkv", "64"))
-    done = kvgauge("compare", str(tmp_path), "--model", "Mistral-7B-Instruct")
+    done = kvgauge("compare", "--wide", str(tmp_path), "--model", "Mistral-7B-Instruct")
     mark = re.search(r"\[(\d+)\] slip: 30\.72 is printed, and the row's 16 columns average 31\.87", done.out)
     assert mark and f"30.72 [{mark[1]}]" in done.out
 
@@ -214,7 +214,7 @@ def test_slips_of_the_paper_are_marked(kvgauge: Command, tmp_path: Path) -> None
 def test_methods_are_matched_by_class_and_not_by_label(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.0], Cell("pyramidkv", "128"), method={"class": CLASSES["snapkv"], "window": 8})
     write(tmp_path, [1.0, 1.0], Cell("wide", "128"), method={"class": CLASSES["snapkv"], "window": 32})
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
     qasper = {
         row["label"]: row for row in found if row["column"] == "qasper" and row["budget"] == "128" and row["label"]
@@ -226,7 +226,7 @@ def test_methods_are_matched_by_class_and_not_by_label(kvgauge: Command, tmp_pat
 
 def test_an_imported_cell_goes_by_its_label(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.0], Cell("SnapKV", "128"), method={})
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
     assert [row["theirs"] for row in found if row["label"] == "SnapKV" and row["column"] == "qasper"] == ["13.55"]
     assert "matched by label, as an imported cell has no class: SnapKV" in done.out
@@ -234,7 +234,7 @@ def test_an_imported_cell_goes_by_its_label(kvgauge: Command, tmp_path: Path) ->
 
 def test_another_table_of_the_model_can_be_chosen(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.0], Cell("snapkv", "1024"))
-    done = kvgauge("compare", str(tmp_path), "--table", "headkv_longbench", "--to", str(tmp_path / "to"))
+    done = kvgauge("compare", "--wide", str(tmp_path), "--table", "headkv_longbench", "--to", str(tmp_path / "to"))
     assert "Average of 6" in done.out and "27.50" in done.out and "HeadKV (ICLR 2025)" in done.out
     assert (tmp_path / "to" / MODEL / "longbench" / "headkv_longbench" / "compare.md").is_file()
 
@@ -245,7 +245,7 @@ def test_the_needle_is_compared_in_percent_of_the_full_cache(kvgauge: Command, t
 
     needle([0.5, 1.0, 0.5, 1.0], Cell("fullkv", "full"))
     needle([0.5, 0.5, 0.5, None], Cell("snapkv", "128"))
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert done.code == 0, done.err
     rows = lines_of(
         (tmp_path / "report" / MODEL / "needle" / "pyramidkv_needle" / "compare.md").read_text(), "By dataset"
@@ -261,7 +261,7 @@ def test_the_needle_is_compared_in_percent_of_the_full_cache(kvgauge: Command, t
 
 def test_a_needle_without_the_full_cache_says_so(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.5], Cell("snapkv", "128"), task="needle", config=NEEDLE, metric="word_overlap")
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert "Nothing of ours is in percent of the full cache" in done.out and "75.00" in done.out
 
 
@@ -274,7 +274,7 @@ def test_another_needle_is_not_held_against_the_published_one(kvgauge: Command, 
         config={**NEEDLE, "show": "contains_answer"},
         metric="contains_answer",
     )
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert done.code == 2
     assert "task needle records contains_answer, and PyramidKV" in done.err and "has word_overlap: " in done.err
 
@@ -285,7 +285,7 @@ def test_what_has_no_counterpart_is_left_out_and_said_to_be(kvgauge: Command, tm
     write(tmp_path, [1.0], cell, model="made-up")
     write(tmp_path, [1.0], cell, task="magic", config={**NEEDLE, "name": "magic"}, metric="contains_answer")
     write(tmp_path, [1.0], cell, task="tokens", config={"_target_": "tasks.tokens.Tokens", "name": "tokens"})
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert done.code == 0, done.err
     left_out = [line for line in done.out.splitlines() if line.startswith("left out: ")]
     assert len(left_out) == 3
@@ -294,7 +294,7 @@ def test_what_has_no_counterpart_is_left_out_and_said_to_be(kvgauge: Command, tm
 
 def test_claims_stand_beside_what_was_measured(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0, 0.0], Cell("snapkv", "128"), tokens=4000)
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
     found = {(row["method"], row["budget"]): row for row in read_csv(folder / "claims.csv")}
     ours = found["snapkv", "128"]
@@ -324,7 +324,7 @@ def test_unknown_prompt_lengths_are_dashes(kvgauge: Command, tmp_path: Path) -> 
     imported = Record("0", {}, ["a"], {}, None, None, text="x", scores={"m": 1.0})
     with closing(CellWriter(grid.folders[cell], grid.manifests[cell])) as writer:
         writer.append([imported, structs.replace(imported, example_id="1")])
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     assert done.code == 0, done.err
     shown = lines_of(
         (tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "claims.md").read_text(), "Shares"
@@ -338,7 +338,7 @@ def test_two_folders_are_paired_by_example(kvgauge: Command, tmp_path: Path) -> 
         write(a, [0.0, 0.5, 1.0, 1.0] * 2, Cell("snapkv", "64"), task=f"longbench-{dataset}")
         write(b, [0.5, 1.0, 1.0, None] * 2, Cell("snapkv", "64"), task=f"longbench-{dataset}", model="other")
     write(b, [0.5], Cell("h2o", "64"), task="longbench-qasper", model="other")
-    done = kvgauge("compare", str(a), str(b))
+    done = kvgauge("compare", "--wide", str(a), str(b))
     assert done.code == 0, done.err
     folder = a / "report" / MODEL / "longbench"
     found = {(row["method"], row["column"]): row for row in read_csv(folder / "paired.csv")}
@@ -368,7 +368,7 @@ def test_examples_with_another_prompt_are_no_pairs(kvgauge: Command, tmp_path: P
     write(a, [0.5] * 7, cell)
     write(b, [*[0.75] * 5, 0.0, 0.0], cell, prompt="11")
     write(b, [0.75] * 5, cell)
-    done = kvgauge("compare", str(a), str(b))
+    done = kvgauge("compare", "--wide", str(a), str(b))
     assert done.code == 0, done.err
     (row,) = (row for row in read_csv(a / "report" / MODEL / "longbench" / "paired.csv") if row["column"] == "qasper")
     assert (row["difference"], row["n"], row["expected"], row["other_prompts"]) == ("25.0", "5", "7", "2")
@@ -383,7 +383,7 @@ def test_another_number_of_examples_is_not_held_against_the_published_number(
     kvgauge: Command, tmp_path: Path, published: int | None, verdict: str
 ) -> None:
     write(tmp_path, [*[1.0] * 6, None], Cell("snapkv", "64"), published=published)
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     folder = tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench"
     (row,) = (row for row in read_csv(folder / "compare.csv") if row["column"] == "qasper" and row["label"])
     assert row["theirs_is"] == verdict
@@ -399,7 +399,7 @@ def test_another_number_of_examples_is_not_held_against_the_published_number(
 
 def test_few_examples_have_no_interval_and_no_verdict(kvgauge: Command, tmp_path: Path) -> None:
     write(tmp_path, [1.0] * 4, Cell("snapkv", "64"))
-    done = kvgauge("compare", str(tmp_path))
+    done = kvgauge("compare", "--wide", str(tmp_path))
     found = read_csv(tmp_path / "report" / MODEL / "longbench" / "pyramidkv_longbench" / "compare.csv")
     (row,) = (row for row in found if row["column"] == "qasper" and row["label"])
     assert (row["ours"], row["ours_low"], row["theirs_is"]) == ("100.0", "", "")
@@ -411,7 +411,7 @@ def test_equal_folders_differ_by_zero(kvgauge: Command, tmp_path: Path) -> None:
         write(
             tmp_path / name, [0.0, 1.0] * 3, Cell("snapkv", "64"), task="needle", config=NEEDLE, metric="word_overlap"
         )
-    done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    done = kvgauge("compare", "--wide", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.code == 0, done.err
     (row,) = read_csv(tmp_path / "a" / "report" / MODEL / "needle" / "paired.csv")
     assert (row["difference"], row["difference_low"], row["difference_high"], row["zero_is"]) == (
@@ -475,7 +475,7 @@ def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp
     write(tmp_path / "tokens", [1.0], cell, task="tokens", config={"_target_": "tasks.tokens.Tokens", "name": "tokens"})
     write(tmp_path / "metric", [1.0], cell, metric="m2")
     (tmp_path / "file").touch()
-    done = kvgauge("compare", *(word.format(**places) for word in ERRORS[message]))
+    done = kvgauge("compare", "--wide", *(word.format(**places) for word in ERRORS[message]))
     assert done.code in (2, 5)
     assert message.format(**places) in done.err
     assert done.err.count("\n") == 1
@@ -484,7 +484,7 @@ def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp
 def test_a_run_of_a_published_model_ends_with_its_numbers_beside_ours(kvgauge: Command, tmp_path: Path) -> None:
     words = ("method=[fullkv,snapkv]", "budget=64", "task.lengths=[300]", "task.depths=[50]", f"results_dir={tmp_path}")
     beside = tmp_path / "report/Llama-3-8B-Instruct/needle/pyramidkv_needle/compare.md"
-    assert str(beside) in kvgauge(*words, "model.name=Llama-3-8B-Instruct").out
+    assert str(beside.parent) in kvgauge(*words, "model.name=Llama-3-8B-Instruct").out
     before = beside.read_bytes()
     beside.unlink()
     assert kvgauge("report", str(tmp_path)).code == 0

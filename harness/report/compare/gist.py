@@ -1,0 +1,35 @@
+"""The gist of a comparison, for the terminal: how many numbers lie inside, and where the largest gap is."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+
+from harness.report.document import Document
+from harness.report.format import signed
+from harness.report.terminal import WIDTH
+from harness.text import plain
+
+
+def gist(document: Document) -> str:
+    """What a comparison says in a few lines.
+
+    Args:
+        document: of ``comparison_document`` or ``paired_documents``, whose numbers say whether theirs, or no
+            difference, lies inside an interval; or another, of which only the title is told.
+    """
+    (raw,) = document.data.values()
+    if not {"theirs_is", "zero_is"} & set(raw):
+        return "\n".join(textwrap.wrap(plain(document.title), WIDTH))
+    verdict = raw["theirs_is"] if "theirs_is" in raw else raw["zero_is"]
+    held = verdict.isin(["inside", "outside"]).sum()
+    what = "published numbers lie inside our intervals" if "theirs_is" in raw else "differences have 0 inside"
+    said = f"{(verdict == 'inside').sum()} of {held} {what}"
+    if trials := int(verdict.fillna("").str.startswith("trial").sum()):
+        said += f"; {trials} numbers of trials are not held against theirs"
+    gaps = [row for row in raw.to_dict("records") if math.isfinite(row["difference"])]
+    if gaps:
+        worst = max(gaps, key=lambda row: abs(float(row["difference"])))
+        gap = signed(worst["difference"])
+        said += f"; largest gap {gap}: {worst['method']} at {worst['budget']} in {worst['column']}"
+    return "\n".join(line for text in (document.title, said) for line in textwrap.wrap(plain(text), WIDTH))

@@ -1,0 +1,174 @@
+"""Documents on the terminal: within its width and within 100 columns, unless a reader asks for all there is."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+from rich import box
+from rich import table as rich_table
+from rich.console import Console
+from rich.measure import Measurement
+from rich.text import Text
+
+from harness.report.document import Column, Document, Table, budgets, number_cell, texts
+from harness.report.format import number
+from harness.text import plain
+
+WIDTH = 100
+"""The most columns of what is printed, wherever it goes."""
+_MOST_LINES = 11
+"""Of a title, a table and its notes at the end of a run: with what was computed and the paths they are 15 at most."""
+_MOST_METHODS = 6
+_LEGENDS = ("kept:", "same as:", "Intervals:")
+"""How notes begin that explain columns which the end of a run has no room for."""
+
+
+def show(document: Document, console: Console, wide: bool = False) -> None:
+    """Print a document.
+
+    A table comes without its extra columns. What is still too wide for 100 columns, or for a narrower terminal, comes
+    without its spare columns, and a note says which; or in pieces that repeat the keys.
+
+    Args:
+        document: what to print.
+        console: where to print.
+        wide: print all columns: in a terminal in pieces, elsewhere, as in a file, whole.
+    """
+    width = _width_of(console)
+    console.print(Text(plain(document.title), style="bold"), soft_wrap=True)
+    left_out: list[str] = []
+    for table in document.tables:
+        if table.title:
+            console.print(Text(f"\n{plain(table.title)}"), soft_wrap=True)
+        if wide:
+            pieces = list(_pieces(table, console.width)) if console.is_terminal else [table]
+        else:
+            table, headers = _without_spare(_brief(table), width)
+            left_out += headers
+            pieces = list(_pieces(table, width))
+        for piece in pieces:
+            console.print(_rich(piece), crop=False)
+    for note in [*document.notes, *([f"left out for want of room: {', '.join(left_out)}"] if left_out else [])]:
+        text = plain(note)
+        console.print(Text(text if wide else "\n".join(textwrap.wrap(text, width))), soft_wrap=True)
+
+
+def show_end(document: Document, scores: pd.DataFrame, console: Console) -> None:
+    """Print what the end of a run has room for: the first table, or scores by method and budget; and the first notes.
+
+    Args:
+        document: the document of a task or a suite.
+        scores: ``method``, ``budget`` and ``score`` of every cell.
+        console: where to print.
+    """
+    table, width = _brief(document.tables[0]), _width_of(console)
+    if table.title or _lines(table) > _MOST_LINES - 3:
+        table = _matrix(scores)
+    room = _MOST_LINES - _lines(table)
+    told = [note for note in document.notes if not note.startswith(_LEGENDS)]
+    told.sort(key=lambda note: not note.startswith("errors of"))
+    notes = [textwrap.wrap(plain(note), width, max_lines=2 if room > 2 else 1, placeholder=" ...") for note in told]
+    shown: list[str] = []
+    for place, note in enumerate(notes):
+        if len(shown) + len(note) + (place + 1 < len(notes)) > room:
+            shown.append(f"{len(notes) - place} more notes are in the files")
+            break
+        shown += note
+    show(replace(document, tables=[table], notes=shown), console)
+
+
+def _lines(table: Table) -> int:
+    """Of the printed table and its title."""
+    return 2 + max(len(_header(column)) for column in table.columns) + len(table.rows)
+
+
+def _matrix(scores: pd.DataFrame) -> Table:
+    """Methods down, budgets across; of many methods the first ones."""
+    by_budget = budgets(dict.fromkeys(scores["budget"]))
+    order = sorted(by_budget.cells, key=lambda cell: (cell.value is None, cell.value or 0))
+    methods = list(dict.fromkeys(scores["method"]))
+    shown = methods if len(methods) <= _MOST_METHODS else methods[: _MOST_METHODS - 1]
+    known = {
+        (method, plain(budget)): score
+        for method, budget, score in zip(*(scores[n] for n in ("method", "budget", "score")), strict=True)
+    }
+    more = [] if shown == methods else [f"and {len(methods) - len(shown)} more"]
+    columns = [texts("score", [*shown, *more])]
+    for cell in order:
+        values = [known.get((method, cell.text), float("nan")) for method in shown]
+        columns.append(
+            Column(
+                cell.text, [number_cell(value, number(value, 2)) for value in [*values, *[float("nan")] * len(more)]]
+            )
+        )
+    return Table("", columns, keys=1)
+
+
+def _width_of(console: Console) -> int:
+    return min(WIDTH, console.width) if console.is_terminal else WIDTH
+
+
+def _brief(table: Table) -> Table:
+    return _only(table, [_short(column) for column in table.columns if not column.extra])
+
+
+def _short(column: Column) -> Column:
+    cells = [replace(cell, text=cell.large or cell.text) for cell in column.cells] if column.brief else column.cells
+    return replace(column, header=column.brief or column.header, cells=cells)
+
+
+def _without_spare(table: Table, width: int) -> tuple[Table, list[str]]:
+    """A table without the spare columns that do not fit into so many characters, and what these are called."""
+    left_out = []
+    while _width(table) > width:
+        spare = [(column.spare, -place) for place, column in enumerate(table.columns) if column.spare is not None]
+        if not spare:
+            break
+        column = table.columns[-min(spare)[1]]
+        table = _only(table, [other for other in table.columns if other is not column])
+        left_out.append(column.header)
+    return table, left_out
+
+
+def _only(table: Table, columns: Sequence[Column]) -> Table:
+    return replace(table, columns=columns)
+
+
+def _pieces(table: Table, width: int) -> Iterator[Table]:
+    """A table in pieces of at most so many characters where that can be done, each with the keys."""
+    keys, piece = list(table.columns[: table.keys]), list[Column]()
+    for column in table.columns[table.keys :]:
+        if piece and _width(_only(table, [*keys, *piece, column])) > width:
+            yield _only(table, [*keys, *piece])
+            piece = []
+        piece.append(column)
+    yield _only(table, [*keys, *piece])
+
+
+def _width(table: Table) -> int:
+    """Of the printed table, in characters."""
+    return _rich(table).width or 0
+
+
+def _header(column: Column) -> list[str]:
+    """Its lines, as wide as the cells or somewhat wider."""
+    return textwrap.wrap(
+        plain(column.header), max([12, *(len(cell.text) for cell in column.cells)]), break_long_words=False
+    )
+
+
+def _rich(table: Table) -> rich_table.Table:
+    """The table at its natural width, with headers broken to the width of their columns; labels are never markup."""
+    rendered = rich_table.Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for column in table.columns:
+        rendered.add_column(
+            Text("\n".join(_header(column))), justify="right" if column.numeric else "left", no_wrap=True
+        )
+    for row in table.rows:
+        rendered.add_row(*(Text(cell.text) for cell in row))
+    endless = Console(width=10**6)
+    rendered.width = Measurement.get(endless, endless.options, rendered).maximum
+    return rendered

@@ -1,0 +1,162 @@
+"""The measure of a run: what is prefilled and decoded, and an estimate of the time that the rest takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.engine.request import Request
+from harness.engine.watch import Watch
+
+
+@dataclass
+class _Work:
+    """One task.
+
+    Attributes:
+        prompt_tokens: tokens yet to prefill.
+        variants: variants of prompts that are yet to prefill; several may share a row.
+        most: the most tokens that a row generates.
+        generated: tokens generated so far.
+        ended_tokens: tokens of the rows that have ended.
+        ended: number of rows that have ended.
+        going: number of rows that have started and not ended.
+    """
+
+    prompt_tokens: int
+    variants: int
+    most: int
+    generated: int = 0
+    ended_tokens: int = 0
+    ended: int = 0
+    going: int = 0
+
+    @property
+    def length(self) -> float:
+        """Mean number of tokens of a row, estimated from those that have ended and those that are going on."""
+        return min(float(self.most), self.generated / self.ended) if self.ended else float(self.most)
+
+
+class Meter(Watch):
+    """Measures the work of a run, and estimates the time that its rest takes.
+
+    A prompt token costs what one has cost so far. A decoding step costs a part for itself and a part for each of its
+    rows, fitted to the steps so far. What is neither, such as scoring and writing, costs the same for every prompt.
+    Rows of a task that has not begun are as long as those of the others, in relation to the most tokens that they may
+    have.
+
+    Attributes:
+        prompt_tokens: tokens prefilled so far.
+        generated: tokens generated so far.
+        total_tokens: tokens of all prompts.
+        prompts: number of all prompts.
+        written: number of prompts that are written.
+    """
+
+    def __init__(self) -> None:
+        """Start without work."""
+        self.prompt_tokens = self.generated = self.total_tokens = 0
+        self.prompts = self.written = 0
+        self._started = time.monotonic()
+        self._work: list[_Work] = []
+        self._now = 0
+        self._prefill_seconds = 0.0
+        self._variants = self._rows = 0
+        # Of all steps: their number, tokens, squares of tokens, seconds, and tokens times seconds.
+        self._steps, self._tokens, self._squares, self._seconds, self._products = 0, 0, 0, 0.0, 0.0
+
+    def expect(self, requests: Sequence[Request], max_new_tokens: int) -> None:
+        """Take in a further task of the run, of which nothing is done.
+
+        Args:
+            requests: what is to compute.
+            max_new_tokens: the most tokens that a row generates.
+        """
+        self._work.append(_Work(0, 0, max_new_tokens))
+        self.prompts += len(requests)
+        self.begin(len(self._work) - 1, requests)
+
+    def begin(self, task: int, requests: Sequence[Request]) -> None:
+        """Begin a task.
+
+        Args:
+            task: its place among those that were expected.
+            requests: what is to compute now; others may have done a part meanwhile.
+        """
+        self._now, work = task, self._work[task]
+        tokens = sum(len(request.prompt.ids) for request in requests)
+        self.total_tokens += tokens - work.prompt_tokens
+        work.prompt_tokens, work.variants = tokens, sum(len(request.missing) for request in requests)
+
+    def advance(self, count: int) -> None:
+        """Note that ``count`` more prompts are written, now or by others."""
+        self.written += count
+
+    def prefilled(self, request: Request, rows: int, seconds: float) -> None:
+        """A prompt was prefilled; see ``Watch``."""
+        work, tokens = self._work[self._now], len(request.prompt.ids)
+        self.prompt_tokens += tokens
+        work.prompt_tokens = max(0, work.prompt_tokens - tokens)
+        work.variants = max(0, work.variants - len(request.missing))
+        work.going += rows
+        self._variants += len(request.missing)
+        self._rows += rows
+        self._prefill_seconds += seconds
+
+    def decoded(self, tokens: int, ended: Sequence[int], seconds: float) -> None:
+        """Rows went on by a token; see ``Watch``."""
+        work = self._work[self._now]
+        self.generated += tokens
+        work.generated += tokens
+        work.ended_tokens += sum(ended)
+        work.ended += len(ended)
+        work.going = max(0, work.going - len(ended))
+        self._steps += 1
+        self._tokens += tokens
+        self._squares += tokens * tokens
+        self._seconds += seconds
+        self._products += tokens * seconds
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds that the rest takes; None as long as nothing was decoded."""
+        if not self._tokens:
+            return None
+        now = self._work[self._now]
+        per_prompt_token = self._prefill_seconds / max(self.prompt_tokens, 1)
+        per_step, per_token = self._cost_of_a_step()
+        # Tokens of the rows that are going on, and steps until the last of them has ended.
+        tokens = steps = 0.0
+        if now.going:
+            rest = now.most - (now.generated - now.ended_tokens) / now.going
+            tokens = now.going * max(1.0, min(now.length, rest))
+            steps = max(1.0, min(now.length * (1 + math.log(now.going)), rest))
+        seen = [work for work in self._work if work.ended]
+        share = sum(work.length * work.ended for work in seen) / max(sum(work.most * work.ended for work in seen), 1)
+        later = later_steps = 0.0
+        for work in self._work:
+            length = work.length if work.ended or not seen else work.most * share
+            its_tokens = work.variants * self._rows / max(self._variants, 1) * length
+            later += its_tokens
+            # As wide as the steps so far; but no row is decoded in fewer steps than it has tokens.
+            later_steps += max(its_tokens * self._steps / self._tokens, length if work.variants else 0.0)
+        elsewhere = time.monotonic() - self._started - self._prefill_seconds - self._seconds
+        return (
+            per_prompt_token * sum(work.prompt_tokens for work in self._work)
+            + per_token * (tokens + later)
+            + per_step * (steps + later_steps)
+            + (max(0.0, elsewhere) * (self.prompts - self.written) / self.written if self.written else 0.0)
+        )
+
+    def _cost_of_a_step(self) -> tuple[float, float]:
+        """Seconds of a step, whatever its rows, and of each of its tokens, by least squares; none is negative.
+
+        Where all steps were about as wide, they do not tell one from the other, and the step itself counts: weights are
+        read once for all of its rows.
+        """
+        spread = self._steps * self._squares - self._tokens**2 + 0.02 * self._tokens**2
+        per_token = max(0.0, (self._steps * self._products - self._tokens * self._seconds) / spread)
+        per_step = (self._seconds - per_token * self._tokens) / self._steps
+        return (per_step, per_token) if per_step >= 0 else (0.0, self._seconds / self._tokens)
