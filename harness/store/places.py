@@ -103,11 +103,13 @@ def find_cells(path: Path, *, skip_broken: bool = False) -> Places:
 def cells_of_task(folder: Path) -> dict[Path, Manifest]:
     """The manifests of the cells in a task's folder, by the folders of the cells that lie where they were written.
 
+    Of a cell of another version, it is what this one knows.
+
     Raises:
         StoreError: a manifest cannot be read.
     """
     paths = sorted(path.parent for path in folder.glob("*/manifest.json"))
-    manifests = {path: manifest for path in paths if (manifest := read_manifest(path)) is not None}
+    manifests = {path: manifest for path in paths if (manifest := _as_known(path)) is not None}
     return {path: manifest for path, manifest in manifests.items() if lies_in_place(path, manifest)}
 
 
@@ -138,6 +140,16 @@ def _folders(path: Path) -> list[Path]:
     if any(len(folder.parts) < 3 or ".." in folder.parts for folder in folders):
         return _folders(Path(os.path.abspath(path)))
     return folders
+
+
+def _as_known(folder: Path) -> Manifest | None:
+    """A manifest, or what this version can read of another's."""
+    try:
+        return read_manifest(folder)
+    except OtherVersionError:
+        if (manifest := _known(folder)) is None:
+            raise
+        return manifest
 
 
 def _known(folder: Path) -> Manifest | None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -93,8 +94,8 @@ def _record(
         try:
             record = _READ(line)
         except msgspec.ValidationError:
-            values = msgspec.json.decode(line)
-            if not isinstance(values, dict) or not (unknown := values.keys() - set(Record.__struct_fields__)):
+            values = _object(line)
+            if not (unknown := values.keys() - set(Record.__struct_fields__)):
                 raise
             if not known_alone:
                 raise StoreError(
@@ -121,6 +122,15 @@ def _record(
         raise StoreError(
             f"line {number} of {path} is not a record ({reason}): delete that line, and its example is computed again"
         ) from error
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The object on a line; empty if there is none."""
+    try:
+        values = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _no_number(word: str) -> None:

@@ -112,6 +112,11 @@ def test_what_this_version_knows_of_another_ones_cell_is_read_and_nothing_of_it_
         assert refused.code == 5 and refused.err.count("\n") == 1, refused
         assert f"{cell} was written by kvgauge 9.1" in refused.err and "delete" not in refused.err
         assert {path: path.read_bytes() for path in (results / "tiny").rglob("*.json*")} == there
+    beside = kvgauge(*words, "method=h2o")
+    assert beside.code == 0 and "new records: 1," in beside.out, beside
+    cell.rename(cell.with_name("snapkv-32_old"))
+    again = kvgauge(*words)
+    assert again.code == 0 and "new records: 1," in again.out, again
 
 
 def test_a_cell_of_another_version_that_cannot_be_read_is_named_and_the_others_are_reported(
