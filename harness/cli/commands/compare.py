@@ -41,11 +41,6 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     grids = read_grids(arguments.path)
     left_out: list[str] = []
     if arguments.other is None:
-        models = list(dict.fromkeys(grid.result.model for grid in grids))
-        if arguments.model and len(models) > 1:
-            raise ConfigError(
-                f"--model is one model, and {arguments.path} has {', '.join(models)}: give the folder of one of them"
-            )
         documents, left_out = match(grids, arguments.model, arguments.table)
     elif arguments.model or arguments.table:
         raise ConfigError(
