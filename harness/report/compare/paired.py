@@ -137,8 +137,8 @@ class _Draws:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
         if metric != other or not metric:
             raise ConfigError(
-                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score one "
-                "as the other, with kvgauge score PATH --set task.show=… (needle) or task.code_similarity=… (longbench)"
+                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score "
+                "one as the other, with kvgauge score PATH --set task.show=… or --set task.code_similarity=…"
             )
         first = {cell.cell: cell for cell in a.result.cells}
         second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
