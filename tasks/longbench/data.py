@@ -84,8 +84,8 @@ def load(path: Path, dataset: str) -> Records:
     """Read and check one dataset.
 
     Args:
-        path: a folder with ``<dataset>.jsonl``, itself or in its folder ``data``; or a zip with that member, at most
-            one folder deep.
+        path: a folder with ``<dataset>.jsonl``, itself or in its ``data`` or ``*/data``; a zip with that member, at
+            most two folders deep; or that file.
         dataset: a key of ``RECORDS`` or ``RECORDS_E``.
 
     Raises:

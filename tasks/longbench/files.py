@@ -22,6 +22,8 @@ MAX_ZIP_BYTES = 2 * 2**30
 MAX_RATIO = 200
 """Largest compression ratio of a member of a zip; text has 3 to 10, a zip bomb a thousand."""
 MAX_MEMBERS = 10_000
+_NESTED = ("data/*.jsonl", "*/data/*.jsonl")
+"""Where else files lie below a folder: unpacking may put LongBench's ``data`` into one more folder."""
 REMEDY = "use LongBench's own data.zip, or a folder with its .jsonl files"
 
 
@@ -86,15 +88,11 @@ def names(path: Path) -> set[str]:
     """
     if path.is_dir():
         try:
-            return {
-                file.name
-                for folder in (path, path / "data")
-                if folder.is_dir()
-                for file in folder.iterdir()
-                if file.is_file()
-            }
+            return {file.name for pattern in ("*", *_NESTED) for file in path.glob(pattern) if file.is_file()}
         except OSError as error:
             raise DataError(f"{path} cannot be listed ({type(error).__name__}): make it readable") from error
+    if path.suffix == ".jsonl":
+        return {path.name}
     with _open_zip(path) as archive:
         return {PurePosixPath(info.filename).name for info in _members(archive, path)}
 
@@ -103,30 +101,49 @@ def read(path: Path, name: str) -> bytes:
     """The contents of one file.
 
     Args:
-        path: a folder that contains the file, itself or in its folder ``data``; or a zip that contains it, at most one
-            folder deep.
+        path: a folder that contains the file, itself or in its ``data`` or ``*/data``; a zip that contains it, at most
+            two folders deep; or the file itself.
         name: name of the file: ``trec.jsonl``.
 
     Raises:
         DataError: the file is missing, too large or damaged, or cannot be read.
     """
-    return _read_folder(path, name) if path.is_dir() else _read_zip(path, name)
+    if path.is_dir():
+        return _read_folder(path, name)
+    if path.suffix != ".jsonl":
+        return _read_zip(path, name)
+    if path.name != name:
+        raise DataError(
+            f"{path} is one file, and {name} is asked for: use task.datasets=[{path.stem}], or a folder with both"
+        )
+    return _read_file(path)
 
 
 def _read_folder(path: Path, name: str) -> bytes:
     for file in (path / name, path / "data" / name):
-        try:
-            if file.is_file():
-                _check_size(file.stat().st_size, file)
-                return file.read_bytes()
-        except OSError as error:
-            raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
-    raise DataError(_missing(path, name))
+        if file.is_file():
+            return _read_file(file)
+    nested = [file for pattern in _NESTED for file in path.glob(pattern) if file.name == name and file.is_file()]
+    if not nested:
+        raise DataError(_missing(path, name))
+    if len(nested) > 1:
+        raise DataError(f"{path} holds {name} {len(nested)} times: {REMEDY}")
+    return _read_file(nested[0])
+
+
+def _read_file(file: Path) -> bytes:
+    try:
+        _check_size(file.stat().st_size, file)
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
 
 
 def _read_zip(path: Path, name: str) -> bytes:
     with _open_zip(path) as archive:
-        named = [info for info in _members(archive, path) if PurePosixPath(info.filename).name == name]
+        every = [info for info in _members(archive, path) if PurePosixPath(info.filename).name == name]
+        # LongBench's own layout comes before one more folder around it.
+        named = [info for info in every if len(PurePosixPath(info.filename).parts) <= 2] or every
         if not named:
             raise DataError(_missing(path, name))
         if len(named) > 1:
@@ -147,7 +164,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
-    """The files of a zip at its top level or one folder deep.
+    """The files of a zip at its top level or at most two folders deep.
 
     Raises:
         DataError: a member would be unpacked outside the zip's folder, or there are too many members, or they are too
@@ -172,7 +189,7 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     return [
         i
         for i in members
-        if not i.is_dir() and len(PurePosixPath(i.filename).parts) <= 2 and not i.filename.startswith("__MACOSX")
+        if not i.is_dir() and len(PurePosixPath(i.filename).parts) <= 3 and not i.filename.startswith("__MACOSX")
     ]
 
 

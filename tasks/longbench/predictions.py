@@ -14,7 +14,9 @@ https://github.com/NVIDIA/kvpress at 7f5d6b8 (Apache-2.0); read, not copied.
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -40,6 +42,24 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 """Lines of a file: the position of each, for errors, and its values under the names of LongBench's own files."""
 _CLASSES = Kind(Annotated[list[Text], Meta(min_length=1)], "a list of texts")
 _LENGTH = Kind(Annotated[int, Meta(ge=0)], "a whole number")
+_RULER = frozenset(
+    (
+        *(f"niah_{kind}_{number}" for kind in ("single", "multikey") for number in (1, 2, 3)),
+        *("niah_multivalue", "niah_multiquery", "vt", "cwe", "fwe", "qa_1", "qa_2"),
+    )
+)
+"""The 13 tasks of RULER, https://github.com/NVIDIA/RULER (Apache-2.0)."""
+_KVPRESS = (
+    "ruler",
+    "loogle",
+    "infinitebench",
+    "zero_scrolls",
+    "needle_in_haystack",
+    "longbench-v2",
+    "aime25",
+    "math500",
+)
+"""What kvpress calls its other benchmarks, https://github.com/NVIDIA/kvpress at 7f5d6b8 (Apache-2.0)."""
 _REMEDY = "give the file as the program wrote it"
 
 
@@ -102,6 +122,11 @@ def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows], do
         raw = file.read_bytes()
     except OSError as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
+    if other := _other_benchmark(raw, file):
+        raise DataError(
+            f"{file} is of {other}, which kvgauge cannot score: it imports predictions on LongBench and LongBench-E "
+            "alone, so give the folder of those, or move this file elsewhere"
+        )
     lines = list(rows(raw, file))
     if not lines:
         raise DataError(f"{file} holds no prediction: leave it out, or run the program again")
@@ -189,9 +214,26 @@ def _info_longbench(file: Path) -> _PathInfo:
     return _PathInfo(model=file.parent.name, dataset=file.stem, extended=file.parent.parent.name == "pred_e")
 
 
+def _other_benchmark(raw: bytes, file: Path) -> str | None:
+    """The benchmark that a file is of, by its path or its first record, if it is known to be another than LongBench."""
+    for folder in file.parents[:3]:
+        # kvpress names the benchmark first, with its length or dataset behind it: ruler__4096__…
+        name, parted, _ = folder.name.partition("__")
+        if parted and name in _KVPRESS and file.name == "predictions.csv":
+            return name
+        if folder.name in _RULER:
+            return f"RULER ({folder.name})"
+    head = raw[: 2**20].decode("utf-8", errors="replace")
+    try:
+        first = next(csv.DictReader(io.StringIO(head, newline="")), {}) if file.suffix == ".csv" else {}
+    except csv.Error:  # the reader of the table says what is wrong
+        return None
+    return f"RULER ({first['task']})" if first.get("task") in _RULER else None
+
+
 def _info_kvcache_factory(file: Path) -> _PathInfo | None:
     if (
-        file.parent.name not in RECORDS or file.stem == "metrics"
+        file.parent.name not in (*RECORDS, *_RULER) or file.stem == "metrics"
     ):  # metrics.json is what eval.py writes beside the predictions
         return None
     folder = re.fullmatch(r"(.+)_(-?\d+)", file.parent.parent.name)

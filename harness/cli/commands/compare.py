@@ -47,11 +47,6 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     not_read = [*results.left_out]
     left_out: list[str] = []
     if arguments.other is None:
-        models = list(dict.fromkeys(grid.result.model for grid in grids))
-        if arguments.model and len(models) > 1:
-            raise ConfigError(
-                f"--model is one model, and {arguments.path} has {', '.join(models)}: give the folder of one of them"
-            )
         documents, left_out = match(_whole_suites(results), arguments.model, arguments.table)
     elif arguments.model or arguments.table:
         raise ConfigError(

@@ -36,7 +36,7 @@ def match(
     """Each of our models and suites beside one published table.
 
     Args:
-        grids: ours.
+        grids: ours; if ``model`` is given and they are of several models, only the one that is called so.
         model: the published model; None for the one that is called as ours.
         table: the name of the published table; None for the first that has the model.
 
@@ -44,8 +44,10 @@ def match(
         (folder below the report, document) of each, and why others have no counterpart.
 
     Raises:
-        ConfigError: there is no such table, or none of ours has a counterpart.
+        ConfigError: there is no such table, none of ours has a counterpart, or several of ours could be ``model``.
     """
+    if model is not None:
+        grids = _of_model(grids, model)
     suites: dict[tuple[str, str], list[Grid]] = {}
     for grid in grids:
         suites.setdefault((grid.result.model, grid.task_config["name"]), []).append(grid)
@@ -65,8 +67,24 @@ def match(
             both = [comparison_document(comparison), claims_document(comparison)]
             documents += [(Path(ours, suite, chosen.name), document) for document in both if document is not None]
     if not documents:
-        raise ConfigError(without[0])
+        raise ConfigError("; ".join(dict.fromkeys(without)))
     return documents, without
+
+
+def _of_model(grids: Sequence[Grid], model: str) -> Sequence[Grid]:
+    """The grids of one model of ours: the only one or, of several, the one that is called as the published one."""
+    by_model: dict[str, list[Grid]] = {}
+    for grid in grids:
+        by_model.setdefault(grid.result.model, []).append(grid)
+    if len(by_model) == 1:
+        return grids
+    called = [parts for parts in by_model.values() if same_model(_names(parts), [model])]
+    if len(called) != 1:
+        raise ConfigError(
+            f"--model is one model, and {len(called) or 'none'} of {', '.join(by_model)} is called {model}: give the "
+            "folder of one of them"
+        )
+    return called[0]
 
 
 def _models(known: Sequence[Table]) -> list[str]:

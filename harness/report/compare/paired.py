@@ -28,6 +28,7 @@ from harness.report.format import DASH, counted, number, signed
 from harness.report.notes import few_notes
 from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
 from harness.results import Cell, CellResult, Record
+from harness.store.manifest import difference
 from harness.store.order import by_method
 from harness.store.reader import Grid
 from harness.text import plain
@@ -91,12 +92,36 @@ def paired_documents(
             suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
     if not suites:
         raise StoreError(
-            f"{path_a} and {path_b} have no task of one model in common: give two folders of the same task, each "
-            f"of "
-            f"one model"
+            f"{path_a} and {path_b} have no task of one model in common: the first has {_contents(a)}, the second "
+            f"{_contents(b)}; give two folders of the same task, each of one model"
         )
+    ours = {_key(grid, single) for grid in a}
+    only_a = [grid for grid in a if _key(grid, single) not in theirs]
+    only_b = [grid for grid in b if _key(grid, single) not in ours]
+    missing = (("A", only_b), ("B", only_a))
+    lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing if grids]
     for (model, suite), pairs in suites.items():
-        yield Path(model, suite), _document(suite, pairs, path_a, path_b)
+        yield Path(model, suite), _document(suite, pairs, path_a, path_b, [*_other_model(pairs), *lacking])
+
+
+def _contents(grids: Sequence[Grid]) -> str:
+    """The tasks of grids, by model."""
+    by_model: dict[str, list[str]] = {}
+    for grid in grids:
+        by_model.setdefault(grid.result.model, []).append(grid.result.task)
+    return plain("; ".join(f"{', '.join(tasks)} of {model}" for model, tasks in by_model.items()))
+
+
+def _other_model(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
+    """Whether the folders are of two models, by name or by what their manifests say of one."""
+    for a, b in pairs:
+        if a.result.model != b.result.model:
+            return [f"A is of {plain(a.result.model)}, B of another model, {plain(b.result.model)}."]
+        models = [next(iter(grid.manifests.values())).settings.get("model") for grid in (a, b)]
+        if models[0] is not None and models[1] is not None and (changed := difference(models[0], models[1])):
+            name, then, now = changed
+            return [plain(f"B is of another model than A: model.{name} is {now}, and {then} in A.")]
+    return []
 
 
 def _key(grid: Grid, single: bool) -> tuple[str, str]:
@@ -114,8 +139,7 @@ class _Draws:
         if metric != other or not metric:
             raise ConfigError(
                 f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score "
-                f"one as the other, with "
-                "kvgauge score PATH --set task.show=… (needle) or task.code_similarity=… (longbench)"
+                "one as the other, with kvgauge score PATH --set task.show=… or --set task.code_similarity=…"
             )
         first = {cell.cell: cell for cell in a.result.cells}
         second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
@@ -170,7 +194,9 @@ def _title(metrics: Sequence[object]) -> str:
     return str(getattr(metrics[0], "name", "")) if metrics else "nothing"
 
 
-def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path) -> Document:
+def _document(
+    suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path, facts: Sequence[str]
+) -> Document:
     draws = {a.result.task: _Draws(a, b) for a, b in pairs}
     names, columns = _columns(suite, pairs)
     cells = by_method(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests)
@@ -180,9 +206,9 @@ def _document(suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path
     notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
     notes += [
         f"A: {plain(str(path_a))}. B: {plain(str(path_b))}.",
+        *facts,
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; "
-        f"0 is inside or "
-        "outside of it. A and B: over their own results.",
+        "0 is inside or outside of it. A and B: over their own results.",
     ]
     by_task = [pair for numbers in rows.values() for title, pair in numbers.items() if title in names]
     if any(pair.n < pair.expected for pair in by_task):

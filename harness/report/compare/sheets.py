@@ -188,6 +188,9 @@ def _notes(comparison: Comparison) -> list[str]:
     if any(entry.n < entry.expected for row in comparison.rows if row.cell for entry in row.numbers.values()):
         notes.append("n of N: our numbers cover only the n examples that have a result.")
     notes += _shared(comparison)
+    missing = [name for name in comparison.titles if name not in (AVERAGE, RAW) and name not in comparison.grids]
+    if missing:
+        notes.append(f"missing here: {', '.join(missing)}.")
     if comparison.left_out:
         notes.append(f"not in the published table: {', '.join(comparison.left_out)}.")
     return notes

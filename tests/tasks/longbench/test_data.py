@@ -227,8 +227,32 @@ def test_classification_without_classes_is_refused() -> None:
     )
 
 
+@pytest.mark.parametrize("place", ["qasper.jsonl", "data/qasper.jsonl", "LongBench/data/qasper.jsonl"])
+def test_a_file_may_lie_in_one_more_folder_of_a_zip_or_of_a_folder(tmp_path: Path, place: str) -> None:
+    path = make_zip(tmp_path / "data.zip", {place: lines()})
+    (tmp_path / "folder" / place).parent.mkdir(parents=True)
+    (tmp_path / "folder" / place).write_bytes(lines())
+    assert load(path, "qasper").sha256 == load(tmp_path / "folder", "qasper").sha256
+    assert survey(tmp_path / "folder")["qasper"] == survey(path)["qasper"] == 2
+
+
+def test_a_file_that_lies_in_two_places_is_refused(tmp_path: Path) -> None:
+    for place in ("a/data", "b/data"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "qasper.jsonl").write_bytes(lines())
+    assert "holds qasper.jsonl 2 times" in fail(lambda: load(tmp_path, "qasper"))
+
+
+def test_one_file_is_data_for_its_dataset_alone(tmp_path: Path) -> None:
+    file = tmp_path / "qasper.jsonl"
+    file.write_bytes(lines())
+    assert load(file, "qasper").sha256 == load(tmp_path, "qasper").sha256
+    assert survey(file)["qasper"] == 2 and survey(file)["trec"] is None
+    assert "is one file, and trec.jsonl is asked for: use task.datasets=[qasper]" in fail(lambda: load(file, "trec"))
+
+
 def test_missing_file_and_unknown_dataset_are_named(tmp_path: Path) -> None:
-    path = make_zip(tmp_path / "data.zip", {"data/trec.jsonl": lines("trec"), "a/b/qasper.jsonl": lines()})
+    path = make_zip(tmp_path / "data.zip", {"data/trec.jsonl": lines("trec"), "a/b/c/qasper.jsonl": lines()})
     for place in (path, tmp_path):
         assert "holds no qasper.jsonl: add it, or leave qasper out of task.datasets" in fail(
             lambda p=place: load(p, "qasper")
@@ -294,7 +318,7 @@ def test_path_that_is_nothing_is_refused(data: str) -> None:
 
 
 def test_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "qasper.jsonl").write_bytes(lines())
-    message = fail(lambda: load(locate(str(tmp_path / "qasper.jsonl")), "qasper"))
+    (tmp_path / "data.zip").write_bytes(lines())
+    message = fail(lambda: load(locate(str(tmp_path / "data.zip")), "qasper"))
     assert "is no zip" in message
     assert "or a folder with its .jsonl files" in message

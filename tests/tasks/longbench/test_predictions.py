@@ -471,6 +471,40 @@ def test_a_malformed_table_is_one_line(
     refused(kvgauge, tmp_path, [str(path), "--format", "kvpress"], 3, where, "predictions.csv", what)
 
 
+@pytest.mark.parametrize(
+    ("format", "place", "text", "benchmark"),
+    [
+        ("kvpress", "ruler__4096__a--b__snapkv__0.50/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
+        ("kvpress", "ruler__4096__a--b__snapkv__0.50/1/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
+        ("kvpress", "infinitebench__passkey__a--b__knorm__0.50/predictions.csv", "answer,task\n", "infinitebench"),
+        ("kvpress", "longbench-v2__0shot__a--b__knorm__0.50/predictions.csv", "answer,task\n", "longbench-v2"),
+        ("kvpress", "mine/predictions.csv", "question,answer,task,predicted_answer\nq,x,vt,x\n", "RULER (vt)"),
+        ("kvcache_factory", "llama_128/4096/qa_1/SnapKV.json", '{"pred": "x", "answers": ["x"]}\n', "RULER (qa_1)"),
+    ],
+)
+def test_files_of_other_benchmarks_are_said_to_be_theirs(
+    kvgauge: Command, tmp_path: Path, format: str, place: str, text: str, benchmark: str
+) -> None:
+    path = tmp_path / "files" / place
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    for given_path in (tmp_path / "files", path):
+        refused(
+            kvgauge, tmp_path, [str(given_path), "--format", format], 3, str(path),
+            f"is of {benchmark}, which kvgauge cannot score", "so give the folder of those",
+        )  # fmt: skip
+
+
+def test_a_folder_of_ones_own_name_is_read_by_what_its_table_says(kvgauge: Command, tmp_path: Path) -> None:
+    path = tmp_path / "mine__again/predictions.csv"
+    path.parent.mkdir()
+    path.write_text(as_csv(lines(golden("difflib")[0] | {"dataset": "qasper"}), "qasper", 0.5), newline="")
+    names = ("--model", "m", "--label", "snapkv")
+    done = kvgauge("import", str(path), "--format", "kvpress", "--to", str(tmp_path / "to"), *names)
+    assert done.code == 0, done.err
+    assert (tmp_path / "to/m/longbench-qasper/snapkv-50%/scores.json").exists()
+
+
 def test_what_only_a_dataset_needs_is_asked_of_it_alone(kvgauge: Command, tmp_path: Path) -> None:
     (trec,) = [case for case in golden("difflib") if case["dataset"] == "trec"]
     path = write(tmp_path, "longbench", trec | {"all_classes": None})

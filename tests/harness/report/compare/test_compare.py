@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -442,7 +443,7 @@ ERRORS = {
         "--table",
         "snapkv_longbench",
     ],
-    "--model is one model, and {both} has Llama-3-8B-Instruct, made-up: give the folder of one": [
+    "--model is one model, and none of Llama-3-8B-Instruct, made-up is called LWM-Text-Chat-1M: give the folder of": [
         "{both}",
         "--model",
         "LWM-Text-Chat-1M",
@@ -455,7 +456,14 @@ ERRORS = {
         "--model",
         "x",
     ],
-    "{ours} and {tokens} have no task of one model in common": ["{ours}", "{tokens}"],
+    (
+        "{ours} and {tokens} have no task of one model in common: the first has longbench-qasper of "
+        "Llama-3-8B-Instruct, the second tokens of Llama-3-8B-Instruct; give"
+    ): ["{ours}", "{tokens}"],
+    "{both} and {third} have no task of one model in common: the first has longbench-qasper of Llama": [
+        "{both}",
+        "{third}",
+    ],
     "task longbench-qasper shows m in one folder and m2 in the other: score one as the other, with kvgauge score": [
         "{ours}",
         "{metric}",
@@ -464,9 +472,12 @@ ERRORS = {
 }
 
 
+NAMES = ("ours", "other", "both", "tokens", "empty", "metric", "third", "file")
+
+
 @pytest.mark.parametrize("message", ERRORS)
 def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp_path: Path) -> None:
-    places = {name: str(tmp_path / name) for name in ("ours", "other", "both", "tokens", "empty", "metric", "file")}
+    places = {name: str(tmp_path / name) for name in NAMES}
     cell = Cell("snapkv", "64")
     write(tmp_path / "ours", [1.0], cell)
     write(tmp_path / "other", [1.0], cell, model="made-up")
@@ -474,6 +485,7 @@ def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp
         write(tmp_path / "both", [1.0], cell, model=model)
     write(tmp_path / "tokens", [1.0], cell, task="tokens", config={"_target_": "tasks.tokens.Tokens", "name": "tokens"})
     write(tmp_path / "metric", [1.0], cell, metric="m2")
+    write(tmp_path / "third", [1.0], cell, model="third")
     (tmp_path / "file").touch()
     done = kvgauge("compare", "--wide", *(word.format(**places) for word in ERRORS[message]))
     assert done.code in (2, 5)
@@ -490,3 +502,59 @@ def test_a_run_of_a_published_model_ends_with_its_numbers_beside_ours(kvgauge: C
     assert kvgauge("report", str(tmp_path)).code == 0
     assert beside.read_bytes() == before
     assert not list((tmp_path / "report/tiny").glob("**/compare.md")) and "compare.md" not in kvgauge(*words).out
+
+
+def test_of_two_models_in_a_folder_the_one_that_was_asked_for_is_compared(kvgauge: Command, tmp_path: Path) -> None:
+    cell = Cell("snapkv", "64")
+    for model in (MODEL, "tiny"):
+        write(tmp_path, [1.0] * 6, cell, model=model)
+    done = kvgauge("compare", str(tmp_path), "--model", MODEL)
+    assert done.code == 0, done.err
+    assert f"longbench on {MODEL} beside PyramidKV" in done.out and "tiny" not in done.out
+
+
+def test_another_model_is_said_to_be_one(kvgauge: Command, tmp_path: Path) -> None:
+    cell = Cell("snapkv", "64")
+    for name, model in (("a", MODEL), ("b", "mine")):
+        write(tmp_path / name, [1.0] * 6, cell, model=model)
+    done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    assert f"A is of {MODEL}, B of another model, mine." in done.out
+
+
+def test_other_weights_under_the_same_name_are_another_model(kvgauge: Command, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, [1.0] * 6, Cell("snapkv", "64"))
+    same = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    (path,) = (tmp_path / "b").rglob("manifest.json")
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["model"] = {"dtype": "bfloat16"}
+    path.write_text(json.dumps(manifest))
+    other = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert "another model" not in same.out
+    assert "B is of another model than A: model.dtype is bfloat16, and float16 in A." in other.out.replace("\n", " ")
+
+
+def test_all_datasets_that_are_missing_are_named_at_once(kvgauge: Command, tmp_path: Path) -> None:
+    cell = Cell("snapkv", "64")
+    for name, datasets in (("a", ("qasper", "trec", "lcc")), ("b", ("qasper", "samsum"))):
+        for dataset in datasets:
+            write(tmp_path / name, [1.0] * 6, cell, task=f"longbench-{dataset}")
+    done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    out = " ".join(done.out.split())
+    assert f"not in A, and left out: longbench-samsum of {MODEL}." in out
+    assert f"not in B, and left out: longbench-trec, longbench-lcc of {MODEL}." in out.replace(
+        "lcc, longbench-trec", "trec, longbench-lcc"
+    )
+    published = " ".join(kvgauge("compare", str(tmp_path / "a")).out.split())
+    missing = [name for name in PAPER_DATASETS if name not in ("qasper", "trec", "lcc")]
+    assert f"missing here: {', '.join(missing)}." in published
+
+
+def test_all_reasons_for_which_nothing_is_compared_are_named(kvgauge: Command, tmp_path: Path) -> None:
+    for model in ("one", "two"):
+        write(tmp_path, [1.0], Cell("snapkv", "64"), model=model)
+    done = kvgauge("compare", str(tmp_path))
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert "is called one" in done.err and "is called two" in done.err
