@@ -17,6 +17,7 @@ from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT
 from harness.config.guard import refuse_environment
 from harness.config.method_path import import_from, search_path_words
+from harness.config.model_path import model_words
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.launchers.hydra_plugin import register
 
@@ -31,7 +32,7 @@ def start() -> None:
         word.startswith("-") for word in sys.argv
     ):
         sys.argv.insert(1, "--multirun")  # without it Hydra silently ignores the launcher
-    sys.argv[1:] = search_path_words(sys.argv[1:])
+    sys.argv[1:] = model_words(search_path_words(sys.argv[1:]))
     refuse_environment()
     register_resolvers()
     register()
