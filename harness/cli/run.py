@@ -16,6 +16,7 @@ from harness.cli.errors import report
 from harness.config.build import register_resolvers
 from harness.config.catalog import ROOT
 from harness.config.guard import refuse_environment
+from harness.config.model_path import model_words
 from harness.config.outside import search_path_words, use
 from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
@@ -32,7 +33,7 @@ def start() -> None:
         word.startswith("-") for word in sys.argv
     ):
         sys.argv.insert(1, "--multirun")  # without it Hydra silently ignores the launcher
-    sys.argv[1:] = understood(search_path_words(sys.argv[1:]))
+    sys.argv[1:] = understood(model_words(search_path_words(sys.argv[1:])))
     refuse_environment()
     register_resolvers()
     register()

@@ -188,13 +188,14 @@ def composed(*overrides: str) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
     from harness.config.guard import environment_error
+    from harness.config.model_path import model_words
 
     for word in overrides:
         if named := re.search(r"\$\{oc\.env:([^,}]*)", word):
             raise environment_error(named[1])
     register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=understood(overrides))
+        return compose("config", overrides=understood(model_words(overrides)))
 
 
 def task_config(name: str, *overrides: str) -> dict[str, Any]:

@@ -32,6 +32,10 @@ _UNSUPPORTED_KEYWORDS = {
 }
 
 
+class WithoutEngine(ModelError):
+    """A model was called without the engine, by others or because its classes do not hand it on."""
+
+
 class LayerAttention(Protocol):
     """Computes the attention of one forward call, layer by layer."""
 
@@ -69,9 +73,9 @@ def attention(
     engine: LayerAttention | None = keywords.get(ENGINE)
     family = type(module).__name__
     if engine is None:
-        raise ModelError(
-            f"{family} was called without the engine: run the model through kvgauge, "
-            "or set another attention implementation"
+        raise WithoutEngine(
+            f"{family} was called without the engine, which has taken the place of its attention: "
+            "model.set_attn_implementation('sdpa') gives that back"
         )
     for keyword, meaning in _UNSUPPORTED_KEYWORDS.items():
         if keywords.get(keyword) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoModelForCausalLM,
@@ -17,12 +16,12 @@ from transformers.utils.logging import disable_progress_bar
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.attention import install
+from harness.engine.attention import WithoutEngine, install
 from harness.engine.decode import Limits, Row, decode
-from harness.engine.model_spec import ModelSpec, choose_device, first_line, kv_heads
+from harness.engine.model_files import reading
+from harness.engine.model_spec import ModelSpec, choose_device, kv_heads
 from harness.engine.positions import last_position
 from harness.engine.prefill import prefill
-from harness.engine.quiet import quiet
 from harness.engine.weights_check import refuse_misfits
 from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels
@@ -59,8 +58,9 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     placement: dict[str, Any] = {"device_map": "auto"} if spec.device_map == "auto" else {}
     if tensor_parallel.count() > 1:
         placement = {"distributed_config": {"tp_plan": "auto"}}
-    try:
-        with quiet():
+    remedy = "mend or fetch its weights and config.json again"
+    with reading(spec.path, "cannot be loaded", remedy, hub=not spec.is_local):
+        try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 spec.weights(config),
                 config=config,
@@ -71,16 +71,11 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
                 **placement,
                 **spec.arguments(),
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, AttributeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        except torch.OutOfMemoryError as error:
             more = "more processes" if tensor_parallel.count() > 1 else "model.device_map=auto"
             raise ModelError(
                 f"model={spec.label} does not fit on {device}: use model.dtype=bfloat16 or {more}"
             ) from error
-        raise ModelError(
-            f"model.path={spec.path} cannot be loaded ({first_line(error)}): "
-            "kvgauge reads safetensors and GGUF weights only and runs no code from a checkpoint"
-        ) from error
     model: PreTrainedModel = loaded[0]
     refuse_misfits(spec.path, loaded[1]["missing_keys"], loaded[1]["unexpected_keys"])
     if not placement:
@@ -111,7 +106,13 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
     install(model)
     layers = model.config.num_hidden_layers
     selection = Selection(granularity="kv_head", group="mean", ties="stable", dtype="float32")
-    done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    try:
+        done = prefill(model, name, ids[:-1], [Plan((len(ids),) * layers, None)], selection)
+    except WithoutEngine as error:
+        raise ModelError(
+            f"model={name} ({model.config.model_type}) does not hand the engine on to its attention in this release of "
+            "transformers, so that nothing could be compressed: use another family"
+        ) from error
     here, all_heads = done.kept[0].layers[0].keys.shape[0], kv_heads(model.config)
     if tensor_parallel.count() > 1 and tensor_parallel.count() * here != all_heads:
         raise ModelError(

@@ -14,6 +14,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
+from harness.engine.hub import is_reachable
+from harness.engine.model_files import check_config, check_end_ids, reading
 from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
@@ -111,8 +113,15 @@ class ModelSpec:
         return str(weights_folder(self.path, self.torch_dtype(config))) if is_gguf(self.path) else self.path
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of every loading call of transformers: the revision, and no code from the checkpoint."""
-        return {"revision": self.revision, "trust_remote_code": False}
+        """Arguments of every loading call of transformers: the revision, and no code from the checkpoint.
+
+        Where the hub does not answer, its cache is read alone.
+        """
+        return {
+            "revision": self.revision,
+            "trust_remote_code": False,
+            "local_files_only": self.is_local or not is_reachable(self.path, self.revision),
+        }
 
     def config(self) -> PretrainedConfig:
         """Read the model's configuration.
@@ -121,6 +130,11 @@ class ModelSpec:
             ConfigError: its kv heads cannot be divided among the processes of this run.
             ModelError: it cannot be found or read, or its attention cannot be reproduced exactly.
         """
+        if Path(self.path).is_file() and not is_gguf(self.path):
+            raise ModelError(
+                f"model.path={self.path} is a file: give a GGUF file, or the folder of a saved transformers model, "
+                "which has config.json, *.safetensors and the tokenizer's files"
+            )
         files = self.files
         if self.is_local and not (Path(files) / "config.json").is_file():
             raise ModelError(
@@ -128,13 +142,11 @@ class ModelSpec:
             )
         if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
             raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
-        try:
+        remedy = "mend or fetch its config.json" if self.is_local else "check the id and model.revision"
+        with reading(self.path, "cannot be read", remedy, hub=not self.is_local):
             config: PretrainedConfig = AutoConfig.from_pretrained(files, **self.arguments())
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(
-                f"model.path={self.path} cannot be read ({first_line(error)}): "
-                "check the path, model.revision and HF_HUB_OFFLINE"
-            ) from error
+        check_config(self.path, config)
+        check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_adapter(self.path)
         refuse_config(config, self.label)
         if tensor_parallel.count() > 1:
@@ -147,19 +159,15 @@ class ModelSpec:
         Raises:
             ModelError: there is none that can be used.
         """
-        try:
+        remedy = "add or mend its tokenizer.json, or use task=tokens"
+        with reading(self.path, "has no usable tokenizer", remedy, hub=not self.is_local):
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(self.files, **self.arguments())
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError) as error:
-            raise ModelError(
-                f"model.path={self.path} has no usable tokenizer ({first_line(error)}): "
-                "add tokenizer.json, or use task=tokens"
-            ) from error
-        # Without tokenizer files, transformers 5.5 returns a tokenizer with an empty vocabulary.
-        if len(set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))) < 2:
-            raise ModelError(
-                f"model.path={self.path} has no usable tokenizer (it knows no words): "
-                "add tokenizer.json, or use task=tokens"
-            )
+            # Without tokenizer files, transformers 5.5 returns a tokenizer with an empty vocabulary.
+            words = set(tokenizer.encode("Some words, to be told apart.", add_special_tokens=False))
+            tokenizer.decode(tokenizer.encode("Some words."), skip_special_tokens=True)
+        if len(words) < 2:
+            raise ModelError(f"model.path={self.path} has no usable tokenizer (it knows no words): {remedy}")
+        check_end_ids(self.path, "tokenizer_config.json", tokenizer.eos_token_id)
         return tokenizer
 
     def generation(self, config: PretrainedConfig) -> GenerationConfig:
@@ -168,21 +176,23 @@ class ModelSpec:
         Raises:
             ModelError: there is a generation config, but it cannot be read.
         """
-        try:
-            pinned: dict[str, Any] = {"revision": self.revision} if self.revision is not None else {}
-            return GenerationConfig.from_pretrained(self.files, **pinned)
-        except (OSError, ValueError) as error:
-            missing = (
-                not (Path(self.files) / "generation_config.json").exists()
-                if self.is_local
-                else "does not appear to have" in str(error)
-            )
-            if not missing:
-                raise ModelError(
-                    f"generation_config.json of model.path={self.path} cannot be read ({first_line(error)}): it names "
-                    "end tokens; mend or fetch it"
-                ) from error
-            return GenerationConfig.from_model_config(config)
+        pinned: dict[str, Any] = {"local_files_only": self.arguments()["local_files_only"]}
+        pinned |= {"revision": self.revision} if self.revision is not None else {}
+        remedy = "it names end tokens; mend or fetch it"
+        with reading(self.path, "has a generation_config.json that cannot be read", remedy, hub=False):
+            try:
+                read = GenerationConfig.from_pretrained(self.files, **pinned)
+            except OSError as error:
+                missing = (
+                    not (Path(self.files) / "generation_config.json").exists()
+                    if self.is_local
+                    else "does not appear to have" in str(error)
+                )
+                if not missing:
+                    raise
+                read = GenerationConfig.from_model_config(config)
+        check_end_ids(self.path, "generation_config.json", read.eos_token_id)
+        return read
 
     def torch_dtype(self, config: PretrainedConfig) -> torch.dtype:
         """The dtype of the loaded weights and of the cache."""
@@ -219,12 +229,6 @@ def all_end_ids(
     for source in sources:
         tokens.update([source] if isinstance(source, int) else source or ())
     return frozenset(token for token in tokens if 0 <= token < config.vocab_size)
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, at most 200 characters."""
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:200]
 
 
 def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int, int]:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from harness.config.build import build, task_config
 from harness.config.catalog import choices
+from harness.engine.hub import is_reachable
 from harness.task import DataSource
 
 HELP = "Tell what this machine has, what will be slow or refused on it, and what data is found."
@@ -33,6 +34,8 @@ _PACKAGES = (
     "triton",
 )
 _GIB = 2**30
+_SOME_MODEL = "openai-community/gpt2"
+"""A public model, for asking the hub whether it answers."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +67,7 @@ def _facts(results: Path) -> list[tuple[str, str]]:
         ("device", "; ".join(devices) or f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"),
         ("memory", f"{_memory_bytes() / _GIB:.1f} GiB"),
         ("free disk", f"{_free_bytes(results) / _GIB:.1f} GiB where {results} lies"),
-        ("hub", "offline (HF_HUB_OFFLINE)" if _offline() else f"online, cache in {constants.HF_HUB_CACHE}"),
+        ("hub", f"{_hub()}, cache in {constants.HF_HUB_CACHE}"),
         *_data(),
     ]
 
@@ -108,6 +111,11 @@ def _findings(results: Path) -> list[str]:
         )
     if _offline():
         lines.append("HF_HUB_OFFLINE is set: models and LongBench must be in the cache or given as local paths.")
+    elif not is_reachable(_SOME_MODEL):
+        lines.append(
+            f"This machine is offline, as {constants.ENDPOINT} does not answer: models and LongBench must be in the "
+            "cache or given as local paths."
+        )
     if _free_bytes(results) < _GIB:
         lines.append("Less than 1 GiB of disk is free: a LongBench grid writes about 1 GiB of records.")
     return lines
@@ -122,6 +130,12 @@ def _free_bytes(results: Path) -> int:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free
+
+
+def _hub() -> str:
+    if _offline():
+        return "offline (HF_HUB_OFFLINE)"
+    return f"{constants.ENDPOINT} {'answers' if is_reachable(_SOME_MODEL) else 'does not answer'}"
 
 
 def _offline() -> bool:

@@ -322,6 +322,8 @@ def test_family_that_does_not_go_through_the_engine_is_refused_when_it_is_loaded
         load(tmp_path)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert "use another family" in str(caught.value) or "use a f" in str(caught.value), "a remedy that helps"
+    assert "through kvgauge" not in str(caught.value) and "safetensors" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
