@@ -90,10 +90,10 @@ def report(results: Path) -> dict[str, float]:
     """Do what ``kvgauge report`` does, and measure its parts."""
     from harness.report.overview import write_overview
     from harness.report.task_tables import write_report
-    from harness.store.reader import read_grids, suites
+    from harness.store.reader import read_results, suites
 
     spent = [(time.perf_counter(), time.process_time())]
-    grids = read_grids(results)
+    grids = read_results(results).grids
     spent.append((time.perf_counter(), time.process_time()))
     for grid in grids:
         write_report(grid.result, results / "report" / grid.result.model / grid.result.task)

@@ -20,12 +20,13 @@ from harness.config.words import is_free
 from harness.engine.engine import Engine
 from harness.engine.model_spec import ModelSpec
 from harness.errors import ConfigError
+from harness.printing import unfailing
 from harness.results import SuiteResult, TaskResult
 from harness.run.configure import runs
 from harness.run.execute import execute, execute_in_memory, result
 from harness.run.prepare import prepare
 from harness.run.signals import Stop
-from harness.store.reader import Grid, read_grids, suites
+from harness.store.reader import Grid, read_results, suites
 from harness.task import Task
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ def run(
         in_memory=folder is None,
     )
     prepared = [prepare(each) for each in asked]
-    console = Console(stderr=True, quiet=not sys.stderr.isatty(), highlight=False)
+    console = Console(file=unfailing(sys.stderr), quiet=not sys.stderr.isatty(), highlight=False)
     if folder is None:
         execute_in_memory(prepared, console, engine)
     else:
@@ -212,7 +213,7 @@ def read(path: str | Path = "results") -> Result:
     Raises:
         StoreError: there are no results, or they cannot be read.
     """
-    grids = read_grids(Path(path).expanduser())
+    grids = read_results(Path(path).expanduser()).grids
     return Result(tuple(grids), tuple(suites(grids)))
 
 

@@ -178,15 +178,17 @@ class Importer(Protocol):
         """Names of the file formats that it can read."""
         ...
 
-    def predictions(self, path: Path, format: str) -> Sequence[Predictions]:
+    def predictions(self, path: Path, format: str, doubled: str | None = None) -> Sequence[Predictions]:
         """Read every file of predictions at or below a path.
 
         Args:
             path: a file or a folder.
             format: one of ``formats``.
+            doubled: which predictions to take for a record that has several in one file: the ``first``, the ``last``
+                or ``all``; None to refuse the file, as well as one with more predictions than there are records.
 
         Raises:
-            DataError: there is no such file, or one is not of this format.
+            DataError: there is no such file, one is not of this format, or it holds a record twice.
         """
         ...
 

@@ -17,9 +17,12 @@ _MODULES = {
     "compression.scorers": (
         "ColumnSums",
         "FirstTokens",
+        "Kernel",
+        "Pooling",
+        "Sinks",
         "SinksThenRecent",
+        "Window",
         "WindowAttention",
-        "check_window",
         "column_sums",
         "pool",
         "window_attention",
@@ -29,6 +32,7 @@ _MODULES = {
     "task": ("Average", "Example", "Metric", "Suite", "Task"),
     # For both.
     "errors": ("BudgetError", "ConfigError", "DataError", "KvgaugeError"),
+    "values": ("Refusal", "check"),
     # For notebooks and scripts.
     "api": ("Engine", "Result", "read", "run"),
 }

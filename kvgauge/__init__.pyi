@@ -10,9 +10,12 @@ from harness.compression.method import ReadsWeights as ReadsWeights
 from harness.compression.method import require_above as require_above
 from harness.compression.scorers import ColumnSums as ColumnSums
 from harness.compression.scorers import FirstTokens as FirstTokens
+from harness.compression.scorers import Kernel as Kernel
+from harness.compression.scorers import Pooling as Pooling
+from harness.compression.scorers import Sinks as Sinks
 from harness.compression.scorers import SinksThenRecent as SinksThenRecent
+from harness.compression.scorers import Window as Window
 from harness.compression.scorers import WindowAttention as WindowAttention
-from harness.compression.scorers import check_window as check_window
 from harness.compression.scorers import column_sums as column_sums
 from harness.compression.scorers import pool as pool
 from harness.compression.scorers import window_attention as window_attention
@@ -27,5 +30,7 @@ from harness.task import Example as Example
 from harness.task import Metric as Metric
 from harness.task import Suite as Suite
 from harness.task import Task as Task
+from harness.values import Refusal as Refusal
+from harness.values import check as check
 
 __version__: str

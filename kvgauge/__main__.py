@@ -11,8 +11,10 @@ def main() -> None:
         sys.path.insert(0, str(here.parent))
     if sys.argv[1:3] == ["completion", "--words"]:  # a shortcut, because TAB must not wait for imports
         from harness.cli.commands.completion import candidates
+        from harness.printing import unfailing_output
 
-        print("\n".join(candidates(" ".join(sys.argv[3:]))))
+        with unfailing_output():
+            print("\n".join(candidates(" ".join(sys.argv[3:]))))
         return
     from harness.cli.main import main as command_line
 

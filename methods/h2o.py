@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compression.method import Ranking, require_above
-from harness.compression.scorers import ColumnSums
+from harness.compression.scorers import ColumnSums, Window
+from harness.values import check
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class H2O:
     """
 
     label: str
-    window: int
+    window: Window
     causal: bool
 
     def __post_init__(self) -> None:
-        ColumnSums(self.window, self.causal)
+        check(self)
 
     @property
     def uses_budget(self) -> bool:

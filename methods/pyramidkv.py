@@ -16,11 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from msgspec import Meta
 
 from harness.compression.method import Ranking, require_above
-from harness.compression.scorers import Pooling, WindowAttention
-from harness.errors import ConfigError
+from harness.compression.scorers import Kernel, Pooling, Window, WindowAttention
+from harness.values import Refusal, check
 
 
 @dataclass(frozen=True)
@@ -40,18 +42,14 @@ class PyramidKV:
     """
 
     label: str
-    window: int
-    kernel: int
+    window: Window
+    kernel: Kernel
     pooling: Pooling
-    beta: int
+    beta: Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", "the published tables use beta=20")]
     schedule: Literal["reference", "exact"]
 
     def __post_init__(self) -> None:
-        WindowAttention(self.window, self.kernel, self.pooling)
-        if not isinstance(self.beta, int) or self.beta < 1:
-            raise ConfigError(f"beta={self.beta} is not a whole number of 1 or more: the published tables use beta=20")
-        if self.schedule not in ("reference", "exact"):
-            raise ConfigError(f"schedule={self.schedule} is unknown: use schedule=reference or schedule=exact")
+        check(self)
 
     @property
     def uses_budget(self) -> bool:

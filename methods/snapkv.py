@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compression.method import Ranking, require_above
-from harness.compression.scorers import Pooling, WindowAttention
+from harness.compression.scorers import Kernel, Pooling, Window, WindowAttention
+from harness.values import check
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,12 @@ class SnapKV:
     """
 
     label: str
-    window: int
-    kernel: int
+    window: Window
+    kernel: Kernel
     pooling: Pooling
 
     def __post_init__(self) -> None:
-        WindowAttention(self.window, self.kernel, self.pooling)
+        check(self)
 
     @property
     def uses_budget(self) -> bool:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.compression.method import Ranking, require_above
-from harness.compression.scorers import FirstTokens, SinksThenRecent
+from harness.compression.scorers import FirstTokens, Sinks, SinksThenRecent, Window
 from harness.errors import ConfigError
+from harness.values import check
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,17 @@ class StreamingLLM:
     """
 
     label: str
-    sinks: int | None
-    window: int | None
+    sinks: Sinks | None
+    window: Window | None
 
     def __post_init__(self) -> None:
+        check(self)
         if (self.sinks is None) == (self.window is None):
             raise ConfigError(
                 f"sinks={self.sinks} and window={self.window} (method={self.label}): "
                 "give one, the rest of the budget is the other; "
                 f"set method.{self.label}.sinks=null or method.{self.label}.window=null"
             )
-        _ = self.ranking
 
     @property
     def uses_budget(self) -> bool:

@@ -6,6 +6,7 @@ Nothing is scored; records hold the generated ids in ``tokens`` and the number o
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,10 +82,12 @@ class Tokens:
         """One example per prompt, in the order of the file; its id is the prompt's name.
 
         Raises:
-            DataError: the file is missing or is not ``{name: [ids]}``.
+            DataError: the file is missing, is not ``{name: [ids]}``, or has two prompts of one name.
         """
         try:
-            prompts = json.loads(Path(self.prompts).expanduser().read_text(encoding="utf-8"))
+            prompts = json.loads(
+                Path(self.prompts).expanduser().read_text(encoding="utf-8"), object_pairs_hook=self._without_doubled
+            )
         except (OSError, RuntimeError) as error:
             raise DataError(
                 f"task.prompts={self.prompts} cannot be read ({type(error).__name__}): give a JSON file {{name: [ids]}}"
@@ -110,3 +113,13 @@ class Tokens:
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """An empty mapping: nothing is scored."""
         return {}
+
+    def _without_doubled(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        """The prompts by name; JSON itself would silently keep the last of a name."""
+        counts = Counter(name for name, _ in pairs)
+        if twice := [name for name, count in counts.items() if count > 1]:
+            raise DataError(
+                f"task.prompts={self.prompts} has {counts[twice[0]]} prompts of the name {short(twice[0])}: give each "
+                "a name of its own"
+            )
+        return dict(pairs)

@@ -34,9 +34,9 @@ def test_the_public_names_are_these() -> None:
     """Each of them is a promise: one that goes or comes is a change for users, and a line of the changelog."""
     assert sorted(kvgauge.__all__) == [
         "Average", "BudgetError", "ColumnSums", "ConfigError", "DataError", "Engine", "Example", "FirstTokens",
-        "KvgaugeError", "LayerState", "Method", "Metric", "Ranking", "ReadsWeights", "Result", "Selection",
-        "SinksThenRecent", "Suite", "Task", "WindowAttention", "__version__", "check_window", "column_sums", "pool",
-        "read", "require_above", "run", "window_attention",
+        "Kernel", "KvgaugeError", "LayerState", "Method", "Metric", "Pooling", "Ranking", "ReadsWeights", "Refusal",
+        "Result", "Selection", "Sinks", "SinksThenRecent", "Suite", "Task", "Window", "WindowAttention", "__version__",
+        "check", "column_sums", "pool", "read", "require_above", "run", "window_attention",
     ]  # fmt: skip
 
 

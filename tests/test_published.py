@@ -155,6 +155,20 @@ def test_a_file_that_is_not_what_it_is_to_be_is_one_line(
     claims.cache_clear()
 
 
+def test_a_number_that_stands_twice_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tables.csv").write_text(
+        "name,suite,title,average,scale,metric,protocol\nmine,longbench,Mine,,score,,not known\n"
+    )
+    row = "llama,qasper,snapkv,64,{},here,\n"
+    header = "model,dataset,method,budget,score,source,note\n"
+    (tmp_path / "mine.csv").write_text(header + row.format(30) + row.format(31))
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    tables.cache_clear()
+    with pytest.raises(DataError, match=r"mine\.csv has llama, snapkv, 64 on qasper twice: delete one of the lines$"):
+        tables()
+    tables.cache_clear()
+
+
 def test_the_readme_names_every_table() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert all(f"`{path.stem}`" in text or f"`{path.name}`" in text for path in FOLDER.glob("*.csv"))

@@ -9,6 +9,7 @@ import sys
 
 from harness.cli.commands import command_line
 from harness.cli.errors import is_told, report
+from harness.printing import unfailing_output
 
 
 def main() -> None:
@@ -17,18 +18,19 @@ def main() -> None:
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log retries above the one line
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them
-    try:
-        if sys.argv[1:] == ["--version"]:
-            from kvgauge import __version__
+    with unfailing_output():
+        try:
+            if sys.argv[1:] == ["--version"]:
+                from kvgauge import __version__
 
-            print(f"kvgauge {__version__}")
-        elif len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
-            command_line(sys.argv[1:])
-        else:
-            from harness.cli.run import start  # here, because most commands do not need Hydra
+                print(f"kvgauge {__version__}")
+            elif len(sys.argv) > 1 and re.fullmatch(r"\w+", sys.argv[1]):
+                command_line(sys.argv[1:])
+            else:
+                from harness.cli.run import start  # here, because most commands do not need Hydra
 
-            start()
-    except (Exception, KeyboardInterrupt) as error:
-        if not is_told(error):
-            raise
-        report(error)
+                start()
+        except (Exception, KeyboardInterrupt) as error:
+            if not is_told(error):
+                raise
+            report(error)

@@ -6,17 +6,26 @@ They are pure functions of tensors and need no model and no cache. Shapes: H que
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional
 
 from harness.compression.attention_weights import attention_rows
 from harness.compression.method import LayerState
-from harness.errors import ConfigError
+from harness.values import Refusal, check
 
+# The knobs that methods share: type, range, and what to give instead.
+Window = Annotated[
+    int,
+    Meta(ge=1),
+    Refusal("is not a whole number of 1 or more", "the published LongBench tables use window=8"),
+]
+Kernel = Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", "the published tables use kernel=7")]
 Pooling = Literal["maxpool", "avgpool"]
+Sinks = Annotated[int, Meta(ge=0), Refusal("is not a whole number of 0 or more", "the published tables use sinks=4")]
 
 
 def window_attention(layer: LayerState, window: int) -> Tensor:
@@ -110,18 +119,12 @@ class WindowAttention:
         ConfigError: a knob out of range.
     """
 
-    window: int
-    kernel: int
+    window: Window
+    kernel: Kernel
     pooling: Pooling
 
     def __post_init__(self) -> None:
-        check_window(self.window)
-        if not isinstance(self.kernel, int) or self.kernel < 1:
-            raise ConfigError(
-                f"kernel={self.kernel} is not a whole number of 1 or more: the published tables use kernel=7"
-            )
-        if self.pooling not in ("maxpool", "avgpool"):
-            raise ConfigError(f"pooling={self.pooling} is unknown: use pooling=maxpool or pooling=avgpool")
+        check(self)
 
     def raw(self, layer: LayerState) -> Tensor:
         """Attention received from the window; see ``window_attention``."""
@@ -144,13 +147,11 @@ class ColumnSums:
         ConfigError: a knob out of range.
     """
 
-    window: int
+    window: Window
     causal: bool
 
     def __post_init__(self) -> None:
-        check_window(self.window)
-        if not isinstance(self.causal, bool):
-            raise ConfigError(f"causal={self.causal} is neither true nor false")
+        check(self)
 
     def raw(self, layer: LayerState) -> Tensor:
         """Attention received from all queries; see ``column_sums``."""
@@ -176,10 +177,10 @@ class FirstTokens:
         ConfigError: a knob out of range.
     """
 
-    window: int
+    window: Window
 
     def __post_init__(self) -> None:
-        check_window(self.window)
+        check(self)
 
     def raw(self, layer: LayerState) -> Tensor:
         """The negated position, [1, candidates]."""
@@ -203,14 +204,11 @@ class SinksThenRecent:
         ConfigError: a knob out of range.
     """
 
-    sinks: int
-    window: int = 1
+    sinks: Sinks
+    window: Window = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.sinks, int) or self.sinks < 0:
-            raise ConfigError(
-                f"sinks={self.sinks} is not a whole number of 0 or more: the published tables use sinks=4"
-            )
+        check(self)
 
     def raw(self, layer: LayerState) -> Tensor:
         """The position, raised for the sinks, [1, candidates]."""
@@ -221,15 +219,3 @@ class SinksThenRecent:
     def finish(self, grouped: Tensor) -> Tensor:
         """The scores as they are."""
         return grouped
-
-
-def check_window(window: object) -> None:
-    """Refuse a window that is not a whole number of 1 or more.
-
-    Raises:
-        ConfigError: with the value.
-    """
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        raise ConfigError(
-            f"window={window} is not a whole number of 1 or more: the published LongBench tables use window=8"
-        )

@@ -87,8 +87,8 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
         )
     if target not in [choice.target for choice in choices("task", used()) if choice.target]:
         raise ConfigError(
-            f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: give the folder of a task "
-            "of your own with --task-path"
+            f"the results name {str(target)[:80]!r} as their task, which is none of conf/task: give the folder of a "
+            "task of your own with --task-path"
         )
     _refuse_calls("task_config", {name: value for name, value in node.items() if name != "_target_"})
     return build_task(node)

@@ -1,8 +1,8 @@
 """Methods and tasks outside the clone: ``method_path=<folder>`` and ``task_path=<folder>``.
 
-Such a folder holds ``method/mine.yaml`` or ``task/mine.yaml``, and ``mine.py``; one can hold both. A folder is used, and no
-entry point, because it needs no package to be built and installed, the nodes of a cluster see it on a shared disk, and
-the command shows where the code came from. It must be given explicitly, because its code runs.
+Such a folder holds ``method/mine.yaml`` or ``task/mine.yaml``, and ``mine.py``; one can hold both. A folder is used,
+and no entry point, because it needs no package to be built and installed, the nodes of a cluster see it on a shared
+disk, and the command shows where the code came from. It must be given explicitly, because its code runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _used: list[Path] = []
 
 
 def search_path_words(words: Sequence[str]) -> list[str]:
-    """The words of a run's command line, with ``method_path=`` and ``task_path=`` as Hydra's setting for its search path.
+    """The words of a run's command line, where Hydra's search path stands for ``method_path=`` and ``task_path=``.
 
     Raises:
         ConfigError: a folder contains no methods or tasks, or one whose name is taken.
@@ -58,9 +58,7 @@ def own_folders(group: str, given: Iterable[str | Path]) -> list[Path]:
                 "method": "as kvgauge new method <name> --method-path <folder> writes it",
                 "task": "with <folder>/task/<name>.yaml and the module that its _target_ names",
             }[group]
-            raise ConfigError(
-                f"{group}_path={folder} holds no {group}/*.yaml: give a folder of {group}s, {remedy}"
-            )
+            raise ConfigError(f"{group}_path={folder} holds no {group}/*.yaml: give a folder of {group}s, {remedy}")
         for path in files:
             if other := taken.get(path.stem):
                 raise ConfigError(
@@ -102,7 +100,7 @@ def _listed(word: str) -> list[str]:
 
 
 def source_of(kind: type) -> dict[str, str]:
-    """The hash of the source of a method's or a task's class, by which cells of code from outside the project are known.
+    """The hash of the source of a method's or a task's class, part of a cell if it is from outside the project.
 
     Returns:
         ``source_sha256`` of the module's file or of all files of its package; empty for the project's own classes,

@@ -20,6 +20,7 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import install
 from harness.engine.decode import Limits, Row, decode
 from harness.engine.model_spec import ModelSpec, choose_device, first_line, kv_heads
+from harness.engine.positions import last_position
 from harness.engine.prefill import prefill
 from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels
@@ -104,7 +105,8 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
         ModelError: the logits differ by more than rounding.
     """
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (_SELF_CHECK_TOKENS,), generator=generator).tolist()
+    tokens = min(_SELF_CHECK_TOKENS, last_position(model.config) or _SELF_CHECK_TOKENS)
+    ids = torch.randint(model.config.vocab_size, (tokens,), generator=generator).tolist()
     with torch.inference_mode():
         stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
     install(model)

@@ -16,6 +16,7 @@ from harness.compression.selection import Order, Selection, kept_indices, order_
 from harness.engine import tensor_parallel
 from harness.engine.attention import fused_attention
 from harness.engine.cache import LayerKV
+from harness.engine.failures import RankingFailed, is_of_the_prompt
 from harness.engine.time_limit import TimeLimit
 from harness.kernels import Kernels
 
@@ -220,6 +221,10 @@ class PrefillAttention:
                     order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
                 except TimeLimit as expired:
                     expired.at = ranking
+                    raise
+                except Exception as error:
+                    if is_of_the_prompt(error):
+                        raise RankingFailed(ranking) from error
                     raise
         copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
         heads = kv_heads * copies

@@ -23,6 +23,7 @@ class Part:
         later: the variants of further parts of the request, part by part.
         outcomes: outcomes of its earlier parts.
         begun: whether the request has started, so that it runs to its end even when no new prompt starts.
+        alone: whether it decodes without others, because a step with others failed.
     """
 
     index: int
@@ -30,6 +31,7 @@ class Part:
     later: tuple[tuple[Variant, ...], ...] = ()
     outcomes: Mapping[Cell, Outcome] = field(default_factory=dict)
     begun: bool = False
+    alone: bool = False
 
     def halved(self) -> Part:
         """This part with the first half of its variants, of which there must be 2 or more; the rest comes later."""
@@ -176,12 +178,16 @@ class Running:
         """Number of rows still to decode."""
         return sum(part.undecoded for part in self.parts)
 
-    def has_room(self, rows: int, width: int) -> bool:
-        """Whether a part of so many rows may start.
+    def has_room(self, part: Part, width: int) -> bool:
+        """Whether a part may start.
 
-        True when idle. False while the last part that started has further parts to come.
+        True when idle. False while the last part that started has further parts to come, or if one of the two is to
+        decode alone.
         """
-        return not self.parts or (not self.parts[-1].part.later and self.rows + rows <= width)
+        if not self.parts:
+            return True
+        last = self.parts[-1].part
+        return not (last.later or last.alone or part.alone) and self.rows + len(part.request.missing) <= width
 
     def take(self, part: Part) -> None:
         """Add a part that is to be prefilled."""
@@ -218,6 +224,15 @@ class Running:
             ended.append(self._by_number.pop(number))
             ended[-1].generated = generated
         return ended
+
+    def give_up(self, error: str) -> None:
+        """End all rows that still decode with an error; nothing can be decoded here afterwards."""
+        for part in self.parts:
+            if part.rows is None:
+                part.failed |= {variant.cell: Outcome(Generated((), error)) for variant in part.part.request.missing}
+                part.rows = []
+            for row in part.rows:
+                row.generated = row.generated or Generated((), error)
 
     def finished(self) -> list[RunningPart]:
         """Parts whose rows have all ended; they stay until ``remove``."""

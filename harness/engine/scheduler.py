@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from harness.compression.grid import Plan, Variant
 from harness.compression.selection import Selection
@@ -13,6 +14,7 @@ from harness.engine import tensor_parallel
 from harness.engine.audit import audit
 from harness.engine.decode import Generated, Limits
 from harness.engine.engine import Engine
+from harness.engine.failures import RankingFailed, decoding_failure, failure, is_of_the_prompt
 from harness.engine.memory import (
     PrefillMemoryError,
     free_bytes,
@@ -22,12 +24,13 @@ from harness.engine.memory import (
     row_bytes,
     rows_that_fit,
 )
+from harness.engine.positions import beyond_positions
 from harness.engine.prefix import Prefiller
 from harness.engine.request import Outcome, Request
 from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
 from harness.engine.settings import EngineSettings
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
-from harness.errors import BudgetError, EngineError, KvgaugeError
+from harness.errors import ConfigError, EngineError, KvgaugeError
 from harness.results import Cell
 
 Finished = tuple[Request, dict[Cell, Outcome]]
@@ -131,25 +134,29 @@ class Scheduler:
                 if not self._take(queue, running, more):
                     self._advance(running)
                 done = self._finish(queue, running)
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            except Exception as error:
+                failed = decoding_failure(error)
                 reason, prefilling = reason_of(error), isinstance(error, PrefillMemoryError)
-                if tensor_parallel.count() > 1:
-                    raise EngineError(
-                        f"{tensor_parallel.name()} ran out of memory ({reason}), and the others cannot go back to do "
-                        "what was begun in parts: use a smaller engine.width or engine.prefill_chunk"
-                    ) from error
             else:
                 if done:
                     yield done
                 continue
             # Outside the handler, where the tensors of the failed attempt are freed.
-            parts = [taken.part for taken in running.parts]
+            parts: Sequence[Part] = [taken.part for taken in running.parts]
+            done = {}
+            if failed is None:
+                parts = self._smaller(parts, reason, prefilling)
+            elif len(parts) > 1:
+                parts = [replace(part, alone=True) for part in parts]
+            else:
+                running.give_up(failed)
+                parts, done = [], self._finish(queue, running)
             running = self._running()
             self.prefiller.forget()
             release()
-            queue.extendleft(reversed(self._smaller(parts, reason, prefilling)))
+            queue.extendleft(reversed(parts))
+            if done:
+                yield done
 
     def _running(self) -> Running:
         return Running(self._engine.decoding(self._limits))
@@ -158,7 +165,7 @@ class Scheduler:
         """Start and prefill the prompts that there is room for; False if none started."""
         if running.rows > self.width // 2:
             return False
-        while queue and running.has_room(len(queue[0].request.missing), self.width):
+        while queue and running.has_room(queue[0], self.width):
             if not (queue[0].begun or more()):
                 queue.clear()  # parts of requests that have started come first in the queue
                 break
@@ -193,10 +200,16 @@ class Scheduler:
     def _prefill(self, running: RunningPart) -> list[SharedRow]:
         """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
+        tokens, new_tokens = len(request.prompt.ids), self._limits.max_new_tokens
+        if (beyond := beyond_positions(self._engine.model.config, tokens, new_tokens)) is not None:
+            running.failed = dict.fromkeys(
+                (variant.cell for variant in request.missing), Outcome(Generated((), beyond))
+            )
+            return []
         for variant in request.missing:
             try:
-                plans[variant] = variant.plan(len(request.prompt.ids), self._engine.layers)
-            except BudgetError as error:
+                plans[variant] = variant.plan(tokens, self._engine.layers)
+            except ConfigError as error:
                 running.failed[variant.cell] = Outcome(Generated((), str(error)))
         limit = self._settings.time_limit_seconds
         while plans:
@@ -204,12 +217,17 @@ class Scheduler:
                 with time_limit(limit):
                     return self._rows(request, plans)
             except TimeLimit as expired:
-                self.prefiller.forget()
-                slow = [variant for variant, plan in plans.items() if expired.at in (None, plan.ranking)]
-                why = too_long("the prefill" if expired.at is None else f"the prefill, at {expired.at}", limit)
-                for variant in slow:
-                    running.failed[variant.cell] = Outcome(Generated((), why))
-                    del plans[variant]
+                at, why = expired.at, too_long(_prefill_at(expired.at), limit)
+            except RankingFailed as error:
+                at, why = error.ranking, failure(_prefill_at(error.ranking), error.__cause__ or error)
+            except Exception as error:
+                if not is_of_the_prompt(error):
+                    raise
+                at, why = None, failure(_prefill_at(None), error)
+            self.prefiller.forget()
+            for variant in [variant for variant, plan in plans.items() if at in (None, plan.ranking)]:
+                running.failed[variant.cell] = Outcome(Generated((), why))
+                del plans[variant]
         return []
 
     def _rows(self, request: Request, plans: Mapping[Variant, Plan]) -> list[SharedRow]:
@@ -227,7 +245,7 @@ class Scheduler:
         tokens = len(longest.prompt.ids)
         plans = []
         for variant in longest.missing:
-            with suppress(BudgetError):  # such a variant gets an error record and no row
+            with suppress(ConfigError):  # such a variant gets an error record and no row
                 plans.append(variant.plan(tokens, self._engine.layers))
         new_tokens = self._limits.max_new_tokens
         bytes_per_row = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
@@ -268,3 +286,7 @@ class Scheduler:
             self.width = max(1, min(self.width, sum(len(part.request.missing) for part in parts)) // 2)
             self._tell(f"out of memory: going on with engine.width={self.width}; budgets and prompts stay as they are")
         return parts if len(parts) > 1 else [parts[0].halved()]
+
+
+def _prefill_at(ranking: object) -> str:
+    return "the prefill" if ranking is None else f"the prefill, at {ranking}"

@@ -68,17 +68,18 @@ def bytes_notes(shares: Iterable[float | None]) -> list[str]:
 
 
 def published_notes(tasks: Mapping[str, TaskResult]) -> list[str]:
-    """One line on all tasks with fewer examples than were published, as after ``limit=`` or from a shortened file.
+    """A line each on all tasks with fewer examples than were published, as after ``limit=``, and with more of them.
 
     Args:
         tasks: by what they are called.
     """
-    fewer = []
-    for title, task in tasks.items():
-        examples = max((cell.expected for cell in task.cells), default=0)
-        if examples < (task.published or 0):
-            fewer.append(f"{plain(title)} {examples} of {task.published}")
-    return [f"fewer examples than published: {', '.join(fewer)}."] if fewer else []
+    counts = {title: max((cell.expected for cell in task.cells), default=0) for title, task in tasks.items()}
+    published = {title: task.published for title, task in tasks.items() if task.published}
+    words = {title: f"{plain(title)} {counts[title]} of {number}" for title, number in published.items()}
+    fewer = [words[title] for title, number in published.items() if counts[title] < number]
+    more = [words[title] for title, number in published.items() if counts[title] > number]
+    lines = {"fewer examples than published": fewer, "more examples than published, no numbers to compare": more}
+    return [f"{line}: {', '.join(names)}." for line, names in lines.items() if names]
 
 
 def error_notes(task: TaskResult, title: str = "") -> list[str]:

@@ -14,7 +14,9 @@ from harness.report.render import write
 from harness.report.suite_tables import print_suite, write_suite_report
 from harness.report.task_tables import print_table, write_report
 from harness.results import SuiteResult
-from harness.store.reader import Grid, read_grids, suites
+from harness.store.places import LeftOut
+from harness.store.reader import Grid, read_results, suites
+from harness.text import plain
 
 
 def rebuild(path: Path, to: Path, console: Console) -> None:
@@ -23,22 +25,25 @@ def rebuild(path: Path, to: Path, console: Console) -> None:
     Raises:
         StoreError: there are no results, or the report cannot be written.
     """
-    grids = read_grids(path)
-    together = suites(grids)
+    results = read_results(path)
+    grids, together = results.grids, suites(results.grids)
     parts = {(suite.model, task.task) for suite in together for task in suite.tasks}
+    alone = [grid.result for grid in grids if (grid.result.model, grid.result.task) not in parts]
     files: list[Path] = []
     try:
         for result in (grid.result for grid in grids):
             written = write_report(result, to / result.model / result.task)
-            if (result.model, result.task) not in parts:
-                print_table(result, console)
-                files += written
+            files += written if result in alone else []
         for suite in together:
             files += write_suite_report(suite, to / suite.model / suite.suite)
-            print_suite(suite, console)
         files += write_overview(grids, together, to)
     except OSError as error:
         raise StoreError(f"{to} cannot be written ({error.strerror}): choose another folder with --to") from error
+    for result in alone:
+        print_table(result, console)
+    for suite in together:
+        print_suite(suite, console)
+    print_left_out(results.left_out, console)
     print_paths(files, console)
 
 
@@ -70,6 +75,12 @@ def write_documents(documents: Iterable[tuple[Path, Document]], to: Path) -> lis
         OSError: a file cannot be written.
     """
     return [file for folder, document in documents for file in write(document, to / folder)]
+
+
+def print_left_out(left_out: Iterable[LeftOut], console: Console) -> None:
+    """Print one line for each folder that is not among the results."""
+    for one in left_out:
+        console.print(plain(f"left out: {one.reason}"), markup=False, soft_wrap=True)
 
 
 def print_paths(files: Iterable[Path], console: Console) -> None:

@@ -18,7 +18,8 @@ from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.prepare import Prepared, Run, refreshed
 from harness.run.progress import Bar
 from harness.run.signals import Relay, Stop
-from harness.store.cells import CellWriter, count_lines
+from harness.store.cells import CellWriter, count_lines, is_whole
+from harness.store.places import cells_of_task
 from harness.store.run_log import logged
 from harness.task import published_examples
 
@@ -152,9 +153,10 @@ def result(prepared: Prepared) -> TaskResult:
 
 def has_more(prepared: Prepared) -> bool:
     """Whether the folder of the task holds cells or examples that this run did not ask for."""
-    return any(prepared.others.values()) or {path.parent.name for path in prepared.folder.glob("*/scores.json")} > {
-        cell.name for cell in prepared.manifests
-    }
+    return any(prepared.others.values()) or any(
+        manifest.cell not in prepared.manifests and is_whole(folder)
+        for folder, manifest in cells_of_task(prepared.folder).items()
+    )
 
 
 @contextmanager

@@ -13,15 +13,18 @@ from harness.compression.selection import Selection
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import choose_device
+from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
 from harness.errors import BudgetError, ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
+from harness.run.notes import run_note
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
+from harness.store.places import cells_of_task
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
@@ -144,6 +147,7 @@ def prepare(run: Run) -> Prepared:
     asked = range(len(examples))[: run.limit]
     prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
     _check_shares(run.variants, prompts, config.num_hidden_layers)
+    _check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
@@ -155,7 +159,7 @@ def prepare(run: Run) -> Prepared:
         "task": {**task_settings, **source_of(type(run.task)), "stop_ids": sorted(stops)},
         "selection": asdict(run.selection),
     }
-    note = _note(run.checkpoint.spec, config, prompts)
+    note = run_note(run.checkpoint.spec, config, prompts, run.task.max_new_tokens)
     manifests = {variant.cell: _manifest(run, variant, common, note) for variant in run.variants}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     if run.results is not None:
@@ -211,7 +215,13 @@ def _manifest(run: Run, variant: Variant, common: Mapping[str, Any], note: str) 
         "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
-    settings = json.loads(json.dumps(settings))
+    try:
+        settings = json.loads(json.dumps(settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"settings of method={variant.cell.label} or task={run.task.name} cannot be written as JSON ({error}): "
+            "make the fields of the method, and what task.settings() gives, plain numbers, texts, lists and mappings"
+        ) from error
     return Manifest(
         cell=variant.cell,
         place=run.variants.index(variant),
@@ -257,17 +267,16 @@ def _stored_records(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> 
         if record is not None and record.prompt_sha256 != prompt.sha256:
             raise StoreError(
                 f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use "
-                "another results_dir, or delete that folder"
+                "another results_dir"
             )
     return records
 
 
 def _check_siblings(run: Run, wanted: Manifest) -> None:
     """Refuse to put cells beside those of another model, or of the same task with other settings."""
-    for path in sorted(run.folder(wanted.cell).parent.glob("*/manifest.json")):
-        sibling = read_manifest(path.parent)
-        if sibling is not None and sibling.cell != wanted.cell and has_records(path.parent):
-            check_sibling(path.parent, sibling, wanted)
+    for folder, sibling in cells_of_task(run.folder(wanted.cell).parent).items():
+        if sibling.cell != wanted.cell and has_records(folder):
+            check_sibling(folder, sibling, wanted)
 
 
 def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:
@@ -284,11 +293,11 @@ def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers
                 raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
-def _note(spec: ModelSpec, config: PretrainedConfig, prompts: Sequence[Prompt]) -> str:
-    notes = [spec.note] if spec.note else []
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and (beyond := sum(len(prompt.ids) > positions for prompt in prompts)):
-        notes.append(
-            f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
-        )
-    return " ".join(notes)
+def _check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:
+    """Refuse prompts none of which fits into the positions of a model that cannot go past them.
+
+    If only some do not fit, these get an error record.
+    """
+    shortest = min(len(prompt.ids) for prompt in prompts)
+    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
+        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")

@@ -64,7 +64,12 @@ def _git(*words: str) -> str | None:
         return None
     try:
         return subprocess.run(
-            ["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", str(ROOT), *words],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=True,
+            timeout=20,
         ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None

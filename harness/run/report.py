@@ -9,14 +9,14 @@ from filelock import FileLock
 from rich.console import Console
 
 from harness.errors import StoreError
-from harness.report.overview import write_overview
+from harness.report.overview import print_left_out, write_overview
 from harness.report.suite_tables import print_suite, write_suite_report
 from harness.report.task_tables import print_table, write_report
 from harness.report.tracker import Tracker
 from harness.results import SuiteResult
 from harness.run.execute import Counts, has_more, result
 from harness.run.prepare import Prepared
-from harness.store.reader import read_grids, suites
+from harness.store.reader import read_results, suites
 from harness.store.run_log import read_runs
 from harness.task import Suite
 
@@ -105,5 +105,6 @@ def _report(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, co
         print_suite(whole, console)
     else:
         print_table(grids[0], console)
-    everything = read_grids(report.parents[1])
-    return files + write_overview(everything, suites(everything), report.parent, grids[0].model)
+    everything = read_results(report.parents[1], skip_broken=True)
+    print_left_out(everything.left_out, console)
+    return files + write_overview(everything.grids, suites(everything.grids), report.parent, grids[0].model)

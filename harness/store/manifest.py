@@ -66,7 +66,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         StoreError: the manifest cannot be read, or is missing although there are records.
     """
     path = folder / _MANIFEST
-    remedy = "restore it, or delete the folder to compute the cell again"
+    remedy = "restore it, or move the folder out of the results to compute the cell again"
     try:
         values = read_json(path)
         manifest = msgspec.convert(values, Manifest)
@@ -108,7 +108,7 @@ def difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, st
 
 
 def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
-    """Refuse to mix records of different settings in one cell.
+    """Refuse to mix records of different cells, or of different settings, in one folder.
 
     Args:
         folder: the cell's folder.
@@ -116,13 +116,18 @@ def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
         wanted: the manifest that the cell is to have.
 
     Raises:
-        StoreError: names the first setting that differs.
+        StoreError: names the other cell, or the first setting that differs.
     """
+    then, now = (f"{one.model}/{one.task}/{one.cell.name}" for one in (earlier, wanted))
+    if then != now:
+        raise StoreError(
+            f"{folder} was written as {then}, and moved or copied there: move it back, or use another results folder"
+        )
     if changed := difference(earlier.settings, wanted.settings):
         name, then, now = changed
         raise StoreError(
             f"{folder} was made with {name}={then}, now it is {now}: "
-            f"{_another_name(wanted, name, now)} or another results folder, or delete that folder"
+            f"{_another_name(wanted, name, now)} or another results folder"
         )
 
 

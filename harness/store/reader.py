@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.compression.budget import parse_budget
 from harness.config.build import recorded_tasks
-from harness.errors import StoreError
+from harness.errors import KvgaugeError, StoreError
 from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
 from harness.store.cells import is_whole
-from harness.store.manifest import check_sibling, read_manifest
+from harness.store.manifest import check_sibling
+from harness.store.places import LeftOut, find_cells, left_out_for
 from harness.store.records import read_records
 from harness.store.rescoring import other_scoring
 
@@ -37,41 +38,48 @@ class Grid:
         return next(iter(self.manifests.values())).task_config
 
 
-def read_grids(path: Path) -> list[Grid]:
+@dataclass(frozen=True)
+class Results:
+    """What a results folder or a part of one holds.
+
+    Attributes:
+        root: the results folder, which can be above the folder that was read.
+        grids: one per model and task, each at least one cell.
+        left_out: the folders that are not among them.
+    """
+
+    root: Path
+    grids: Sequence[Grid]
+    left_out: Sequence[LeftOut]
+
+
+def read_results(path: Path, *, skip_broken: bool = False) -> Results:
     """The grids at or below a folder, one per model and task.
 
-    Cells are in the order that they had in the runs that began them.
+    Cells are in the order that they had in the runs that began them. A folder that does not lie where it was written is
+    left out, and the note of the grid that it bears the name of says so.
+
+    Args:
+        path: a results folder, or the folder of a model, a task or a cell in one.
+        skip_broken: whether grids that cannot be read are left out, instead of an error.
 
     Raises:
-        StoreError: there is no cell, or one cannot be read.
+        StoreError: there is no cell, or one cannot be read; or as ``find_cells``.
     """
+    places = find_cells(path, skip_broken=skip_broken)
     by_task: dict[Path, dict[Path, Manifest]] = {}
-    for folder, manifest in read_manifests(path).items():
+    for folder, manifest in places.manifests.items():
         by_task.setdefault(folder.parent, {})[folder] = manifest
-    return [_read_grid(manifests) for manifests in by_task.values()]
-
-
-def cell_folders(path: Path) -> list[Path]:
-    """The folders of the cells at or below a folder.
-
-    Raises:
-        StoreError: there is no cell.
-    """
-    if not (folders := sorted(file.parent for file in path.rglob("manifest.json"))):
-        raise StoreError(
-            f"{path} holds no cell (no manifest.json at or below it): give a results folder, or run something first"
-        )
-    return folders
-
-
-def read_manifests(path: Path) -> dict[Path, Manifest]:
-    """The manifests at or below a folder, by the folders of their cells.
-
-    Raises:
-        StoreError: there is no cell, or a manifest cannot be read.
-    """
-    manifests = {folder: read_manifest(folder) for folder in cell_folders(path)}
-    return {folder: manifest for folder, manifest in manifests.items() if manifest is not None}
+    grids, left_out = [], list(places.left_out)
+    for folder, manifests in by_task.items():
+        task = (folder.parent.name, folder.name)
+        try:
+            grids.append(_read_grid(manifests, [one.note for one in places.left_out if task in one.tasks]))
+        except KvgaugeError as error:
+            if not skip_broken:
+                raise
+            left_out.append(left_out_for(folder, error, task))
+    return Results(places.root, grids, left_out)
 
 
 def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
@@ -86,7 +94,7 @@ def suites(grids: Sequence[Grid]) -> list[SuiteResult]:
     return [_suite(name, members) for (_, name), members in by_suite.items()]
 
 
-def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
+def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str]) -> Grid:
     cells = sorted(((manifest, folder) for folder, manifest in manifests.items()), key=lambda cell: _order(cell[0]))
     records: dict[Cell, dict[str, Record]] = {}
     for manifest, folder in cells:
@@ -104,7 +112,7 @@ def _read_grid(manifests: Mapping[Path, Manifest]) -> Grid:
         task=first.task,
         metrics=first.metrics,
         heatmap_axes=first.heatmap_axes,
-        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells)]),
+        note=" ".join([*([first.note] if first.note else []), *_open_ends(cells), *_strays(left_out)]),
         cells=tuple(
             CellResult(cell, len(examples), tuple(by_name[name] for name in examples if name in by_name))
             for cell, by_name in records.items()
@@ -173,6 +181,11 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
     return notes + (
         ["The cells differ in selection.*; see their manifests."] if any(s != selections[0] for s in selections) else []
     )
+
+
+def _strays(left_out: Sequence[str]) -> list[str]:
+    """A sentence for the same note about folders that were left out."""
+    return [f"Left out: {'; '.join(left_out)}."] if left_out else []
 
 
 def _order(manifest: Manifest) -> tuple[int, str, bool, float]:

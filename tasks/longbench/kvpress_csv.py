@@ -41,6 +41,8 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
         header = next(reader, [])
         if absent := [name for name in needed if name not in header]:
             raise DataError(f"line 1 of {file} names no column {absent[0]!r}: {_REMEDY}")
+        if twice := [name for name in needed if header.count(name) > 1]:
+            raise DataError(f"line 1 of {file} names the column {twice[0]!r} twice: {_REMEDY}")
         start = reader.line_num + 1  # errors name the first line of a row
         for fields in reader:
             where, start = f"line {start} of {file}", reader.line_num + 1

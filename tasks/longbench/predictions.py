@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from harness.task import Example
 from tasks.checks import short
 from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
 from tasks.longbench.data import RECORDS, RECORDS_E
+from tasks.longbench.doubled import without_doubled
 from tasks.longbench.files import MAX_FILE_BYTES
 from tasks.longbench.kvpress_csv import table
 from tasks.longbench.metrics import METRIC_OF, bucket
@@ -65,15 +67,16 @@ class _PathInfo:
     extended: bool = False
 
 
-def read_predictions(path: Path, format: str) -> list[Imported]:
+def read_predictions(path: Path, format: str, doubled: str | None) -> list[Imported]:
     """Every file of a format at or below a path, sorted by path.
 
     Args:
         path: a folder, or a file, the names of whose parent folders matter as well.
         format: one of ``FORMATS``.
+        doubled: see ``tasks.longbench.doubled.without_doubled``.
 
     Raises:
-        DataError: there is no such file, or one is not of this format.
+        DataError: there is no such file, one is not of this format, or it holds a record twice.
     """
     pattern, parse_path, rows = _FORMATS[format]
     try:
@@ -86,10 +89,10 @@ def read_predictions(path: Path, format: str) -> list[Imported]:
     predictions = [(file, info) for file in files if (info := parse_path(file)) is not None]
     if not predictions:
         raise DataError(f"{path} holds no predictions of format {format}: they lie at {_LAYOUTS[format]}")
-    return [_import(file, info, rows) for file, info in predictions]
+    return [_import(file, info, rows, doubled) for file, info in predictions]
 
 
-def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows]) -> Imported:
+def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows], doubled: str | None) -> Imported:
     try:
         if file.stat().st_size > MAX_FILE_BYTES:
             raise DataError(
@@ -105,6 +108,7 @@ def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows]) ->
     dataset = _dataset(lines, info, file)
     for where, values in lines:
         _check(where, values, dataset)
+    lines = without_doubled(lines, dataset, file, doubled)
     ratios = {values["ratio"] for _, values in lines if "ratio" in values}
     if len(ratios) == 1 and info.budget != "full":
         info = replace(info, budget=_budget(ratios.pop()))
@@ -157,19 +161,18 @@ def _examples(lines: Sequence[tuple[str, Mapping[str, Any]]], dataset: str) -> I
     """Pairs of an example and its prediction.
 
     A record without an ``_id`` gets an id made from its contents, so that two files of the same records can be paired.
+    Further predictions for a record get a number.
     """
     classes = lines[-1][1].get("all_classes")  # the official code scores a whole file by those of its last line
     details = {"all_classes": classes} if METRIC_OF[dataset.removesuffix("_e")] == "classification" else {}
-    seen: dict[str, str] = {}
-    for where, values in lines:
-        name = values.get("_id")
-        if name is None:
+    seen: Counter[str] = Counter()
+    for _, values in lines:
+        stem = values.get("_id")
+        if stem is None:
             known = json.dumps([values["answers"], values.get("length"), values.get("question")]).encode()
             stem = hashlib.sha256(known).hexdigest()[:16]
-            name = next(f"{stem}-{copy}" for copy in range(1, len(lines) + 1) if f"{stem}-{copy}" not in seen)
-        if name in seen:
-            raise DataError(f"{where} repeats the _id of {seen[name]}: {_REMEDY}")
-        seen[name] = where
+        seen[stem] += 1
+        name = stem if values.get("_id") is not None and seen[stem] == 1 else f"{stem}-{seen[stem]}"
         length = values.get("length")
         group = {} if length is None else {"length": length, "bucket": bucket(length)}
         yield (

@@ -203,10 +203,10 @@ class LongBench:
         """The formats of LongBench, KVCache-Factory and kvpress."""
         return FORMATS
 
-    def predictions(self, path: Path, format: str) -> list[Predictions]:
+    def predictions(self, path: Path, format: str, doubled: str | None = None) -> list[Predictions]:
         """The predictions of each file at or below a path; see ``tasks.longbench.predictions``."""
         predictions = []
-        for file in read_predictions(path, format):
+        for file in read_predictions(path, format, doubled):
             (task,) = replace(self, datasets=[file.dataset]).tasks()
             predictions.append(
                 Predictions(

@@ -26,32 +26,47 @@ def read_haystack(source: str) -> str:
 
     Args:
         source: ``builtin``, or a folder, whose ``*.txt`` files are joined in the order of their names, with nothing
-            between them.
+            between them; a byte-order mark at the beginning of a file is no part of its text.
 
     Raises:
-        DataError: the folder is missing, contains no ``.txt`` file, cannot be read as UTF-8, or contains nothing but
-            white space.
+        DataError: the folder is missing, contains no ``.txt`` file, one that leads nowhere, is not UTF-8 or holds the
+            same text as another, or nothing but white space.
     """
     if source == BUILTIN:
         return builtin_text()
+    files = _files(source)
+    if not files:
+        raise DataError(f"task.haystack={short(source)} holds no .txt file: give a folder of .txt files, or {BUILTIN}")
+    texts = [_read(path) for path in files]
+    names: dict[str, str] = {}
+    for path, text in zip(files, texts, strict=True):
+        if text.strip() and names.setdefault(text, path.name) != path.name:
+            raise DataError(
+                f"{names[text]} and {path.name} in task.haystack={short(source)} hold the same text: take one away"
+            )
+    if not names:
+        raise DataError(
+            f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}"
+        )
+    return "".join(texts)
+
+
+def _files(source: str) -> list[Path]:
+    """The ``.txt`` files of a folder, sorted by name; hidden ones and folders are left out."""
     try:
         folder = Path(source).expanduser()
         if not folder.is_dir():
             raise DataError(f"task.haystack={short(source)} is not a folder: give a folder of .txt files, or {BUILTIN}")
-        visible = (path for path in folder.glob("*.txt") if path.is_file() and not path.name.startswith("."))
-        files = sorted(visible, key=lambda path: path.name)
+        files = [path for path in folder.glob("*.txt") if not path.is_dir() and not path.name.startswith(".")]
+        if dead := sorted(path.name for path in files if not path.is_file()):
+            raise DataError(
+                f"{dead[0]} in task.haystack={short(source)} is a link that leads to no file: mend it or take it away"
+            )
     except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
         raise DataError(
             f"task.haystack={short(source)} cannot be listed ({type(error).__name__}): give a readable folder"
         ) from error
-    if not files:
-        raise DataError(f"task.haystack={short(source)} holds no .txt file: give a folder of .txt files, or {BUILTIN}")
-    text = "".join(_read(path) for path in files)
-    if not text.strip():
-        raise DataError(
-            f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}"
-        )
-    return text
+    return sorted(files, key=lambda path: path.name)
 
 
 def haystack_tokens(text: str, length: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -102,7 +117,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} in task.haystack is not UTF-8 at byte {error.start}: convert it to UTF-8"

@@ -48,6 +48,7 @@ COMMANDS: Mapping[str, str] = {
     "bench": "bench",
     "status": "status",
     "report": "report",
+    "leaderboard": "leaderboard",
     "compare": "compare",
     "score": "score",
     "verify": "verify",

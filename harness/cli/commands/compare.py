@@ -11,9 +11,9 @@ from harness.cli.commands import add_results_path
 from harness.errors import ConfigError, StoreError
 from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
-from harness.report.overview import print_paths, write_documents
+from harness.report.overview import print_left_out, print_paths, write_documents
 from harness.report.render import show
-from harness.store.reader import read_grids
+from harness.store.reader import read_results
 
 HELP = "Put results beside published numbers, or two results folders side by side, paired by example."
 
@@ -38,7 +38,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         ConfigError: there is nothing to compare with, or it is ambiguous.
         StoreError: there are no results, or the files cannot be written.
     """
-    grids = read_grids(arguments.path)
+    results = read_results(arguments.path)
+    grids = results.grids
+    not_read = [*results.left_out]
     left_out: list[str] = []
     if arguments.other is None:
         models = list(dict.fromkeys(grid.result.model for grid in grids))
@@ -53,7 +55,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             "one folder"
         )
     else:
-        documents = list(paired_documents(grids, read_grids(arguments.other), arguments.path, arguments.other))
+        other = read_results(arguments.other)
+        not_read += other.left_out
+        documents = list(paired_documents(grids, other.grids, arguments.path, arguments.other))
     for reason in left_out:
         console.print(f"left out: {reason}", markup=False, soft_wrap=True)
     to = arguments.to or arguments.path / "report"
@@ -64,4 +68,5 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     for _, document in documents:
         show(document, console)
         console.print()
+    print_left_out(not_read, console)
     print_paths(files, console)

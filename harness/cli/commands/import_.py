@@ -36,6 +36,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="the model's name in the results (default: what the path says)")
     parser.add_argument("--label", help="the method's label (default: what the path says)")
     parser.add_argument("--budget", help="the budget: 128, 12%%, full (default: what the path says)")
+    parser.add_argument(
+        "--doubled",
+        choices=("first", "last", "all"),
+        help="what to take where a file holds several predictions for one record, as after an appended rerun "
+        "(default: refuse the file)",
+    )
     parser.add_argument("--to", type=Path, default=Path("results"), help="the results folder (default: results)")
     parser.add_argument("--task", default="longbench", help="the benchmark (default: longbench)")
     parser.add_argument(
@@ -62,7 +68,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
     Raises:
         ConfigError: the path does not say the model, label or budget and no option does, or one of them is unusable.
-        DataError: a file is not of the given format.
+        DataError: a file is not of the given format, or holds a record twice.
         StoreError: a cell already contains something else, or the results folder cannot be written.
     """
     if wrong := [change for change in arguments.set if not change.startswith("task.")]:
@@ -76,7 +82,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.format not in importer.formats:
         raise ConfigError(f"--format {arguments.format} is unknown: use {', '.join(importer.formats)}")
     to = arguments.to.expanduser()
-    imports = _plan(importer.predictions(arguments.path, arguments.format), config, arguments, to, console)
+    files = importer.predictions(arguments.path, arguments.format, arguments.doubled)
+    imports = _plan(files, config, arguments, to, console)
     new = sum(_write(one) for one in imports)
     for model in dict.fromkeys(one.manifest.model for one in imports):
         rebuild(to / model, to / "report", console)
@@ -116,7 +123,8 @@ def _plan(
         file_config = {**config, **file.config}
         task = next(task for task in build_task(file_config)[0] if task.name == file.task)
         settings = {
-            "imported": {"format": arguments.format, "file_sha256": file.sha256},
+            "imported": {"format": arguments.format, "file_sha256": file.sha256}
+            | ({"doubled": arguments.doubled} if arguments.doubled else {}),
             "task": dict(file.settings),
             "budget": cell.budget,
         }
@@ -128,7 +136,8 @@ def _plan(
             settings=settings,
             metrics=task.metrics,
             heatmap_axes=task.heatmap_axes,
-            note=f"Imported from {arguments.format}; which entries were kept is not known.",
+            note=f"Imported from {arguments.format}; which entries were kept is not known."
+            + (f" Of several predictions for one record: {arguments.doubled}." if arguments.doubled else ""),
             task_config=file_config,
             provenance={**origin, "fingerprint": fingerprint(settings), "file": str(file.file)},
             breakdown=task.breakdown,

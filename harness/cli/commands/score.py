@@ -17,7 +17,8 @@ from harness.errors import ConfigError
 from harness.report.overview import rebuild
 from harness.report.stats.summary import cell_summary
 from harness.store.cells import CellWriter, replace_manifests
-from harness.store.reader import read_grids, read_manifests
+from harness.store.places import find_cells
+from harness.store.reader import read_results
 from harness.store.rescoring import recorded_task, rescored, with_scoring
 
 HELP = "Score the records of a results folder again, without a model and without data, and write its report again."
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if arguments.set:
         _change(arguments.path, parse_settings(arguments.set))
     total = changed = 0
-    for grid in read_grids(arguments.path):
+    for grid in read_results(arguments.path).grids:
         for cell in grid.result.cells:
             manifest, folder = grid.manifests[cell.cell], grid.folders[cell.cell]
             task = recorded_task(manifest, folder)
@@ -66,7 +67,7 @@ def _change(path: Path, values: Mapping[str, Any]) -> None:
 
     Cells that already have these settings are left alone, so that the same command finishes one that was stopped.
     """
-    manifests = read_manifests(path)
+    manifests = find_cells(path).manifests
     if path in manifests:
         raise ConfigError(f"{path} is one cell, and all cells of a task are scored alike: give {path.resolve().parent}")
     wanted = {folder: with_scoring(manifest, folder, values) for folder, manifest in manifests.items()}

@@ -16,8 +16,7 @@ from harness.cli.commands import add_results_path
 from harness.results import Cell
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work
-from harness.store.manifest import read_manifest
-from harness.store.reader import cell_folders
+from harness.store.places import cells_of_task, find_cells
 from harness.store.records import read_records
 from harness.store.run_log import RunLine, read_runs
 from harness.text import plain
@@ -76,13 +75,13 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     """
     if not console.is_terminal:
         console.width = 160  # a file or pipe has no width to wrap at
-    folders = sorted({folder.parent for folder in cell_folders(arguments.path)})
-    findings: list[str] = []
+    places = find_cells(arguments.path)
+    findings = [f"left out: {one.reason}" for one in places.left_out]
     cells, workers = (
         _table("task", "cell", "examples", "errors", "state"),
         _table("task", "worker", "state", "records", "examples/min", "last write"),
     )
-    for folder in folders:
+    for folder in sorted({folder.parent for folder in places.manifests}):
         runs = read_runs(folder)
         name = f"{folder.parent.name}/{folder.name}"
         states = _cells(folder, runs)
@@ -104,12 +103,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
 
 def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
-    manifests = {path: read_manifest(path) for path in cell_folders(folder)}
+    manifests = cells_of_task(folder)
     records = {path: read_records(path) for path in manifests}
     known = len({example for by_id in records.values() for example in by_id})
     states = []
-    for path, manifest in sorted(manifests.items(), key=lambda item: item[1].place if item[1] else 0):
-        assert manifest is not None
+    for path, manifest in sorted(manifests.items(), key=lambda item: item[1].place):
         asked = max((run.examples for run in runs if path.name in run.cells), default=0)
         by_id, expected = records[path], max(asked, known)
         if not by_id:
@@ -124,7 +122,7 @@ def _cells(folder: Path, runs: Sequence[RunLine]) -> list[_CellState]:
 
 
 def _workers(folder: Path, runs: Sequence[RunLine]) -> list[_WorkerState]:
-    paths = cell_folders(folder)
+    paths = list(cells_of_task(folder))
     seen = [at_work(path) for path in paths]
     active = {worker for workers in seen if workers is not None for worker in workers}
     states = []

@@ -22,7 +22,7 @@ from harness.run.checkpoint import Checkpoint, read_checkpoint
 from harness.run.verdict import Verdict
 from harness.run.verify import prepared_again, with_data, with_model
 from harness.run.verify_records import without_model
-from harness.store.reader import Grid, read_grids
+from harness.store.reader import Grid, read_results
 from harness.store.rescoring import recorded_task
 from harness.text import plain
 
@@ -73,8 +73,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             f"--set {made[0]} is not for you to say: leave it out, the manifests have what the records were made with"
         )
     methods = choices("method", used())
+    results = read_results(arguments.path)
+    for one in results.left_out:
+        console.print(plain(f"WRONG: {one.reason}"), markup=False, soft_wrap=True)
     count = wrong_cells = open_cells = 0
-    for grid in read_grids(arguments.path):
+    for grid in results.grids:
         verdicts, variants = without_model(grid, methods)
         if variants:
             try:
@@ -91,8 +94,14 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         open_cells += sum(bool(verdict.open) for verdict in verdicts.values())
     if wrong_cells:
         raise KvgaugeError(
-            f"{wrong_cells} of {count} cells are not what they say: delete their folders and run them again, or ask "
-            "who made them"
+            f"{wrong_cells} of {count} cells are not what they say: compute them again in another results folder, or "
+            "ask who made them"
+        )
+    if results.left_out:
+        raise KvgaugeError(
+            f"{count} cells hold, but {results.left_out[0].path} "
+            + (f"and {len(results.left_out) - 1} more folders are" if len(results.left_out) > 1 else "is")
+            + " none of them: do as the lines that begin with WRONG say"
         )
     console.print(
         f"{count} cells hold" + (f", of {open_cells} of them not everything could be told" if open_cells else "")

@@ -14,9 +14,10 @@ from harness.cli.commands import add_results_path
 from harness.config.build import build
 from harness.config.catalog import ROOT
 from harness.errors import StoreError
+from harness.report.overview import print_left_out
 from harness.report.task_tables import write_report
 from harness.report.tracker import Tracker
-from harness.store.reader import read_grids
+from harness.store.reader import read_results
 from harness.store.run_log import read_runs
 
 HELP = "Build or repair the W&B runs of a results folder, from its records."
@@ -43,10 +44,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         StoreError: there are no results, or W&B's folder cannot be written.
         ConfigError: W&B refuses the settings.
     """
-    grids = read_grids(arguments.path)
-    results = next(iter(grids[0].folders.values())).parents[2]
-    tracker = _tracker(arguments, results)
-    for grid in grids:
+    results = read_results(arguments.path)
+    tracker = _tracker(arguments, results.root)
+    print_left_out(results.left_out, console)
+    for grid in results.grids:
         result = grid.result
         try:
             with TemporaryDirectory() as folder:

@@ -49,8 +49,8 @@ class Contrast:
 
     @property
     def is_trial(self) -> bool:
-        """Whether ours leaves examples out that theirs has."""
-        return self.n + self.errors < self.published
+        """Whether ours goes over fewer examples than theirs, or over more."""
+        return self.published > 0 and self.n + self.errors != self.published
 
     @property
     def difference(self) -> float:
@@ -61,12 +61,12 @@ class Contrast:
     def verdict(self) -> str:
         """Whether theirs is ``inside`` our interval or ``outside``, both ends included, as rounded as it is printed.
 
-        Of a trial, ``trial: 2 of 200``; "" where a number or the interval is missing.
+        Of a trial, ``trial: 2 of 200`` or ``more: 320 of 200``; "" where a number or the interval is missing.
         """
         if self.theirs is None or not math.isfinite(self.ours):
             return ""
         if self.is_trial:
-            return f"trial: {self.n} of {self.published}"
+            return f"{'trial' if self.n + self.errors < self.published else 'more'}: {self.n} of {self.published}"
         if not math.isfinite(self.low):
             return ""
         return "inside" if round(self.low, 2) <= self.theirs.value <= round(self.high, 2) else "outside"

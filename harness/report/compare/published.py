@@ -179,6 +179,11 @@ def _rows(table: str) -> dict[tuple[str, str, str], dict[str, Number]]:
     rows: dict[tuple[str, str, str], dict[str, Number]] = {}
     for row in _read(table, _Score):
         numbers = rows.setdefault((row.model, row.method, row.budget), {})
+        if row.dataset in numbers:
+            raise DataError(
+                f"{FOLDER / table}.csv has {row.model}, {row.method}, {row.budget} on {row.dataset} twice: delete one "
+                "of the lines"
+            )
         numbers[row.dataset] = Number(row.score, row.source, row.note)
     return rows
 

@@ -169,8 +169,11 @@ def _notes(comparison: Comparison) -> list[str]:
         "An average needs all of its datasets."
     )
     entries = [entry for row in comparison.rows if row.cell for name, entry in row.numbers.items() if name != AVERAGE]
-    if any(entry.is_trial and entry.n for entry in entries):
-        notes.append("trial: fewer examples than the published number goes over, so that ours is not held against it.")
+    for word, amount in (("trial", "fewer"), ("more", "more")):
+        if any(entry.verdict.startswith(f"{word}:") and entry.n for entry in entries):
+            notes.append(
+                f"{word}: {amount} examples than the published number goes over, so that ours is not held against it."
+            )
     notes += few_notes(entry.n for entry in entries)
     if comparison.table.scale != "score":
         notes.append(

@@ -350,7 +350,7 @@ def test_rankings_by_position_keep_the_first_and_the_last(layer: LayerState, dat
         (lambda: WindowAttention(8, 7.0, "maxpool"), "kernel=7.0 is not a whole number"),  # type: ignore[arg-type]
         (
             lambda: WindowAttention(8, 7, "meanpool"),
-            "pooling=meanpool is unknown: use pooling=maxpool or pooling=avgpool",
+            "pooling=meanpool is unknown: use maxpool or avgpool",
         ),  # type: ignore[arg-type]
         (lambda: ColumnSums(8, "yes"), "causal=yes is neither true nor false"),  # type: ignore[arg-type]
         (lambda: ColumnSums(-1, True), "window=-1 is not a whole number"),

@@ -13,7 +13,7 @@ import kvgauge as package
 from harness.config.words import quoted, understood
 from tests.conftest import ROOT, Command
 
-VALUES = ["/é", "a(b)", "a#b", "it's", "a,b", "a=b", "a[b]", "a{b}", "a&b", "~/x", 'a"b', 'a\\"b', "a\\", "\"both\" 'q"]
+VALUES = ["/é", "a(b)", "a#b", "it's", "a,b", "a=b", "a[b]", "a{b}", "a&b", "~/x", 'a"b', 'a\\"b', "a\\", '"both" \'q']
 
 
 @pytest.mark.parametrize("value", VALUES)
@@ -34,8 +34,8 @@ def test_where_quotes_do_not_help_none_are_proposed(word: str) -> None:
 
 
 def test_a_line_break_in_double_quotes_is_one_and_in_single_quotes_is_not() -> None:
-    words = ['a="x\\ny"', "a='x\\ny'", 'a=["x\\n",\'y\\n\']', "a=x\\ny", 'a="x\\\\ny"']
-    assert understood(words) == ['a="x\ny"', "a='x\\ny'", 'a=["x\n",\'y\\n\']', "a=x\\ny", 'a="x\\\\ny"']
+    words = ['a="x\\ny"', "a='x\\ny'", "a=[\"x\\n\",'y\\n']", "a=x\\ny", 'a="x\\\\ny"']
+    assert understood(words) == ['a="x\ny"', "a='x\\ny'", "a=[\"x\n\",'y\\n']", "a=x\\ny", 'a="x\\\\ny"']
     assert understood(understood(words)) == understood(words)
 
 

@@ -288,6 +288,73 @@ def test_the_command_line_overrules_the_path(kvgauge: Command, tmp_path: Path) -
     assert (tmp_path / "to/other/longbench-narrativeqa/mine-12%/scores.json").exists()
 
 
+# --- doubled predictions
+
+
+def whole_file(tmp_path: Path, format: str, dataset: str, count: int) -> tuple[Path, dict[str, Any]]:
+    """A file of ``count`` right predictions, each of a record of its own, where its program puts it."""
+    case = golden("difflib")[0] | {"dataset": dataset, "all_classes": None}
+    case |= {"answers": [[f"answer {n}"] for n in range(count)], "lengths": list(range(1000, 1000 + count))}
+    return write(tmp_path, format, case | {"predictions": [f"answer {n}" for n in range(count)]}), case
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_with_a_rerun_appended_is_refused_with_the_lines_and_the_remedy(
+    kvgauge: Command, tmp_path: Path, format: str
+) -> None:
+    path, _ = whole_file(tmp_path, format, "qasper", 200)
+    text = path.read_text()
+    path.write_text(text + "".join(text.splitlines(keepends=True)[format == "kvpress" :][:120]), newline="")
+    words = [str(path), "--format", format, *given_names(format)]
+    first = 2 if format == "kvpress" else 1
+    refused(
+        kvgauge, tmp_path, words, 3, f"lines {first} and {first + 200} of {path}", "and 119 more are doubled",
+        "in 320 lines for a dataset of 200", "--doubled last (or first, or all)",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("take", "score", "n"), [("first", 100.0, 200), ("last", 40.0, 200), ("all", 62.5, 320)])
+def test_which_of_doubled_predictions_count_can_be_said(
+    kvgauge: Command, tmp_path: Path, take: str, score: float, n: int
+) -> None:
+    path, _ = whole_file(tmp_path, "longbench", "qasper", 200)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(as_jsonl([*rows, *(row | {"pred": "nothing"} for row in rows[:120])]))
+    to = tmp_path / "to"
+    words = ("import", str(path), "--format", "longbench", "--to", str(to), *given_names("longbench"))
+    done = kvgauge(*words, "--doubled", take)
+    assert done.code == 0, done.err
+    cell = to / "llama/longbench-qasper/snapkv-128"
+    scores = json.loads((cell / "scores.json").read_text())
+    assert (scores["score"], scores["n"]) == (pytest.approx(score), n)
+    manifest = json.loads((cell / "manifest.json").read_text())
+    assert manifest["settings"]["imported"]["doubled"] == take
+    assert f"Of several predictions for one record: {take}." in done.out.replace("\n", " ")
+    assert ("more examples than published" in done.out.replace("\n", " ")) == (take == "all")
+
+
+def test_more_predictions_than_the_dataset_has_records_are_refused(kvgauge: Command, tmp_path: Path) -> None:
+    path, _ = whole_file(tmp_path, "longbench", "multifieldqa_en", 151)
+    words = [str(path), "--format", "longbench", *given_names("longbench")]
+    refused(kvgauge, tmp_path, words, 3, f"{path} holds 151 predictions", "the 150 records of multifieldqa_en")
+
+
+def test_a_record_that_the_dataset_itself_holds_twice_is_no_error_in_a_complete_file(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    path, _ = whole_file(tmp_path, "longbench", "multifieldqa_zh", 200)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    words = ("import", str(path), "--format", "longbench", "--to", str(tmp_path / "to"), *given_names("longbench"))
+    path.write_text(as_jsonl([*rows[:199], rows[57]]))
+    done = kvgauge(*words)
+    assert done.code == 0, done.err
+    assert "imported 200 predictions from 1 files: 200 new" in done.out
+    path.write_text(as_jsonl([*rows[:198], rows[57]]))
+    assert "lines 58 and 199 of" in kvgauge(*words).err
+    path.write_text(as_jsonl([*rows[:100], *rows[:100]]))
+    assert "and 99 more are doubled" in kvgauge(*words).err
+
+
 # --- kvpress's lists
 
 
@@ -326,7 +393,7 @@ JSON_LINES = [
     ("answers a text", lambda: bad_line(answers="yes"), "line 2 of", "has answers='yes', which is not a list of texts"),
     ("length a text", lambda: bad_line(length="9"), "line 2 of", "has length='9', which is not a whole number"),
     ("another dataset", lambda: bad_line(dataset="trec"), "line 2 of", "is of dataset 'trec', not qasper"),
-    ("the same id", lambda: bad_line(_id=f"{0:048x}"), "line 2 of", "repeats the _id of line 1"),
+    ("the same id", lambda: bad_line(_id=f"{0:048x}"), "lines 1 and 2 of", "have the same _id"),
     ("empty", lambda: "\n", "SnapKV.json", "holds no prediction"),
 ]
 TABLES = [
@@ -337,6 +404,12 @@ TABLES = [
         lambda text: text.replace("predicted_answer", "answer", 1),
         "line 1 of",
         "names no column 'predicted_answer'",
+    ),
+    (
+        "a column twice",
+        lambda text: text.replace("length", "answers", 1),
+        "line 1 of",
+        "names the column 'answers' twice",
     ),
     (
         "answers not printed",

@@ -326,7 +326,7 @@ def test_a_run_refuses_records_that_are_not_scored_its_way(
     """Killed after the manifests and before the records: what is on disk has scores of the other name."""
     words = ("--set", "task.code_similarity=levenshtein")
     with monkeypatch.context() as patch:
-        patch.setattr(score, "read_grids", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
+        patch.setattr(score, "read_results", lambda _: (_ for _ in ()).throw(KeyboardInterrupt()))
         assert kvgauge("score", str(finished), *words).code == 130
     run = [*GRID, f"task.data={DATA}", model, f"results_dir={finished}", "task.code_similarity=levenshtein"]
     refused(kvgauge, run, 5, f"score them with kvgauge score {finished / 'tiny/longbench-lcc'}")

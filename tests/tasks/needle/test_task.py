@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from harness.config.build import build
 from harness.errors import ConfigError, DataError, KvgaugeError
 from harness.task import Example, Task
-from tasks.needle.context import haystack_tokens, insertion_point
+from tasks.needle.context import haystack_tokens, insertion_point, read_haystack
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.haystack import builtin_text
 from tasks.needle.task import Needle
@@ -204,6 +204,24 @@ def test_files_are_joined_in_the_order_of_their_names_and_hidden_ones_left_out(t
         (tmp_path / name).write_text(text)
     (example,) = make(haystack=str(tmp_path), lengths=[240], depths=[100]).examples(toy())
     assert "<book> one. two. one. two." in cast("str", example.prompt)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_haystack(tmp_path: Path) -> None:
+    plain = write_haystack(tmp_path / "plain", {"a.txt": b"One. ", "b.txt": b"Two."})
+    marked = write_haystack(tmp_path / "marked", {"a.txt": b"\xef\xbb\xbfOne. ", "b.txt": b"\xef\xbb\xbfTwo."})
+    assert read_haystack(marked) == read_haystack(plain) == "One. Two."
+
+
+def test_a_link_that_leads_nowhere_is_named_and_not_left_out(tmp_path: Path) -> None:
+    haystack = write_haystack(tmp_path / "essays", {"a.txt": b"One. "})
+    (tmp_path / "essays/b.txt").symlink_to(tmp_path / "gone.txt")
+    with pytest.raises(DataError, match=r"b\.txt in task\.haystack=.* is a link that leads to no file: mend it"):
+        read_haystack(haystack)
+
+
+def test_empty_files_may_be_several(tmp_path: Path) -> None:
+    haystack = write_haystack(tmp_path, {"a.txt": b"\n", "b.txt": b"\n", "c.txt": b"One."})
+    assert read_haystack(haystack) == "\n\nOne."
 
 
 def test_braces_in_the_haystack_and_the_needle_stay_what_they_are(tmp_path: Path) -> None:
@@ -512,6 +530,7 @@ def test_model_without_a_tokenizer_is_refused() -> None:
 
 
 def write_haystack(folder: Path, files: dict[str, bytes]) -> str:
+    folder.mkdir(exist_ok=True)
     for name, data in files.items():
         (folder / name).write_bytes(data)
     return str(folder)
@@ -525,6 +544,7 @@ def write_haystack(folder: Path, files: dict[str, bytes]) -> str:
         ({"a.txt": b""}, "holds no text"),
         ({"a.txt": b" \n", "b.txt": b"\t"}, "holds no text"),
         ({"a.txt": b"fine.", "b.txt": b"caf\xe9."}, "b.txt in task.haystack is not UTF-8 at byte 3"),
+        ({"a.txt": b"One.", "b.txt": b"Two.", "c.txt": b"One."}, "hold the same text"),
         ({"a.txt": b"a" * 50}, "use a text of ordinary words"),
     ],
 )

@@ -1,0 +1,80 @@
+"""Failures while a prompt is computed: exceptions that concern it alone and end up in its records, and others."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from harness.engine import tensor_parallel
+from harness.engine.memory import is_out_of_memory, reason_of
+from harness.errors import EngineError, KvgaugeError
+from harness.text import plain
+
+if TYPE_CHECKING:
+    from harness.compression.method import Ranking
+
+_LONGEST_REASON = 300
+
+
+class RankingFailed(Exception):
+    """A ranking raised an exception, which is this one's cause.
+
+    Attributes:
+        ranking: the ranking.
+    """
+
+    def __init__(self, ranking: Ranking) -> None:
+        """Take the ranking that raised."""
+        super().__init__()
+        self.ranking = ranking
+
+
+def is_of_the_prompt(error: Exception) -> bool:
+    """Whether an exception ends the work on one prompt and not the run.
+
+    Errors raised on purpose hold for every prompt, a lack of memory has remedies of its own, after an error of an
+    accelerator nothing can be computed on it in this process, and of several processes none goes on alone.
+    """
+    return tensor_parallel.count() == 1 and not (
+        isinstance(error, KvgaugeError | torch.AcceleratorError) or is_out_of_memory(error)
+    )
+
+
+def failure(what: str, error: BaseException) -> str:
+    """The text of an error record: what failed, the exception, and the line that raised it.
+
+    Args:
+        what: what was being computed: ``the prefill``.
+        error: the exception.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    reason = plain(str(error))[:_LONGEST_REASON]
+    return f"{what} failed with {type(error).__name__}{where}{f': {reason}' if reason else ''}"
+
+
+def decoding_failure(error: Exception) -> str | None:
+    """The text of the error records of rows that cannot be decoded; None if memory ran out.
+
+    Raises:
+        Exception: the error itself, if it was raised on purpose or another process is lost.
+        EngineError: the device failed, or one of several processes ran out of memory.
+    """
+    if is_of_the_prompt(error):
+        return failure("decoding", error)
+    if not is_out_of_memory(error):
+        if isinstance(error, torch.AcceleratorError):
+            raise EngineError(
+                f"the device failed ({reason_of(error)}), and this process can compute nothing more on it: what is "
+                "finished is kept, and the same command goes on from there"
+            ) from error
+        raise error
+    if tensor_parallel.count() > 1:
+        raise EngineError(
+            f"{tensor_parallel.name()} ran out of memory ({reason_of(error)}), and the others cannot go back to do "
+            "what was begun in parts: use a smaller engine.width or engine.prefill_chunk"
+        ) from error
+    return None
