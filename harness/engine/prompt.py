@@ -68,17 +68,18 @@ def encode_prompts(
             )
         array = np.asarray(ids, dtype="<i4")
         prompts.append(
-            Prompt(
-                replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example.prompt)
-            )
+            Prompt(replace(example, prompt=()), array, hashlib.sha256(array.tobytes()).hexdigest(), _ends(example))
         )
     return prompts
 
 
-def _ends(prompt: str | tuple[int, ...]) -> tuple[str, ...]:
+def _ends(example: Example) -> tuple[str, ...]:
+    prompt = example.prompt
     if not isinstance(prompt, str):
         return ()
-    return (prompt,) if len(prompt) <= 2 * END_CHARACTERS else (prompt[:END_CHARACTERS], prompt[-END_CHARACTERS:])
+    if len(prompt) <= 2 * END_CHARACTERS:
+        return (prompt,)
+    return (prompt[:END_CHARACTERS], *example.passages, prompt[-END_CHARACTERS:])
 
 
 def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError
 from harness.task import Example, Metric
 from tasks.checks import short
-from tasks.needle.context import decode, encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.context import around, decode, encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import METRICS, score_response
 from tasks.needle.settings import check_needle, is_drawn
@@ -259,11 +259,13 @@ class Needle:
                 # From the back, so that earlier points stay valid; of needles at one point, the one asked for is last.
                 for point, needle in sorted(zip(points, needles, strict=True), key=lambda pair: -pair[0]):
                     context[point:point] = needle
+                text = decode(tokenizer, context)
                 yield Example(
                     id=example_id,
-                    prompt=_fill(self.prompt, texts | {"context": decode(tokenizer, context)}),
+                    prompt=_fill(self.prompt, texts | {"context": text}),
                     references=tuple(_fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
+                    passages=around(texts["needle"], text),
                 )
 
     def _periods(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
