@@ -27,7 +27,7 @@ from harness.text import plain
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 44
-_APART = 3
+_APART, _WIDEST = 3, 24
 SYMBOLS = (
     "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
     "M-3.6,-3.6h7.2v7.2h-7.2z",
@@ -166,7 +166,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
     series = []
     for place, line in enumerate(lines):
         # A little aside, so that intervals at one budget stay apart.
-        aside = _APART * (place - (len(lines) - 1) / 2)
+        aside = min(_APART, _WIDEST / len(lines)) * (place - (len(lines) - 1) / 2)
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         symbol = SYMBOLS[place % len(SYMBOLS)]

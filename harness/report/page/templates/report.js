@@ -412,7 +412,8 @@ addEventListener("resize", fixColumns);
 // The part that the address names, or the first; and the example, if it names one.
 async function showPart(moved) {
   const parts = [...document.querySelectorAll(".part")];
-  const [name, example] = location.hash.slice(1).split("?example=").map(decodeURIComponent);
+  const asked = location.hash;
+  const [name, example] = asked.slice(1).split("?example=").map(decodeURIComponent);
   const part = parts.find((one) => one.id === name) ?? parts[0];
   const changed = part.hidden;
   for (const one of parts) one.hidden = one !== part;
@@ -428,6 +429,7 @@ async function showPart(moved) {
     part.querySelector("h1").focus({ preventScroll: true });
   }
   await list?.open();
+  if (location.hash !== asked) return; // something else was asked for meanwhile
   const row = example === undefined ? undefined : list?.rows.find((one) => one.id === example);
   if (row) await detail.show(list, list.position(row));
   else detail.dialog.close();
