@@ -52,8 +52,9 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         prompt_tokens: length of the prompt; None for an imported text.
         prompt_sha256: hash of the prompt's token ids; None for an imported text.
         tokens_before_truncation: see ``Example``.
-        prompt_ends: the beginning and the end of the prompt, for readers; the whole text if it is short. Of a prompt
-            that the task gives as token ids, their text with special tokens written out; empty without a tokenizer.
+        prompt_ends: the beginning and the end of the prompt, for readers, and between them the passages that its task
+            names; the whole text if it is short. Of a prompt that the task gives as token ids, their text with special
+            tokens written out; empty without a tokenizer.
         tokens: generated token ids, with the stop token if there was one.
         text: the decoded tokens without special tokens; None if the task has no tokenizer. An error record has one if
             only its scoring failed.

@@ -217,6 +217,7 @@ class Example:
         group: what tables and plots group the example by: ``{"length": 4000, "depth": 44}``.
         details: what scoring needs besides the references, as plain JSON values.
         tokens_before_truncation: length of the prompt before the task cut it; None if the task cuts nothing.
+        passages: parts of the prompt that a reader looks for, such as a needle and what stands around it.
     """
 
     id: str
@@ -225,6 +226,7 @@ class Example:
     group: Mapping[str, float | int | str] = field(default_factory=dict)
     details: Json = field(default_factory=dict)
     tokens_before_truncation: int | None = None
+    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

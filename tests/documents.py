@@ -68,6 +68,13 @@ def files(document: Path) -> dict[str, str]:
     return {path[1]: block for path, block in named if path}
 
 
+def own_task() -> dict[str, str]:
+    """The files of the task that docs/extending.md puts outside the clone, by their paths beside it."""
+    shown = blocks(ROOT / "docs/extending.md", "python", "yaml")
+    named = [(re.match(r"# \.\./(my-tasks/\S+)\n", block), block) for block in shown]
+    return {path[1]: block for path, block in named if path}
+
+
 def clone(to: Path) -> Path:
     """A copy of all that a run and a method's tests need."""
     for name in _CLONE:

@@ -16,7 +16,7 @@ import yaml
 from harness.cli.commands import COMMANDS
 from harness.config.catalog import GROUPS, choices
 from tests.conftest import Command
-from tests.documents import ROOT, clone, commands, embedded, files, made, session, targets
+from tests.documents import ROOT, clone, commands, embedded, files, made, own_task, session, targets
 from tests.harness.gguf_file import SMOLLM2, write
 
 DOCS = ROOT / "docs"
@@ -89,13 +89,17 @@ def test_the_page_on_methods_builds_one_that_passes_runs_and_can_be_shown(kvgaug
     for name, block in shown.items():
         assert not (ROOT / name).exists(), f"{name} of the page is a file of the project"
         (folder / name).write_text(block, encoding="utf-8")
+    for name, block in own_task().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block, encoding="utf-8")
     *done, (code, refused) = session(folder, [*lines, lines[1] + " method.tova.window=4"])
     assert [code for code, _ in done] == [0] * len(lines), done
-    tests, grid, account, other, written_outside, outside, its_account = (text for _, text in done)
+    tests, grid, account, other, written_outside, outside, its_account, task, scored = (text for _, text in done)
     assert int(re.findall(r"(\d+) passed", tests)[0]) > 10
     assert {"fullkv", "snapkv", "tova"} <= {line.split(" ")[0] for line in grid.splitlines()}
     assert shown["conf/method/tova.yaml"] in account
-    assert any(line.startswith("tova4 ") for line in other.splitlines())
+    assert {"tova_w1", "tova_w4"} <= {line.split(" ")[0] for line in other.splitlines()}
+    assert "echo on tiny" in task and "0 changed" in scored
     assert code == 5 and "method.window=1" in refused
     assert (tmp_path / "my-methods/mine.py").is_file() and "mine.yaml" in written_outside
     assert {"fullkv", "mine"} <= {line.split(" ")[0] for line in outside.splitlines()}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import index
 
 from harness.compression.budget import FULL, Budget
 from harness.compression.method import Method, Ranking
-from harness.errors import BudgetError, ConfigError
+from harness.errors import BudgetError, ConfigError, KvgaugeError
 from harness.results import Cell
-from harness.text import check_name
+from harness.text import check_name, plain
 
 _LONG_PROMPT_TOKENS = 2**31
 
@@ -33,17 +34,31 @@ class Variant:
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the numbers that the method's ``keep`` returned are wrong in count or range.
+            ConfigError: the method's ``keep`` failed, or the numbers that it returned are wrong in count or range.
         """
         budget = self.budget.entries(prompt_tokens)
         if self.method.uses_budget and self.budget.tokens is None and budget >= prompt_tokens:
             return Plan((prompt_tokens,) * layers, None)
         try:
-            keep = tuple(self.method.keep(budget, prompt_tokens, layers))
+            given = self.method.keep(budget, prompt_tokens, layers)
         except BudgetError as error:
             if self.budget.share is None:
                 raise
             raise BudgetError(f"{self.budget.text} of a prompt of {prompt_tokens} tokens: {error}") from error
+        except KvgaugeError:
+            raise
+        except Exception as error:  # a user's own class may raise anything
+            raise ConfigError(
+                f"method={self.cell.label}: keep(budget={budget}, prompt_tokens={prompt_tokens}, layers={layers}) "
+                f"failed with {type(error).__name__} ({plain(str(error))[:200]}): mend it"
+            ) from error
+        try:
+            keep = tuple(index(entries) for entries in given)
+        except TypeError as error:
+            raise ConfigError(
+                f"method={self.cell.label}: keep gave {plain(repr(given))[:100]}: give a list of {layers} whole "
+                "numbers, one per layer, as all heads of a layer keep equally many"
+            ) from error
         if len(keep) != layers:
             raise ConfigError(
                 f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer"

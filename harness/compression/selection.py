@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,11 +109,41 @@ def order_of(ranking: Ranking, layer: LayerState, selection: Selection, raw: Ten
         layer: the state of the layer.
         selection: how entries are selected.
         raw: what ``ranking.raw`` would return, if that is known already.
+
+    Raises:
+        ValueError: the ranking gave scores of another shape than its contract says.
     """
+    heads, tokens = layer.queries.shape[:2]
+    candidates = tokens - ranking.window
     if raw is None:
         raw = ranking.raw(layer)
-    scores = group_heads(raw.expand(layer.queries.shape[0], -1), layer.keys.shape[0], selection)
-    return Order(ranking.finish(scores), scores.shape[1], selection.ties)
+    _check_shape(f"{type(ranking).__name__}.raw", raw, (1, heads), candidates, candidates)
+    scores = group_heads(raw.expand(heads, -1), layer.keys.shape[0], selection)
+    finished = ranking.finish(scores)
+    # Pooling with an even kernel adds a column.
+    _check_shape(f"{type(ranking).__name__}.finish", finished, (scores.shape[0],), candidates, candidates + 1)
+    return Order(finished, candidates, selection.ties)
+
+
+def _check_shape(who: str, scores: object, heads: Sequence[int], fewest: int, most: int) -> None:
+    """Refuse scores of another shape than the contract says.
+
+    Args:
+        who: the function that gave the scores.
+        scores: what it gave.
+        heads: the numbers of rows that it may have.
+        fewest: the smallest number of columns.
+        most: the largest number of columns.
+
+    Raises:
+        ValueError: the scores are no tensor of such a shape.
+    """
+    shape = tuple(scores.shape) if isinstance(scores, Tensor) else ()
+    if len(shape) != 2 or shape[0] not in heads or not fewest <= shape[1] <= most:
+        given = f"a tensor of shape {list(shape)}" if isinstance(scores, Tensor) else type(scores).__name__
+        rows = "[1 or query heads" if len(heads) > 1 else "[heads of the cache"
+        wanted = " or ".join(str([count, fewest]) for count in dict.fromkeys(heads))
+        raise ValueError(f"{who} gave {given} for {rows}, tokens - window], here {wanted}")
 
 
 def kept_indices(order: Order | None, keep: int, window: int, tokens: int, heads: int, device: torch.device) -> Tensor:

@@ -70,7 +70,7 @@ def remedy_for(error: BaseException, otherwise: str) -> str:
     if isinstance(error, ImportError):
         return "install what it names, or use a checkpoint that needs none"
     if isinstance(error, OSError) and "safetensors" in text:
-        return "kvgauge reads safetensors weights only: convert others with save_pretrained"
+        return "kvgauge reads safetensors and GGUF weights only: convert others with save_pretrained"
     return otherwise
 
 

@@ -74,16 +74,16 @@ def encode_prompts(
                 replace(example, prompt=()),
                 array,
                 hashlib.sha256(array.tobytes()).hexdigest(),
-                _ends(example.prompt, tokenizer),
+                _ends(example, tokenizer),
                 isinstance(example.prompt, str),
             )
         )
     return prompts
 
 
-def _ends(prompt: str | tuple[int, ...], tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
-    """The ends of a prompt; of token ids, their text with special tokens written out."""
-    most = 2 * END_CHARACTERS
+def _ends(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:
+    """The ends of a prompt and the passages between them; of token ids, the text with special tokens written out."""
+    prompt, most = example.prompt, 2 * END_CHARACTERS
     if isinstance(prompt, str):
         whole, first, last = True, prompt, prompt
     elif tokenizer is None:
@@ -95,7 +95,7 @@ def _ends(prompt: str | tuple[int, ...], tokenizer: PreTrainedTokenizerBase | No
         first, last = (cast("str", tokenizer.decode(list(part), clean_up_tokenization_spaces=False)) for part in parts)
     if whole and len(first) <= most:
         return (first,)
-    return first[:END_CHARACTERS], last[-END_CHARACTERS:]
+    return (first[:END_CHARACTERS], *example.passages, last[-END_CHARACTERS:])
 
 
 def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ from harness.engine.running import Part, Running, RunningPart, SharedRow, shared
 from harness.engine.settings import EngineSettings
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
 from harness.engine.watch import Watch
-from harness.errors import BudgetError, EngineError, KvgaugeError
+from harness.errors import ConfigError, EngineError, KvgaugeError
 from harness.results import Cell
 
 Finished = tuple[Request, dict[Cell, Outcome]]
@@ -233,7 +233,7 @@ class Scheduler:
         for variant in request.missing:
             try:
                 plans[variant] = variant.plan(tokens, self._engine.layers)
-            except BudgetError as error:
+            except ConfigError as error:
                 running.failed[variant.cell] = Outcome(Generated((), str(error)))
         limit = self._settings.time_limit_seconds
         while plans:
@@ -269,7 +269,7 @@ class Scheduler:
         tokens = len(longest.prompt.ids)
         plans = []
         for variant in longest.missing:
-            with suppress(BudgetError):  # such a variant gets an error record and no row
+            with suppress(ConfigError):  # such a variant gets an error record and no row
                 plans.append(variant.plan(tokens, self._engine.layers))
         new_tokens = self._limits.max_new_tokens
         bytes_per_row = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1

@@ -139,7 +139,7 @@ def texts(header: str, values: Iterable[object]) -> Column:
 
 def budgets(values: Iterable[str]) -> Column:
     """The column of budgets: sorted by number of entries, then shares, then the full cache."""
-    return Column("budget", [TableCell(plain(text), _size(text)) for text in values], numeric=False)
+    return Column("budget", [TableCell(plain(text), budget_size(text)) for text in values], numeric=False)
 
 
 def grouped(
@@ -167,7 +167,8 @@ def grouped(
     return Table(title, [*keys, *numbers], 3, frozenset(starts))
 
 
-def _size(budget: str) -> float | None:
+def budget_size(budget: str) -> float | None:
+    """What budgets are sorted by: entries, then shares, then the full cache; None for what is no budget."""
     try:
         size = parse_budget(budget)
     except ConfigError:  # a published table need not say

@@ -222,7 +222,13 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
         "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
         "budget": variant.budget.text,
     }
-    settings = json.loads(json.dumps(settings))
+    try:
+        settings = json.loads(json.dumps(settings))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"settings of method={variant.cell.label} or task={run.task.name} cannot be written as JSON ({error}): "
+            "make the fields of the method, and what task.settings() gives, plain numbers, texts, lists and mappings"
+        ) from error
     return Manifest(
         cell=variant.cell,
         place=place,

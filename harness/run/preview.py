@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.engine.model_spec import entry_bytes
-from harness.errors import BudgetError
+from harness.errors import ConfigError
 from harness.run.prepare import Prepared
 from harness.text import plain
 
@@ -31,7 +31,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
         for tokens in lengths:
             try:
                 plan = variant.plan(tokens, layers)
-            except BudgetError:
+            except ConfigError:
                 continue
             stored = [
                 kv_heads if kept >= tokens or run.selection.granularity == "kv_head" else heads for kept in plan.keep

@@ -9,7 +9,7 @@ from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
-from harness.errors import BudgetError, ConfigError
+from harness.errors import ConfigError
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
 from harness.run.verdict import Verdict, as_json, close, equal, same_scores
@@ -107,7 +107,7 @@ def _is_planned(record: Record, variant: Variant) -> bool:
         return False
     try:
         plan = variant.plan(record.prompt_tokens, len(record.kept))
-    except BudgetError:
+    except ConfigError:
         return False
     share = sum(record.kept) / len(record.kept) / record.prompt_tokens
     return list(plan.keep) == list(record.kept) and record.retention is not None and close(share, record.retention)

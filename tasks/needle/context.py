@@ -21,6 +21,8 @@ BUILTIN = "builtin"
 _MARGIN_TOKENS = 64
 _MAX_CHARACTERS_PER_TOKEN = 200
 
+_AROUND_CHARACTERS = 200
+
 
 def read_haystack(source: str) -> str:
     """The text to hide needles in.
@@ -124,3 +126,11 @@ def _read(path: Path) -> str:
         raise DataError(
             f"{path.name} in task.haystack cannot be read ({type(error).__name__}): make it readable or take it away"
         ) from error
+
+
+def around(needle: str, context: str) -> tuple[str, ...]:
+    """The needle with what stands on both sides of it, for readers; nothing if its tokens are spelt in another way."""
+    place = context.find(needle)
+    if place < 0:
+        return ()
+    return (context[max(0, place - _AROUND_CHARACTERS) : place + len(needle) + _AROUND_CHARACTERS],)

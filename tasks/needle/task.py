@@ -31,7 +31,7 @@ from harness.errors import ConfigError
 from harness.task import Example, Metric
 from harness.text import decode
 from tasks.checks import short
-from tasks.needle.context import encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.context import around, encode, haystack_tokens, insertion_point, read_haystack
 from tasks.needle.form import fill, form_settings, frame_of, written
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
@@ -290,16 +290,13 @@ class Needle:
                 # From the back, so that earlier points stay valid; of needles at one point, the one asked for is last.
                 for point, needle in sorted(zip(points, needles, strict=True), key=lambda pair: -pair[0]):
                     context[point:point] = needle
+                text = decode(tokenizer, context, self.cleans_up(tokenizer))
                 yield Example(
                     id=example_id,
-                    prompt=written(
-                        self,
-                        texts | {"context": decode(tokenizer, context, self.cleans_up(tokenizer))},
-                        frame,
-                        tokenizer,
-                    ),
+                    prompt=written(self, texts | {"context": text}, frame, tokenizer),
                     references=tuple(fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
+                    passages=around(texts["needle"], text),
                 )
 
     def _periods(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

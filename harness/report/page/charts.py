@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.report.colours import colour_of
 from harness.report.format import DASH, interval, number, short
+from harness.report.page.examples import first_places
 from harness.report.stats.curves import Curve, Curves, apart
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
 from harness.results import CellResult, TaskResult
@@ -26,7 +27,7 @@ from harness.text import plain
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 44
-_APART = 3
+_APART, _WIDEST = 3, 24
 SYMBOLS = (
     "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
     "M-3.6,-3.6h7.2v7.2h-7.2z",
@@ -74,6 +75,9 @@ class Chart:
     width, height = WIDTH, HEIGHT
 
 
+Tile = tuple[float, float, float, float, str, str, int | None]
+
+
 @dataclass(frozen=True)
 class Panel:
     """One cell of a grid of small pictures.
@@ -83,27 +87,31 @@ class Panel:
         budget: as written.
         says: its mean, or what it kept.
         colour: of the method.
-        tiles: x, y, width, height in units of the picture, colour ("" for the method's), and what it shows.
+        tiles: x, y, width, height in units of the picture, colour ("" for the method's), what it shows, and the place
+            of its first example in the list of examples; None if it is of all.
     """
 
     label: str
     budget: str
     says: str
     colour: str
-    tiles: Sequence[tuple[float, float, float, float, str, str]]
+    tiles: Sequence[Tile]
 
 
 @dataclass(frozen=True)
 class Panels:
-    """Small pictures, methods down and budgets across; None is an empty place."""
+    """Small pictures, methods down and budgets across; None is an empty place.
+
+    Ticks are places in percent of the picture, from the left and from the top, and texts.
+    """
 
     rows: Sequence[Sequence[Panel | None]]
     width: float
     height: float
     x_title: str
     y_title: str
-    x_ends: tuple[str, str]
-    y_ends: tuple[str, str]
+    x_ticks: Sequence[tuple[float, str]] = ()
+    y_ticks: Sequence[tuple[float, str]] = ()
 
 
 def scale() -> list[str]:
@@ -112,7 +120,10 @@ def scale() -> list[str]:
 
 
 def chart(drawn: Curves, title: str) -> Chart | None:
-    """The chart of some curves on a logarithmic axis; None where there is no score to draw.
+    """The chart of some curves on a logarithmic axis; None where no score has a place on it.
+
+    Scores begin at 0.
+
 
     Args:
         drawn: the curves.
@@ -125,13 +136,13 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         for x, score, low, high in zip(line.across, line.scores, line.low, line.high, strict=True)
         if math.isfinite(score) and (x is None or math.isfinite(x))
     ]
-    if not known:
+    if all(x is None for _, x, *_ in known):
         return None
     ends = [v for _, _, *values in known for v in values if math.isfinite(v)]
-    y_values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ends), max(max(ends), min(ends) + 1))
+    y_values = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(min(0, *ends), max(1, *ends))
     bottom, top = float(y_values[0]), float(y_values[-1])
     x_values = sorted({x for _, x, *_ in known if x is not None})
-    low_x, high_x = (x_values[0] / 1.15, x_values[-1] * 1.15) if x_values else (1.0, 2.0)
+    low_x, high_x = x_values[0] / 1.15, x_values[-1] * 1.15
 
     def x_of(value: float) -> float:
         share = math.log(value / low_x) / math.log(high_x / low_x)
@@ -155,7 +166,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
     series = []
     for place, line in enumerate(lines):
         # A little aside, so that intervals at one budget stay apart.
-        aside = _APART * (place - (len(lines) - 1) / 2)
+        aside = min(_APART, _WIDEST / len(lines)) * (place - (len(lines) - 1) / 2)
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         symbol = SYMBOLS[place % len(SYMBOLS)]
@@ -172,23 +183,29 @@ def heatmaps(result: TaskResult) -> Panels | None:
     shown = heatmap_of(result)
     if shown is None:
         return None
-    metric = result.metrics[0]
+    metric, places = result.metrics[0], first_places(result)
 
     def panel(cell: CellResult) -> Panel:
-        tiles = []
+        tiles: list[Tile] = []
         for (y, row), (x, column) in product(enumerate(shown.rows), enumerate(shown.columns)):
             value = float(shown.shares[cell.cell][y, x])
             if math.isfinite(value):
-                tiles.append(
-                    (x, y, 1, 1, _shade(value), f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}")
-                )
+                says = f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}"
+                tiles.append((x, y, 1, 1, _shade(value), says, places.get((column, row))))
         return Panel(
             plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour_of(cell.cell.label), tiles
         )
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    x_ends, y_ends = ((plain(str(values[0])), plain(str(values[-1]))) for values in (shown.columns, shown.rows))
-    return Panels(panels, len(shown.columns), len(shown.rows), shown.across, shown.down, x_ends, y_ends)
+    x_ticks, y_ticks = _ticks(shown.columns, 3), _ticks(shown.rows, 5)
+    return Panels(panels, len(shown.columns), len(shown.rows), shown.across, shown.down, x_ticks, y_ticks)
+
+
+def _ticks(values: Sequence[float | int | str], most: int) -> list[tuple[float, str]]:
+    """Where the values stand, evenly thinned to ``most`` and with both ends."""
+    last = len(values) - 1
+    chosen = sorted({round(last * step / max(1, min(last, most - 1))) for step in range(min(last, most - 1) + 1)})
+    return [(round(100 * (place + 0.5) / len(values), 2), plain(str(values[place]))) for place in chosen]
 
 
 def kept_by_layer(result: TaskResult) -> Panels | None:
@@ -205,7 +222,8 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
         return None
 
     def panel(cell: CellResult) -> Panel:
-        layers, tiles = kept[cell.cell], []
+        layers: list[tuple[float, int, int]] = kept[cell.cell]
+        tiles: list[Tile] = []
         for layer, (mean, least, largest) in enumerate(layers):
             width = round(100 * mean / most[cell.cell.budget], 2)
             spread = "" if least == largest else f" ({least} to {largest})"
@@ -217,13 +235,14 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
                     0.86,
                     "",
                     f"layer {layer}: {mean:.0f} entries{spread}",
+                    None,
                 )
             )
         says = f"{layers[0][0]:.0f} … {layers[-1][0]:.0f}" if layers else DASH
         return Panel(plain(cell.cell.label), cell.cell.budget, says, colour_of(cell.cell.label), tiles)
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    return Panels(panels, 100, count, "entries kept", "layer", ("", ""), (str(count - 1), "0"))
+    return Panels(panels, 100, count, "entries kept", "layer")
 
 
 def _layers(cell: CellResult) -> list[tuple[float, int, int]]:

@@ -65,6 +65,18 @@ def index(result: TaskResult) -> dict[str, Any]:
     }
 
 
+def first_places(result: TaskResult) -> dict[tuple[Any, Any], int]:
+    """By the values of the heatmap's axes, the place of the first example that has them in the index."""
+    assert result.heatmap_axes is not None
+    across, down = result.heatmap_axes
+    shown = {name: place for place, name in enumerate(_examples(result))}
+    groups = {record.example_id: record.group for cell in result.cells for record in cell.records}
+    places: dict[tuple[Any, Any], int] = {}
+    for name, place in shown.items():
+        places.setdefault((groups[name][across], groups[name][down]), place)
+    return places
+
+
 def left_out(result: TaskResult) -> list[str]:
     """What the page does not show of the examples, as a note; nothing where it has them all."""
     shown, there = len(_examples(result)), len(_all_examples(result))

@@ -21,6 +21,7 @@ from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
 from harness.report.page.charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
 from harness.report.page.examples import blocks, index, left_out, packed
+from harness.report.page.matrix import Matrix, matrix
 from harness.report.page.tables import LEGEND, origins
 from harness.report.stats.curves import score_curves
 from harness.report.stats.table import table
@@ -46,7 +47,8 @@ class View:
         facts: one line of counts.
         notes: what a reader must know.
         tables: the first with the numbers of the charts.
-        charts: scores by budget and by retention.
+        charts: scores by retention and by budget.
+        matrix: scores, methods by budgets.
         heatmaps: of a task with axes.
         kept: entries kept by layer.
         origins: where the numbers come from.
@@ -63,6 +65,7 @@ class View:
     notes: Sequence[str]
     tables: Sequence[Table]
     charts: Sequence[Chart] = ()
+    matrix: Matrix | None = None
     heatmaps: Panels | None = None
     kept: Panels | None = None
     origins: Table | None = None
@@ -125,6 +128,7 @@ def _task(grid: Grid) -> View:
         notes=[*notes, *left_out(result)],
         tables=[score_table(result)],
         charts=_charts(table(result), result.metrics[0].title) if result.metrics else (),
+        matrix=matrix(table(result), result.metrics[0].title) if result.metrics else None,
         heatmaps=heatmaps(result),
         kept=kept_by_layer(result),
         origins=origins(grid.manifests.values()),
@@ -151,6 +155,7 @@ def _suite(result: SuiteResult) -> View:
         ],
         tables=[*averages, wide_table("Scores by task", raw[raw["kind"] == "task"])],
         charts=_charts(raw[raw["column"] == title], title),
+        matrix=matrix(raw[raw["column"] == title], title),
     )
 
 
@@ -168,8 +173,8 @@ def _published(folder: Path, document: Document) -> View:
 
 
 def _charts(raw: pd.DataFrame, title: str) -> list[Chart]:
-    """Scores over budgets and over retentions, those of them that have a score."""
-    drawn = [chart(curves, plain(title)) for curves in score_curves(raw)]
+    """Scores over retentions and over budgets, those of them that have a score."""
+    drawn = [chart(curves, plain(title)) for curves in reversed(score_curves(raw))]
     return [one for one in drawn if one is not None]
 
 

@@ -15,6 +15,7 @@ import pytest
 from harness.config.outside import own_folders, search_path_words, source_of
 from harness.errors import ConfigError
 from tests.conftest import ROOT, Command
+from tests.documents import own_task
 
 
 @pytest.fixture
@@ -81,6 +82,56 @@ def test_a_method_outside_is_held_to_the_contract_and_its_own_test_passes(outer:
     assert done.stdout.count(".") > 15
 
 
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with the task of docs/extending.md, which nothing knows any more afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name, block in own_task().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(block)
+    yield tmp_path / "my-tasks"
+    sys.modules.pop("echo", None)
+
+
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a new process would not know."""
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if "my-tasks" not in folder])
+    sys.modules.pop("echo", None)
+
+
+def test_a_task_outside_is_listed_shown_run_resumed_scored_verified_and_known_by_its_code(
+    kvgauge: Command, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, path = tmp_path / "results", ("--task-path", str(own))
+    assert "echo  " in kvgauge("list", "tasks", *path).out
+    assert str(own / "task/echo.yaml") in kvgauge("show", "task", "echo", *path).out.replace("\n", "")
+    words = (f"task_path={own}", "task=echo", "method=[fullkv,snapkv]", "budget=32", f"results_dir={results}")
+    assert kvgauge(*words, "limit=2").code == 0
+    assert "new records: 4," in kvgauge(*words).out
+    manifest = json.loads((results / "tiny/echo/snapkv-32/manifest.json").read_text())
+    assert len(manifest["settings"]["task"]["source_sha256"]) == 64
+    assert manifest["provenance"]["own_folders"] == [str(own)]
+    for command in ("score", "verify"):
+        forgotten(monkeypatch)
+        refused = kvgauge(command, str(results))
+        assert refused.code == 2 and "give the folder of a task of your own with --task-path" in refused.err
+        done = kvgauge(command, str(results), *path)
+        assert done.code == 0 and ("0 changed" in done.out or "2 cells hold" in done.out), done.err
+    forgotten(monkeypatch)
+    assert kvgauge("report", str(results)).code == 0
+    (own / "echo.py").write_text((own / "echo.py").read_text() + "\nCHANGED = True\n")
+    changed = kvgauge(*words)
+    assert changed.code == 5 and "was made with task.source_sha256=" in changed.err
+    assert "use another task.name" in changed.err
+    assert kvgauge("task=echo").code == 2
+
+
+def test_a_folder_of_methods_and_one_of_tasks_go_together(kvgauge: Command, outer: Path, own: Path) -> None:
+    words = (f"method_path={outer}", f"task_path={own}", "task=echo", "method=outer", "budget=32", "dry_run=true")
+    done = kvgauge(*words)
+    assert done.code == 0 and "outer" in done.out, done.err
+
+
 def test_all_files_of_a_package_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "several_files"
     package.mkdir()
@@ -124,6 +175,8 @@ def test_a_name_that_is_taken_is_refused(name: str, tmp_path: Path) -> None:
     ("words", "message"),
     [
         (["method_path=/nope", "method=x"], "method_path=/nope holds no method/*.yaml"),
+        (["task_path=/nope", "task=x"], "task_path=/nope holds no task/*.yaml: give a folder of tasks"),
+        (["report", "--task-path", "/nope"], "task_path=/nope holds no task/*.yaml: give a folder of tasks"),
         (["list", "--method-path", "/nope"], "method_path=/nope holds no method/*.yaml"),
         (["new", "method", "json", "--method-path", "/nope"], "json is the name of a module that Python has already"),
         (["new", "method", "x", "--method-path", "/nope", "--to", "."], "not allowed with argument"),
@@ -136,17 +189,10 @@ def test_bad_words_are_one_line(kvgauge: Command, words: list[str], message: str
 
 
 @pytest.mark.slow
-def test_a_launchers_processes_find_methods_outside(
-    kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path
+def test_a_launchers_processes_find_methods_and_tasks_outside(
+    kvgauge: Command, outer: Path, own: Path, tmp_path: Path
 ) -> None:
-    words = [
-        f"method_path={outer}",
-        "method=outer",
-        "budget=32",
-        "task=tokens",
-        f"task.prompts={prompts_file}",
-        "task.max_new_tokens=2",
-    ]
+    words = [f"method_path={outer}", f"task_path={own}", "method=outer", "budget=32", "task=echo", "task.count=2"]
     done = kvgauge(*words, "hydra/launcher=local", f"results_dir={tmp_path / 'results'}")
     assert done.code == 0, done.out + done.err
-    assert (tmp_path / "results/tiny/tokens/outer-32/scores.json").exists()
+    assert (tmp_path / "results/tiny/echo/outer-32/scores.json").exists()

@@ -648,3 +648,11 @@ def test_no_setting_raises_anything_but_a_kvgauge_error(changes: dict[str, Any])
         task.examples(toy())
     except KvgaugeError as error:
         assert "\n" not in str(error)
+
+
+def test_an_example_shows_its_needle_and_what_stands_around_it() -> None:
+    task = task_with(make_builtin(), 1500, 50)
+    (example,) = task.examples(toy())
+    (passage,) = example.passages
+    assert task.needle in passage and passage in example.prompt
+    assert len(passage) == len(task.needle) + 400

@@ -82,8 +82,11 @@ class Examples {
   }
 
   async open() {
-    if (this.opened) return;
-    this.opened = true;
+    this.opened ??= this.unpack();
+    return this.opened;
+  }
+
+  async unpack() {
     const index = (this.index = await unpack(this.root.dataset.index));
     this.rows = index.examples.map(([id, groups, reference, shares], place) => {
       const known = shares.filter((share) => typeof share === "number");
@@ -131,6 +134,15 @@ class Examples {
     this.draw();
   }
 
+  // Where a row stands among those that are shown; all are shown if it is not among them.
+  position(row) {
+    if (!this.shown.includes(row)) {
+      [this.input.value, this.choice.value] = ["", "all"];
+      this.filter();
+    }
+    return this.shown.indexOf(row);
+  }
+
   filter() {
     const words = wordsOf(this.input);
     const full = this.index.full;
@@ -161,7 +173,7 @@ class Examples {
 
   line(row, position) {
     const open = make("button", { type: "button", className: "row", textContent: row.id, title: row.id });
-    open.addEventListener("click", () => detail.show(this, position));
+    open.addEventListener("click", () => detail.ask(this, row));
     const cells = [
       make("td", { className: "key" }, open),
       ...row.groups.map((value) => make("td", { className: typeof value === "number" ? "number" : "text", textContent: value ?? "–" })),
@@ -229,6 +241,11 @@ const detail = {
   body: document.getElementById("example-body"),
   base: null, // what predictions are compared with: the place of a cell, "reference" or "nothing"
 
+  // An example that was asked for gets its address, which opens it.
+  ask(list, row) {
+    location.hash = addressOf(list.root.closest(".part").id, row.id);
+  },
+
   async show(list, position) {
     Object.assign(this, { list, position });
     const { index } = list;
@@ -250,7 +267,10 @@ const detail = {
 
   step(by) {
     const position = this.position + by;
-    if (position >= 0 && position < this.list.shown.length) this.show(this.list, position);
+    const row = this.list.shown[position];
+    if (row === undefined) return;
+    history.replaceState(null, "", addressOf(this.list.root.closest(".part").id, row.id));
+    this.show(this.list, position);
   },
 
   draw() {
@@ -260,7 +280,16 @@ const detail = {
     const titled = (title, className, ...children) => make("div", { className: `block ${className}` }, make("h3", { textContent: title }), ...children);
     const blocks = [];
     if (ends.length === 1) blocks.push(titled("prompt", "ends", text(ends[0])));
-    if (ends.length === 2) blocks.push(make("div", { className: "ends" }, titled("prompt begins", "", text(`${ends[0]} …`)), titled("prompt ends", "", text(`… ${ends[1]}`))));
+    if (ends.length > 1) {
+      const parts = ends.map((end, place) =>
+        place === 0
+          ? titled("prompt begins", "", text(`${end} …`))
+          : place === ends.length - 1
+            ? titled("prompt ends", "", text(`… ${end}`))
+            : titled("within the prompt", "", text(`… ${end} …`)),
+      );
+      blocks.push(make("div", { className: "ends" }, ...parts));
+    }
     if (references.length) blocks.push(titled(references.length > 1 ? "references" : "reference", "references", ...references.map(text)));
 
     const choices = [["nothing", "nothing"], ...(references.length ? [["reference", "the first reference"]] : [])];
@@ -312,31 +341,98 @@ const detail = {
 document.getElementById("previous").addEventListener("click", () => detail.step(-1));
 document.getElementById("next").addEventListener("click", () => detail.step(1));
 document.getElementById("close").addEventListener("click", () => detail.dialog.close());
+// The address of a closed example is that of its part again, without a jump.
+detail.dialog.addEventListener("close", () => history.replaceState(null, "", location.hash.split("?example=")[0]));
 detail.dialog.addEventListener("keydown", (event) => {
   if (event.target.matches("input, select")) return;
   if (event.key === "ArrowLeft") detail.step(-1);
   if (event.key === "ArrowRight") detail.step(1);
 });
 
-for (const table of document.querySelectorAll("main table")) bindTable(table);
+for (const table of document.querySelectorAll("main table:not(.matrix)")) bindTable(table);
 const lists = new Map([...document.querySelectorAll(".examples")].map((root) => [root, new Examples(root)]));
 const jump = document.getElementById("jump");
+const addressOf = (part, example) => `#${part}?example=${encodeURIComponent(example)}`;
 
-// The part that the address names, or the first.
-function showPart(moved) {
+// The methods of a part that are looked at: those that match any of the words, and in front those that were clicked.
+for (const part of document.querySelectorAll(".part")) {
+  const input = part.querySelector(".methods input");
+  if (!input) continue;
+  const front = new Set();
+  const labelled = [...part.querySelectorAll("[data-label]")];
+  const labels = new Set(labelled.map((one) => one.dataset.label));
+  const look = () => {
+    const words = wordsOf(input);
+    const wanted = (label) => !words.length || words.some((word) => label.toLowerCase().includes(word));
+    for (const one of labelled) {
+      const away = !wanted(one.dataset.label);
+      if (one instanceof SVGElement) one.style.display = away ? "none" : "";
+      else one.hidden = away;
+      if (one.matches(".series, li")) one.classList.toggle("dim", front.size > 0 && !front.has(one.dataset.label));
+      one.querySelector("button")?.setAttribute("aria-pressed", front.has(one.dataset.label));
+    }
+    for (const line of part.querySelectorAll(".line-of-panels")) line.hidden = ![...line.querySelectorAll("figure")].some((one) => !one.hidden);
+    part.querySelector(".methods .shown").textContent = words.length ? `${[...labels].filter(wanted).length} of ${labels.size}` : "";
+  };
+  input.addEventListener("input", look);
+  for (const key of part.querySelectorAll(".keys li")) {
+    key.querySelector("button").addEventListener("click", () => {
+      if (!front.delete(key.dataset.label)) front.add(key.dataset.label);
+      look();
+    });
+  }
+}
+
+// Pictures: what a tile shows is read out below, and a tile of a heatmap leads to its example.
+for (const panels of document.querySelectorAll(".panels")) {
+  const reads = panels.closest(".scroll").nextElementSibling;
+  panels.addEventListener("pointerover", (event) => {
+    const says = event.target.querySelector?.(":scope > title")?.textContent;
+    const caption = event.target.closest("figure")?.querySelector("figcaption").firstChild.textContent.trim();
+    reads.textContent = says ? `${caption} ${event.target.closest("figure").querySelector("b").textContent}: ${says}` : "";
+  });
+  panels.addEventListener("click", async (event) => {
+    const place = event.target.dataset?.place;
+    const list = lists.get(panels.closest(".part").querySelector(".examples"));
+    if (place === undefined || !list) return;
+    await list.open();
+    detail.ask(list, list.rows.find((row) => row.place === Number(place)));
+  });
+}
+
+// The second fixed column stands beside the first, however wide that is.
+function fixColumns() {
+  for (const table of document.querySelectorAll(".part:not([hidden]) table")) {
+    const first = table.querySelector("thead .key");
+    if (first) table.style.setProperty("--first", `${first.offsetWidth}px`);
+  }
+}
+addEventListener("resize", fixColumns);
+
+// The part that the address names, or the first; and the example, if it names one.
+async function showPart(moved) {
   const parts = [...document.querySelectorAll(".part")];
-  const part = parts.find((one) => one.id === decodeURIComponent(location.hash.slice(1))) ?? parts[0];
+  const asked = location.hash;
+  const [name, example] = asked.slice(1).split("?example=").map(decodeURIComponent);
+  const part = parts.find((one) => one.id === name) ?? parts[0];
+  const changed = part.hidden;
   for (const one of parts) one.hidden = one !== part;
   for (const link of document.querySelectorAll("nav a")) {
     if (link.getAttribute("href") === `#${part.id}`) link.ariaCurrent = "page";
     else link.removeAttribute("aria-current");
   }
   jump.value = part.id;
-  lists.get(part.querySelector(".examples"))?.open();
-  if (moved) {
+  fixColumns();
+  const list = lists.get(part.querySelector(".examples"));
+  if (moved && (changed || example === undefined)) {
     scrollTo(0, 0);
     part.querySelector("h1").focus({ preventScroll: true });
   }
+  await list?.open();
+  if (location.hash !== asked) return; // something else was asked for meanwhile
+  const row = example === undefined ? undefined : list?.rows.find((one) => one.id === example);
+  if (row) await detail.show(list, list.position(row));
+  else detail.dialog.close();
 }
 
 jump.addEventListener("input", () => (location.hash = jump.value));

@@ -132,7 +132,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> str:
         # What stands behind the last = is what Bash replaces.
         ("kvgauge method=[fullkv,p", ["[fullkv,pyramidkv"]),
         ("kvgauge rep", ["report"]),
-        ("kvgauge report --t", ["--to"]),
+        ("kvgauge report --t", ["--task-path", "--to"]),
     ],
 )
 def test_bash_completes_with_the_script_sourced(line: str, replies: list[str], path: str) -> None:

@@ -3,6 +3,7 @@ read by keyboard."""
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from msgspec import convert, structs
 from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 
 from harness.report.page import examples
+from harness.report.page.charts import chart
 from harness.report.page.examples import BLOCK, blocks, index, left_out, visible
 from harness.report.page.write import write_page
+from harness.report.stats.curves import Curve, Curves
 from harness.results import Cell, CellResult, Manifest, Record, TaskResult
 from harness.store.reader import Grid
 from harness.task import Metric
@@ -97,7 +100,7 @@ class Opened:
 
     @property
     def table(self) -> Locator:
-        return self.part.locator("table").first
+        return self.part.locator("table.sortable").first
 
     def column(self, title: str) -> list[str]:
         """What the first line of each cell of the first table's column says."""
@@ -177,9 +180,9 @@ def test_a_column_is_sorted_by_click_and_by_key_and_says_so(opened: Opened) -> N
 
 
 def test_rows_are_filtered_by_words(opened: Opened) -> None:
-    opened.part.locator("input").first.fill("SNAP 64")
+    opened.part.locator(".tools:not(.methods) input").first.fill("SNAP 64")
     assert opened.column("budget") == ["64"]
-    assert opened.part.locator(".shown").first.inner_text() == "1 of 4"
+    assert opened.part.locator(".tools:not(.methods) .shown").first.inner_text() == "1 of 4"
 
 
 def test_examples_are_paged_sorted_and_filtered(opened: Opened) -> None:
@@ -213,6 +216,96 @@ def test_an_example_shows_every_cell_side_by_side_and_marks_what_differs(opened:
     dialog.get_by_role("button", name="Next example").click()
     dialog.locator("h2", has_text="e03").wait_for()
     assert dialog.locator(".card").nth(1).locator(".error").inner_text() == "logits are not finite <i>"
+
+
+def test_an_opened_example_has_an_address_that_opens_it_for_somebody_else(opened: Opened, path: Path) -> None:
+    dialog = opened.page.locator("dialog")
+    opened.part.locator(".examples .row").nth(7).click()
+    dialog.locator("h2", has_text="e07").wait_for()
+    assert opened.page.url == f"{path.as_uri()}#model/needle?example=e07"
+    opened.page.keyboard.press("ArrowRight")
+    dialog.locator("h2", has_text="e08").wait_for()
+    address = opened.page.url
+    assert address.endswith("?example=e08")
+    opened.page.keyboard.press("Escape")
+    opened.page.wait_for_function("!location.hash.includes('example')")
+    assert opened.page.url == f"{path.as_uri()}#model/needle"
+    for url, title, place in ((address, "e08", "needle"), (address.replace("needle", "second"), "e08", "second")):
+        opened.page.goto("about:blank")
+        opened.page.goto(url)
+        dialog.locator("h2", has_text=title).wait_for()
+        assert opened.part.locator("h1").inner_text() == place
+    opened.page.goto(f"{path.as_uri()}#model/needle?example=nobody")
+    opened.page.locator(".examples .row:visible").first.wait_for()
+    assert not dialog.is_visible() and opened.complaints == []
+
+
+def test_the_page_opens_with_the_answer(opened: Opened) -> None:
+    order = opened.part.evaluate(
+        "part => [...part.querySelectorAll('.chart figcaption, .matrix, .heatmap, table.sortable')]"
+        ".map((one) => one.matches('figcaption') ? one.textContent : one.className.split(' ').at(-1))"
+    )
+    assert list(dict.fromkeys(order)) == ["F1 by retention", "F1 by budget", "matrix", "heatmap", "sortable"]
+    rows = opened.part.locator(".matrix tr").all()
+    assert [row.inner_text().split() for row in rows] == [
+        ["method", "9", "64", "12%", "full"],
+        ["fullkv", "100.0"],
+        ["snapkv", "75.4", "75.0"],
+        ["<b>bold</b>", "25.0"],
+    ]
+    assert opened.part.locator(".matrix td[title^='snapkv 64: 75.00 (']").count() == 1
+
+
+def test_a_heatmap_has_ticks_says_its_values_and_leads_to_the_example(opened: Opened) -> None:
+    panel = opened.part.locator(".panel.heatmap").nth(2)
+    assert panel.locator(".across-ticks span").all_inner_texts() == ["100", "200", "300"]
+    assert panel.locator(".down span").all_inner_texts() == ["0", "50"]
+    tile = panel.locator("rect").nth(1)
+    tile.hover()
+    said = opened.part.locator(".reads").first.inner_text()
+    assert said == "snapkv 9: prompt tokens requested 200, depth % 0: 1.000"
+    opened.part.locator(".examples input").fill("e59")
+    tile.click()
+    opened.page.locator("dialog h2", has_text="e04").wait_for()
+    assert opened.page.url.endswith("?example=e04")
+
+
+def test_of_many_methods_those_that_are_looked_for_are_shown_and_a_clicked_one_stands_out(opened: Opened) -> None:
+    opened.part.locator(".methods input").fill("bold full")
+    assert opened.part.locator(".methods .shown").inner_text() == "2 of 3"
+    assert opened.part.locator(".matrix tbody tr:visible").count() == 2
+    assert opened.part.locator(".panel.heatmap:visible").count() == 2
+    assert opened.part.locator(".chart").first.locator(".keys li:visible").count() == 2
+    opened.part.locator(".methods input").fill("")
+    key = opened.part.locator(".keys button", has_text="snapkv").first
+    key.press("Enter")
+    assert key.get_attribute("aria-pressed") == "true"
+    assert opened.part.locator(".chart").first.locator(".series.dim").count() == 2
+    key.click()
+    assert opened.part.locator(".dim").count() == 0
+
+
+def test_the_names_of_a_wide_table_stay_in_sight(opened: Opened) -> None:
+    opened.page.set_viewport_size({"width": 1000, "height": 800})
+    scroll = opened.part.locator(".scroll:has(table.sortable)").first
+    before, _ = (scroll.locator(f"tbody tr:first-child td:nth-child({place})").bounding_box() for place in (2, 3))
+    assert scroll.evaluate("one => one.scrollWidth > one.clientWidth")
+    scroll.evaluate("one => one.scrollLeft = 1e6")
+    first, second, last = (scroll.locator(f"tbody tr:first-child td:{place}").bounding_box() for place in (
+        "nth-child(1)", "nth-child(2)", "last-child"
+    ))  # fmt: skip
+    box = scroll.bounding_box()
+    assert first and second and last and before and box
+    assert first["x"] == box["x"] and abs(second["x"] - first["x"] - first["width"]) < 1 and second["x"] <= before["x"]
+    assert last["x"] + last["width"] <= box["x"] + box["width"] + 1
+
+
+def test_scores_begin_at_0_and_what_nobody_knows_the_retention_of_draws_no_empty_axis() -> None:
+    lines = [Curve("snapkv", [64.0, 128.0], [90.0, 95.0], [88.0, 94.0], [92.0, 96.0])]
+    drawn = chart(Curves("budget", "across", lines), "F1")
+    assert drawn is not None and drawn.y_ticks[0] == (drawn.bottom, "0") and drawn.y_ticks[-1][1] == "100"
+    unknown = [Curve("full", [None], [90.0], [88.0], [92.0]), Curve("a", [math.nan], [9.0], [8.0], [9.0])]
+    assert chart(Curves("retention", "across", unknown), "F1") is None
 
 
 def test_examples_are_read_by_keyboard_alone(opened: Opened) -> None:
