@@ -15,8 +15,8 @@ PRESET = $(BIN)/python run.py model=$(or $(MODEL),tiny) $(if $(LIMIT),limit=$(LI
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
-# Of run: the model, if it is not the usual one.
-OTHER = $(filter-out smollm2_135m,$(MODEL))
+# Of run: a model other than the usual one.
+OTHER = $(filter-out smollm2_135m,$(MODEL)) $(filter model=%,$(MAKEOVERRIDES))
 .PHONY: setup develop smollm2 run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
@@ -53,8 +53,8 @@ $(VENV)/.develop: $(VENV)/.done
 smollm2: setup
 	@$(BIN)/python models/smollm2.py
 
-run: setup $(if $(OTHER),,smollm2)
-	$(BIN)/python run.py $(if $(OTHER),model=$(OTHER),experiment=needle_smollm2) $(SETTINGS) $(ARGS)
+run: setup $(if $(strip $(OTHER)),,smollm2)
+	$(BIN)/python run.py $(if $(strip $(OTHER)),$(MODEL:%=model=%),experiment=needle_smollm2) $(SETTINGS) $(ARGS)
 
 # The grids of the published tables. The same command goes on where one was stopped.
 longbench: setup

@@ -35,7 +35,7 @@ from methods.pyramidkv import PyramidKV
 from tasks.needle.haystack import builtin_text
 
 ROOT = Path.cwd() if Path("conf").is_dir() else Path.cwd().parent
-MODEL = os.environ.get("FUNNEL_MODEL", str(ROOT / "models/tiny"))  # a local folder, or a hub id
+MODEL = os.environ.get("FUNNEL_MODEL", str(ROOT / "models/tiny"))  # a local folder, a GGUF file, or a hub id
 TOKENS = int(os.environ.get("FUNNEL_TOKENS", "2000"))
 FIGURES = Path(os.environ.get("FIGURES", ROOT / "results/notebooks"))
 SINKS, RECENT, COVERED = 4, 32, 0.9
@@ -123,8 +123,13 @@ figure
 
 # %%
 falls = sum(low > high for low, high in pairwise(covered))
+third = max(1, len(covered) // 3)
 print(f"layer: tokens that hold {COVERED:.0%}, entropy in bits, share of the first {SINKS}, share of the last {RECENT}")
 for layer, row in zip(layers, looking.seen, strict=True):
     print(f"{layer:5d}: {row[0]:7.1f} {row[1]:6.2f} {row[2]:6.1%} {row[3]:6.1%}")
+for name, part in (("lower", slice(third)), ("middle", slice(third, -third)), ("upper", slice(-third, None))):
+    rows = looking.seen[part] or [looking.seen[0]]
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    print(f"{name:>6}: {means[0]:6.1f} {means[1]:6.2f} {means[2]:6.1%} {means[3]:6.1%}")
 print(f"From one layer to the next attention narrows {falls} times of {len(covered) - 1}.")
 print(FIGURES / "information_funnel.png")

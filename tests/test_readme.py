@@ -87,6 +87,12 @@ def test_the_first_command_runs_the_model_it_says(
     assert says in done.out and "prompts: 15;" in done.out
 
 
+def test_a_model_among_the_settings_takes_the_place_of_the_usual_one() -> None:
+    assert made("make run model=tiny", MODEL="") == ["model=tiny"]
+    assert made("make run budget=32", MODEL="") == ["experiment=needle_smollm2", "budget=32"]
+    assert made("make run", MODEL="smollm2_135m") == ["experiment=needle_smollm2"]
+
+
 def test_the_table_of_axes_is_what_there_is() -> None:
     text = (ROOT / "README.md").read_text()
     for group in ("method", "task", "model", "experiment", "tracker"):

@@ -150,8 +150,8 @@ def _check_model(header: Header) -> None:
 
 def _write_config(alone: Path, to: Path, path: str) -> None:
     with _one_line(path):
-        config = AutoConfig.from_pretrained(alone, gguf_file=_FILE)
-        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=_FILE)
+        config = AutoConfig.from_pretrained(alone, gguf_file=_FILE, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(alone, gguf_file=_FILE, trust_remote_code=False)
         config.save_pretrained(to)
         tokenizer.save_pretrained(to)
 
@@ -161,7 +161,7 @@ def _write_weights(alone: Path, to: Path, path: str, dtype: torch.dtype, config_
 
     with _one_line(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            alone, gguf_file=_FILE, dtype=dtype, output_loading_info=True
+            alone, gguf_file=_FILE, dtype=dtype, output_loading_info=True, trust_remote_code=False
         )
     model, report = loaded
     if missing := sorted(report["missing_keys"]):

@@ -138,7 +138,7 @@ def test_version_is_the_packages(kvgauge: Command) -> None:
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (ROOT / "conf/experiment").glob("*.yaml")))
 def test_every_experiment_preset_runs(kvgauge: Command, preset: str, tokens: tuple[str, ...]) -> None:
-    done = kvgauge(f"experiment={preset}", "budget=96", *tokens)
+    done = kvgauge(f"experiment={preset}", "model=tiny", "budget=96", *tokens)
     assert done.code == 0, done.err
     assert "cells: 5" in done.out
 
@@ -320,8 +320,8 @@ def bad_model(folder: Path, kind: str) -> Path:
     ("kind", "message"),
     [
         ("no config", "has no config.json"),
-        ("pickle weights", "reads safetensors weights only"),
-        ("no weights", "reads safetensors weights only"),
+        ("pickle weights", "reads safetensors and GGUF weights only"),
+        ("no weights", "reads safetensors and GGUF weights only"),
         ("torn weights", "mend or fetch its weights"),
         ("other shapes", "has no weights for"),
         ("config that is not json", "mend or fetch its config.json"),
