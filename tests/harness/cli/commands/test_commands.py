@@ -109,8 +109,12 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
     assert kvgauge(*words).code == 0
     shown = kvgauge("report", str(tmp_path / "results"), "--to", str(tmp_path / "elsewhere"))
     assert shown.code == 0, shown.err
-    written = [line for line in shown.out.splitlines() if line.startswith(str(tmp_path))]
-    assert str(tmp_path / "elsewhere/index.html") in written and all(Path(file).is_file() for file in written)
+    written = dict(line.split(": ") for line in shown.out.splitlines() if str(tmp_path) in line)
+    assert written == {
+        "tables and plots": str(tmp_path / "elsewhere/tiny/tokens"),
+        "page": str(tmp_path / "elsewhere/index.html"),
+    }
+    assert all(Path(place).exists() for place in written.values())
     refused = kvgauge("report", str(tmp_path / "results"), "--to", "/dev/null/x")
     assert refused.code == 5 and "choose another folder with --to" in refused.err
 
