@@ -43,8 +43,9 @@ def planned(*words: str) -> str:
 
 
 def test_settings_of_a_run_can_be_given_to_make() -> None:
-    *_, line = planned("run", "method=snapkv", "budget=[64,12%]", "task.lengths=[300]", "ARGS=limit=2").splitlines()
-    assert set(shlex.split(line)[1:]) == {"run.py", "method=snapkv", "budget=[64,12%]", "task.lengths=[300]", "limit=2"}
+    words = {"method=snapkv", "budget=[64,12%]", "task.lengths=[300]"}
+    *_, line = planned("run", "MODEL=tiny", *words, "ARGS=limit=2").splitlines()
+    assert set(shlex.split(line)[1:]) == {"run.py", "model=tiny", "limit=2"} | words
     *_, line = planned("needle", "MODEL=tiny", "LIMIT=2", "method=snapkv").splitlines()
     assert shlex.split(line)[1:] == ["run.py", "model=tiny", "limit=2", "experiment=needle_published", "method=snapkv"]
 

@@ -158,4 +158,4 @@ def test_a_method_of_ones_own_runs_beside_an_installed_wheel(installed: Path, tm
 def test_a_clone_runs_by_script_and_by_module(command: list[str]) -> None:
     done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "python run.py method=pyramidkv budget=128" in done.stdout
+    assert "method=pyramidkv budget=128" in done.stdout

@@ -21,7 +21,6 @@ from harness.config.catalog import ROOT
 from harness.config.names import importable
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
-from harness.report.overview import print_ends
 from harness.run.signals import Relay
 from harness.store.shards import Shard
 from harness.values import field_types, made
@@ -91,6 +90,10 @@ def launch(
         raise LaunchError(len(jobs), [outcome.code for outcome in failed])
     results = Path(config.results_dir).expanduser()
     tell(f"all is done: kvgauge status {results}")
+    from harness.report.overview import (
+        print_ends,  # pandas takes its time, and a run that launches nothing does not need it
+    )
+
     print_ends(results, begun, console)
 
 

@@ -64,8 +64,11 @@ def print_table(result: TaskResult, console: Console, wide: bool = False) -> Non
 
 def print_end(result: TaskResult, console: Console) -> None:
     """Print what the end of a run has room for; see ``show_end``."""
-    raw = table(result)
-    show_end(task_document(result), raw if "score" in raw else raw.assign(score=float("nan")), console)
+    raw, document = table(result), task_document(result)
+    if result.metrics:
+        show_end(document, raw, console)
+    else:
+        show_end(document, raw.assign(score=100 * raw["retention"]), console, "entries %")
 
 
 def task_document(result: TaskResult) -> Document:

@@ -21,9 +21,14 @@ WIDTH = 100
 """The most columns of what is printed, wherever it goes."""
 _MOST_LINES = 11
 """Of a title, a table and its notes at the end of a run: with what was computed and the paths they are 15 at most."""
-_MOST_METHODS = 6
+_MOST_METHODS = 5
 _LEGENDS = ("kept:", "same as:", "Intervals:")
 """How notes begin that explain columns which the end of a run has no room for."""
+_PRESSING = (
+    "errors of", "the full cache scores", "answers are", "A is of", "B is of", "not in", "missing here", "audit:",
+    "fewer examples",
+)  # fmt: skip
+"""How notes begin without which the numbers mislead, the most important first."""
 
 
 def show(document: Document, console: Console, wide: bool = False) -> None:
@@ -56,28 +61,34 @@ def show(document: Document, console: Console, wide: bool = False) -> None:
         console.print(Text(text if wide else "\n".join(textwrap.wrap(text, width))), soft_wrap=True)
 
 
-def show_end(document: Document, scores: pd.DataFrame, console: Console) -> None:
+def show_end(document: Document, scores: pd.DataFrame, console: Console, what: str = "score") -> None:
     """Print what the end of a run has room for: the first table, or scores by method and budget; and the first notes.
 
     Args:
         document: the document of a task or a suite.
-        scores: ``method``, ``budget`` and ``score`` of every cell.
+        scores: ``method``, ``budget`` and a number, ``score``, of every cell.
         console: where to print.
+        what: what the number is.
     """
     table, width = _brief(document.tables[0]), _width_of(console)
     if table.title or _lines(table) > _MOST_LINES - 3:
-        table = _matrix(scores)
+        table = _matrix(scores, what)
     room = _MOST_LINES - _lines(table)
     told = [note for note in document.notes if not note.startswith(_LEGENDS)]
-    told.sort(key=lambda note: not note.startswith("errors of"))
-    notes = [textwrap.wrap(plain(note), width, max_lines=2 if room > 2 else 1, placeholder=" ...") for note in told]
+    told = [*(pressing := pressing_notes(told)), *(note for note in told if note not in pressing)]
     shown: list[str] = []
-    for place, note in enumerate(notes):
-        if len(shown) + len(note) + (place + 1 < len(notes)) > room:
-            shown.append(f"{len(notes) - place} more notes are in the files")
+    for place, note in enumerate(told):
+        free = room - len(shown) - (place + 1 < len(told))
+        if free < 1:
+            shown.append(f"{len(told) - place} more notes are in the files")
             break
-        shown += note
+        shown += textwrap.wrap(plain(note), width, max_lines=min(2, free), placeholder=" ...")
     show(replace(document, tables=[table], notes=shown), console)
+
+
+def pressing_notes(notes: Sequence[str]) -> list[str]:
+    """Those of a document's notes without which its numbers mislead, the most important first."""
+    return [note for words in _PRESSING for note in notes if note.startswith(words)]
 
 
 def _lines(table: Table) -> int:
@@ -85,7 +96,7 @@ def _lines(table: Table) -> int:
     return 2 + max(len(_header(column)) for column in table.columns) + len(table.rows)
 
 
-def _matrix(scores: pd.DataFrame) -> Table:
+def _matrix(scores: pd.DataFrame, what: str) -> Table:
     """Methods down, budgets across; of many methods the first ones."""
     by_budget = budgets(dict.fromkeys(scores["budget"]))
     order = sorted(by_budget.cells, key=lambda cell: (cell.value is None, cell.value or 0))
@@ -96,7 +107,7 @@ def _matrix(scores: pd.DataFrame) -> Table:
         for method, budget, score in zip(*(scores[n] for n in ("method", "budget", "score")), strict=True)
     }
     more = [] if shown == methods else [f"and {len(methods) - len(shown)} more"]
-    columns = [texts("score", [*shown, *more])]
+    columns = [texts(what, [*shown, *more])]
     for cell in order:
         values = [known.get((method, cell.text), float("nan")) for method in shown]
         columns.append(

@@ -7,7 +7,7 @@ import textwrap
 
 from harness.report.document import Document
 from harness.report.format import signed
-from harness.report.terminal import WIDTH
+from harness.report.terminal import WIDTH, pressing_notes
 from harness.text import plain
 
 
@@ -32,4 +32,5 @@ def gist(document: Document) -> str:
         worst = max(gaps, key=lambda row: abs(float(row["difference"])))
         gap = signed(worst["difference"])
         said += f"; largest gap {gap}: {worst['method']} at {worst['budget']} in {worst['column']}"
-    return "\n".join(line for text in (document.title, said) for line in textwrap.wrap(plain(text), WIDTH))
+    told = (document.title, said, *pressing_notes(document.notes))
+    return "\n".join(line for text in told for line in textwrap.wrap(plain(text), WIDTH))

@@ -69,4 +69,4 @@ def test_results_of_a_folder_carry_its_name(kvgauge: Command, prompts_file: Path
 def test_a_file_that_is_no_model_is_one_line(kvgauge: Command, name: str) -> None:
     refused = kvgauge(f"model={ROOT / 'models/tiny' / name}", "dry_run=true")
     assert refused.code == 4 and refused.err.count("\n") == 1
-    assert "is a file: give the folder of a saved transformers model" in refused.err
+    assert "is a file: give a GGUF file, or the folder of a saved transformers model" in refused.err

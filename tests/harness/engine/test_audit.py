@@ -19,7 +19,7 @@ def test_audited_rows_are_the_same_in_every_run_and_are_told_of(
     kvgauge(*grid, f"results_dir={tmp_path / 'plain'}")
     found = []
     for name in ("one", "two"):
-        done = kvgauge(*grid, "engine.width=64", "engine.audit=0.4", f"results_dir={tmp_path / name}")
+        done = kvgauge(*grid, "engine.width=64", "engine.audit=0.4", "wide=true", f"results_dir={tmp_path / name}")
         assert done.code == 0, done.err
         found.append(
             {
@@ -47,7 +47,7 @@ def test_row_that_differs_when_alone_is_told_with_its_margin(
             return {number: Generated((*tokens[:3], tokens[3] ^ 1, *tokens[4:])) for number, tokens in done.items()}
 
     monkeypatch.setattr(engine_module, "Decoding", Other)
-    done = kvgauge(*grid, "method=[fullkv,snapkv]", "engine.audit=1", f"results_dir={tmp_path}")
+    done = kvgauge(*grid, "method=[fullkv,snapkv]", "engine.audit=1", "wide=true", f"results_dir={tmp_path}")
     audits = [r["audit"] for cell in cells(tmp_path).values() for r in records(cell) if r["audit"] is not None]
     rows = int(re.findall(r"decoded as (\d+) rows", done.out)[0])
     assert len(audits) == rows

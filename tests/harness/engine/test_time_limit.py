@@ -34,7 +34,9 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
 
     monkeypatch.setattr(WindowAttention, "raw", hanging)
     begun = time.monotonic()
-    done = kvgauge(*grid, "engine.width=64", "engine.time_limit_seconds=3", f"results_dir={tmp_path / 'hung'}")
+    done = kvgauge(
+        *grid, "engine.width=64", "engine.time_limit_seconds=3", "wide=true", f"results_dir={tmp_path / 'hung'}"
+    )
     assert time.monotonic() - begun < 50
     assert done.code == 1
     assert "errors of snapkv-64: 1, the first in example p65: the prefill, at WindowAttention(window=8" in done.out

@@ -39,9 +39,9 @@ def test_a_report_reads_every_cell_once(tmp_path: Path, monkeypatch: pytest.Monk
             write(tmp_path, task, cell, place)
     read, read_records = Counter[Path](), reader.read_records
 
-    def counted(folder: Path, *others: Any) -> Any:
+    def counted(folder: Path, *others: Any, **named: Any) -> Any:
         read[folder] += 1
-        return read_records(folder, *others)
+        return read_records(folder, *others, **named)
 
     monkeypatch.setattr(reader, "read_records", counted)
     rebuild([tmp_path], None, Console(quiet=True))

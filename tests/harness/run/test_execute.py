@@ -99,7 +99,7 @@ def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(
 
 
 def test_equal_kept_sets_are_decoded_once_and_named(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
-    done = kvgauge(*grid, "budget=[64,full]", f"results_dir={tmp_path}")
+    done = kvgauge(*grid, "budget=[64,full]", "wide=true", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
     by_cell = {name: {r["example_id"]: r for r in records(cell)} for name, cell in cells(tmp_path).items()}
     for example, full in by_cell["fullkv-full"].items():
@@ -257,7 +257,7 @@ def test_logits_that_are_not_finite_are_error_records_and_enter_no_mean(
     weights = load_file(folder / "model.safetensors")
     weights["model.layers.3.mlp.down_proj.weight"][0, 0] = float("nan")
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    done = kvgauge(*grid, "model=hf", f"model.path={folder}", f"results_dir={tmp_path / 'results'}")
+    done = kvgauge(*grid, "model=hf", f"model.path={folder}", "wide=true", f"results_dir={tmp_path / 'results'}")
     assert done.code == 1
     told = (
         "logits of new token 1 are not finite, first in the output of layer 3 (of 0 to 7): check the weights or use "

@@ -97,7 +97,7 @@ def test_a_grid_that_grew_has_one_order_in_terminal_files_page_and_from_python(k
     heatmaps = re.findall(r"<figcaption>(\w+) <b>([^<]*)</b>", page)
     assert heatmaps == CELLS * 2, "heatmaps, and entries kept by layer"
     again = kvgauge("method=[snapkv,h2o,fullkv]", "budget=[512,32,64]", "task=needle", "task.lengths=[300]",
-                    "task.depths=[50]", f"results_dir={grown}")  # fmt: skip
+                    "task.depths=[50]", "wide=true", f"results_dir={grown}")  # fmt: skip
     asked = {"32", "64", "512", "full"}
     wanted = [*((label, b) for label, b in CELLS if label in ("fullkv", "h2o") and b in asked),
               *(("snapkv", b) for b in ("32", "64", "512"))]  # fmt: skip

@@ -261,7 +261,8 @@ def test_what_a_dataset_lacks_of_the_cells_is_a_dash_in_the_common_table(kvgauge
         done = kvgauge("import", str(write(tmp_path, "longbench", case)), *words)
         assert done.code == 0, done.err
         assert "imported 8 predictions from 1 files: 8 new" in done.out
-    rows = [line.split() for line in done.out.splitlines() if line.startswith(("method0", "method1"))]
+    shown = kvgauge("report", str(tmp_path / "to"), "--wide").out
+    rows = [line.split() for line in shown.splitlines() if line.startswith(("method0", "method1"))]
     scores = [row[2:4] for row in rows[:2]]
     assert [cell == "–" for row in scores for cell in row] in ([False, True, True, False], [True, False, False, True])
 

@@ -58,7 +58,7 @@ def test_the_flags_of_a_command_are_those_that_it_takes(command: str) -> None:
         ("kvgauge task=needle_m", ["task=needle_magic", "task=needle_many"]),
         ("kvgauge method.snapkv.k", ["method.snapkv.kernel="]),
         ("kvgauge task=longbench task.code", ["task.code_similarity="]),
-        ("kvgauge task=needle_published task.ans", ["task.answers="]),
+        ("kvgauge task=needle_published task.answers", ["task.answers="]),
         ("kvgauge task.dep", ["task.depths="]),
         ("kvgauge engine.wi", ["engine.width="]),
         ("kvgauge selection.ties=", ["selection.ties=stable", "selection.ties=torch"]),
