@@ -162,7 +162,6 @@ class Departing(Protocol):
     @property
     def departures(self) -> str:
         """What is not as published, in one sentence for the notes under tables; "" if nothing."""
-        ...
 
 
 @runtime_checkable

@@ -56,6 +56,15 @@ def failure(what: str, error: BaseException) -> str:
     return f"{what} failed with {type(error).__name__}{where}{f': {reason}' if reason else ''}"
 
 
+def prefill_at(ranking: object) -> str:
+    """What was being computed in a prefill, for ``failure``.
+
+    Args:
+        ranking: the ranking that was at work; None for the model itself.
+    """
+    return "the prefill" if ranking is None else f"the prefill, at {ranking}"
+
+
 def decoding_failure(error: Exception) -> str | None:
     """The text of the error records of rows that cannot be decoded; None if memory ran out.
 

@@ -7,15 +7,17 @@ import re
 import resource
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.grid import Plan
+from harness.compression.grid import Plan, Variant
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.model_spec import entry_bytes
+from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -91,6 +93,28 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
         (kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep
     )
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
+
+
+def prompt_row_bytes(
+    model: PreTrainedModel, variants: Sequence[Variant], tokens: int, new_tokens: int, selection: Selection
+) -> int:
+    """Bytes that a row of one of a prompt's variants needs, on average; see ``row_bytes``.
+
+    Args:
+        model: the loaded model.
+        variants: the prompt's variants. One that cannot be planned gets an error record and no row.
+        tokens: length of the prompt.
+        new_tokens: largest number of new tokens.
+        selection: how entries are selected.
+
+    Returns:
+        1 or more.
+    """
+    plans = []
+    for variant in variants:
+        with suppress(ConfigError):
+            plans.append(variant.plan(tokens, model.config.num_hidden_layers))
+    return row_bytes(model, plans, tokens, new_tokens, selection) if plans else 1
 
 
 def rows_that_fit(free: int, bytes_per_row: int) -> int:

@@ -6,7 +6,6 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 from harness.compression.grid import Plan, Variant
@@ -15,14 +14,14 @@ from harness.engine import tensor_parallel
 from harness.engine.audit import audit
 from harness.engine.decode import Generated, Limits
 from harness.engine.engine import Engine
-from harness.engine.failures import RankingFailed, decoding_failure, failure, is_of_the_prompt
+from harness.engine.failures import RankingFailed, decoding_failure, failure, is_of_the_prompt, prefill_at
 from harness.engine.memory import (
     PrefillMemoryError,
     free_bytes,
     is_out_of_memory,
+    prompt_row_bytes,
     reason_of,
     release,
-    row_bytes,
     rows_that_fit,
 )
 from harness.engine.positions import beyond_positions
@@ -93,15 +92,13 @@ class Scheduler:
     def run(self, requests: Sequence[Request], more: Callable[[], bool]) -> Iterator[list[Finished]]:
         """The missing outcomes of each prompt, in the order of the requests.
 
-        A prompt is yielded as soon as all its rows and those of earlier prompts have ended. Prompts start in their
-        order, at least one at a time, while their rows and those that decode are at most ``width`` and their tokens and
-        those of prompts that are not yet yielded at most ``unsaved_tokens``; the next ones start when at most half of
-        the width is still decoding. The schedule thus depends on the requests, these limits and the generated tokens
-        alone.
+        A prompt is yielded when its rows and those of earlier prompts have ended. Prompts start in their order, at
+        least one at a time, while no more than ``width`` rows decode and no more than ``unsaved_tokens`` are of prompts
+        not yet yielded; the next ones start when at most half of the width still decodes. The schedule thus depends on
+        the requests, these limits and the generated tokens alone.
 
-        When memory runs out, everything that has started and not finished is done again with half the width. If one
-        prompt alone is too much, its variants are computed in halves or, if the prefill failed, its chunks are halved.
-        What is kept and generated stays the same.
+        When memory runs out, what has started and not finished is done again with half the width; of one prompt, by
+        halves of its variants or, if the prefill failed, of its chunks. What is kept and generated stays the same.
 
         Args:
             requests: what to compute.
@@ -209,8 +206,7 @@ class Scheduler:
 
     def _finish(self, queue: deque[Part], running: Running) -> dict[int, dict[Cell, Outcome]]:
         """Outcomes of the prompts that are finished; of a request with further parts, the next one is queued."""
-        done = {}
-        finished = running.finished()
+        done, finished = {}, running.finished()
         running.remove(finished)
         for taken in finished:
             outcomes = taken.outcomes()
@@ -226,9 +222,7 @@ class Scheduler:
         request, plans = running.part.request, dict[Variant, Plan]()
         tokens, new_tokens = len(request.prompt.ids), self._limits.max_new_tokens
         if (beyond := beyond_positions(self._engine.model.config, tokens, new_tokens)) is not None:
-            running.failed = dict.fromkeys(
-                (variant.cell for variant in request.missing), Outcome(Generated((), beyond))
-            )
+            running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:
             try:
@@ -241,13 +235,13 @@ class Scheduler:
                 with time_limit(limit):
                     return self._rows(request, plans)
             except TimeLimit as expired:
-                at, why = expired.at, too_long(_prefill_at(expired.at), limit)
+                at, why = expired.at, too_long(prefill_at(expired.at), limit)
             except RankingFailed as error:
-                at, why = error.ranking, failure(_prefill_at(error.ranking), error.__cause__ or error)
+                at, why = error.ranking, failure(prefill_at(error.ranking), error.__cause__ or error)
             except Exception as error:
                 if not is_of_the_prompt(error):
                     raise
-                at, why = None, failure(_prefill_at(None), error)
+                at, why = None, failure(prefill_at(None), error)
             self.prefiller.forget()
             for variant in [variant for variant, plan in plans.items() if at in (None, plan.ranking)]:
                 running.failed[variant.cell] = Outcome(Generated((), why))
@@ -266,13 +260,8 @@ class Scheduler:
     def _width_that_fits(self, requests: Sequence[Request]) -> int:
         """Number of rows that fit into the free memory if all prompts are as long as the longest."""
         longest = max(requests, key=lambda request: len(request.prompt.ids))
-        tokens = len(longest.prompt.ids)
-        plans = []
-        for variant in longest.missing:
-            with suppress(ConfigError):  # such a variant gets an error record and no row
-                plans.append(variant.plan(tokens, self._engine.layers))
-        new_tokens = self._limits.max_new_tokens
-        bytes_per_row = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
+        tokens, new_tokens = len(longest.prompt.ids), self._limits.max_new_tokens
+        bytes_per_row = prompt_row_bytes(self._engine.model, longest.missing, tokens, new_tokens, self._selection)
         width = rows_that_fit(self._free, bytes_per_row)
         self._tell(
             f"engine.width=auto: {width} rows decode together at most, of {bytes_per_row / 1e6:,.1f} MB "
@@ -294,8 +283,7 @@ class Scheduler:
         Raises:
             EngineError: nothing can be made smaller.
         """
-        request = parts[0].request
-        tokens = len(request.prompt.ids)
+        request, tokens = parts[0].request, len(parts[0].request.prompt.ids)
         if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(tokens)) is not None:
             self._tell(
                 f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are"
@@ -310,7 +298,3 @@ class Scheduler:
             self.width = max(1, min(self.width, sum(len(part.request.missing) for part in parts)) // 2)
             self._tell(f"out of memory: going on with engine.width={self.width}; budgets and prompts stay as they are")
         return parts if len(parts) > 1 else [parts[0].halved()]
-
-
-def _prefill_at(ranking: object) -> str:
-    return "the prefill" if ranking is None else f"the prefill, at {ranking}"

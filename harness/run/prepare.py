@@ -14,13 +14,13 @@ from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
-from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, in_prefix_order
 from harness.engine.settings import EngineSettings
-from harness.errors import BudgetError, ConfigError, DataError, StoreError
+from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
+from harness.run.fitting import check_positions, check_shares
 from harness.run.notes import run_note
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
@@ -34,7 +34,7 @@ from harness.task import Task, published_examples
 from harness.text import check_name
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def prepare(run: Run) -> Prepared:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
     prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
-    _check_shares(run.variants, prompts, config.num_hidden_layers)
-    _check_positions(config, prompts, run.task.max_new_tokens)
+    check_shares(run.variants, prompts, config.num_hidden_layers)
+    check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
         raise ConfigError(
@@ -284,27 +284,3 @@ def _check_siblings(there: Mapping[Path, Manifest], wanted: Manifest) -> None:
     for folder, sibling in there.items():
         if sibling.cell != wanted.cell and has_records(folder):
             check_sibling(folder, sibling, wanted)
-
-
-def _check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:
-    """Refuse a budget in percent that no prompt is long enough for.
-
-    If only some prompts are too short for it, these get an error record.
-    """
-    longest = max(len(prompt.ids) for prompt in prompts)
-    for variant in variants:
-        if variant.budget.share is not None:
-            try:
-                variant.plan(longest, layers)
-            except BudgetError as error:
-                raise BudgetError(f"no prompt of the task is long enough for {error}") from error
-
-
-def _check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:
-    """Refuse prompts none of which fits into the positions of a model that cannot go past them.
-
-    If only some do not fit, these get an error record.
-    """
-    shortest = min(len(prompt.ids) for prompt in prompts)
-    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
-        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")

@@ -115,6 +115,20 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
 
+def period_ids(given: Sequence[int] | None, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The ids that end a sentence.
+
+    Args:
+        given: the ids from the configuration; None for the tokenizer's period.
+        tokenizer: the model's tokenizer.
+    """
+    if given is not None:
+        return frozenset(given)
+    # SentencePiece has different tokens for a period that stands alone and for one after a word.
+    written = (encode(tokenizer, "."), encode(tokenizer, "a."))
+    return frozenset(ids[-1] for ids in written if ids)
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")

@@ -31,7 +31,7 @@ from harness.errors import ConfigError
 from harness.task import Example, Metric
 from harness.text import decode
 from tasks.checks import short
-from tasks.needle.context import around, encode, haystack_tokens, insertion_point, read_haystack
+from tasks.needle.context import around, encode, haystack_tokens, insertion_point, period_ids, read_haystack
 from tasks.needle.form import fill, form_settings, frame_of, written
 from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
@@ -192,7 +192,7 @@ class Needle:
         check_needle(self)
         lengths, depths = expand_lengths(self.lengths), expand_depths(self.depths)
         text = read_haystack(self.haystack)
-        periods, frame = self._periods(tokenizer), frame_of(self, tokenizer)
+        periods, frame = period_ids(self.period_tokens, tokenizer), frame_of(self, tokenizer)
         return [
             example
             for length in lengths
@@ -298,11 +298,3 @@ class Needle:
                     group={"length": length, "depth": depth},
                     passages=around(texts["needle"], text),
                 )
-
-    def _periods(self, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-        """The ids that end a sentence."""
-        if self.period_tokens is not None:
-            return frozenset(self.period_tokens)
-        # SentencePiece has different tokens for a period that stands alone and for one after a word.
-        written = (encode(tokenizer, "."), encode(tokenizer, "a."))
-        return frozenset(ids[-1] for ids in written if ids)
