@@ -91,15 +91,12 @@ def paired_documents(
         if (other := theirs.get(_key(grid, single))) is not None:
             suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
     if not suites:
-        has = f"the first has {_contents(a)}, the second {_contents(b)}"
-        raise StoreError(
-            f"{path_a} and {path_b} have no task of one model in common: {has}; give two folders of the same task, "
-            "each of one model"
-        )
+        has = f"the first has {_contents(a)}, the second {_contents(b)}; give two folders of the same task"
+        raise StoreError(f"{path_a} and {path_b} have no task of one model in common: {has}, each of one model")
     ours = {_key(grid, single) for grid in a}
-    only_a = [grid for grid in a if _key(grid, single) not in theirs]
-    missing = (("A", [grid for grid in b if _key(grid, single) not in ours]), ("B", only_a))
-    lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing if grids]
+    missing = {"A": [grid for grid in b if _key(grid, single) not in ours]}
+    missing["B"] = [grid for grid in a if _key(grid, single) not in theirs]
+    lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing.items() if grids]
     for (model, suite), pairs in suites.items():
         yield Path(model, suite), _document(suite, pairs, path_a, path_b, [*_other_model(pairs), *lacking])
 
