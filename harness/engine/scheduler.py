@@ -271,8 +271,8 @@ class Scheduler:
         for variant in longest.missing:
             with suppress(ConfigError):  # such a variant gets an error record and no row
                 plans.append(variant.plan(tokens, self._engine.layers))
-        new_tokens = self._limits.max_new_tokens
-        bytes_per_row = row_bytes(self._engine.model, plans, tokens, new_tokens, self._selection) if plans else 1
+        model, new_tokens = self._engine.model, self._limits.max_new_tokens
+        bytes_per_row = row_bytes(model.config, model.dtype, plans, tokens, new_tokens, self._selection) if plans else 1
         width = rows_that_fit(self._free, bytes_per_row)
         self._tell(
             f"engine.width=auto: {width} rows decode together at most, of {bytes_per_row / 1e6:,.1f} MB "
