@@ -77,7 +77,7 @@ def _measured(prepared: Prepared, engine: Engine, requests: Sequence[Request], w
     with suppress(_Enough):
         for finished in evaluate(run, scheduler, requests, lambda: True):
             watch.advance(len(finished))
-    return watch.costs.lasted(watch.seconds)
+    return watch.costs
 
 
 def _spread(requests: Sequence[Request]) -> list[Request]:

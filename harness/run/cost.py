@@ -130,7 +130,7 @@ def _seconds(prepared: Prepared, costs: Costs) -> float:
         costs.of_prompt_token * sum(len(request.prompt.ids) for request in requests)
         + of_token * tokens
         + of_step * steps
-        + costs.other_seconds / max(costs.prompts, 1) * len(requests)
+        + costs.of_prompt * len(requests)
     )
 
 

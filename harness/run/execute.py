@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -205,7 +204,7 @@ def _compute(
     """
     run = prepared.run
     scheduler = make_scheduler(run, engine, bar.tell, bar)
-    counts, earlier, begun = Counts(), bar.costs, time.monotonic()
+    counts, earlier = Counts(), bar.costs
     reset_peak(engine.device)
 
     def now() -> dict[str, Any]:
@@ -217,7 +216,7 @@ def _compute(
             "records": counts.records,
             "peak_bytes": held_at_most(engine.device),
             "peak_of": "cuda" if engine.device.type == "cuda" else "process",
-            "costs": structs.asdict(bar.costs.since(earlier).lasted(time.monotonic() - begun)),
+            "costs": structs.asdict(bar.costs.since(earlier)),
         }
 
     def more() -> bool:

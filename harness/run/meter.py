@@ -64,6 +64,7 @@ class Meter(Watch):
         self._work: list[_Work] = []
         self._now = 0
         self.costs = Costs()
+        self._other_before: float | None = None  # when the last prompts were written
 
     def expect(self, requests: Sequence[Request], max_new_tokens: int) -> None:
         """Take in a further task of the run, of which nothing is done.
@@ -91,6 +92,10 @@ class Meter(Watch):
     def advance(self, count: int) -> None:
         """Note that ``count`` more prompts are written, now or by others."""
         self.written += count
+        if count:
+            if self._other_before is not None:
+                self.costs += Costs(other_seconds=max(0.0, self._other_seconds - self._other_before), others=count)
+            self._other_before = self._other_seconds
 
     def prefilled(self, request: Request, rows: int, seconds: float) -> None:
         """A prompt was prefilled; see ``Watch``."""
@@ -153,4 +158,4 @@ class Meter(Watch):
     @property
     def _other_seconds(self) -> float:
         """Seconds so far that were neither a prefill's nor a step's."""
-        return self.costs.lasted(self.seconds).other_seconds
+        return max(0.0, self.seconds - self.costs.prefill_seconds - self.costs.decode_seconds)

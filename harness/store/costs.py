@@ -27,7 +27,9 @@ class Costs(Struct):
         decode_seconds: seconds of the steps.
         products: tokens times seconds of each step.
         allowed: the most tokens that the rows that have ended could have generated.
-        other_seconds: seconds that were neither a prefill's nor a step's: scoring and writing.
+        other_seconds: seconds that were neither a prefill's nor a step's: scoring and writing. Those of the first
+            prompts are left out, which also pay for what happens once.
+        others: number of prompts that these seconds are of.
     """
 
     prompts: Count = 0
@@ -42,6 +44,7 @@ class Costs(Struct):
     products: _Number = 0.0
     allowed: Count = 0
     other_seconds: _Number = 0.0
+    others: Count = 0
 
     def __add__(self, other: Costs) -> Costs:
         """The costs of both."""
@@ -52,10 +55,6 @@ class Costs(Struct):
         pairs = zip(structs.astuple(self), structs.astuple(earlier), strict=True)
         return Costs(*(max(0, now - before) for now, before in pairs))
 
-    def lasted(self, seconds: float) -> Costs:
-        """The same costs of work that took so many seconds in all."""
-        return structs.replace(self, other_seconds=max(0.0, seconds - self.prefill_seconds - self.decode_seconds))
-
     @property
     def prompt_length(self) -> float:
         """Tokens of a prompt on average."""
@@ -65,6 +64,11 @@ class Costs(Struct):
     def of_prompt_token(self) -> float:
         """Seconds that a prompt token takes."""
         return self.prefill_seconds / max(self.prompt_tokens, 1)
+
+    @property
+    def of_prompt(self) -> float:
+        """Seconds of a prompt for what is neither a prefill nor a step."""
+        return self.other_seconds / max(self.others, 1)
 
     @property
     def of_step(self) -> tuple[float, float]:
