@@ -20,7 +20,7 @@ from harness.engine.model_spec import entry_bytes
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig
 
 # More rows gain next to nothing, and a crash loses whatever is being decoded.
 _MAX_ROWS = 256
@@ -77,17 +77,25 @@ def held_at_most(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_tokens: int, selection: Selection) -> int:
+def row_bytes(
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    plans: Sequence[Plan],
+    tokens: int,
+    new_tokens: int,
+    selection: Selection,
+) -> int:
     """Bytes of keys and values that a row of a prompt needs in one process while it decodes, on average.
 
     Args:
-        model: the model.
+        config: the model's configuration.
+        dtype: that of the cache.
         plans: what the rows keep of the prompt, 1 or more.
         tokens: length of the prompt.
         new_tokens: largest number of new tokens.
         selection: how entries are selected.
     """
-    bytes_per_entry, heads, kv_heads = entry_bytes(model.config, model.dtype)
+    bytes_per_entry, heads, kv_heads = entry_bytes(config, dtype)
     compressed = heads if selection.granularity == "query_head" else kv_heads
     entries = sum(
         (kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep
@@ -96,12 +104,18 @@ def row_bytes(model: PreTrainedModel, plans: Sequence[Plan], tokens: int, new_to
 
 
 def prompt_row_bytes(
-    model: PreTrainedModel, variants: Sequence[Variant], tokens: int, new_tokens: int, selection: Selection
+    config: PretrainedConfig,
+    dtype: torch.dtype,
+    variants: Sequence[Variant],
+    tokens: int,
+    new_tokens: int,
+    selection: Selection,
 ) -> int:
     """Bytes that a row of one of a prompt's variants needs, on average; see ``row_bytes``.
 
     Args:
-        model: the loaded model.
+        config: the model's configuration.
+        dtype: that of the cache.
         variants: the prompt's variants. One that cannot be planned gets an error record and no row.
         tokens: length of the prompt.
         new_tokens: largest number of new tokens.
@@ -113,8 +127,28 @@ def prompt_row_bytes(
     plans = []
     for variant in variants:
         with suppress(ConfigError):
-            plans.append(variant.plan(tokens, model.config.num_hidden_layers))
-    return row_bytes(model, plans, tokens, new_tokens, selection) if plans else 1
+            plans.append(variant.plan(tokens, config.num_hidden_layers))
+    return row_bytes(config, dtype, plans, tokens, new_tokens, selection) if plans else 1
+
+
+def prefill_bytes(config: PretrainedConfig, dtype: torch.dtype, tokens: int, chunk_tokens: int | None) -> int:
+    """Bytes that the prefill of a prompt needs in one process beyond weights and rows, about.
+
+    These are the keys and values of the whole prompt, and the activations of one layer.
+
+    Args:
+        config: the model's configuration.
+        dtype: that of its weights.
+        tokens: length of the prompt.
+        chunk_tokens: tokens of a piece; None if the prompt is prefilled whole.
+    """
+    bytes_per_entry, heads, kv_heads = entry_bytes(config, dtype)
+    inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    # Hidden states and their sums, the gate, its product and what goes up, and queries, keys and values.
+    activations = dtype.itemsize * (4 * config.hidden_size + 3 * inner) + bytes_per_entry * (heads // 2 + kv_heads)
+    layers = config.num_hidden_layers
+    whole = tokens * layers * kv_heads * bytes_per_entry + min(tokens, chunk_tokens or tokens) * activations
+    return int(whole) // tensor_parallel.count()
 
 
 def rows_that_fit(free: int, bytes_per_row: int) -> int:

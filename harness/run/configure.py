@@ -9,7 +9,7 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from msgspec import Meta
 from omegaconf import DictConfig, OmegaConf
@@ -51,7 +51,8 @@ class RunSettings:
     Attributes:
         limit: compute only this many examples, the first ones; None for all.
         retry_errors: whether to compute examples again whose record is an error.
-        dry_run: whether to print what would be computed, and stop.
+        dry_run: whether to print what would be computed and what it will cost, and stop; ``measure`` loads the model
+            and measures.
         results_dir: the results folder.
 
     Raises:
@@ -60,7 +61,9 @@ class RunSettings:
 
     limit: Annotated[Size | None, Refusal("is not a whole number of 1 or more", "use limit=null for all examples")]
     retry_errors: bool
-    dry_run: bool
+    dry_run: Annotated[
+        bool | Literal["measure"], Refusal("is none of true, false and measure", "use dry_run=true or dry_run=measure")
+    ]
     results_dir: Annotated[str, Meta(pattern=r"\S"), Refusal("names no folder", "use results_dir=results")]
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from msgspec import structs
 from rich.console import Console
 
 from harness.engine import tensor_parallel
@@ -69,7 +70,7 @@ def execute(
     missing = sum(len(prepared.requests) for prepared in tasks)
     if missing and engine is None:
         tensor_parallel.say(("load",))
-        engine = _load(tasks[0].run)
+        engine = load(tasks[0].run)
     with _bar(tasks, console) as bar:
         for index, prepared in enumerate(tasks):
             with _writers(prepared) as writers:
@@ -97,7 +98,7 @@ def execute_in_memory(tasks: Sequence[Prepared], console: Console, engine: Engin
     Raises:
         KvgaugeError: the runs cannot be finished.
     """
-    engine = engine or _load(tasks[0].run)
+    engine = engine or load(tasks[0].run)
     with _bar(tasks, console) as bar:
         for index, prepared in enumerate(tasks):
             bar.begin(index, prepared.requests)
@@ -127,7 +128,7 @@ def follow(runs: Sequence[Run], relay: Relay) -> None:
     while (order := tensor_parallel.hear()) is not None:
         match order:
             case ("load",):
-                engine = _load(runs[0])
+                engine = load(runs[0])
             case ("task", index, requests):
                 for _ in make_scheduler(runs[index], engine, lambda _: None).run(requests, more):
                     pass
@@ -162,6 +163,16 @@ def has_more(prepared: Prepared) -> bool:
     )
 
 
+def load(run: Run) -> Engine:
+    """Load the model of a run.
+
+    Raises:
+        ModelError: it cannot be loaded, or cannot be evaluated exactly.
+    """
+    spec, config = run.checkpoint.spec, run.checkpoint.config
+    return Engine.load(spec, config=config, kernels=run.engine_settings.kernels)
+
+
 @contextmanager
 def _writers(prepared: Prepared) -> Iterator[Mapping[Cell, CellWriter]]:
     worker = prepared.worker
@@ -193,7 +204,7 @@ def _compute(
     """
     run = prepared.run
     scheduler = make_scheduler(run, engine, bar.tell, bar)
-    counts = Counts()
+    counts, earlier = Counts(), bar.costs
     reset_peak(engine.device)
 
     def now() -> dict[str, Any]:
@@ -205,6 +216,7 @@ def _compute(
             "records": counts.records,
             "peak_bytes": held_at_most(engine.device),
             "peak_of": "cuda" if engine.device.type == "cuda" else "process",
+            "costs": structs.asdict(bar.costs.since(earlier)),
         }
 
     def more() -> bool:
@@ -254,8 +266,3 @@ def _by_cell(prompts: Sequence[Mapping[Cell, Record]]) -> dict[Cell, list[Record
         for cell, record in records.items():
             by_cell.setdefault(cell, []).append(record)
     return by_cell
-
-
-def _load(run: Run) -> Engine:
-    spec, config = run.checkpoint.spec, run.checkpoint.config
-    return Engine.load(spec, config=config, kernels=run.engine_settings.kernels)

@@ -6,6 +6,7 @@ What only computing or drawing needs is imported late, so that a dry run starts 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -14,7 +15,8 @@ from harness.config.build import build
 from harness.engine import tensor_parallel
 from harness.report.tracker import Tracker
 from harness.run.configure import runs
-from harness.run.prepare import prepare
+from harness.run.cost import Basis, print_cost, recorded
+from harness.run.prepare import Prepared, prepare
 from harness.run.preview import print_preview
 from harness.run.signals import Relay, Stop
 from harness.text import plain
@@ -51,6 +53,7 @@ def _run(config: DictConfig, stop: Stop) -> bool:
     if config.dry_run:
         for prepared in tasks:
             print_preview(prepared, console)
+        print_cost(tasks, _basis(tasks, config.dry_run == "measure"), console)
         return True
     from harness.run.execute import execute  # here, so that a dry run does not wait for the imports of these modules
     from harness.run.report import print_end, report, send
@@ -62,3 +65,14 @@ def _run(config: DictConfig, stop: Stop) -> bool:
     if whole and (failed := send(tasks, tracker)):
         print(f"kvgauge: {plain(failed)}", file=sys.stderr)
     return all(prepared.done for prepared in tasks)
+
+
+def _basis(tasks: Sequence[Prepared], measure: bool) -> Basis | None:
+    """What the estimate of a dry run rests on; None if nothing is known or nothing is to compute."""
+    if not any(prepared.requests for prepared in tasks):
+        return None
+    if not measure:
+        return recorded(tasks)
+    from harness.run.calibrate import calibrate
+
+    return calibrate(tasks)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.engine.request import Request
 from harness.engine.watch import Watch
+from harness.store.costs import Costs
 
 
 @dataclass
@@ -53,6 +53,7 @@ class Meter(Watch):
         total_tokens: tokens of all prompts.
         prompts: number of all prompts.
         written: number of prompts that are written.
+        costs: what the work cost so far.
     """
 
     def __init__(self) -> None:
@@ -62,10 +63,8 @@ class Meter(Watch):
         self._started = time.monotonic()
         self._work: list[_Work] = []
         self._now = 0
-        self._prefill_seconds = 0.0
-        self._variants = self._rows = 0
-        # Of all steps: their number, tokens, squares of tokens, seconds, and tokens times seconds.
-        self._steps, self._tokens, self._squares, self._seconds, self._products = 0, 0, 0, 0.0, 0.0
+        self.costs = Costs()
+        self._other_before: float | None = None  # when the last prompts were written
 
     def expect(self, requests: Sequence[Request], max_new_tokens: int) -> None:
         """Take in a further task of the run, of which nothing is done.
@@ -93,6 +92,10 @@ class Meter(Watch):
     def advance(self, count: int) -> None:
         """Note that ``count`` more prompts are written, now or by others."""
         self.written += count
+        if count:
+            if self._other_before is not None:
+                self.costs += Costs(other_seconds=max(0.0, self._other_seconds - self._other_before), others=count)
+            self._other_before = self._other_seconds
 
     def prefilled(self, request: Request, rows: int, seconds: float) -> None:
         """A prompt was prefilled; see ``Watch``."""
@@ -101,9 +104,7 @@ class Meter(Watch):
         work.prompt_tokens = max(0, work.prompt_tokens - tokens)
         work.variants = max(0, work.variants - len(request.missing))
         work.going += rows
-        self._variants += len(request.missing)
-        self._rows += rows
-        self._prefill_seconds += seconds
+        self.costs += Costs(1, tokens, seconds, len(request.missing), rows)
 
     def decoded(self, tokens: int, ended: Sequence[int], seconds: float) -> None:
         """Rows went on by a token; see ``Watch``."""
@@ -113,50 +114,48 @@ class Meter(Watch):
         work.ended_tokens += sum(ended)
         work.ended += len(ended)
         work.going = max(0, work.going - len(ended))
-        self._steps += 1
-        self._tokens += tokens
-        self._squares += tokens * tokens
-        self._seconds += seconds
-        self._products += tokens * seconds
+        self.costs += Costs(
+            steps=1,
+            tokens=tokens,
+            squares=tokens * tokens,
+            decode_seconds=seconds,
+            products=tokens * seconds,
+            allowed=work.most * len(ended),
+        )
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds that the rest takes; None as long as nothing was decoded."""
-        if not self._tokens:
+        if not self.costs.tokens:
             return None
-        now = self._work[self._now]
-        per_prompt_token = self._prefill_seconds / max(self.prompt_tokens, 1)
-        per_step, per_token = self._cost_of_a_step()
+        now, costs = self._work[self._now], self.costs
+        of_step, of_token = costs.of_step
         # Tokens of the rows that are going on, and steps until the last of them has ended.
         tokens = steps = 0.0
         if now.going:
             rest = now.most - (now.generated - now.ended_tokens) / now.going
             tokens = now.going * max(1.0, min(now.length, rest))
-            steps = max(1.0, min(now.length * (1 + math.log(now.going)), rest))
-        seen = [work for work in self._work if work.ended]
-        share = sum(work.length * work.ended for work in seen) / max(sum(work.most * work.ended for work in seen), 1)
+            steps = costs.longest(now.length, now.going, rest)
         later = later_steps = 0.0
         for work in self._work:
-            length = work.length if work.ended or not seen else work.most * share
-            its_tokens = work.variants * self._rows / max(self._variants, 1) * length
+            length = work.length if work.ended else work.most * costs.share
+            its_tokens = work.variants * costs.rows_of_variant * length
             later += its_tokens
             # As wide as the steps so far; but no row is decoded in fewer steps than it has tokens.
-            later_steps += max(its_tokens * self._steps / self._tokens, length if work.variants else 0.0)
-        elsewhere = time.monotonic() - self._started - self._prefill_seconds - self._seconds
+            later_steps += max(its_tokens * costs.steps / costs.tokens, length if work.variants else 0.0)
         return (
-            per_prompt_token * sum(work.prompt_tokens for work in self._work)
-            + per_token * (tokens + later)
-            + per_step * (steps + later_steps)
-            + (max(0.0, elsewhere) * (self.prompts - self.written) / self.written if self.written else 0.0)
+            costs.of_prompt_token * sum(work.prompt_tokens for work in self._work)
+            + of_token * (tokens + later)
+            + of_step * (steps + later_steps)
+            + (self._other_seconds * (self.prompts - self.written) / self.written if self.written else 0.0)
         )
 
-    def _cost_of_a_step(self) -> tuple[float, float]:
-        """Seconds of a step, whatever its rows, and of each of its tokens, by least squares; none is negative.
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
 
-        Where all steps were about as wide, they do not tell one from the other, and the step itself counts: weights are
-        read once for all of its rows.
-        """
-        spread = self._steps * self._squares - self._tokens**2 + 0.02 * self._tokens**2
-        per_token = max(0.0, (self._steps * self._products - self._tokens * self._seconds) / spread)
-        per_step = (self._seconds - per_token * self._tokens) / self._steps
-        return (per_step, per_token) if per_step >= 0 else (0.0, self._seconds / self._tokens)
+    @property
+    def _other_seconds(self) -> float:
+        """Seconds so far that were neither a prefill's nor a step's."""
+        return max(0.0, self.seconds - self.costs.prefill_seconds - self.costs.decode_seconds)

@@ -77,11 +77,11 @@ class Bar(Meter):
         if self.written < self.prompts:
             line += f"; prefilled {self.prompt_tokens:,} of {self.total_tokens:,} tokens, decoded {self.generated:,}"
             left = self.seconds_left
-            return line if left is None else f"{line}; {_duration(left)} left"
-        return f"{line} in {_duration(time.monotonic() - self._started)}"
+            return line if left is None else f"{line}; {duration(left)} left"
+        return f"{line} in {duration(time.monotonic() - self._started)}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A duration, rounded: 90 s, 12 min, 3.4 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"

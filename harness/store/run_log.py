@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from harness.errors import Stopped, StoreError
+from harness.store.costs import Costs
 from harness.store.files import MAX_RECORD_BYTES
 from harness.store.shards import Worker
 from harness.values import LARGEST, Count
@@ -52,6 +53,7 @@ class RunLine(Struct, frozen=True):
         peak_bytes: largest amount of memory in use at one time.
         peak_of: what ``peak_bytes`` measures: ``cuda``, memory allocated by torch on the GPU, or ``process``, the
             resident memory of the process.
+        costs: what its prefills and steps cost, from which the next dry run estimates; empty in lines of before.
 
     Raises:
         ValueError, OverflowError: ``started`` is not a time.
@@ -78,6 +80,7 @@ class RunLine(Struct, frozen=True):
     records: Count = 0
     peak_bytes: Count = 0
     peak_of: Literal["cuda", "process"] = "process"
+    costs: Costs = field(default_factory=Costs)
 
     def __post_init__(self) -> None:
         _ = self.start_seconds
