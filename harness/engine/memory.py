@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from harness.compression.grid import Plan, Variant
+from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.model_spec import entry_bytes
@@ -21,6 +21,8 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
+
+    from harness.engine.request import Request
 
 # More rows gain next to nothing, and a crash loses whatever is being decoded.
 _MAX_ROWS = 256
@@ -104,28 +106,22 @@ def row_bytes(
 
 
 def prompt_row_bytes(
-    config: PretrainedConfig,
-    dtype: torch.dtype,
-    variants: Sequence[Variant],
-    tokens: int,
-    new_tokens: int,
-    selection: Selection,
+    config: PretrainedConfig, dtype: torch.dtype, request: Request, new_tokens: int, selection: Selection
 ) -> int:
-    """Bytes that a row of one of a prompt's variants needs, on average; see ``row_bytes``.
+    """Bytes that a row of one of a request's variants needs, on average; see ``row_bytes``.
 
     Args:
         config: the model's configuration.
         dtype: that of the cache.
-        variants: the prompt's variants. One that cannot be planned gets an error record and no row.
-        tokens: length of the prompt.
+        request: the prompt and its variants. One that cannot be planned gets an error record and no row.
         new_tokens: largest number of new tokens.
         selection: how entries are selected.
 
     Returns:
         1 or more.
     """
-    plans = []
-    for variant in variants:
+    tokens, plans = len(request.prompt.ids), []
+    for variant in request.missing:
         with suppress(ConfigError):
             plans.append(variant.plan(tokens, config.num_hidden_layers))
     return row_bytes(config, dtype, plans, tokens, new_tokens, selection) if plans else 1

@@ -260,14 +260,12 @@ class Scheduler:
     def _width_that_fits(self, requests: Sequence[Request]) -> int:
         """Number of rows that fit into the free memory if all prompts are as long as the longest."""
         longest = max(requests, key=lambda request: len(request.prompt.ids))
-        tokens, new_tokens, model = len(longest.prompt.ids), self._limits.max_new_tokens, self._engine.model
-        bytes_per_row = prompt_row_bytes(
-            model.config, model.dtype, longest.missing, tokens, new_tokens, self._selection
-        )
+        model, new_tokens = self._engine.model, self._limits.max_new_tokens
+        bytes_per_row = prompt_row_bytes(model.config, model.dtype, longest, new_tokens, self._selection)
         width = rows_that_fit(self._free, bytes_per_row)
         self._tell(
             f"engine.width=auto: {width} rows decode together at most, of {bytes_per_row / 1e6:,.1f} MB "
-            f"for a prompt of {tokens} tokens"
+            f"for a prompt of {len(longest.prompt.ids)} tokens"
         )
         return width
 

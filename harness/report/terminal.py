@@ -22,7 +22,7 @@ WIDTH = 100
 _MOST_LINES = 11
 """Of a title, a table and its notes at the end of a run: with what was computed and the paths they are 15 at most."""
 _MOST_METHODS = 5
-_LEGENDS = ("kept:", "same as:", "Intervals:")
+_LEGENDS = ("kept:", "same as:", "Intervals:", "bytes %")
 """How notes begin that explain columns which the end of a run has no room for."""
 _PRESSING = (
     "errors of", "the full cache scores", "answers are", "A is of", "B is of", "not in", "missing here", "audit:",

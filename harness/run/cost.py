@@ -174,8 +174,7 @@ def _row_bytes(prepared: Prepared) -> int:
     if not prepared.requests:
         return 1
     longest = max(prepared.requests, key=lambda request: len(request.prompt.ids))
-    tokens, new_tokens = len(longest.prompt.ids), run.task.max_new_tokens
-    return prompt_row_bytes(config, spec.torch_dtype(config), longest.missing, tokens, new_tokens, run.selection)
+    return prompt_row_bytes(config, spec.torch_dtype(config), longest, run.task.max_new_tokens, run.selection)
 
 
 def _device(tasks: Sequence[Prepared]) -> torch.device:
