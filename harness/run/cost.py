@@ -29,7 +29,7 @@ class Basis:
 
     Attributes:
         costs: what work cost.
-        source: what that work was, in words: ``3 recorded runs``.
+        source: what that work was, in words: ``3 recorded runs of a task``.
         device: name of the device.
         peak_bytes: the most memory that was held at a time.
     """
@@ -70,7 +70,7 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
         lines += [
             f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}:",
             f"      prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
-            f"{_gb(basis.peak_bytes)} GB of memory at most",
+            f"{_size(basis.peak_bytes)} of memory at most",
         ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
@@ -96,7 +96,7 @@ def recorded(tasks: Sequence[Prepared]) -> Basis | None:
     if not lines:
         return None
     costs = sum((line.costs for line in lines), Costs())
-    number = "1 recorded run" if len(lines) == 1 else f"{len(lines)} recorded runs"
+    number = "1 recorded run of a task" if len(lines) == 1 else f"{len(lines)} recorded runs of a task"
     return Basis(costs, number, device, max(line.peak_bytes for line in lines))
 
 
@@ -159,11 +159,11 @@ def _memory(tasks: Sequence[Prepared]) -> str:
             rows, of_rows = together, size
         longest = max(longest, *(len(request.prompt.ids) for request in prepared.requests), 0)
     of_prefill = prefill_bytes(config, spec.torch_dtype(config), longest, run.engine_settings.chunk_tokens)
-    parts = f"{rows} rows {_gb(of_rows)}, a prefill {_gb(of_prefill)}"
+    parts = f"{rows} rows {_size(of_rows)}, a prefill {_size(of_prefill)}"
     if weights is None:
-        line = f"memory: about {_gb(of_rows + of_prefill)} GB beside the weights, which are not here: {parts}"
+        line = f"memory: about {_size(of_rows + of_prefill)} beside the weights, which are not here: {parts}"
     else:
-        line = f"memory: about {_gb(weights + of_rows + of_prefill)} GB: weights {_gb(weights)}, {parts}"
+        line = f"memory: about {_size(weights + of_rows + of_prefill)}: weights {_size(weights)}, {parts}"
     return line if _device(tasks).type == "cuda" else f"{line}, beside Python's own"
 
 
@@ -186,5 +186,8 @@ def _labels(line: RunLine) -> set[str]:
     return {name.rpartition("-")[0] for name in line.cells}
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.2f}" if size < 10e9 else f"{size / 1e9:,.0f}"
+def _size(size: int) -> str:
+    """An amount of memory: 52 MB, 4.3 GB, 141 GB."""
+    if size < 1e9:
+        return f"{size / 1e6:.0f} MB"
+    return f"{size / 1e9:.1f} GB" if size < 100e9 else f"{size / 1e9:,.0f} GB"

@@ -66,7 +66,7 @@ def test_what_is_recorded_of_another_model_or_machine_does_not_count(
     assert line.costs.prompts == 2 and line.costs.tokens == line.generated_tokens and line.costs.decode_seconds > 0
     assert line.costs.prefill_seconds + line.costs.decode_seconds + line.costs.other_seconds <= line.seconds
     more = (*words, "task.name=more", "dry_run=true")
-    assert "from 1 recorded run on " in kvgauge(*more).out
+    assert "from 1 recorded run of a task on " in kvgauge(*more).out
     assert "time: unknown" in kvgauge(*more, "model.name=other").out
     monkeypatch.setattr(cost, "gethostname", lambda: "elsewhere")
     assert "time: unknown" in kvgauge(*more).out
