@@ -36,7 +36,7 @@ def rebuild(paths: Sequence[Path], to: Path | None, console: Console, wide: bool
     """
     parts = [read_results(path) for path in paths]
     home = parts[0].root / "report"
-    results = _at_home(parts) if to is None or same_folder(to, home) else parts[0]
+    results = at_home(parts) if to is None or same_folder(to, home) else parts[0]
     to = to or home
     asked = {(grid.result.model, grid.result.task) for part in parts for grid in part.grids}
     together = suites(results.grids)
@@ -64,7 +64,7 @@ def rebuild(paths: Sequence[Path], to: Path | None, console: Console, wide: bool
     print_places(files, console)
 
 
-def _at_home(parts: Sequence[Results]) -> Results:
+def at_home(parts: Sequence[Results]) -> Results:
     """Everything in the results folder that the parts are of; what was not asked for may be broken."""
     root = parts[0].root
     return parts[0] if same_folder(parts[0].path, root) else read_results(root, skip_broken=True)

@@ -1,25 +1,33 @@
-"""Weights & Biases: runs of a results folder's cells; the only importer of wandb."""
+"""Weights & Biases: a run for each grid, or for each of its cells; the only importer of wandb."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Hashable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pandas as pd
 
 from harness.errors import StoreError, TrackerError
-from harness.report.plots import curves
-from harness.report.stats.curves import score_curves
 from harness.report.stats.table import table
-from harness.results import Cell, CellResult, Manifest, TaskResult
-from harness.store.run_log import RunLine
-from harness.task import Metric
+from harness.report.tracked import (
+    Series,
+    all_series,
+    cell_examples,
+    cells_frame,
+    cost,
+    curve_images,
+    examples_frame,
+    summary,
+)
+from harness.report.tracker import Finished, LiveRun, Tracked, reason
+from harness.results import CellResult, Manifest, SuiteResult, TaskResult
 from harness.values import check
 
 if TYPE_CHECKING:
@@ -28,15 +36,19 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 60.0
 """How long W&B may take to begin a run, and again to end it."""
 
+_MOST_ROWS = 10_000
+"""Rows of a table that W&B shows."""
+
 
 @dataclass(frozen=True)
 class Wandb:
-    """``tracker=wandb``: one W&B run per cell, grouped by model and task, under an id that the cell's settings give.
+    """``tracker=wandb``: W&B runs under ids that their cells' settings give.
 
     Attributes:
         project: W&B project; None for ``WANDB_PROJECT`` of the environment, or kvgauge.
         entity: W&B team or user; None for ``WANDB_ENTITY``, or the account's default.
         mode: ``online``, ``offline`` or ``disabled``; None for ``WANDB_MODE``, or online.
+        per: what a W&B run is: a ``grid``, which is a model on a task or on a suite of tasks, or a ``cell`` of it.
         dir: folder for W&B's files.
 
     Raises:
@@ -46,17 +58,43 @@ class Wandb:
     project: str | None
     entity: str | None
     mode: Literal["online", "offline", "disabled"] | None
+    per: Literal["grid", "cell"]
     dir: str
 
     def __post_init__(self) -> None:
         check(self, "tracker")
 
-    def log(
-        self, result: TaskResult, manifests: Mapping[Cell, Manifest], plots: Sequence[Path], runs: Sequence[RunLine]
-    ) -> None:
-        """Log each cell of a grid as a run of its own; see ``Tracker``."""
-        raw = table(result)
-        rows = raw.to_dict("records")
+    def begin(self, tracked: Tracked) -> LiveRun | None:
+        """Begin the W&B run of a grid while it is computed; see ``Tracker``. Runs of cells begin when all is done."""
+        if self.per == "cell":
+            return None
+        self._make_dir()
+        _log_in(self.mode)
+        return cast(LiveRun, self._grid_run(tracked))
+
+    def log(self, tracked: Tracked, finished: Finished, live: LiveRun | None = None) -> None:
+        """Log a grid as one run, or each of its cells as a run of its own; see ``Tracker``."""
+        self._make_dir()
+        try:
+            _log_in(self.mode)
+            with TemporaryDirectory() as folder:
+                if self.per == "grid":
+                    with cast("wandb.Run", live) if live else self._grid_run(tracked) as run:
+                        _log_grid(run, finished, Path(folder))
+                    return
+                for task in finished.tasks:
+                    images = [*finished.plots[task.task], *curve_images(task, Path(folder))]
+                    for cell, row in zip(task.cells, table(task).to_dict("records"), strict=True):
+                        values = {str(name): value for name, value in row.items()}
+                        values |= cost(cell.cell, finished.runs[task.task])
+                        self._log_cell(cell, values, task, tracked.manifests[task.task][cell.cell], images)
+        except Exception as error:  # W&B's own, and those of what it is built on
+            raise TrackerError(
+                f"W&B failed ({reason(error)}): the records are whole; kvgauge wandb sends them, with --mode offline "
+                "without a network"
+            ) from error
+
+    def _make_dir(self) -> None:
         try:
             Path(self.dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -64,53 +102,117 @@ class Wandb:
                 f"W&B's files cannot be written to {self.dir} ({error.strerror}): choose another folder with "
                 "--dir, or in a run with tracker.dir="
             ) from error
-        try:
-            _log_in(self.mode)
-            with TemporaryDirectory() as folder:
-                images = [*plots, *_curves(result, raw, Path(folder))]
-                for cell, row in zip(result.cells, rows, strict=True):
-                    self._log_cell(cell, {**row, **_cost(cell.cell, runs)}, result, manifests[cell.cell], images)
-        except Exception as error:  # W&B's own, and those of what it is built on
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise TrackerError(
-                f"W&B failed ({reason[0][:200]}): the records are whole; kvgauge wandb sends them, with --mode offline "
-                "without a network"
-            ) from error
+
+    def _grid_run(self, tracked: Tracked) -> wandb.Run:
+        every = [(task, cell, each) for task, cells in tracked.manifests.items() for cell, each in cells.items()]
+        config = {
+            "grid": {
+                "model": tracked.model,
+                "task": tracked.name,
+                "methods": list(dict.fromkeys(cell.label for _, cell, _ in every)),
+                "budgets": list(dict.fromkeys(cell.budget for _, cell, _ in every)),
+            },
+            "model": every[0][2].settings.get("model"),
+            "tasks": {task: each.settings.get("task") for task, _, each in every},
+            "cells": {
+                cell.name: {name: value for name, value in each.settings.items() if name not in ("model", "task")}
+                for _, cell, each in every
+            },
+            "provenance": every[0][2].provenance,
+        }
+        run = self._init(
+            f"{tracked.model}-{tracked.name}",
+            {f"{task}/{cell.name}": each.settings for task, cell, each in every},
+            group=tracked.name,
+            name=f"{tracked.model}/{tracked.name}",
+            config=config,
+            tags=["grid"],
+        )
+        run.define_metric("progress/prompts")
+        for metrics in ("progress/*", "rate/*", "running/*"):
+            run.define_metric(metrics, step_metric="progress/prompts")
+        return run
 
     def _log_cell(
         self,
         cell: CellResult,
-        row: Mapping[Hashable, Any],
+        row: Mapping[str, Any],
         result: TaskResult,
         manifest: Manifest,
         images: Sequence[Path],
     ) -> None:
         import wandb
 
-        settings = json.dumps(manifest.settings, sort_keys=True)
-        slug = cell.cell.name.replace("%", "pct").replace(".", "_")
         named = {"model": result.model, "task": result.task, "method": cell.cell.label, "budget": cell.cell.budget}
-        with wandb.init(
+        with self._init(
+            cell.cell.name,
+            manifest.settings,
+            group=f"{result.model}/{result.task}",
+            name=cell.cell.name,
+            config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
+            tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
+        ) as run:
+            examples = wandb.Table(dataframe=cell_examples(cell, result.metrics))
+            run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
+            run.summary.update({name: value for name, value in row.items() if not pd.isna(value)})
+
+    def _init(self, slug: str, settings: Any, **about: Any) -> wandb.Run:
+        """Begin the run of these settings, or go on with it."""
+        import wandb
+
+        # W&B takes letters, digits, '-' and '_' in an id.
+        short = re.sub(r"[^A-Za-z0-9_-]", "_", slug.replace("%", "pct"))[:60]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        return wandb.init(
             project=self.project or os.environ.get("WANDB_PROJECT") or "kvgauge",
             entity=self.entity,
             mode=_mode(self.mode),
             dir=self.dir,
-            group=f"{result.model}/{result.task}",
-            name=cell.cell.name,
-            # W&B takes letters, digits, '-' and '_' in an id.
-            id=f"{slug}-{hashlib.sha256(settings.encode()).hexdigest()[:12]}",
+            id=f"{short}-{digest}",
             resume="allow",
-            config={**manifest.settings, "cell": named, "provenance": manifest.provenance},
-            tags=[cell.cell.label, f"budget:{cell.cell.budget}", result.task],
             # Manifests say where numbers come from. What W&B would gather of this process by itself may not be for
             # others: addresses of remotes, arguments, output.
             settings=_settings(
                 console="off", disable_code=True, disable_git=True, x_disable_meta=True, x_disable_stats=True
             ),
-        ) as run:
-            examples = wandb.Table(dataframe=_examples(cell, result.metrics))
-            run.log({**{path.stem: wandb.Image(str(path)) for path in images}, "examples": examples})
-            run.summary.update({str(name): value for name, value in row.items() if not pd.isna(value)})
+            **about,
+        )
+
+
+def _log_grid(run: wandb.Run, finished: Finished, folder: Path) -> None:
+    """Log tables, curves and images of a finished grid, and the numbers that runs are compared by."""
+    import wandb
+
+    result = finished.result
+    if isinstance(result, SuiteResult):
+        images = {path.stem: path for path in finished.plots[result.suite]}
+        heatmaps = [(task.task, path) for task in result.tasks for path in finished.plots[task.task]]
+        images |= {f"heatmap/{task}": path for task, path in heatmaps if path.stem == "heatmap"}
+    else:
+        images = {path.stem: path for path in [*finished.plots[result.task], *curve_images(result, folder)]}
+    examples = pd.concat([examples_frame(task) for task in finished.tasks], ignore_index=True)
+    run.log(
+        {
+            **{name: wandb.Image(str(path)) for name, path in images.items()},
+            **{f"score_{shown.name}": _chart(shown) for shown in all_series(result)},
+            "cells": wandb.Table(dataframe=cells_frame(finished)),
+            "examples": wandb.Table(dataframe=examples.head(_MOST_ROWS)),
+        }
+    )
+    run.summary.update(summary(finished))
+
+
+def _chart(shown: Series) -> Any:
+    """Curves that W&B draws itself, so that a reader can hover over them and hide some."""
+    import wandb
+
+    return wandb.plot.line_series(
+        xs=[[x for x, _ in points] for points in shown.lines.values()],
+        ys=[[y for _, y in points] for points in shown.lines.values()],
+        keys=list(shown.lines),
+        title=f"score {shown.name.replace('_', ' ')}",
+        xname=shown.across,
+    )
 
 
 def _settings(**settings: Any) -> wandb.Settings:
@@ -141,36 +243,3 @@ def _log_in(mode: str | None) -> None:
     wandb.setup(_settings())
     if _mode(mode) == "online" and not wandb.login(prompt=False):
         raise wandb.Error("no key: give one with wandb login or WANDB_API_KEY")
-
-
-def _cost(cell: Cell, runs: Sequence[RunLine]) -> dict[Hashable, Any]:
-    """What the processes that wrote a cell took, for all cells that they wrote together."""
-    ended = [run for run in runs if cell.name in run.cells and run.seconds]
-    if not ended:
-        return {}
-    largest = max(ended, key=lambda run: run.peak_bytes)
-    tokens = sum(run.prefilled_tokens + run.generated_tokens for run in ended)
-    seconds = sum(run.seconds for run in ended)
-    return {"peak_bytes": largest.peak_bytes, "peak_of": largest.peak_of, "tokens_per_second": tokens / seconds}
-
-
-def _curves(result: TaskResult, raw: pd.DataFrame, folder: Path) -> list[Path]:
-    """Scores by budget and by retention, as images; none where there is no score."""
-    if not result.metrics or raw["score"].isna().all():
-        return []
-    paths = []
-    for drawn in score_curves(raw):
-        paths.append(folder / f"{drawn.stem}.png")
-        curves(drawn, f"{result.task} on {result.model}", f"{result.metrics[0].title} (0-100)", paths[-1])
-    return paths
-
-
-def _examples(cell: CellResult, metrics: Sequence[Metric]) -> pd.DataFrame:
-    """What each example is, what the cell made of it, and what that scored."""
-    groups = dict.fromkeys(key for record in cell.records for key in record.group)
-    columns = ["example_id", *groups, "references", "text", "error", *(metric.name for metric in metrics), "retention"]
-    rows = [
-        {**record.to_json(), "references": list(record.references), **record.group, **record.scores}
-        for record in cell.records
-    ]
-    return pd.DataFrame(rows).reindex(columns=columns)

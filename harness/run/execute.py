@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from harness.engine.memory import held_at_most, reset_peak
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
+from harness.run.meter import Meter
 from harness.run.prepare import Prepared, Run, refreshed
 from harness.run.progress import Bar
 from harness.run.signals import Relay, Stop
@@ -23,6 +24,8 @@ from harness.store.cells import CellWriter, count_lines, is_whole
 from harness.store.places import cells_of_task
 from harness.store.run_log import logged
 from harness.task import published_examples
+
+Written = Callable[[Prepared, Sequence[Mapping[Cell, Record]], Meter], None]
 
 
 @dataclass
@@ -47,7 +50,11 @@ class Counts:
 
 
 def execute(
-    tasks: Sequence[Prepared], console: Console, stop: Stop, engine: Engine | None = None
+    tasks: Sequence[Prepared],
+    console: Console,
+    stop: Stop,
+    engine: Engine | None = None,
+    written: Written = lambda *_: None,
 ) -> tuple[list[Prepared], Counts]:
     """Compute and write missing records prompt by prompt, then write the scores of every complete cell.
 
@@ -56,6 +63,7 @@ def execute(
         console: where progress is printed.
         stop: tells whether a signal came.
         engine: the model, if it is already loaded; otherwise it is loaded if a record is missing.
+        written: called with a task, its new records and the progress of the run, whenever records are written.
 
     Returns:
         The runs as they are now, and the work they took.
@@ -79,7 +87,7 @@ def execute(
                 bar.advance(len(prepared.requests) - len(current.requests))
                 if engine is not None and current.requests:
                     tensor_parallel.say(("task", index, current.requests))
-                    counts = _compute(current, engine, writers, counts, bar, stop)
+                    counts = _compute(current, engine, writers, counts, bar, stop, written)
                 if current.run.shard.count > 1:
                     current = refreshed(current)  # with the records of the other shards
                 _finish(current, writers)
@@ -195,7 +203,13 @@ def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
 
 
 def _compute(
-    prepared: Prepared, engine: Engine, writers: Mapping[Cell, CellWriter], before: Counts, bar: Bar, stop: Stop
+    prepared: Prepared,
+    engine: Engine,
+    writers: Mapping[Cell, CellWriter],
+    before: Counts,
+    bar: Bar,
+    stop: Stop,
+    written: Written,
 ) -> Counts:
     """Compute every request of a task.
 
@@ -241,6 +255,7 @@ def _compute(
                 counts.records += len(records)
                 counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
             bar.advance(len(prompts))
+            written(prepared, prompts, bar)
         more()
     return Counts(
         before.prefills + scheduler.prefiller.prompts,

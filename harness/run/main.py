@@ -56,14 +56,16 @@ def _run(config: DictConfig, stop: Stop) -> bool:
         print_cost(tasks, _basis(tasks, config.dry_run == "measure"), console)
         return True
     from harness.run.execute import execute  # here, so that a dry run does not wait for the imports of these modules
+    from harness.run.live import Live
     from harness.run.report import print_end, report, send
 
-    tasks, counts = execute(tasks, console, stop)
-    whole = all(prepared.whole for prepared in tasks)
-    files = report(tasks, suite, console, config.wide) if whole else []
-    print_end(tasks, counts, files, console)
-    if whole and (failed := send(tasks, tracker)):
-        print(f"kvgauge: {plain(failed)}", file=sys.stderr)
+    with Live(tasks, suite, tracker, console) as live:
+        tasks, counts = execute(tasks, console, stop, written=live.written)
+        whole = all(prepared.whole for prepared in tasks)
+        files = report(tasks, suite, console, config.wide) if whole else []
+        print_end(tasks, counts, files, console)
+        if whole and (failed := send(tasks, suite, tracker, live)):
+            print(f"kvgauge: {plain(failed)}", file=sys.stderr)
     return all(prepared.done for prepared in tasks)
 
 

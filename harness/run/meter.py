@@ -124,6 +124,16 @@ class Meter(Watch):
         )
 
     @property
+    def prefill_rate(self) -> float:
+        """Tokens prefilled per second of prefilling; 0 before the first."""
+        return self.prompt_tokens / self._prefill_seconds if self._prefill_seconds else 0.0
+
+    @property
+    def decode_rate(self) -> float:
+        """Tokens generated per second of decoding, in all rows together; 0 before the first."""
+        return self.generated / self._seconds if self._seconds else 0.0
+
+    @property
     def seconds_left(self) -> float | None:
         """Seconds that the rest takes; None as long as nothing was decoded."""
         if not self.costs.tokens:

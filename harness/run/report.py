@@ -14,9 +14,11 @@ from harness.report.overview import print_left_out, print_places, write_overview
 from harness.report.suite_tables import print_suite, print_suite_end, write_suite_report
 from harness.report.task_tables import print_end as print_task_end
 from harness.report.task_tables import print_table, write_report
-from harness.report.tracker import Tracker
-from harness.results import SuiteResult
-from harness.run.execute import Counts, has_more, result
+from harness.report.tracker import Finished, Tracker
+from harness.results import SuiteResult, TaskResult
+from harness.run.execute import Counts, has_more
+from harness.run.execute import result as result_of
+from harness.run.live import Live, tracked
 from harness.run.prepare import Prepared
 from harness.store.reader import read_results, suites
 from harness.store.run_log import read_runs
@@ -90,22 +92,28 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
         )
 
 
-def send(tasks: Sequence[Prepared], tracker: Tracker) -> str | None:
+def send(tasks: Sequence[Prepared], suite: Suite | None, tracker: Tracker, live: Live) -> str | None:
     """Give the grids to a tracker, after everything else: it can cost a run nothing, whatever happens to it.
 
     Args:
         tasks: the tasks of a run, each with all of its records.
+        suite: the suite that they belong to, if any.
         tracker: logs the tables and plots that ``report`` has written.
+        live: what the tracker has shown of the run so far.
 
     Returns:
         What went wrong, in one line; None if nothing did.
     """
-    report = tasks[0].run.folder_of_results / "report"
     try:
-        for prepared in tasks:
-            grid = result(prepared)
-            plots = sorted((report / grid.model / grid.task).glob("*.png"))
-            tracker.log(grid, prepared.manifests, plots, read_runs(prepared.folder))
+        result = _grid([result_of(prepared) for prepared in tasks], suite)
+        folder = tasks[0].run.folder_of_results / "report" / tasks[0].run.model
+        names = [prepared.run.task.name for prepared in tasks]
+        finished = Finished(
+            result,
+            {name: sorted((folder / name).glob("*.png")) for name in [*names, *([suite.name] if suite else [])]},
+            {name: read_runs(prepared.folder) for name, prepared in zip(names, tasks, strict=True)},
+        )
+        tracker.log(tracked(tasks, suite), finished, live.hand_over())
     except KvgaugeError as error:
         return str(error)
     except Exception as error:  # of a tracker of one's own
@@ -113,18 +121,26 @@ def send(tasks: Sequence[Prepared], tracker: Tracker) -> str | None:
     return None
 
 
+def _grid(grids: Sequence[TaskResult], suite: Suite | None) -> TaskResult | SuiteResult:
+    """The only grid, or those of a suite together."""
+    if suite is None:
+        return grids[0]
+    by_name = {grid.task: grid for grid in grids}
+    ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
+    return SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
+
+
 def _write(tasks: Sequence[Prepared], suite: Suite | None, wide: bool) -> tuple[list[Path], Callable[[Console], None]]:
     """Write all files; returns those for readers, and what prints the tables."""
-    grids = [result(prepared) for prepared in tasks]
+    grids = [result_of(prepared) for prepared in tasks]
     report = tasks[0].run.folder_of_results / "report" / grids[0].model
     files = [file for grid in grids for file in write_report(grid, report / grid.task)]
-    tables = partial(print_table, grids[0], wide=True) if wide else partial(print_task_end, grids[0])
-    if suite is not None:
-        by_name = {grid.task: grid for grid in grids}
-        ordered = tuple(by_name[name] for name in suite.ordered(list(by_name)))
-        whole = SuiteResult(grids[0].model, suite.name, ordered, tuple(suite.averages(list(by_name))))
-        files = write_suite_report(whole, report / suite.name)
+    whole = _grid(grids, suite)
+    if isinstance(whole, SuiteResult):
+        files = write_suite_report(whole, report / whole.suite)
         tables = partial(print_suite, whole, wide=True) if wide else partial(print_suite_end, whole)
+    else:
+        tables = partial(print_table, whole, wide=True) if wide else partial(print_task_end, whole)
     everything = read_results(report.parents[1], skip_broken=True)
     files += write_overview(everything.grids, suites(everything.grids), report.parent, {grids[0].model})
 
