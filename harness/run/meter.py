@@ -126,12 +126,12 @@ class Meter(Watch):
     @property
     def prefill_rate(self) -> float:
         """Tokens prefilled per second of prefilling; 0 before the first."""
-        return self.prompt_tokens / self._prefill_seconds if self._prefill_seconds else 0.0
+        return self.prompt_tokens / seconds if (seconds := self.costs.prefill_seconds) else 0.0
 
     @property
     def decode_rate(self) -> float:
         """Tokens generated per second of decoding, in all rows together; 0 before the first."""
-        return self.generated / self._seconds if self._seconds else 0.0
+        return self.generated / seconds if (seconds := self.costs.decode_seconds) else 0.0
 
     @property
     def seconds_left(self) -> float | None:
