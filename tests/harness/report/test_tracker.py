@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,80 +10,15 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
-from harness.errors import StoreError
 from tests.conftest import ROOT, Command
+from tests.offline_runs import GRID, OFFLINE, check_grid, history, inspect, logged_table, newest, run_files
 
-GRID = (
-    "method=[fullkv,snapkv]",
-    "budget=32",
-    "task.lengths=[300]",
-    "task.depths=[0,20,40,60,80,100]",
-)  # enough for intervals
-OFFLINE = ("tracker=wandb", "tracker.mode=offline", *GRID)
 LONGBENCH = (
     "method=[fullkv,snapkv]", "budget=32", "task=longbench", f"task.data={ROOT / 'tests/fixtures/longbench'}",
     "task.datasets=[trec,qasper]", "limit=1", "task.max_prompt_tokens=600",
 )  # fmt: skip
-
-
-def inspect(file: Path) -> dict[str, Any]:
-    """The state, configuration and summary of an offline run, as W&B's own reader has them."""
-    wandb = Path(sys.executable).parent / "wandb"
-    done = subprocess.run(
-        [str(wandb), "leet", "inspect", "--summary", "--json", str(file)], capture_output=True, text=True, check=True
-    )
-    return dict(json.loads(done.stdout))
-
-
-def history(file: Path) -> list[dict[str, Any]]:
-    """The numbers of each step of an offline run."""
-    wandb = Path(sys.executable).parent / "wandb"
-    done = subprocess.run(
-        [str(wandb), "leet", "inspect", "--json", str(file)], capture_output=True, text=True, check=True
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return [line["history"]["item"] for line in lines if line["type"] == "history"]
-
-
-def logged_table(file: Path, name: str) -> list[dict[str, Any]]:
-    """The rows of the table of that name that an offline run has."""
-    (path,) = file.parent.glob(f"files/media/table/{name}_[0-9]*.table.json")
-    table = json.loads(path.read_text("utf-8"))
-    return [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
-
-
-def run_files(folder: Path) -> list[Path]:
-    """All offline runs, the oldest first."""
-    return sorted((folder / ".wandb").rglob("run-*.wandb"), key=lambda file: file.stat().st_mtime_ns)
-
-
-def newest(folder: Path) -> dict[str, str]:
-    """What the last file of each run holds, by the run's name."""
-    return {file.stem.removeprefix("run-").rsplit("-", 1)[0]: json.dumps(inspect(file)) for file in run_files(folder)}
-
-
-def check_grid(file: Path, folder: Path) -> None:
-    """A run holds its grid: cells as in the table of the report, curves, images, examples and settings."""
-    wanted = pd.read_csv(folder / "report/tiny/needle/table.csv", dtype={"budget": str})
-    rows = pd.DataFrame(logged_table(file, "cells"))
-    pd.testing.assert_frame_equal(rows[list(wanted)].astype(wanted.dtypes), wanted)
-    assert (rows["peak_bytes"] > 0).all() and (rows["tokens_per_second"] > 0).all()
-    for name in ("by_budget", "by_retention"):
-        assert {point["lineKey"] for point in logged_table(file, f"score_{name}_table")} == {"fullkv", "snapkv"}
-    examples = logged_table(file, "examples")
-    assert [(row["example_id"], row["method"]) for row in examples[:3]] == [
-        ("300-0", "fullkv"), ("300-0", "snapkv"), ("300-20", "fullkv"),
-    ]  # fmt: skip
-    assert len(examples) == 12 and examples[0]["text"]
-    state = inspect(file)
-    assert (state["state"], state["name"]) == ("finished", "tiny/needle")
-    assert {"heatmap", "summary", "by_budget", "by_retention"} <= state["summary"].keys()
-    assert state["summary"]["score/fullkv-full"] == wanted["score"][0]
-    assert state["config"]["cells"]["snapkv-32"]["method"]["window"] == 8
-    assert state["config"]["tasks"]["needle"]["stop_ids"] and state["config"]["provenance"]
 
 
 def check_cell(text: str, method: str) -> None:
@@ -109,23 +43,6 @@ def test_a_grid_is_one_run_with_its_cells_as_rows_curves_images_and_settings(kvg
     assert (done.code, done.err) == (0, "")
     (file,) = run_files(tmp_path)
     check_grid(file, tmp_path)
-
-
-def test_a_run_shows_how_far_it_is_and_what_its_cells_score_so_far(kvgauge: Command, tmp_path: Path) -> None:
-    words = [*OFFLINE, f"results_dir={tmp_path}", "engine.width=2"]  # a prompt at a time
-    assert kvgauge(*words, "limit=2").code == 0
-    assert kvgauge(*words).code == 0
-    first, second = (history(file) for file in run_files(tmp_path))
-    steps = [step for step in second if "progress/prompts" in step]
-    assert [step["progress/prompts"] for step in first if "progress/prompts" in step] == [1, 2]
-    assert [step["progress/prompts"] for step in steps] == [3, 4, 5, 6]  # goes on where the first one ended
-    assert steps[-1]["progress/percent"] == 100 and steps[-1]["progress/errors"] == 0
-    for name in ("progress/prefilled_tokens", "progress/generated_tokens"):
-        seen = [step[name] for step in steps]
-        assert seen == sorted(set(seen)) and seen[0] > 0
-    assert all(step[f"rate/{kind}_tokens_per_second"] > 0 for step in steps for kind in ("prefilled", "generated"))
-    for row in pd.read_csv(tmp_path / "report/tiny/needle/table.csv", dtype={"budget": str}).to_dict("records"):
-        assert steps[-1][f"running/{row['method']}-{row['budget']}"] == pytest.approx(row["score"])
 
 
 def test_a_grid_goes_on_as_the_same_run_and_another_grid_is_another(kvgauge: Command, tmp_path: Path) -> None:
@@ -153,17 +70,6 @@ def test_a_suite_is_one_run_with_a_row_for_each_task_and_cell(kvgauge: Command, 
     assert [step["progress/prompts"] for step in history(live) if "progress/prompts" in step] == [1, 2]
 
 
-def test_of_several_shards_the_first_is_shown_and_the_last_sends_the_grid(kvgauge: Command, tmp_path: Path) -> None:
-    words = [*OFFLINE, f"results_dir={tmp_path}", "shards=2"]
-    assert kvgauge(*words, "shard=0").code == 0
-    (live,) = run_files(tmp_path)
-    assert [step["progress/prompts"] for step in history(live) if "progress/prompts" in step][-1] == 3
-    assert kvgauge(*words, "shard=1").code == 0
-    _, last = run_files(tmp_path)
-    assert last.stem == live.stem
-    check_grid(last, tmp_path)
-
-
 def test_one_run_per_cell_is_a_choice(kvgauge: Command, tmp_path: Path) -> None:
     done = kvgauge(*OFFLINE, "tracker.per=cell", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
@@ -172,56 +78,6 @@ def test_one_run_per_cell_is_a_choice(kvgauge: Command, tmp_path: Path) -> None:
     for name, text in found.items():
         check_cell(text, name.split("-")[0])
     assert '"window"' in found["snapkv-32"] and "budget:32" in found["snapkv-32"]
-
-
-class Refused(RuntimeError):
-    """What W&B is built on may raise anything."""
-
-
-@pytest.mark.parametrize("broken", ["init", "log"])
-def test_a_tracker_that_fails_meanwhile_is_a_line_and_sends_at_the_end(
-    broken: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import wandb
-
-    owner, whole, calls = (wandb, wandb.init, []) if broken == "init" else (wandb.Run, wandb.Run.log, [])
-
-    def fail_once(*given: Any, **named: Any) -> Any:
-        calls.append(given)
-        if len(calls) == 1:
-            raise Refused("the socket is closed\nmore")
-        return whole(*given, **named)
-
-    monkeypatch.setattr(owner, broken, fail_once)
-    done = kvgauge(*OFFLINE, f"results_dir={tmp_path}", "engine.width=2")
-    assert (done.code, done.err) == (0, "")
-    assert done.out.count("the socket is closed") == 1
-    assert "the tracker shows nothing of this run until its end (Refused: the socket is closed)\n" in done.out
-    check_grid(run_files(tmp_path)[-1], tmp_path)
-
-
-def test_a_run_that_fails_ends_its_run_too_and_the_records_repair_it(
-    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from harness.store.cells import CellWriter
-
-    words, append, calls = [*OFFLINE, f"results_dir={tmp_path}", "engine.width=2"], CellWriter.append, []
-
-    def full(writer: CellWriter, records: Any) -> None:
-        calls.append(records)
-        if len(calls) > 6:
-            raise StoreError("no space left")
-        append(writer, records)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(CellWriter, "append", full)
-        assert kvgauge(*words).code == 5
-    state = inspect(run_files(tmp_path)[0])
-    assert (state["exit_code"], state["summary"]["progress/prompts"]) == (1, 3)
-    assert kvgauge(*words).code == 0
-    first, last = run_files(tmp_path)
-    assert first.stem == last.stem
-    check_grid(last, tmp_path)
 
 
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD")
@@ -292,6 +148,10 @@ def test_what_the_command_cannot_do_is_one_line(
     done = kvgauge("wandb", str(tmp_path), *words)
     assert (done.code, done.err.count("\n")) == (code, 1)
     assert says in done.err
+
+
+class Refused(RuntimeError):
+    """What W&B is built on may raise anything."""
 
 
 @pytest.mark.parametrize("error", [Refused("no route to host\nmore"), OSError(101, "no route to host")])
