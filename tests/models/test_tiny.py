@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from omegaconf import OmegaConf
 from safetensors import safe_open
 from transformers import AutoTokenizer
@@ -77,6 +78,7 @@ def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -
     assert pd.read_csv(tmp_path / "report/tiny/needle_magic/table.csv")["score"].item() == 100
 
 
+@pytest.mark.slow
 def test_the_full_cache_tells_the_asked_number_from_three_others(kvgauge: Command, tmp_path: Path) -> None:
     words = (
         "task=needle_many",
@@ -89,6 +91,7 @@ def test_the_full_cache_tells_the_asked_number_from_three_others(kvgauge: Comman
     assert pd.read_csv(tmp_path / "report/tiny/needle_many/table.csv")["score"].item() >= 55  # guessing gives 25
 
 
+@pytest.mark.slow
 def test_the_full_cache_reads_labels_from_examples(kvgauge: Command, tmp_path: Path) -> None:
     assert kvgauge("task=labels", "limit=10", "method=fullkv", f"results_dir={tmp_path}").code == 0
     assert pd.read_csv(tmp_path / "report/tiny/labels-trec/table.csv")["score"].item() >= 80

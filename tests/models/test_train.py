@@ -56,6 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(run(work), work)
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(trained: Trained, tmp_path: Path) -> None:
     for stop in (57, 103):
         with pytest.raises(Stopped):

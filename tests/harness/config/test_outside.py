@@ -64,6 +64,7 @@ def test_a_method_outside_is_listed_shown_run_and_known_by_its_code(
     assert kvgauge("method=outer", *words).code == 2
 
 
+@pytest.mark.slow
 def test_a_method_outside_is_held_to_the_contract_and_its_own_test_passes(outer: Path) -> None:
     environment = {**os.environ, "KVGAUGE_METHOD_PATH": str(outer), "HF_HUB_OFFLINE": "1"}
     words = [

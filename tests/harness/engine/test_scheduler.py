@@ -292,6 +292,7 @@ def test_a_signal_while_rows_join_keeps_what_has_begun_and_the_same_command_goes
     assert outcome(tmp_path / "results") == outcome(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_processes_that_share_a_model_take_prompts_at_the_same_moments(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -150,6 +150,7 @@ def test_torchrun_makes_what_one_process_makes_and_goes_on_from_it(
     same_as_alone(kvgauge, grid, tmp_path, run)
 
 
+@pytest.mark.slow
 def test_kv_heads_in_pieces_are_those_of_one_process(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     grid = (
         *grid,

@@ -45,6 +45,7 @@ def test_a_grid_is_one_run_with_its_cells_as_rows_curves_images_and_settings(kvg
     check_grid(file, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_grid_goes_on_as_the_same_run_and_another_grid_is_another(kvgauge: Command, tmp_path: Path) -> None:
     words = [*OFFLINE, f"results_dir={tmp_path}"]
     assert kvgauge(*words, "limit=2").code == 0
@@ -55,6 +56,7 @@ def test_a_grid_goes_on_as_the_same_run_and_another_grid_is_another(kvgauge: Com
     assert len(same) == 3 and len(set(same)) == 1 and other not in same
 
 
+@pytest.mark.slow
 def test_a_suite_is_one_run_with_a_row_for_each_task_and_cell(kvgauge: Command, tmp_path: Path) -> None:
     done = kvgauge("tracker=wandb", "tracker.mode=offline", *LONGBENCH, f"results_dir={tmp_path}")
     assert (done.code, done.err) == (0, "")
@@ -70,6 +72,7 @@ def test_a_suite_is_one_run_with_a_row_for_each_task_and_cell(kvgauge: Command, 
     assert [step["progress/prompts"] for step in history(live) if "progress/prompts" in step] == [1, 2]
 
 
+@pytest.mark.slow
 def test_one_run_per_cell_is_a_choice(kvgauge: Command, tmp_path: Path) -> None:
     done = kvgauge(*OFFLINE, "tracker.per=cell", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
@@ -125,6 +128,7 @@ def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Com
     check_grid(whole, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_results_goes_to_the_folder_of_all_of_them(kvgauge: Command, tmp_path: Path) -> None:
     assert kvgauge(*GRID, f"results_dir={tmp_path}").code == 0
     part = str(tmp_path / "tiny/needle/snapkv-32")
@@ -186,6 +190,7 @@ def test_without_a_key_a_run_ends_as_ever_and_asks_for_nothing(
     assert (tmp_path / "results/report/index.html").exists()
 
 
+@pytest.mark.slow
 def test_the_mode_of_the_environment_counts_where_no_other_is_set(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,8 @@ def _command(words: Sequence[str]) -> None:
     main.main()
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [KILLS])
 def test_a_run_killed_at_random_moments_loses_and_doubles_nothing(
     grid: tuple[str, ...], tmp_path: Path, kills: int
 ) -> None:

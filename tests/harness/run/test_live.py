@@ -30,6 +30,7 @@ def test_a_run_shows_how_far_it_is_and_what_its_cells_score_so_far(kvgauge: Comm
         assert steps[-1][f"running/{row['method']}-{row['budget']}"] == pytest.approx(row["score"])
 
 
+@pytest.mark.slow
 def test_of_several_shards_the_first_is_shown_and_the_last_sends_the_grid(kvgauge: Command, tmp_path: Path) -> None:
     words = [*OFFLINE, f"results_dir={tmp_path}", "shards=2"]
     assert kvgauge(*words, "shard=0").code == 0
@@ -45,6 +46,7 @@ class Refused(RuntimeError):
     """What W&B is built on may raise anything."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", ["init", "log"])
 def test_a_tracker_that_fails_meanwhile_is_a_line_and_sends_at_the_end(
     broken: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -67,6 +69,7 @@ def test_a_tracker_that_fails_meanwhile_is_a_line_and_sends_at_the_end(
     check_grid(run_files(tmp_path)[-1], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_ends_its_run_too_and_the_records_repair_it(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

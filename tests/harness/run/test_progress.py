@@ -72,6 +72,7 @@ def test_answers_that_end_early_shorten_the_estimate() -> None:
     assert meter.seconds_left == pytest.approx(9 * (1.0 + 5.0))
 
 
+@pytest.mark.slow
 def test_the_lines_name_tokens_and_what_is_left_and_fit_the_screen(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

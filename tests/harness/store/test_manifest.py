@@ -31,7 +31,8 @@ def age(results: Path) -> dict[Path, str]:
     return rest
 
 
-@pytest.mark.parametrize("task", [NEEDLE, pytest.param(LONGBENCH, marks=pytest.mark.slow)], ids=["task", "suite"])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", [NEEDLE, LONGBENCH], ids=["task", "suite"])
 def test_a_results_folder_whose_classes_have_moved_is_gone_on_with_scored_and_verified(
     kvgauge: Command, tmp_path: Path, task: tuple[str, ...]
 ) -> None:

@@ -317,6 +317,7 @@ def test_a_needle_can_be_shown_by_another_metric(kvgauge: Command, tmp_path: Pat
     refused(kvgauge, ["score", str(tmp_path), "--set", "task.seed=1"], 2, knobs)
 
 
+@pytest.mark.slow
 def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, model: str, tmp_path: Path) -> None:
     for name in ("trec", "qasper", "lcc_e"):
         shutil.copy(DATA / f"{name}.jsonl", tmp_path)
@@ -334,6 +335,7 @@ def test_fewer_examples_than_published_are_noted_in_one_line(kvgauge: Command, m
     assert "fewer examples" not in (tmp_path / "results/report/tiny/longbench-trec/table.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", [1, 2])
 def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_ends_it(
     kvgauge: Command, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
@@ -92,7 +92,10 @@ def test_a_line_is_ended_with_what_there_is(line: str, words: list[str]) -> None
 def test_the_choices_of_a_setting_are_those_of_its_field(group: str, kind: type) -> None:
     for name, annotation in field_types(kind).items():
         wanted = sorted(
-            [*choices(annotation), *(("true", "false") if bool in (annotation, *get_args(annotation)) else ())]
+            [
+                *choices(annotation),
+                *(("true", "false") if re.search(r"\bbool\b", str(annotation)) or annotation is bool else ()),
+            ]
         )
         found = [word.removeprefix(f"{group}{name}=") for word in candidates(f"kvgauge {group}{name}=")]
         assert found == wanted, name
