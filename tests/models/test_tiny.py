@@ -72,6 +72,7 @@ def test_the_full_cache_finds_the_needle_at_every_depth_and_a_stream_loses_it(kv
     assert "score: contains answer (0-100)" in (tmp_path / "report/tiny/needle/table.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_full_cache_finds_unseen_numbers(kvgauge: Command, tmp_path: Path) -> None:
     words = ("task=needle_magic", "task.lengths=[1000]", "task.depths=[{count:5}]", "seed=7", f"results_dir={tmp_path}")
     assert kvgauge(*words, "method=fullkv").code == 0

@@ -49,6 +49,7 @@ def results(kvgauge: Command, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_commands_that_read_results_load_no_model_library(results: Path) -> None:
     names = ["torch", "transformers", "datasets", "hydra", "omegaconf"]
     for words in (["status"], ["report"], ["score"], ["compare", str(results)]):

@@ -100,6 +100,7 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     sys.modules.pop("echo", None)
 
 
+@pytest.mark.slow
 def test_a_task_outside_is_listed_shown_run_resumed_scored_verified_and_known_by_its_code(
     kvgauge: Command, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,7 @@ def same_as_alone(kvgauge: Command, grid: tuple[str, ...], folder: Path, run: Ca
     assert "new records: 0" in kvgauge(*grid).out
 
 
+@pytest.mark.slow
 def test_two_processes_make_what_one_makes_and_one_goes_on_from_it(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
 ) -> None:

@@ -53,6 +53,7 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
                 assert record == calm[name][example]
 
 
+@pytest.mark.slow
 def test_text_whose_scoring_hangs_is_an_error_record(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -57,6 +57,7 @@ def test_a_dry_run_without_a_recorded_run_says_so_and_names_the_one_that_measure
     assert "time: unknown" in done.out
 
 
+@pytest.mark.slow
 def test_what_is_recorded_of_another_model_or_machine_does_not_count(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

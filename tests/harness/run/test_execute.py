@@ -129,6 +129,7 @@ def test_a_cell_added_later_takes_the_tokens_of_its_twin(
     assert [r["alias_of"] for r in records(cells(tmp_path)["snapkv-full"])] == ["fullkv-full"] * 4
 
 
+@pytest.mark.slow
 def test_width_changes_no_record(kvgauge: Command, grid: tuple[str, ...], tmp_path: Path) -> None:
     for width in (1, 3, 64):
         assert kvgauge(*grid, f"engine.width={width}", f"results_dir={tmp_path / str(width)}").code == 0
@@ -181,6 +182,7 @@ def test_out_of_memory_halves_the_width_and_changes_no_record(
     assert outcome(tmp_path / "tight") == outcome(tmp_path / "calm")
 
 
+@pytest.mark.slow
 def test_out_of_memory_at_prefill_halves_the_width_then_the_pieces_and_changes_no_record(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

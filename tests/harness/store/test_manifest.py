@@ -94,6 +94,7 @@ def two_cells(kvgauge: Command, tmp_path: Path) -> tuple[Path, list[str]]:
     return results, words
 
 
+@pytest.mark.slow
 def test_what_this_version_knows_of_another_ones_cell_is_read_and_nothing_of_it_is_changed(
     kvgauge: Command, two_cells: tuple[Path, list[str]]
 ) -> None:

@@ -110,6 +110,7 @@ def test_a_grid_that_grew_has_one_order_in_terminal_files_page_and_from_python(k
     )
 
 
+@pytest.mark.slow
 def test_a_results_folder_of_an_earlier_version_keeps_its_order(kvgauge: Command, grown: Path) -> None:
     """Earlier versions wrote the index of the cell within the grid of its run."""
     began: dict[Cell, int] = {}

@@ -370,6 +370,7 @@ def test_a_change_of_scoring_that_was_killed_is_refused_until_the_same_command_e
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_a_run_refuses_records_that_are_not_scored_its_way(
     kvgauge: Command, model: str, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def told(kvgauge: Command, results: Path) -> tuple[dict[str, str], list[str]]:
     return {cell: " ".join(rest.split()) for _, cell, rest in rows}, tables[-1].splitlines()
 
 
+@pytest.mark.slow
 def test_a_grid_whose_cells_were_asked_for_different_examples_is_whole(kvgauge: Command, tmp_path: Path) -> None:
     assert kvgauge(*needle(tmp_path, "[fullkv,snapkv]", "[0,50,100]")).code == 0
     assert kvgauge(*needle(tmp_path, "[h2o]", "[0]")).code == 0
@@ -38,6 +39,7 @@ def test_a_grid_whose_cells_were_asked_for_different_examples_is_whole(kvgauge: 
     assert last == ["everything is whole"]
 
 
+@pytest.mark.slow
 def test_what_runs_is_called_running_and_what_was_killed_stalled(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

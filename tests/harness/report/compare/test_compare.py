@@ -493,6 +493,7 @@ def test_what_cannot_be_compared_is_one_line(message: str, kvgauge: Command, tmp
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_of_a_published_model_ends_with_its_numbers_beside_ours(kvgauge: Command, tmp_path: Path) -> None:
     words = ("method=[fullkv,snapkv]", "budget=64", "task.lengths=[300]", "task.depths=[50]", f"results_dir={tmp_path}")
     beside = tmp_path / "report/Llama-3-8B-Instruct/needle/pyramidkv_needle/compare.md"
