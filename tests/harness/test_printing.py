@@ -61,6 +61,7 @@ def test_a_run_ends_in_its_page_and_with_its_code_wherever_it_prints(
     assert (tmp_path / "results/report/index.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_every_command_ends_wherever_it_prints(place: Callable[[], TextIO], prompts_file: Path, tmp_path: Path) -> None:
     results = str(tmp_path / "results")

@@ -57,6 +57,7 @@ def test_commands_that_read_results_load_no_model_library(results: Path) -> None
     assert not loaded(["list"], [*names, "msgspec", "pandas"])
 
 
+@pytest.mark.slow
 def test_a_dry_run_loads_nothing_that_computes_or_draws() -> None:
     others = [
         "matplotlib",

@@ -13,6 +13,7 @@ from tests.conftest import Command
 from tests.harness.folders import cells, records
 
 
+@pytest.mark.slow
 def test_audited_rows_are_the_same_in_every_run_and_are_told_of(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path
 ) -> None:

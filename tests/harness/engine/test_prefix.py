@@ -164,6 +164,7 @@ def records(folder: Path) -> dict[str, list[tuple[object, ...]]]:
     }
 
 
+@pytest.mark.slow
 def test_needle_grid_prefills_its_haystack_once_and_changes_no_record(kvgauge: Command, tmp_path: Path) -> None:
     words = (
         "method=[fullkv,h2o,snapkv]",

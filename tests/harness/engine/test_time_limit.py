@@ -20,6 +20,7 @@ from tests.conftest import Command
 from tests.harness.folders import cells, records
 
 
+@pytest.mark.slow
 def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from tests.conftest import Command
 from tests.offline_runs import OFFLINE, check_grid, history, inspect, run_files
 
 
+@pytest.mark.slow
 def test_a_run_shows_how_far_it_is_and_what_its_cells_score_so_far(kvgauge: Command, tmp_path: Path) -> None:
     words = [*OFFLINE, f"results_dir={tmp_path}", "engine.width=2"]  # a prompt at a time
     assert kvgauge(*words, "limit=2").code == 0
