@@ -42,7 +42,9 @@ def _places(value: str) -> list[str]:
 
 
 def _is_place(value: str, presets: Iterable[str]) -> bool:
-    return value not in presets and ("/" in value or value in (".", "..") or Path(value).exists()) and value != ""
+    if value in presets or not value:
+        return False
+    return "/" in value or value in (".", "..") or value.endswith(".gguf") or Path(value).exists()
 
 
 def _resolved(value: str) -> str:

@@ -70,3 +70,9 @@ def test_a_file_that_is_no_model_is_one_line(kvgauge: Command, name: str) -> Non
     refused = kvgauge(f"model={ROOT / 'models/tiny' / name}", "dry_run=true")
     assert refused.code == 4 and refused.err.count("\n") == 1
     assert "is a file: give a GGUF file, or the folder of a saved transformers model" in refused.err
+
+
+def test_a_gguf_file_that_is_not_there_is_no_misspelt_preset(kvgauge: Command) -> None:
+    refused = kvgauge("model=no-such-model.gguf", "dry_run=true")
+    assert refused.code == 4 and refused.err.count("\n") == 1
+    assert "model.path=no-such-model.gguf is not there: give the path of a GGUF file" in refused.err
