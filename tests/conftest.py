@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from harness.cli import main
+from tests.clock import work_clock
 from tests.once import once
 
-__all__ = ["once"]  # a fixture of every session
+__all__ = ["once", "work_clock"]  # fixtures
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
 # where it is there.

@@ -13,14 +13,9 @@ HEAVY = {"harness", "hydra", "matplotlib", "numpy", "omegaconf", "pandas", "rich
 
 
 def test_import_brings_nothing_with_it() -> None:
-    code = (
-        "import sys, time; import kvgauge; print(time.process_time()); print(*{name.partition('.')[0] for name in "
-        "sys.modules})"
-    )
+    code = "import sys; import kvgauge; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds, names = done.stdout.splitlines()
-    assert float(seconds) < 0.3
-    assert not HEAVY & set(names.split())
+    assert not HEAVY & set(done.stdout.split())
 
 
 def test_every_public_name_is_there_and_has_its_type() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import pytest
 
-from harness.engine import scheduler as scheduler_module
 from harness.engine.engine import Engine
 from harness.engine.memory import prefill_bytes
 from harness.engine.model_spec import ModelSpec
@@ -107,11 +105,9 @@ def test_the_memory_of_a_prefill_is_what_a_card_was_seen_to_take() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["recorded runs", "calibration"])
 def test_the_estimate_is_within_a_factor_of_two(
-    by: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by: str, kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work_clock: None
 ) -> None:
     told: list[float] = []
-    # Seconds of this process alone, as other work on the machine is no fault of the estimate.
-    monkeypatch.setattr(scheduler_module.time, "monotonic", time.process_time)
     monkeypatch.setattr(progress.Bar, "_show", lambda self, at_once=False: told.append(self.seconds))
     monkeypatch.setattr(cost, "duration", "{:.3f} s".format)
     results = f"results_dir={tmp_path}"
