@@ -23,6 +23,7 @@ from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
 from methods.snapkv import SnapKV
 from methods.streamingllm import StreamingLLM
+from tests.harness.counts import keep_of
 
 HEADS = 4
 VOCABULARY = 61
@@ -102,7 +103,7 @@ class Cell:
     budget: int
 
     def plan(self, layers: int) -> Plan:
-        return Plan(tuple(self.method.keep(self.budget, len(self.prompt), layers)), self.method.ranking)
+        return Plan(tuple(keep_of(self.method, self.budget, len(self.prompt), layers)), self.method.scorer)
 
 
 @st.composite

@@ -166,7 +166,7 @@ def test_decoding_equals_one_forward_in_which_new_tokens_see_only_what_was_kept(
     def check(cell: Cell, kept: Kept) -> None:
         prompt = len(cell.prompt)
         full = prefill(model, NAME, cell.prompt, [Plan((prompt,) * layers, None)], selection).kept[0]
-        window = cell.method.ranking.window if cell.method.ranking is not None else 0
+        window = cell.method.scorer.window if cell.method.scorer is not None else 0
         masks[id(cell)] = []
         for everything, layer in zip(full.layers, kept.layers, strict=True):
             positions = kept_positions(everything, layer)

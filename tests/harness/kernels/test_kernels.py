@@ -101,8 +101,8 @@ def test_the_kernel_gives_the_column_sums_of_torch_for_any_shape(data: st.DataOb
 @pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
 def test_the_kernel_keeps_what_torch_keeps(granularity: str) -> None:
     selection = Selection(granularity, "mean", "stable", "float32")  # type: ignore[arg-type]
-    of, ranking = layer(4, 2, 100, 32, torch.bfloat16), ColumnSums(8, True)
-    orders = [order_of(ranking, each, selection) for each in (of, replace(of, kernels="torch"))]
+    of, scorer = layer(4, 2, 100, 32, torch.bfloat16), ColumnSums(8, True)
+    orders = [order_of(scorer, each, selection) for each in (of, replace(of, kernels="torch"))]
     heads = 2 if granularity == "kv_head" else 4
     for keep in (9, 16, 40, 99):
         ours, theirs = (kept_indices(order, keep, 8, 100, heads, of.keys.device) for order in orders)
