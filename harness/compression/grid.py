@@ -129,7 +129,7 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
         ConfigError: there is no method, two methods share a label, or a label cannot name a folder.
     """
     if not methods:
-        raise ConfigError("method=[] names no method: use method=all or, for example, method=[snapkv,pyramidkv]")
+        raise ConfigError("method=[] names no method: use method=published or, for example, method=[snapkv,pyramidkv]")
     labels = [check_name(method.label, "method label") for method in methods]
     if doubled := {label for label in labels if labels.count(label) > 1}:
         raise ConfigError(f"label={doubled.pop()} stands for two methods: give each its own label in the results")
