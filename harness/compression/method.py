@@ -80,7 +80,8 @@ class LayerState:
     def unrotated(self, states: Tensor) -> Tensor:
         """Queries or keys [..., tokens, head_dim] of the whole prompt as they were before the rotary embedding."""
         cosines, sines = self.rotary(torch.arange(states.shape[-2], device=states.device))
-        return rotated(states, cosines, -sines) / (cosines**2 + sines**2)
+        scale = cosines**2 + sines**2
+        return rotated(states, cosines / scale, -sines / scale)
 
 
 def rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:

@@ -53,7 +53,14 @@ class Keeping:
         Args:
             plans: what to keep; equal plans are computed once.
             selection: how entries are selected.
+
+        Raises:
+            ConfigError: budgets depend on all heads, and another process has some of them.
         """
+        if tensor_parallel.count() > 1 and any(plan.waiting or not _even(plan) for plan in plans):
+            raise ConfigError(
+                "budgets per head or by scores need all heads in one process: model.tp_plan=null"
+            )
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
         self._held: list[_Layer] = []
@@ -159,8 +166,6 @@ class _Layer:
             growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             return
-        if tensor_parallel.count() > 1:
-            raise ConfigError("budgets per head need all heads of a layer in one process: model.tp_plan=null")
         assert order is not None
         self._keep_ragged(order, kept, window, growing)
 
@@ -178,6 +183,11 @@ class _Layer:
         joined = torch.cat(heads)
         growing.layers.append(LayerKV(state.keys[source, joined], state.values[source, joined], kept))
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
+
+
+def _even(plan: Plan) -> bool:
+    """Whether all heads of each layer keep equally many entries."""
+    return all(isinstance(counts, int) for counts in plan.keep)
 
 
 def _name(allocation: Allocation) -> str:
