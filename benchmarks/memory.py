@@ -43,7 +43,7 @@ def main() -> None:
         for heads in options.heads
     }
     for tokens in [512] if options.quick else options.tokens:
-        alone = [variant for variant in next(iter(subjects.values())).variants if variant.method.ranking is None]
+        alone = [variant for variant in next(iter(subjects.values())).variants if variant.method.scorer is None]
         full = peak_of_a_process(next(iter(subjects.values())), alone, tokens)
         for heads, grid in subjects.items():
             together = peak_of_a_process(grid, grid.variants, tokens)

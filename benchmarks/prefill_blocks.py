@@ -27,7 +27,7 @@ from harness.compression.selection import Selection  # noqa: E402
 from harness.config.build import build  # noqa: E402
 from harness.engine.attention import NAME  # noqa: E402
 from harness.engine.loading import load_model  # noqa: E402
-from harness.engine.model_spec import ModelSpec  # noqa: E402
+from harness.engine.model_spec import ModelSpec, shape_of  # noqa: E402
 from harness.engine.prefill import prefill  # noqa: E402
 
 SIZES = (64, 16, 4, 1)
@@ -47,8 +47,8 @@ def main() -> None:
     model = load_model(spec, config)
     ids = torch.randint(2, config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0)).tolist()
     variants = make_grid([build(node) for node in METHODS], parse_budgets([64, 128]))
-    plans = [variant.plan(tokens, config.num_hidden_layers) for variant in variants]
     selection = Selection("query_head", "mean", "stable", "float32")
+    plans = [variant.plan(shape_of(config, tokens, selection)) for variant in variants]
     seconds: dict[int | str, list[float]] = {name: [] for name in (*SIZES, "sdpa")}
     for _ in range(rounds):
         for size in SIZES:

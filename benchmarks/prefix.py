@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     lengths, depths = (LENGTHS[1::4], DEPTHS[::5]) if options.quick else (LENGTHS, DEPTHS)
-    words = ["method=all", "budget=[64,128]", f"task.lengths={lengths}", f"task.depths={depths}"]
+    words = ["method=published", "budget=[64,128]", f"task.lengths={lengths}", f"task.depths={depths}"]
     rows, records = [], []
     for reuse in (False, True):
         with tempfile.TemporaryDirectory() as folder:

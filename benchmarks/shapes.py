@@ -80,5 +80,5 @@ def make_subject(
         budgets: the budgets of the grid, in entries.
         new_tokens: number of new tokens per row.
     """
-    overrides = ["method=all", f"budget={budgets}", f"selection.granularity={granularity}"]
+    overrides = ["method=published", f"budget={budgets}", f"selection.granularity={granularity}"]
     return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)

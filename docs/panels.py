@@ -1,6 +1,6 @@
 """The picture of docs/wandb.md: the panels of an offline W&B run, drawn from what it has logged.
 
-python run.py method=all budget=[128,256,512] engine.width=26 tracker=wandb tracker.mode=offline results_dir=R
+python run.py method=published budget=[128,256,512] engine.width=26 tracker=wandb tracker.mode=offline results_dir=R
 python docs/panels.py R
 """
 

@@ -130,7 +130,7 @@ class Result:
 def run(
     model: str | Path | Engine = "tiny",
     task: str | Task = "needle",
-    methods: str | Sequence[str | Method] = "all",
+    methods: str | Sequence[str | Method] = "published",
     budgets: int | str | Sequence[int | str] = (32, 128, 512),
     *,
     results: str | Path | None = None,

@@ -24,6 +24,20 @@ Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 
 
+Kept = tuple[Size | tuple[Size, ...], ...]
+"""Numbers of kept entries per layer: one for all heads of the cache or one for each."""
+
+
+def by_head(counts: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The numbers of a layer: one for all of its heads, or one for each."""
+    return (counts,) if isinstance(counts, int) else counts
+
+
+def layer_means(kept: Kept) -> tuple[float, ...]:
+    """Entries of each layer, on average over its heads."""
+    return tuple(counts if isinstance(counts, int) else sum(counts) / len(counts) for counts in kept)
+
+
 class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The comparison of a row decoded again alone with the same row decoded in a wide batch.
 
@@ -59,8 +73,9 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         text: the decoded tokens without special tokens; None if the task has no tokenizer. An error record has one if
             only its scoring failed.
         scores: one value per metric name; empty if the task scores nothing or the example failed.
-        kept: number of entries kept per head, for each layer, first layer first.
-        retention: mean of ``kept`` / ``prompt_tokens``, 0-1.
+        kept: number of entries kept per head, for each layer, first layer first: one number for all heads of the cache
+            or, where they differ, one for each.
+        retention: mean of ``kept`` over heads, then layers, / ``prompt_tokens``, 0-1.
         kept_bytes: bytes of the kept keys and values.
         retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads). It can be above
             1, because a cache of query heads is larger.
@@ -83,7 +98,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     tokens: Sequence[TokenId] = ()
     text: str | None = None
     scores: Mapping[str, Finite | Whole] = {}
-    kept: Sequence[Size] = ()
+    kept: Kept = ()
     retention: Share | None = None
     kept_bytes: Count | None = None
     retention_bytes: Annotated[float, Meta(ge=0, le=LARGEST)] | None = None

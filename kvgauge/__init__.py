@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 
 _MODULES = {
     # For methods.
-    "compression.method": ("LayerState", "Method", "Ranking", "ReadsWeights", "require_above"),
+    "compression.allocation": ("Allocation", "Counts", "Seen", "Shape", "Uniform"),
+    "compression.method": ("Accumulates", "LayerState", "Method", "Reranks", "Scorer", "require_above"),
     "compression.scorers": (
         "ColumnSums",
         "FirstTokens",

@@ -3,10 +3,10 @@
 from harness.api import Result as Result
 from harness.api import read as read
 from harness.api import run as run
+from harness.compression.method import Accumulates as Accumulates
 from harness.compression.method import LayerState as LayerState
 from harness.compression.method import Method as Method
-from harness.compression.method import Ranking as Ranking
-from harness.compression.method import ReadsWeights as ReadsWeights
+from harness.compression.method import Scorer as Scorer
 from harness.compression.method import require_above as require_above
 from harness.compression.scorers import ColumnSums as ColumnSums
 from harness.compression.scorers import FirstTokens as FirstTokens

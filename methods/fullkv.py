@@ -6,21 +6,14 @@ Differs: nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compression.method import Ranking
+from harness.compression.method import Method
 
 
 @dataclass(frozen=True)
-class FullKV:
-    """Keep every entry.
-
-    Attributes:
-        label: shown in tables.
-    """
-
-    label: str
+class FullKV(Method):
+    """Keep every entry."""
 
     @property
     def uses_budget(self) -> bool:
@@ -28,10 +21,6 @@ class FullKV:
         return False
 
     @property
-    def ranking(self) -> Ranking | None:
+    def scorer(self) -> None:
         """None: no entry is ever dropped."""
         return None
-
-    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
-        """The whole prompt in every layer."""
-        return [prompt_tokens] * layers

@@ -1,4 +1,4 @@
-"""PyramidKV: SnapKV's ranking, with more entries in the lower layers and fewer in the upper ones.
+"""PyramidKV: SnapKV's scorer, with more entries in the lower layers and fewer in the upper ones.
 
 Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al.,
     arXiv:2406.02069).
@@ -20,66 +20,75 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from harness.compression.method import Ranking, require_above
+from harness.compression.allocation import Allocation, Seen, Shape
+from harness.compression.method import Method
 from harness.compression.scorers import Kernel, Pooling, Window, WindowAttention
-from harness.values import Refusal, check
+from harness.values import Refusal
+
+Beta = Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", "the published tables use beta=20")]
+Schedule = Literal["reference", "exact"]
 
 
 @dataclass(frozen=True)
-class PyramidKV:
-    """Keep what SnapKV ranks highest, with more entries in the lower layers and fewer in the upper ones.
+class Pyramid(Allocation):
+    """Numbers that fall from the first layer to the last; the whole prompt if it fits the budget.
 
     Attributes:
-        label: shown in tables.
+        beta: the top layer gets 1 / beta of an even share.
+        schedule: ``reference`` or ``exact``.
+    """
+
+    beta: Beta
+    schedule: Schedule
+
+    def total(self, budget: int, shape: Shape) -> int:
+        """The sum of the numbers, which ``reference`` lets exceed the budget."""
+        return sum(self.counts(budget, shape, ())) * shape.cache_heads
+
+    def counts(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[int]:
+        """One number per layer."""
+        tokens, layers = shape.tokens, shape.layers
+        if tokens <= budget:
+            return [tokens] * layers
+        share = budget - shape.window  # entries chosen per layer if all layers were equal
+        if tokens < 2 * share or layers == 1:
+            return [budget] * layers
+        lowest = share // self.beta
+        highest = 2 * share - lowest
+        if highest >= tokens - shape.window:
+            highest = tokens - shape.window
+            lowest = 2 * share - highest
+        schedule = _floored if self.schedule == "reference" else _exact
+        return [chosen + shape.window for chosen in schedule(highest, lowest, layers)]
+
+
+@dataclass(frozen=True)
+class PyramidKV(Method):
+    """Keep what SnapKV scores highest, with more entries in the lower layers and fewer in the upper ones.
+
+    Attributes:
         window: trailing queries that vote; their tokens are always kept, in every layer.
         kernel: width of the pooling over neighbouring positions.
         pooling: ``maxpool`` or ``avgpool``.
         beta: the top layer gets 1 / beta of an even share; a whole number of 1 or more.
         schedule: ``reference`` or ``exact``.
-
-    Raises:
-        ConfigError: a knob out of range.
     """
 
-    label: str
     window: Window
     kernel: Kernel
     pooling: Pooling
-    beta: Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", "the published tables use beta=20")]
-    schedule: Literal["reference", "exact"]
-
-    def __post_init__(self) -> None:
-        check(self)
+    beta: Beta
+    schedule: Schedule
 
     @property
-    def uses_budget(self) -> bool:
-        """True: there is one cell for each budget."""
-        return True
-
-    @property
-    def ranking(self) -> Ranking:
+    def scorer(self) -> WindowAttention:
         """SnapKV's: attention received from the window, pooled over neighbouring positions."""
         return WindowAttention(self.window, self.kernel, self.pooling)
 
-    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
-        """Numbers that fall from the first layer to the last by ``schedule``; the whole prompt if it fits the budget.
-
-        Raises:
-            BudgetError: the budget is not above the window.
-        """
-        require_above(budget, "window", self.window, self.label)
-        if prompt_tokens <= budget:
-            return [prompt_tokens] * layers
-        share = budget - self.window  # entries chosen per layer if all layers were equal
-        if prompt_tokens < 2 * share or layers == 1:
-            return [budget] * layers
-        lowest = share // self.beta
-        highest = 2 * share - lowest
-        if highest >= prompt_tokens - self.window:
-            highest = prompt_tokens - self.window
-            lowest = 2 * share - highest
-        schedule = _floored if self.schedule == "reference" else _exact
-        return [chosen + self.window for chosen in schedule(highest, lowest, layers)]
+    @property
+    def allocation(self) -> Pyramid:
+        """A schedule over layers."""
+        return Pyramid(self.beta, self.schedule)
 
 
 def _floored(highest: int, lowest: int, layers: int) -> Sequence[int]:

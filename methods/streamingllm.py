@@ -11,21 +11,18 @@ Differs:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.compression.method import Ranking, require_above
+from harness.compression.method import Method, Scorer, require_above
 from harness.compression.scorers import FirstTokens, Sinks, SinksThenRecent, Window
 from harness.errors import ConfigError
-from harness.values import check
 
 
 @dataclass(frozen=True)
-class StreamingLLM:
+class StreamingLLM(Method):
     """Keep the first tokens and the most recent ones.
 
     Attributes:
-        label: shown in tables.
         sinks: number of first tokens kept, the rest of the budget being recent tokens; or null.
         window: number of recent tokens kept, the rest of the budget being first tokens; or null.
 
@@ -33,12 +30,11 @@ class StreamingLLM:
         ConfigError: both or neither of ``sinks`` and ``window`` are given, or one is out of range.
     """
 
-    label: str
     sinks: Sinks | None
     window: Window | None
 
     def __post_init__(self) -> None:
-        check(self)
+        super().__post_init__()
         if (self.sinks is None) == (self.window is None):
             raise ConfigError(
                 f"sinks={self.sinks} and window={self.window} (method={self.label}): "
@@ -47,23 +43,13 @@ class StreamingLLM:
             )
 
     @property
-    def uses_budget(self) -> bool:
-        """True: there is one cell for each budget."""
-        return True
-
-    @property
-    def ranking(self) -> Ranking:
+    def scorer(self) -> Scorer:
         """Position alone: the first tokens, then the most recent ones if ``sinks`` is set."""
         return SinksThenRecent(self.sinks) if self.sinks is not None else FirstTokens(self.window or 0)
 
-    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
-        """The budget in every layer, or the whole prompt if that is shorter.
-
-        Raises:
-            BudgetError: the budget is not above ``sinks`` or ``window``.
-        """
+    def check_budget(self, budget: int) -> None:
+        """Refuse a budget that is not above ``sinks`` or ``window``."""
         if self.sinks is not None:
             require_above(budget, "sinks", self.sinks, self.label)
         else:
             require_above(budget, "window", self.window or 0, self.label)
-        return [min(budget, prompt_tokens)] * layers

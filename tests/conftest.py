@@ -85,7 +85,7 @@ def prompts_file(tmp_path: Path) -> Path:
 def grid(prompts_file: Path) -> tuple[str, ...]:
     """13 cells of 4 prompts, one prompt at a time."""
     return (
-        "method=all",
+        "method=published",
         "budget=[32,48,64]",
         "task=tokens",
         f"task.prompts={prompts_file}",

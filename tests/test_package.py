@@ -29,7 +29,7 @@ def test_the_public_names_are_these() -> None:
     """Each of them is a promise: one that goes or comes is a change for users, and a line of the changelog."""
     assert sorted(kvgauge.__all__) == [
         "Average", "BudgetError", "ColumnSums", "ConfigError", "DataError", "Engine", "Example", "FirstTokens",
-        "Kernel", "KvgaugeError", "LayerState", "Method", "Metric", "Pooling", "Ranking", "ReadsWeights", "Refusal",
+        "Kernel", "KvgaugeError", "LayerState", "Method", "Metric", "Pooling", "Scorer", "Accumulates", "Refusal",
         "Result", "Selection", "Sinks", "SinksThenRecent", "Suite", "Task", "Window", "WindowAttention", "__version__",
         "check", "column_sums", "pool", "read", "require_above", "run", "window_attention",
     ]  # fmt: skip

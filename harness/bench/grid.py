@@ -120,9 +120,7 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         if alone and turn >= 0:
             alone_seconds, expected = _alone(subject, engine, ids[0])
             _compare(engine, generated, expected, "alone")
-        _compare(
-            engine, generated, {v.cell: stock for v in subject.variants if v.method.ranking is None}, "by generate"
-        )
+        _compare(engine, generated, {v.cell: stock for v in subject.variants if v.method.scorer is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
     heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
     return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, counted)

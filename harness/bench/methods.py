@@ -52,7 +52,7 @@ def one_by_one(variants: Sequence[Variant]) -> list[Variant]:
     for label in dict.fromkeys(variant.cell.label for variant in variants):
         budgets = [variant for variant in variants if variant.cell.label == label]
         middle.append(budgets[len(budgets) // 2])
-    return sorted(middle, key=lambda variant: variant.method.ranking is not None)
+    return sorted(middle, key=lambda variant: variant.method.scorer is not None)
 
 
 def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> list[MethodCost]:

@@ -11,7 +11,7 @@ import torch
 from harness.bench.clock import seconds
 from harness.bench.subject import Subject, decoded, prefilled
 from harness.compression.grid import Variant
-from harness.compression.scorers import ColumnReader
+from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
 from harness.engine import prefill as prefilling
 from harness.engine import prefill_attention
@@ -23,7 +23,7 @@ Seconds = dict[str, float]
 PREFILL, DECODE = "prefill: projections, MLP, head", "decode: projections, MLP, head"
 _PARTS: Sequence[tuple[Any, str, str]] = (
     (prefill_attention, "causal_attention", "prefill: attention"),
-    (ColumnReader, "read", "prefill: H2O's column sums"),
+    (ColumnAccumulator, "read", "prefill: H2O's column sums"),
     (prefill_attention, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
     (prefill_attention.PrefillAttention, "_take", "prefill: kept entries gathered"),

@@ -14,6 +14,7 @@ from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine.decode import Generated, Limits, Row
 from harness.engine.engine import Engine
+from harness.engine.model_spec import shape_of
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.results import Cell
@@ -90,7 +91,8 @@ def random_layer(subject: Subject, engine: Engine, tokens: int) -> LayerState:
 
 def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants: Sequence[Variant]) -> dict[Cell, Row]:
     """Prefill a prompt once; cells that kept the same entries share one row."""
-    plans = [variant.plan(len(prompt), subject.config.num_hidden_layers) for variant in variants]
+    shape = shape_of(subject.config, len(prompt), subject.selection)
+    plans = [variant.plan(shape) for variant in variants]
     done = engine.prefill(prompt, plans, subject.selection)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
     return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}

@@ -1,6 +1,6 @@
 """Exact softmax attention by blocks of rows: O(block x T) memory, no fused kernel, the published code's rounding.
 
-This is the one place where attention weights are computed. Rankings sum them, and the prefill on a CPU multiplies them
+This is the one place where attention weights are computed. Scorers sum them, and the prefill on a CPU multiplies them
 with the values. Shapes: H query heads, Hk kv heads, T prompt tokens, D head_dim.
 """
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from operator import index
 
+from harness.compression.allocation import Allocation, Counts, Seen, Shape
 from harness.compression.budget import FULL, Budget
-from harness.compression.method import Method, Ranking
+from harness.compression.method import Method, Scorer
 from harness.errors import BudgetError, ConfigError, KvgaugeError
-from harness.results import Cell
+from harness.results import Cell, by_head
 from harness.text import check_name, plain
-
-_LONG_PROMPT_TOKENS = 2**31
 
 
 @dataclass(frozen=True)
@@ -23,56 +23,102 @@ class Variant:
     method: Method
     budget: Budget
 
-    def plan(self, prompt_tokens: int, layers: int) -> Plan:
+    def plan(self, shape: Shape) -> Plan:
         """What this variant keeps of a prompt.
 
         ``full`` and shares that come to the whole prompt keep it whole under every method, however short it is.
 
         Args:
-            prompt_tokens: length of the prompt, 1 or more.
-            layers: number of layers, 1 or more.
+            shape: the prompt and the model; its ``window`` and ``share`` are taken from the method and the budget.
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the method's ``keep`` failed, or the numbers that it returned are wrong in count or range.
+            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range.
         """
-        budget = self.budget.entries(prompt_tokens)
-        if self.method.uses_budget and self.budget.tokens is None and budget >= prompt_tokens:
-            return Plan((prompt_tokens,) * layers, None)
+        tokens, budget, method = shape.tokens, self.budget.entries(shape.tokens), self.method
+        whole = Plan((tokens,) * shape.layers, None)
+        if method.uses_budget and self.budget.tokens is None and budget >= tokens:
+            return whole
         try:
-            given = self.method.keep(budget, prompt_tokens, layers)
+            method.check_budget(budget)
         except BudgetError as error:
             if self.budget.share is None:
                 raise
-            raise BudgetError(f"{self.budget.text} of a prompt of {prompt_tokens} tokens: {error}") from error
-        except KvgaugeError:
-            raise
-        except Exception as error:  # a user's own class may raise anything
+            raise BudgetError(f"{self.budget.text} of a prompt of {tokens} tokens: {error}") from error
+        scorer, allocation = method.scorer, method.allocation
+        if scorer is None:
+            return whole
+        share = self.budget.share if self.budget.share is not None else Fraction(budget, tokens)
+        shape = replace(shape, window=min(scorer.window, tokens), share=share)
+        if allocation.sees != "shape":
+            return Plan((min(budget, tokens),) * shape.layers, scorer, Waiting(allocation, budget, shape))
+        keep = counted(allocation, budget, shape, (), method.label)
+        if all(count >= tokens for counts in keep for count in by_head(counts)):
+            return whole
+        return Plan(keep, scorer)
+
+
+def counted(
+    allocation: Allocation, budget: int, shape: Shape, seen: Sequence[Seen], label: str
+) -> tuple[int | tuple[int, ...], ...]:
+    """The numbers of entries that an allocation gives, checked.
+
+    Args:
+        allocation: the allocation.
+        budget: see ``Allocation.counts``.
+        shape: see ``Allocation.counts``.
+        seen: see ``Allocation.counts``.
+        label: the name of the method or the allocation, for errors.
+
+    Returns:
+        For each layer, one number if all of its heads keep equally many, else one for each head; at most the prompt's
+        tokens.
+
+    Raises:
+        ConfigError: the allocation failed, or its numbers are wrong in count or range.
+    """
+    tokens, layers = shape.tokens, 1 if allocation.sees == "layer" else shape.layers
+    try:
+        given = allocation.counts(budget, shape, seen)
+    except KvgaugeError:
+        raise
+    except Exception as error:  # a user's own class may raise anything
+        raise ConfigError(
+            f"method={label}: counts(budget={budget}, {tokens} tokens, {shape.layers} layers) failed with "
+            f"{type(error).__name__} ({plain(str(error))[:200]}): mend it"
+        ) from error
+    try:
+        keep = [_whole(counts, tokens) for counts in given]
+    except TypeError as error:
+        raise ConfigError(
+            f"method={label}: counts gave {plain(repr(given))[:100]}: give a list of {layers}, each a whole number or "
+            f"{shape.cache_heads} whole numbers, one per head of the cache"
+        ) from error
+    if len(keep) != layers:
+        raise ConfigError(
+            f"method={label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer"
+        )
+    least = max(1, shape.window)
+    for counts in keep:
+        if isinstance(counts, tuple) and len(counts) != shape.cache_heads:
             raise ConfigError(
-                f"method={self.cell.label}: keep(budget={budget}, prompt_tokens={prompt_tokens}, layers={layers}) "
-                f"failed with {type(error).__name__} ({plain(str(error))[:200]}): mend it"
-            ) from error
-        try:
-            keep = tuple(index(entries) for entries in given)
-        except TypeError as error:
-            raise ConfigError(
-                f"method={self.cell.label}: keep gave {plain(repr(given))[:100]}: give a list of {layers} whole "
-                "numbers, one per layer, as all heads of a layer keep equally many"
-            ) from error
-        if len(keep) != layers:
-            raise ConfigError(
-                f"method={self.cell.label} gives {len(keep)} numbers of entries for {layers} layers: give one per layer"
+                f"method={label} gives {len(counts)} numbers of entries for {shape.cache_heads} heads of the cache: "
+                "give one per head"
             )
-        ranking = self.method.ranking
-        if ranking is None or all(entries >= prompt_tokens for entries in keep):
-            return Plan((prompt_tokens,) * layers, None)
-        window = min(ranking.window, prompt_tokens)
-        if wrong := [entries for entries in keep if not window <= entries <= prompt_tokens]:
+        if wrong := [count for count in by_head(counts) if count < least]:
+            what = "its window" if least == shape.window else "no head can be empty"
             raise ConfigError(
-                f"method={self.cell.label} keeps {wrong[0]} entries in a layer: "
-                f"keep {window} (its window) to {prompt_tokens} (the prompt)"
+                f"method={label} keeps {wrong[0]} entries in a layer: keep {least} ({what}) to {tokens} (the prompt)"
             )
-        return Plan(keep, ranking)
+    return tuple(keep)
+
+
+def _whole(counts: Counts, tokens: int) -> int | tuple[int, ...]:
+    """Counts as whole numbers of at most ``tokens``; one number if they are equal."""
+    if isinstance(counts, Sequence):
+        heads = tuple(min(index(count), tokens) for count in counts)
+        return heads[0] if len(set(heads)) == 1 else heads
+    return min(index(counts), tokens)
 
 
 def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Variant, ...]:
@@ -83,7 +129,7 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
         ConfigError: there is no method, two methods share a label, or a label cannot name a folder.
     """
     if not methods:
-        raise ConfigError("method=[] names no method: use method=all or, for example, method=[snapkv,pyramidkv]")
+        raise ConfigError("method=[] names no method: use method=published or, for example, method=[snapkv,pyramidkv]")
     labels = [check_name(method.label, "method label") for method in methods]
     if doubled := {label for label in labels if labels.count(label) > 1}:
         raise ConfigError(f"label={doubled.pop()} stands for two methods: give each its own label in the results")
@@ -93,9 +139,18 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
         for budget in (budgets if method.uses_budget else (FULL,))
     ]
     for variant in variants:
-        if variant.budget.tokens is not None:
-            variant.plan(_LONG_PROMPT_TOKENS, layers=2)
+        if variant.budget.tokens is not None and variant.method.uses_budget:
+            variant.method.check_budget(variant.budget.tokens)
     return tuple(variants)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What is needed to count entries once layers have been seen; see ``Allocation.counts``."""
+
+    allocation: Allocation
+    budget: int
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -103,9 +158,23 @@ class Plan:
     """What a variant keeps of one prompt. Equal plans keep the same entries.
 
     Attributes:
-        keep: number of entries per head for each layer, window included; at most the prompt's tokens.
-        ranking: which candidates survive; None if every layer keeps everything.
+        keep: number of entries for each layer, window included, at most the prompt's tokens: one number for all heads
+            of the cache or one for each. If the plan waits, this is the budget.
+        scorer: which candidates survive; None if every layer keeps everything.
+        waiting: how entries are counted once layers have been seen; None if ``keep`` is known.
     """
 
-    keep: tuple[int, ...]
-    ranking: Ranking | None
+    keep: tuple[int | tuple[int, ...], ...]
+    scorer: Scorer | None
+    waiting: Waiting | None = None
+
+    def total(self, shape: Shape) -> int:
+        """The most entries that all layers and heads keep together. A layer that keeps everything has the kv heads."""
+        if self.waiting is not None:
+            return self.waiting.allocation.total(self.waiting.budget, self.waiting.shape)
+        return sum(
+            sum(counts)
+            if not isinstance(counts, int)
+            else counts * (shape.kv_heads if counts == shape.tokens else shape.cache_heads)
+            for counts in self.keep
+        )

@@ -1,17 +1,40 @@
-"""The Method and Ranking contracts, and the state of a layer that a ranking sees."""
+"""The contracts of a method: its scorer, its allocation, and the state of a layer that they see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from harness.compression.allocation import Allocation, Uniform
 from harness.compression.attention_weights import WeightReader
 from harness.errors import BudgetError
 from harness.kernels import Kernels
+from harness.values import check
+
+
+class Parts(Protocol):
+    """Parts of a model that some scorers need besides the queries, keys and values of a layer."""
+
+    def output_projection(self, layer: int) -> Tensor:
+        """The weight [heads, head_dim, hidden] by which a layer's attention output is multiplied, head by head.
+
+        Raises:
+            ModelError: the model's layers have no such weight.
+        """
+        ...
+
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines c and sines s [positions, rotated dimensions] of the rotary embedding, times its scale.
+
+        It turns (a, b) to (a c - b s, b c + a s), a being the first half of a head's rotated dimensions.
+
+        Raises:
+            ModelError: the model has no such embedding.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,7 @@ class LayerState:
         scaling: factor by which the model multiplies query-key products.
         score_dtype: dtype in which scores are computed; the softmax itself is always float32.
         kernels: which kernels compute scores if there is a choice. A method need not look at it.
+        parts: see ``Parts``; None where no model is at hand.
     """
 
     queries: Tensor
@@ -40,93 +64,161 @@ class LayerState:
     scaling: float
     score_dtype: torch.dtype
     kernels: Kernels = "torch"
-
-
-class Ranking(Protocol):
-    """Which entries survive. A frozen dataclass: equal rankings are computed once per layer and shared."""
+    parts: Parts | None = field(default=None, compare=False)
 
     @property
-    def window(self) -> int:
-        """Number of trailing tokens that are always kept and are no candidates."""
-        ...
+    def output_projection(self) -> Tensor:
+        """The layer's output projection, [heads, head_dim, hidden]; see ``Parts``."""
+        assert self.parts is not None
+        return self.parts.output_projection(self.index)
 
-    def raw(self, layer: LayerState) -> Tensor:
+    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [positions, head_dim] of the model's rotary embedding; see ``Parts``."""
+        assert self.parts is not None
+        return self.parts.rotary(positions)
+
+    def unrotated(self, states: Tensor) -> Tensor:
+        """Queries or keys [..., tokens, head_dim] of the whole prompt as they were before the rotary embedding."""
+        cosines, sines = self.rotary(torch.arange(states.shape[-2], device=states.device))
+        scale = cosines**2 + sines**2
+        return rotated(states, cosines / scale, -sines / scale)
+
+
+def rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """States [..., tokens, head_dim] turned by angles with these cosines and sines [tokens, head_dim].
+
+    Dimensions beyond those of the angles stay as they are.
+    """
+    size = cosines.shape[-1]
+    turned, rest = states[..., :size], states[..., size:]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cosines + torch.cat([-second, first], dim=-1) * sines
+    return torch.cat([turned, rest], dim=-1)
+
+
+class Scorer:
+    """Which entries survive.
+
+    Subclasses are frozen dataclasses, checked against the types of their fields; equal scorers are computed once per
+    layer and shared. They have a ``window``: the number of trailing tokens that are always kept and are no candidates,
+    0 or more; a field, or ``window: ClassVar[int] = 0``.
+
+    Raises:
+        ConfigError: a knob does not fit its type or range.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def window(self) -> int:
+            """See the class."""
+            ...
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def score(self, layer: LayerState) -> Tensor:
         """Score the candidates, which are all tokens before the window; larger is better.
 
         Returns:
-            [heads, tokens - window] in ``layer.score_dtype``; [1, tokens - window] if all heads score alike.
+            [heads, tokens - window]; [kv_heads, tokens - window] if query heads of one kv head score alike;
+            [1, tokens - window] if all heads do.
         """
-        ...
+        raise NotImplementedError
 
-    def finish(self, grouped: Tensor) -> Tensor:
+    def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
         """Finish scores after their reduction to the cache's heads, for example by pooling.
 
         Args:
-            grouped: [cache_heads, candidates].
+            scores: [cache_heads, candidates].
+            layer: the state of the layer.
 
         Returns:
-            [cache_heads, candidates].
+            [cache_heads, candidates]; the scores as they are unless a scorer says otherwise.
         """
-        ...
+        return scores
 
 
-class ScoreReader(WeightReader, Protocol):
-    """Computes a ranking's scores from the attention weights of a layer, block by block."""
+class Accumulator(WeightReader, Protocol):
+    """Computes a scorer's scores from the attention weights of a layer, block by block."""
 
     def resume(self, earlier: Self) -> None:
-        """Continue from a reader of the same ranking that read the beginning of the prompt."""
+        """Continue from an accumulator of the same scorer that read the beginning of the prompt."""
         ...
 
     def scores(self) -> Tensor:
-        """The scores that ``Ranking.raw`` would return; call it when all weights have been read."""
+        """The scores that ``Scorer.score`` would return; call it when all weights have been read."""
         ...
 
 
 @runtime_checkable
-class ReadsWeights(Protocol):
-    """A ranking that can also take its scores from the attention weights that the prefill computes anyway."""
+class Accumulates(Protocol):
+    """A scorer that can also take its scores from the attention weights that the prefill computes anyway."""
 
-    def reader(self, layer: LayerState) -> ScoreReader | None:
-        """A new reader of ordinary causal attention weights; None if the ranking needs other weights."""
+    def accumulator(self, layer: LayerState) -> Accumulator | None:
+        """A new reader of ordinary causal attention weights; None if the scorer needs other weights."""
         ...
 
 
-class Method(Protocol):
-    """A compression method: how many entries are kept (``keep``), and which (``ranking``).
+@runtime_checkable
+class Reranks(Protocol):
+    """A scorer whose scores depend on how many entries are kept."""
 
-    Implementations are frozen dataclasses in ``methods/``; their fields are their YAML.
+    def rerank(self, scores: Tensor, layer: LayerState, counts: Tensor) -> Tensor:
+        """Score the candidates again.
+
+        Args:
+            scores: finished scores [cache_heads, candidates].
+            layer: the state of the layer. Its queries are gone where the allocation sees all layers.
+            counts: number of candidates that each head keeps, [cache_heads].
+
+        Returns:
+            [cache_heads, candidates]; each head keeps its best ones.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A compression method: which entries survive (``scorer``), and how many (``allocation``).
+
+    Implementations are frozen dataclasses in ``methods/``; their fields are their YAML, checked against their types.
+
+    Attributes:
+        label: the name in tables: the stem of the YAML file.
+
+    Raises:
+        ConfigError: a knob does not fit its type or range.
     """
 
-    @property
-    def label(self) -> str:
-        """The name in tables: the stem of the YAML file."""
-        ...
+    label: str
+
+    def __post_init__(self) -> None:
+        check(self)
 
     @property
     def uses_budget(self) -> bool:
-        """False for a method that keeps everything whatever the budget, and so has one cell, not one per budget."""
-        ...
+        """False for a method that keeps the same whatever the budget, and so has one cell, not one per budget."""
+        return True
 
     @property
-    def ranking(self) -> Ranking | None:
+    def scorer(self) -> Scorer | None:
         """Which candidates survive; None for a method that never drops an entry."""
-        ...
+        raise NotImplementedError
 
-    def keep(self, budget: int, prompt_tokens: int, layers: int) -> Sequence[int]:
-        """How many entries each layer keeps per head.
+    @property
+    def allocation(self) -> Allocation:
+        """How many entries each layer and head keeps; the budget unless a method says otherwise."""
+        return Uniform()
 
-        Args:
-            budget: entries per head and layer, 1 or more.
-            prompt_tokens: length of the prompt, 1 or more.
-            layers: number of layers, 1 or more.
-
-        Returns:
-            One number per layer, the trailing window included; at most ``prompt_tokens``.
+    def check_budget(self, budget: int) -> None:
+        """Refuse a number of entries that leaves nothing to choose.
 
         Raises:
-            BudgetError: the budget leaves no room for any entry but those that are always kept.
+            BudgetError: the budget is not above the scorer's window.
         """
-        ...
+        if self.scorer is not None and self.scorer.window:
+            require_above(budget, "window", self.scorer.window, self.label)
 
 
 def require_above(budget: int, knob: str, value: int, label: str) -> None:

@@ -1,4 +1,4 @@
-"""Rankings and the tensor functions under them: window attention, column sums, pooling, positions.
+"""Scorers and the tensor functions under them: window attention, column sums, pooling, positions.
 
 They are pure functions of tensors and need no model and no cache. Shapes: H query heads, T prompt tokens.
 """
@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.compression.attention_weights import attention_rows
-from harness.compression.method import LayerState
-from harness.values import Refusal, check
+from harness.compression.method import LayerState, Scorer
+from harness.values import Refusal
 
 # The knobs that methods share: type, range, and what to give instead.
 Window = Annotated[
@@ -61,14 +61,14 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
 
         return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-    reader = ColumnReader(layer, window)
+    reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window
     for _, _, attention in attention_rows(queries, keys, layer.scaling, masked_from, block_bytes):
         reader.read(attention)
     return reader.scores()
 
 
-class ColumnReader:
+class ColumnAccumulator:
     """Sums the weights that each token receives, block by block, in float32."""
 
     def __init__(self, layer: LayerState, window: int) -> None:
@@ -86,7 +86,7 @@ class ColumnReader:
         """Add the weights [H, rows, seen] of one block."""
         self._sums[:, : weights.shape[-1]] += weights.sum(dim=1, dtype=torch.float32)
 
-    def resume(self, earlier: ColumnReader) -> None:
+    def resume(self, earlier: ColumnAccumulator) -> None:
         """Add what another reader summed over the beginning of the prompt, or over one that it shares."""
         self._sums[:, : earlier._sums.shape[1]] += earlier._sums
 
@@ -107,7 +107,7 @@ def pool(scores: Tensor, kernel: int, pooling: Pooling) -> Tensor:
 
 
 @dataclass(frozen=True)
-class WindowAttention:
+class WindowAttention(Scorer):
     """Attention from the last ``window`` tokens, pooled over neighbours (SnapKV, arXiv:2404.14469).
 
     Attributes:
@@ -123,20 +123,17 @@ class WindowAttention:
     kernel: Kernel
     pooling: Pooling
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def raw(self, layer: LayerState) -> Tensor:
+    def score(self, layer: LayerState) -> Tensor:
         """Attention received from the window; see ``window_attention``."""
         return window_attention(layer, self.window)
 
-    def finish(self, grouped: Tensor) -> Tensor:
+    def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
         """Pool the scores; see ``pool``."""
-        return pool(grouped, self.kernel, self.pooling)
+        return pool(scores, self.kernel, self.pooling)
 
 
 @dataclass(frozen=True)
-class ColumnSums:
+class ColumnSums(Scorer):
     """Attention received from the whole prompt (H2O, arXiv:2306.14048), computed once over the prompt.
 
     Attributes:
@@ -150,24 +147,17 @@ class ColumnSums:
     window: Window
     causal: bool
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def raw(self, layer: LayerState) -> Tensor:
+    def score(self, layer: LayerState) -> Tensor:
         """Attention received from all queries; see ``column_sums``."""
         return column_sums(layer, self.window, self.causal)
 
-    def reader(self, layer: LayerState) -> ColumnReader | None:
+    def accumulator(self, layer: LayerState) -> ColumnAccumulator | None:
         """A reader that sums the prefill's own weights; None if ``causal`` is False."""
-        return ColumnReader(layer, self.window) if self.causal else None
-
-    def finish(self, grouped: Tensor) -> Tensor:
-        """The scores as they are."""
-        return grouped
+        return ColumnAccumulator(layer, self.window) if self.causal else None
 
 
 @dataclass(frozen=True)
-class FirstTokens:
+class FirstTokens(Scorer):
     """Position alone: the earliest candidates win.
 
     Attributes:
@@ -179,21 +169,14 @@ class FirstTokens:
 
     window: Window
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def raw(self, layer: LayerState) -> Tensor:
+    def score(self, layer: LayerState) -> Tensor:
         """The negated position, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
         return -torch.arange(candidates, device=layer.keys.device, dtype=torch.float32)[None]
 
-    def finish(self, grouped: Tensor) -> Tensor:
-        """The scores as they are."""
-        return grouped
-
 
 @dataclass(frozen=True)
-class SinksThenRecent:
+class SinksThenRecent(Scorer):
     """Position alone: the first ``sinks`` tokens win, then the most recent ones.
 
     Attributes:
@@ -207,15 +190,8 @@ class SinksThenRecent:
     sinks: Sinks
     window: Window = 1
 
-    def __post_init__(self) -> None:
-        check(self)
-
-    def raw(self, layer: LayerState) -> Tensor:
+    def score(self, layer: LayerState) -> Tensor:
         """The position, raised for the sinks, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
         position = torch.arange(candidates, device=layer.keys.device, dtype=torch.float32)
         return torch.where(position < self.sinks, 2 * candidates - position, position)[None]
-
-    def finish(self, grouped: Tensor) -> Tensor:
-        """The scores as they are."""
-        return grouped

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from harness.compression.method import LayerState, Ranking
+from harness.compression.method import LayerState, Reranks, Scorer
 from harness.values import check
 
 
@@ -37,19 +38,23 @@ class Selection:
         check(self, "selection")
 
 
-def group_heads(scores: Tensor, kv_heads: int, selection: Selection) -> Tensor:
+def group_heads(scores: Tensor, heads: int, kv_heads: int, selection: Selection) -> Tensor:
     """Scores of the cache's heads.
 
     Args:
-        scores: [H, candidates] of the query heads.
+        scores: [heads, candidates] of the query heads, [kv_heads, candidates], or [1, candidates] for all heads.
+        heads: number of query heads, H.
         kv_heads: number of kv heads, Hk.
         selection: how entries are selected.
 
     Returns:
         [H, candidates] with ``granularity=query_head``, else [Hk, candidates].
     """
+    rows = len(scores)
     if selection.granularity == "query_head":
-        return scores
+        return scores.expand(heads, -1) if rows == 1 else scores.repeat_interleave(heads // rows, dim=0)
+    if rows in (1, kv_heads):
+        return scores.expand(kv_heads, -1)
     grouped = scores.reshape(kv_heads, -1, scores.shape[1])
     if selection.group == "max":
         return grouped.amax(1)
@@ -64,6 +69,7 @@ class Order:
 
     Attributes:
         scores: [heads, candidates].
+        ties: which candidate wins among equal scores.
     """
 
     def __init__(self, scores: Tensor, candidates: int, ties: Literal["stable", "torch"]) -> None:
@@ -75,6 +81,7 @@ class Order:
             ties: which candidate wins among equal scores.
         """
         self.scores = scores[:, :candidates]
+        self.ties = ties
         self._uncut = scores
         self._sorted = self.scores.sort(dim=-1, descending=True, stable=True).indices if ties == "stable" else None
 
@@ -89,6 +96,13 @@ class Order:
                 chosen = self.scores.topk(count, dim=-1).indices
         return chosen.sort(dim=-1).values
 
+    def of(self, head: int) -> Order:
+        """The order of one head alone."""
+        order = copy(self)
+        order.scores, order._uncut = self.scores[head : head + 1], self._uncut[head : head + 1]
+        order._sorted = None if self._sorted is None else self._sorted[head : head + 1]
+        return order
+
     def tied_heads(self, chosen: Tensor) -> Tensor:
         """Number of heads in which the cut fell between equal scores, as a 0-d tensor.
 
@@ -101,28 +115,46 @@ class Order:
         return ((self.scores >= threshold).sum(1) > chosen.shape[1]).sum()
 
 
-def order_of(ranking: Ranking, layer: LayerState, selection: Selection, raw: Tensor | None = None) -> Order:
-    """The order in which a ranking keeps the candidates of one layer.
+def order_of(scorer: Scorer, layer: LayerState, selection: Selection, scores: Tensor | None = None) -> Order:
+    """The order in which a scorer keeps the candidates of one layer.
 
     Args:
-        ranking: the ranking.
+        scorer: the scorer.
         layer: the state of the layer.
         selection: how entries are selected.
-        raw: what ``ranking.raw`` would return, if that is known already.
+        scores: what ``scorer.score`` would return, if that is known already.
 
     Raises:
-        ValueError: the ranking gave scores of another shape than its contract says.
+        ValueError: the scorer gave scores of another shape than its contract says.
     """
     heads, tokens = layer.queries.shape[:2]
-    candidates = tokens - ranking.window
-    if raw is None:
-        raw = ranking.raw(layer)
-    _check_shape(f"{type(ranking).__name__}.raw", raw, (1, heads), candidates, candidates)
-    scores = group_heads(raw.expand(heads, -1), layer.keys.shape[0], selection)
-    finished = ranking.finish(scores)
+    kv_heads, candidates, who = layer.keys.shape[0], tokens - scorer.window, type(scorer).__name__
+    if scores is None:
+        scores = scorer.score(layer)
+    _check_shape(f"{who}.score", scores, (1, kv_heads, heads), candidates, candidates)
+    scores = group_heads(scores, heads, kv_heads, selection)
+    smoothed = scorer.smooth(scores, layer)
     # Pooling with an even kernel adds a column.
-    _check_shape(f"{type(ranking).__name__}.finish", finished, (scores.shape[0],), candidates, candidates + 1)
-    return Order(finished, candidates, selection.ties)
+    _check_shape(f"{who}.smooth", smoothed, (scores.shape[0],), candidates, candidates + 1)
+    return Order(smoothed, candidates, selection.ties)
+
+
+def reranked(scorer: Reranks, order: Order, layer: LayerState, counts: Tensor) -> Order:
+    """The order of a scorer whose scores depend on how many candidates each head keeps.
+
+    Args:
+        scorer: the scorer.
+        order: its order before.
+        layer: the state of the layer.
+        counts: number of candidates that each head keeps, [cache_heads].
+
+    Raises:
+        ValueError: the scorer gave scores of another shape than its contract says.
+    """
+    heads, candidates = order.scores.shape
+    scores = scorer.rerank(order.scores, layer, counts)
+    _check_shape(f"{type(scorer).__name__}.rerank", scores, (heads,), candidates, candidates)
+    return Order(scores, candidates, order.ties)
 
 
 def _check_shape(who: str, scores: object, heads: Sequence[int], fewest: int, most: int) -> None:
@@ -141,7 +173,7 @@ def _check_shape(who: str, scores: object, heads: Sequence[int], fewest: int, mo
     shape = tuple(scores.shape) if isinstance(scores, Tensor) else ()
     if len(shape) != 2 or shape[0] not in heads or not fewest <= shape[1] <= most:
         given = f"a tensor of shape {list(shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        rows = "[1 or query heads" if len(heads) > 1 else "[heads of the cache"
+        rows = "[1, kv heads or query heads" if len(heads) > 1 else "[heads of the cache"
         wanted = " or ".join(str([count, fewest]) for count in dict.fromkeys(heads))
         raise ValueError(f"{who} gave {given} for {rows}, tokens - window], here {wanted}")
 

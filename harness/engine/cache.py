@@ -1,14 +1,17 @@
-"""The KV cache: rows that keep different numbers of entries in different layers, decoded together without padding.
+"""The KV cache: rows that keep different numbers of entries per layer and head, decoded together without padding.
 
 Neighbouring rows that keep the same number of entries in a layer share a bucket there: one tensor, one attention call,
-no mask, and a slice of the batch instead of a gather. Rows that join later come behind the others, in buckets of their
-own. With the project's kernels, one call serves all buckets of a layer.
+no mask, and a slice of the batch instead of a gather. Where the heads of a row keep different numbers, each run of
+heads that keep equally many has a bucket. Rows that join later come behind the others, in buckets of their own. With
+the project's kernels, one call serves all buckets of equally many heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,45 +26,90 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LayerKV:
-    """The kept entries of one row in one layer: keys and values [cache_heads, entries, head_dim]."""
+    """The kept entries of one row in one layer.
+
+    Attributes:
+        keys: [cache_heads, entries, head_dim]; where heads keep different numbers, [entries of all heads, head_dim],
+            head by head.
+        values: the same shape.
+        counts: number of entries of each head, where they differ; None where they are equal.
+    """
 
     keys: Tensor
     values: Tensor
+    counts: tuple[int, ...] | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes of its keys and values."""
         return self.keys.nbytes + self.values.nbytes
 
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """(heads, entries of each) of the runs of neighbouring heads that keep equally many."""
+        if self.counts is None:
+            return ((self.keys.shape[0], self.keys.shape[1]),)
+        return tuple((len(list(run)), count) for count, run in groupby(self.counts))
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values [heads, entries, head_dim] of each run."""
+        if self.counts is None:
+            yield self.keys, self.values
+            return
+        start = 0
+        for heads, entries in self.runs:
+            stop = start + heads * entries
+            yield (
+                self.keys[start:stop].view(heads, entries, -1),
+                self.values[start:stop].view(heads, entries, -1),
+            )
+            start = stop
+
 
 @dataclass
 class _Bucket:
-    """Neighbouring rows that joined together and have equal (heads, entries) in one layer.
+    """Heads of neighbouring rows that joined together and have equally many entries in one layer.
 
     Attributes:
         keys: [rows, heads, entries + spare, head_dim]; entries of steps that are still to come are uninitialised.
         values: the same shape.
         entries: number of entries kept of the prompt, without the decoded ones.
         joined_at: the cache's step when its rows joined.
+        row: index of the first row.
+        head: index of the first head.
+        cached: number of heads that these rows have in the cache, of all buckets together.
     """
 
     keys: Tensor
     values: Tensor
     entries: int
     joined_at: int
+    row: int
+    head: int
+    cached: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows."""
+        return slice(self.row, self.row + len(self.keys))
+
+    def heads(self, all_heads: int) -> slice:
+        """The bucket's share of a number of heads that is a multiple of the cached ones."""
+        times = all_heads // self.cached
+        return slice(self.head * times, (self.head + self.keys.shape[1]) * times)
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, step: int) -> Tensor:
-        """Append one entry per row, then attend to all entries.
+        """Append one entry per row and head, then attend to all entries.
 
         Args:
-            queries: [rows, H, D].
+            queries: [rows, query heads of the bucket, D].
             keys: [rows, heads, D], of the new token.
             values: [rows, heads, D], of the new token.
             scaling: factor on query-key products.
             step: the cache's step.
 
         Returns:
-            [rows, H, D].
+            [rows, query heads of the bucket, D].
         """
         rows, heads, _, dim = self.keys.shape
         length = self.entries + step - self.joined_at
@@ -108,8 +156,9 @@ class KVCache:
             spare: largest number of steps that these rows will stay.
         """
         for layer, buckets in enumerate(self._layers):
-            runs = _runs([row[layer].keys.shape[:2] for row in rows])
-            buckets += [_bucket_of(rows[start:stop], layer, spare, self.step) for start, stop in runs]
+            first = max((bucket.rows.stop for bucket in buckets), default=0)
+            for start, stop in _runs([row[layer].runs for row in rows]):
+                buckets += _buckets_of(rows[start:stop], layer, spare, self.step, first + start)
         for row in rows:
             row.clear()
         self._tabulate()
@@ -133,18 +182,16 @@ class KVCache:
             return self._ragged.attend(layer, queries, keys, values, scaling)[:, None]
         # By number of heads: the kv heads and, where a bucket caches query heads, copies for these.
         new = {keys.shape[1]: (keys, values)}
-        outs, start = [], 0
+        out = torch.empty_like(queries)
         for bucket in self._layers[layer]:
-            cached, stop = bucket.keys.shape[1], start + len(bucket.keys)
-            if cached not in new:
-                copies = cached // keys.shape[1]
-                new[cached] = (keys.repeat_interleave(copies, dim=1), values.repeat_interleave(copies, dim=1))
-            entries, rows_here = new[cached], slice(start, stop)
-            outs.append(
-                bucket.attend(queries[rows_here], entries[0][rows_here], entries[1][rows_here], scaling, self.step)
+            if bucket.cached not in new:
+                copies = bucket.cached // keys.shape[1]
+                new[bucket.cached] = (keys.repeat_interleave(copies, dim=1), values.repeat_interleave(copies, dim=1))
+            entries, here = new[bucket.cached], (bucket.rows, bucket.heads(bucket.cached))
+            out[bucket.rows, bucket.heads(heads)] = bucket.attend(
+                queries[bucket.rows, bucket.heads(heads)], entries[0][here], entries[1][here], scaling, self.step
             )
-            start = stop
-        return torch.cat(outs).view(rows, 1, heads, dim)
+        return out.view(rows, 1, heads, dim)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these.
@@ -153,13 +200,11 @@ class KVCache:
             rows: indices of the rows that stay, ascending; they are numbered anew in this order.
         """
         for buckets in self._layers:
-            start = 0
             for bucket in buckets:
-                stop = start + len(bucket.keys)
-                inside = [row - start for row in rows if start <= row < stop]
-                if len(inside) < stop - start:
+                inside = [row - bucket.row for row in rows if bucket.row <= row < bucket.rows.stop]
+                if len(inside) < len(bucket.keys):
                     bucket.keys, bucket.values = bucket.keys[inside], bucket.values[inside]
-                start = stop
+                bucket.row = bisect_left(rows, bucket.row)
             buckets[:] = [bucket for bucket in buckets if len(bucket.keys)]
         self._tabulate()
 
@@ -169,24 +214,34 @@ class KVCache:
             # Not imported above: triton comes with torch for CUDA alone.
             from harness.kernels.ragged_attention import Held, RaggedAttention
 
-            layers = [[Held(b.keys, b.values, b.entries - b.joined_at) for b in buckets] for buckets in self._layers]
+            layers = [
+                [Held(b.keys, b.values, b.entries - b.joined_at, b.row, b.head, b.cached) for b in buckets]
+                for buckets in self._layers
+            ]
             self._ragged = RaggedAttention(layers, self.step)
 
 
-def _runs(shapes: Sequence[torch.Size]) -> list[tuple[int, int]]:
-    """(start, stop) of each run of neighbours with equal shapes."""
-    starts = [index for index in range(len(shapes)) if index == 0 or shapes[index] != shapes[index - 1]]
-    return list(zip(starts, [*starts[1:], len(shapes)], strict=True))
+def _runs(layouts: Sequence[object]) -> list[tuple[int, int]]:
+    """(start, stop) of each run of neighbours with equal layouts."""
+    starts = [index for index in range(len(layouts)) if index == 0 or layouts[index] != layouts[index - 1]]
+    return list(zip(starts, [*starts[1:], len(layouts)], strict=True))
 
 
-def _bucket_of(rows: Sequence[list[LayerKV]], layer: int, spare: int, joined_at: int) -> _Bucket:
-    """A bucket of rows with equal shapes; their own entries in this layer are freed."""
-    first = rows[0][layer].keys
-    heads, entries, dim = first.shape
-    keys = first.new_empty(len(rows), heads, entries + spare, dim)
-    values = keys.new_empty(keys.shape, dtype=rows[0][layer].values.dtype)
-    for index, row in enumerate(rows):
-        keys[index, :, :entries] = row[layer].keys
-        values[index, :, :entries] = row[layer].values
-        row[layer] = LayerKV(first.new_empty(0, 0, 0), first.new_empty(0, 0, 0))
-    return _Bucket(keys, values, entries, joined_at)
+def _buckets_of(
+    rows: Sequence[list[LayerKV]], layer: int, spare: int, joined_at: int, first_row: int
+) -> Iterator[_Bucket]:
+    """Buckets of rows with equal layouts, one for each run of heads; the rows' own entries in this layer are freed."""
+    held = [list(row[layer].parts()) for row in rows]
+    runs = rows[0][layer].runs
+    cached, head = sum(heads for heads, _ in runs), 0
+    for part, (heads, entries) in enumerate(runs):
+        key, value = held[0][part]
+        keys = key.new_empty(len(rows), heads, entries + spare, key.shape[-1])
+        values = value.new_empty(keys.shape)
+        for index, parts in enumerate(held):
+            keys[index, :, :entries], values[index, :, :entries] = parts[part]
+        yield _Bucket(keys, values, entries, joined_at, first_row, head, cached)
+        head += heads
+    for row in rows:
+        nothing = row[layer].keys.new_empty(0, 0, 0)
+        row[layer] = LayerKV(nothing, nothing)

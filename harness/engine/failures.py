@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,23 +12,20 @@ from harness.engine.memory import is_out_of_memory, reason_of
 from harness.errors import EngineError, KvgaugeError
 from harness.text import plain
 
-if TYPE_CHECKING:
-    from harness.compression.method import Ranking
-
 _LONGEST_REASON = 300
 
 
-class RankingFailed(Exception):
-    """A ranking raised an exception, which is this one's cause.
+class SelectionFailed(Exception):
+    """A scorer or an allocation raised an exception, which is this one's cause.
 
     Attributes:
-        ranking: the ranking.
+        at: the scorer, or the ``Waiting`` of the allocation.
     """
 
-    def __init__(self, ranking: Ranking) -> None:
-        """Take the ranking that raised."""
+    def __init__(self, at: object) -> None:
+        """Take what raised."""
         super().__init__()
-        self.ranking = ranking
+        self.at = at
 
 
 def is_of_the_prompt(error: Exception) -> bool:
@@ -46,23 +42,27 @@ def is_of_the_prompt(error: Exception) -> bool:
 def failure(what: str, error: BaseException) -> str:
     """The text of an error record: what failed, the exception, and the line that raised it.
 
+    An error that was raised on purpose says all of that itself.
+
     Args:
         what: what was being computed: ``the prefill``.
         error: the exception.
     """
+    if isinstance(error, KvgaugeError):
+        return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     reason = plain(str(error))[:_LONGEST_REASON]
     return f"{what} failed with {type(error).__name__}{where}{f': {reason}' if reason else ''}"
 
 
-def prefill_at(ranking: object) -> str:
+def prefill_at(at: object) -> str:
     """What was being computed in a prefill, for ``failure``.
 
     Args:
-        ranking: the ranking that was at work; None for the model itself.
+        at: the scorer or the ``Waiting`` that was at work; None for the model itself.
     """
-    return "the prefill" if ranking is None else f"the prefill, at {ranking}"
+    return "the prefill" if at is None else f"the prefill, at {getattr(at, 'allocation', at)}"
 
 
 def decoding_failure(error: Exception) -> str | None:

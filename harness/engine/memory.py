@@ -16,7 +16,7 @@ import torch
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.model_spec import entry_bytes
+from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -97,10 +97,11 @@ def row_bytes(
         new_tokens: largest number of new tokens.
         selection: how entries are selected.
     """
-    bytes_per_entry, heads, kv_heads = entry_bytes(config, dtype)
-    compressed = heads if selection.granularity == "query_head" else kv_heads
+    bytes_per_entry, _, _ = entry_bytes(config, dtype)
+    shape = shape_of(config, tokens, selection)
+    new = new_tokens * shape.layers
     entries = sum(
-        (kv_heads if keep >= tokens else compressed) * (keep + new_tokens) for plan in plans for keep in plan.keep
+        plan.total(shape) + new * (shape.kv_heads if plan.scorer is None else shape.cache_heads) for plan in plans
     )
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
@@ -123,7 +124,7 @@ def prompt_row_bytes(
     tokens, plans = len(request.prompt.ids), []
     for variant in request.missing:
         with suppress(ConfigError):
-            plans.append(variant.plan(tokens, config.num_hidden_layers))
+            plans.append(variant.plan(shape_of(config, tokens, selection)))
     return row_bytes(config, dtype, plans, tokens, new_tokens, selection) if plans else 1
 
 

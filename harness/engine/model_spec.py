@@ -11,6 +11,8 @@ import torch
 from msgspec import Meta
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
+from harness.compression.allocation import Shape
+from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
@@ -277,3 +279,11 @@ def choose_device(device: str) -> torch.device:
             "use model.device=auto or cpu"
         )
     return chosen
+
+
+def shape_of(config: PretrainedConfig, tokens: int, selection: Selection) -> Shape:
+    """The shape of a prompt on a model, by which its compression is planned."""
+    _, heads, kv = entry_bytes(config, torch.float32)
+    return Shape(
+        tokens, config.num_hidden_layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv
+    )

@@ -16,6 +16,7 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
+from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.kernels import Kernels
 
@@ -30,7 +31,7 @@ class Kept:
     Attributes:
         layers: one ``LayerKV`` per layer, of this process's heads; the other fields count all heads. The list is
             emptied when decoding takes it over.
-        entries: number of kept entries per head, for each layer.
+        entries: number of kept entries for each layer: one number for all heads, or one for each.
         bytes: bytes of all kept keys and values.
         sha256: hash of the kept indices of all layers and heads. A layer that keeps everything hashes the same
             whatever its heads are.
@@ -38,7 +39,7 @@ class Kept:
     """
 
     layers: list[LayerKV]
-    entries: tuple[int, ...]
+    entries: tuple[int | tuple[int, ...], ...]
     bytes: int
     sha256: str
     tied_heads: int
@@ -76,7 +77,7 @@ def extend(
         model: with ``attention.install`` applied.
         name: the model's name, for errors.
         beginning: 1 or more token ids.
-        plans: plans of the prompts that begin like this. Only their rankings are used.
+        plans: plans of the prompts that begin like this. Only their scorers are used.
         selection: how entries are selected.
         past: the part that is prefilled already; shorter than the beginning.
 
@@ -112,16 +113,19 @@ def prefill(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    attention = PrefillAttention(plans, model.config.num_hidden_layers, selection, past, True, kernels)
+    layers = model.config.num_hidden_layers
+    attention = PrefillAttention(plans, layers, selection, past, True, kernels, ModelParts(model, name))
     logits, broken = _forward(model, name, prompt, attention, past)
+    attention.keeping.end()
+    growing_plans = attention.keeping.growing
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
-    hashes = _hashes([growing.indices for growing in attention.growing.values()])
-    for (plan, growing), sha256 in zip(attention.growing.items(), hashes, strict=True):
+    hashes = _hashes([growing.indices for growing in growing_plans.values()])
+    for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
         if sha256 not in by_digest:
             by_digest[sha256] = Kept(
                 layers=growing.layers,
-                entries=tuple(layer.keys.shape[1] for layer in growing.layers),
+                entries=tuple(growing.entries),
                 bytes=tensor_parallel.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),

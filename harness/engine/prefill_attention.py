@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,13 +11,11 @@ from torch import Tensor
 
 from harness.compression.attention_weights import causal_attention
 from harness.compression.grid import Plan
-from harness.compression.method import LayerState, Ranking, ReadsWeights, ScoreReader
-from harness.compression.selection import Order, Selection, kept_indices, order_of
+from harness.compression.method import Accumulates, Accumulator, LayerState, Parts, Scorer
+from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import fused_attention
-from harness.engine.cache import LayerKV
-from harness.engine.failures import RankingFailed, is_of_the_prompt
-from harness.engine.time_limit import TimeLimit
+from harness.engine.keeping import Keeping
 from harness.kernels import Kernels
 
 # The published code multiplies all weights of a prompt with the values at once; with ``ties=torch`` so does this file,
@@ -27,26 +25,26 @@ _PUBLISHED_BLOCK_BYTES = 64 * 2**20
 
 @dataclass(frozen=True)
 class LayerPast:
-    """One layer of a prefilled beginning: what later tokens attend to, and what rankings need of it.
+    """One layer of a prefilled beginning: what later tokens attend to, and what scorers need of it.
 
     Attributes:
         queries: [heads, tokens, head_dim].
         keys: [kv_heads, tokens, head_dim].
         values: [kv_heads, tokens, head_dim].
-        readers: scores read so far, for rankings that read the attention's own weights.
+        readers: scores read so far, for scorers that read the attention's own weights.
     """
 
     queries: Tensor
     keys: Tensor
     values: Tensor
-    readers: Mapping[Ranking, ScoreReader]
+    readers: Mapping[Scorer, Accumulator]
 
 
 @dataclass(frozen=True)
 class Past:
     """The prefilled beginning of a prompt, from which all prompts that begin like this can go on.
 
-    It holds the queries, keys and values of all layers, so that every ranking can be computed once the prompt is
+    It holds the queries, keys and values of all layers, so that every scorer can be computed once the prompt is
     complete.
 
     Attributes:
@@ -64,28 +62,13 @@ class Past:
         return len(self.ids) < len(prompt) and tuple(prompt[: len(self.ids)]) == self.ids
 
 
-@dataclass
-class Growing:
-    """What a plan has kept of the layers so far. Filling it never waits for the device.
-
-    Attributes:
-        layers: kept entries, one ``LayerKV`` per layer.
-        indices: [heads, entries] of all heads, one per layer; None for a layer that keeps everything.
-        ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were ranked.
-    """
-
-    layers: list[LayerKV] = field(default_factory=list)
-    indices: list[Tensor | None] = field(default_factory=list)
-    ties: list[Tensor] = field(default_factory=list)
-
-
 class PrefillAttention:
     """Computes full causal attention, and selects the entries of every plan in each layer as it comes.
 
     Attributes:
         seen: indices of the layers that have come, in order.
         full_bytes: bytes of the full cache, of the layers so far.
-        growing: what each plan has kept so far.
+        keeping: what each plan has kept so far.
         held: with ``whole=False``, one ``LayerPast`` per layer so far.
     """
 
@@ -97,6 +80,7 @@ class PrefillAttention:
         past: Past | None,
         whole: bool,
         kernels: Kernels = "torch",
+        parts: Parts | None = None,
     ) -> None:
         """Take what all layers share.
 
@@ -107,16 +91,18 @@ class PrefillAttention:
             past: the part of the prompt that is prefilled already.
             whole: whether this forward completes the prompt. If not, everything is held and nothing is selected.
             kernels: what computes scores; see ``EngineSettings``.
+            parts: parts of the model that some scorers need.
         """
         self.seen: list[int] = []
         self.full_bytes = 0
-        self.growing = {plan: Growing() for plan in plans}
+        self.keeping = Keeping(plans, selection)
         self.held: list[LayerPast] = []
         self._layers = layers
         self._selection = selection
         self._past = past
         self._whole = whole
         self._kernels = kernels
+        self._parts = parts
 
     def idle(self) -> PrefillAttention:
         """A ``PrefillAttention`` that computes the same attention and keeps nothing."""
@@ -135,47 +121,44 @@ class PrefillAttention:
                 torch.cat([past.values, every_value], dim=1),
             )
         state = LayerState(
-            every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels
+            every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels, self._parts
         )
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out = self._attention(new, state, list(readers.values()))
         if self._whole:
-            raw = {ranking: reader.scores() for ranking, reader in readers.items()}
-            orders: dict[Ranking, Order] = {}
-            for plan, growing in self.growing.items():
-                self._take(plan, growing, state, raw, orders)
+            self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})
         else:
             self.held.append(LayerPast(state.queries, state.keys, state.values, readers))
         return out.transpose(0, 1)[None]
 
-    def _readers(self, state: LayerState, past: LayerPast | None) -> dict[Ranking, ScoreReader]:
-        """Readers for the rankings of this layer that can be computed from the attention's own weights.
+    def _readers(self, state: LayerState, past: LayerPast | None) -> dict[Scorer, Accumulator]:
+        """Readers for the scorers of this layer that can be computed from the attention's own weights.
 
         There are weights on a CPU alone, and they serve if the attention's dtype is that of the scores.
         """
         if state.queries.device.type != "cpu" or state.score_dtype != state.queries.dtype:
             return {}
         tokens = state.keys.shape[1]
-        readers: dict[Ranking, ScoreReader] = {}
-        for plan in self.growing:
-            ranking = plan.ranking
+        readers: dict[Scorer, Accumulator] = {}
+        for plan in self.keeping.growing:
+            scorer = plan.scorer
             if (
-                not isinstance(ranking, ReadsWeights)
-                or ranking in readers
-                or (past is not None and ranking not in past.readers)
+                not isinstance(scorer, Accumulates)
+                or scorer in readers
+                or (past is not None and scorer not in past.readers)
             ):
                 continue
-            if self._whole and not ranking.window < plan.keep[state.index] < tokens:
+            if self._whole and plan.waiting is None and plan.keep[state.index] in (scorer.window, tokens):
                 continue
-            reader = ranking.reader(state)
+            reader = scorer.accumulator(state)
             if reader is not None:
                 if past is not None:
-                    reader.resume(past.readers[ranking])
-                readers[ranking] = reader
+                    reader.resume(past.readers[scorer])
+                readers[scorer] = reader
         return readers
 
-    def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[ScoreReader]) -> Tensor:
+    def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[Accumulator]) -> Tensor:
         """The attention output [H, rows, D] of queries that stand at the last positions."""
         keys, values = state.keys, state.values
         if queries.device.type == "cpu":
@@ -196,41 +179,3 @@ class PrefillAttention:
         return fused_attention(
             queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
         )[0]
-
-    def _take(
-        self,
-        plan: Plan,
-        growing: Growing,
-        state: LayerState,
-        raw: Mapping[Ranking, Tensor],
-        orders: dict[Ranking, Order],
-    ) -> None:
-        """Add what a plan keeps of this layer; ``orders`` shares the orders of rankings among plans."""
-        kv_heads, tokens, _ = state.keys.shape
-        keep = plan.keep[state.index]
-        if keep >= tokens or plan.ranking is None:
-            growing.layers.append(LayerKV(state.keys, state.values))
-            growing.indices.append(None)
-            return
-        ranking = plan.ranking
-        order = None
-        if keep > ranking.window:
-            order = orders.get(ranking)
-            if order is None:
-                try:
-                    order = orders[ranking] = order_of(ranking, state, self._selection, raw.get(ranking))
-                except TimeLimit as expired:
-                    expired.at = ranking
-                    raise
-                except Exception as error:
-                    if is_of_the_prompt(error):
-                        raise RankingFailed(ranking) from error
-                    raise
-        copies = state.queries.shape[0] // kv_heads if self._selection.granularity == "query_head" else 1
-        heads = kv_heads * copies
-        indices = kept_indices(order, keep, ranking.window, tokens, heads, state.keys.device)
-        if order is not None:
-            growing.ties.append(order.tied_heads(indices[:, : keep - ranking.window]))
-        source = torch.arange(heads, device=indices.device)[:, None] // copies
-        growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
-        growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))

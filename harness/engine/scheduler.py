@@ -14,7 +14,7 @@ from harness.engine import tensor_parallel
 from harness.engine.audit import audit
 from harness.engine.decode import Generated, Limits
 from harness.engine.engine import Engine
-from harness.engine.failures import RankingFailed, decoding_failure, failure, is_of_the_prompt, prefill_at
+from harness.engine.failures import SelectionFailed, decoding_failure, failure, is_of_the_prompt, prefill_at
 from harness.engine.memory import (
     PrefillMemoryError,
     free_bytes,
@@ -24,6 +24,7 @@ from harness.engine.memory import (
     release,
     rows_that_fit,
 )
+from harness.engine.model_spec import shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prefix import Prefiller
 from harness.engine.request import Outcome, Request
@@ -226,7 +227,7 @@ class Scheduler:
             return []
         for variant in request.missing:
             try:
-                plans[variant] = variant.plan(tokens, self._engine.layers)
+                plans[variant] = variant.plan(shape_of(self._engine.model.config, tokens, self._selection))
             except ConfigError as error:
                 running.failed[variant.cell] = Outcome(Generated((), str(error)))
         limit = self._settings.time_limit_seconds
@@ -236,14 +237,14 @@ class Scheduler:
                     return self._rows(request, plans)
             except TimeLimit as expired:
                 at, why = expired.at, too_long(prefill_at(expired.at), limit)
-            except RankingFailed as error:
-                at, why = error.ranking, failure(prefill_at(error.ranking), error.__cause__ or error)
+            except SelectionFailed as error:
+                at, why = error.at, failure(prefill_at(error.at), error.__cause__ or error)
             except Exception as error:
                 if not is_of_the_prompt(error):
                     raise
                 at, why = None, failure(prefill_at(None), error)
             self.prefiller.forget()
-            for variant in [variant for variant, plan in plans.items() if at in (None, plan.ranking)]:
+            for variant in [variant for variant, plan in plans.items() if at in (None, plan.scorer, plan.waiting)]:
                 running.failed[variant.cell] = Outcome(Generated((), why))
                 del plans[variant]
         return []

@@ -35,26 +35,34 @@ _TILE_TOKENS = {"tf32": 64, "ieee": 16}
 
 @dataclass(frozen=True)
 class Held:
-    """Rows that joined together and hold equally many entries in a layer.
+    """Heads of neighbouring rows that joined together and hold equally many entries in a layer.
 
     Attributes:
-        keys: [rows, C, capacity, D], each row contiguous.
+        keys: [rows, heads, capacity, D], each row contiguous.
         values: the same shape.
         length: number of entries of a row minus the number of steps; below 0 for rows that joined late.
+        row: index of the first row in the batch.
+        head: index of the first head among the cached ones.
+        cached: number of heads that these rows cache, C.
     """
 
     keys: Tensor
     values: Tensor
     length: int
+    row: int
+    head: int
+    cached: int
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Where the rows of one layer that cache the same number of heads lie. All tensors are int64.
+    """Where the parts of rows of one layer that have equally many of equally many heads lie. All tensors are int64.
 
     Attributes:
         cached: C.
-        rows: [rows] index of each row in the batch.
+        heads: number of heads of a part.
+        rows: [rows] index of each part's row in the batch.
+        heads_before: [rows] index of a part's first head.
         keys: [rows] address of a row's keys.
         values: [rows] address of a row's values.
         capacities: [rows] number of entries that a row has room for.
@@ -64,7 +72,9 @@ class _Table:
     """
 
     cached: int
+    heads: int
     rows: Tensor
+    heads_before: Tensor
     keys: Tensor
     values: Tensor
     capacities: Tensor
@@ -85,7 +95,7 @@ class RaggedAttention:
         """
         columns = [_columns(buckets) for buckets in layers]
         numbers = torch.tensor(
-            [number for tables in columns for _, table in tables for column in table for number in column]
+            [number for tables in columns for _, _, table in tables for column in table for number in column]
         )
         devices = {buckets[0].keys.device for buckets in layers if buckets}
         on_device = {device: numbers.to(device) for device in devices}  # one copy, as each waits for the device
@@ -94,11 +104,11 @@ class RaggedAttention:
         begin = 0
         for buckets, tables in zip(layers, columns, strict=True):
             self._tables.append([])
-            for cached, table in tables:
+            for cached, heads, table in tables:
                 sizes = [len(column) for column in table]
                 end = begin + sum(sizes)
                 self._tables[-1].append(
-                    _Table(cached, *torch.split(on_device[buckets[0].keys.device][begin:end], sizes))
+                    _Table(cached, heads, *torch.split(on_device[buckets[0].keys.device][begin:end], sizes))
                 )
                 begin = end
 
@@ -129,8 +139,9 @@ class RaggedAttention:
         with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
             for table in self._tables[layer]:
                 splits, group = len(table.split_rows), heads // table.cached
-                mixed = torch.empty(splits, heads, dim, dtype=torch.float32, device=queries.device)
-                largest, total = torch.empty(2, splits, heads, dtype=torch.float32, device=queries.device)
+                width = table.heads * group  # query heads of a part
+                mixed = torch.empty(splits, width, dim, dtype=torch.float32, device=queries.device)
+                largest, total = torch.empty(2, splits, width, dtype=torch.float32, device=queries.device)
                 shared = (
                     mixed,
                     largest,
@@ -139,34 +150,33 @@ class RaggedAttention:
                     table.lengths,
                     table.first_splits,
                     self._steps[queries.device],
-                    heads,
+                    table.heads_before,
+                    width,
                 )
                 entries = (table.keys, table.values, table.capacities, table.split_rows)
                 constants = (group, padded(group), table.cached // kv_heads, dim, padded(dim), tile, SPLIT, precision)
-                _attend[splits, table.cached](*shared, queries, keys, values, *entries, scaling, *strides, *constants)
-                _join[len(table.rows), heads](*shared, out, dim, padded(dim), SPLIT, _TOGETHER)
+                _attend[splits, table.heads](*shared, queries, keys, values, *entries, scaling, *strides, *constants)
+                _join[len(table.rows), width](*shared, out, heads, group, dim, padded(dim), SPLIT, _TOGETHER)
         return out
 
 
-def _columns(buckets: Sequence[Held]) -> list[tuple[int, list[list[int]]]]:
-    """The tables of one layer: (cached heads, columns in the order of ``_Table``)."""
+def _columns(buckets: Sequence[Held]) -> list[tuple[int, int, list[list[int]]]]:
+    """The tables of one layer: (cached heads, heads of a part, columns in the order of ``_Table``)."""
     tables = []
-    for cached in dict.fromkeys(bucket.keys.shape[1] for bucket in buckets):
+    for cached, heads in dict.fromkeys((bucket.cached, bucket.keys.shape[1]) for bucket in buckets):
         rows: list[tuple[int, ...]] = []
         split_rows: list[int] = []
-        first = 0
         for bucket in buckets:
-            count, heads, capacity, _ = bucket.keys.shape
+            count, here, capacity, _ = bucket.keys.shape
             key_bytes, value_bytes = (
                 states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values)
             )
             keys, values = bucket.keys.data_ptr(), bucket.values.data_ptr()
-            for index in range(count if heads == cached else 0):
+            for index in range(count if (bucket.cached, here) == (cached, heads) else 0):
                 entries = (keys + index * key_bytes, values + index * value_bytes, capacity, bucket.length)
-                rows.append((first + index, *entries, len(split_rows)))
+                rows.append((bucket.row + index, bucket.head, *entries, len(split_rows)))
                 split_rows += [len(rows) - 1] * -(-capacity // SPLIT)
-            first += count
-        tables.append((cached, [*map(list, zip(*rows, strict=True)), split_rows]))
+        tables.append((cached, heads, [*map(list, zip(*rows, strict=True)), split_rows]))
     return tables
 
 
@@ -179,7 +189,8 @@ def _attend(
     lengths: tl.tensor,
     first_splits: tl.tensor,
     step: tl.tensor,
-    heads: tl.tensor,
+    heads_before: tl.tensor,
+    width: tl.tensor,
     queries: tl.tensor,
     new_keys: tl.tensor,
     new_values: tl.tensor,
@@ -204,13 +215,14 @@ def _attend(
     PRECISION: tl.constexpr,
 ) -> None:
     """Attention to the entries of one split of one cached head, not yet divided by the sum of its weights."""
-    split, head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    split, part_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     row = tl.load(split_rows + split)
+    head = tl.load(heads_before + row) + part_head
     length = tl.load(lengths + row) + tl.load(step)  # index of the new entry
     first = (split - tl.load(first_splits + row)) * SPLIT_ENTRIES
     if first <= length:
         number = tl.load(rows + row)
-        begin = head * tl.load(capacities + row) * DIM
+        begin = part_head * tl.load(capacities + row) * DIM
         keys = tl.load(key_addresses + row).to(tl.pointer_type(new_keys.dtype.element_ty)) + begin
         values = tl.load(value_addresses + row).to(tl.pointer_type(new_values.dtype.element_ty)) + begin
         dims, members = tl.arange(0, PADDED), tl.arange(0, GROUP_PADDED)
@@ -244,7 +256,7 @@ def _attend(
         if length < first + SPLIT_ENTRIES:
             tl.store(keys + length * DIM + dims, new_key, mask=inside)
             tl.store(values + length * DIM + dims, new_value, mask=inside)
-        to = split * heads + head * GROUP + members
+        to = split * width + part_head * GROUP + members
         tl.store(mixed_out + to[:, None] * DIM + dims[None, :], mixed, mask=own)
         tl.store(largest_out + to, largest, mask=members < GROUP)
         tl.store(total_out + to, total, mask=members < GROUP)
@@ -259,14 +271,17 @@ def _join(
     lengths: tl.tensor,
     first_splits: tl.tensor,
     step: tl.tensor,
-    heads: tl.tensor,
+    heads_before: tl.tensor,
+    width: tl.tensor,
     out: tl.tensor,
+    heads: tl.tensor,
+    group: tl.tensor,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     SPLIT_ENTRIES: tl.constexpr,
     TOGETHER: tl.constexpr,
 ) -> None:
-    """Combine the splits of one row and query head."""
+    """Combine the splits of one part of a row and one of its query heads."""
     row, head = tl.program_id(0), tl.program_id(1).to(tl.int64)
     splits = (tl.load(lengths + row) + tl.load(step)) // SPLIT_ENTRIES + 1
     first = tl.load(first_splits + row)
@@ -277,7 +292,7 @@ def _join(
     for start in range(0, splits, TOGETHER):
         indices = start + tl.arange(0, TOGETHER)
         used = indices < splits
-        at = (first + indices) * heads + head
+        at = (first + indices) * width + head
         peaks = tl.load(largest_in + at, mask=used, other=float("-inf"))
         larger = tl.maximum(largest, tl.max(peaks, 0))
         weights = tl.exp(peaks - larger)
@@ -289,4 +304,5 @@ def _join(
         mixed = mixed * shrink + tl.sum(weights[:, None] * split_mixed, 0)
         largest = larger
     number = tl.load(rows + row)
-    tl.store(out + (number * heads + head) * DIM + dims, mixed / total, mask=dims < DIM)
+    before = tl.load(heads_before + row) * group
+    tl.store(out + (number * heads + before + head) * DIM + dims, mixed / total, mask=dims < DIM)

@@ -39,7 +39,7 @@ from harness.report.stats.summary import alias_of, full_cache
 from harness.report.stats.table import breakdown
 from harness.report.task_tables import is_broken_down
 from harness.report.terminal import show, show_end
-from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult
+from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult, by_head, layer_means
 from harness.text import plain
 
 _KEYS = ["method", "budget"]
@@ -184,7 +184,8 @@ def _together(cells: Sequence[CellResult]) -> CellResult:
 def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
     """Counts and extremes over all tasks; means with the weights that the score has."""
     whole = _together([cell for group in groups for cell in group])
-    kept = {tuple(record.kept) for record in whole.done if record.kept}
+    kept = {counts for record in whole.done for counts in record.kept}
+    heads = [count for counts in kept for count in by_head(counts)]
 
     def weighted(value: Callable[[Record], float | None]) -> float:
         return mean(mean(mean(map(value, cell.done)) for cell in group) for group in groups)
@@ -193,9 +194,9 @@ def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
         "n": len(whole.done),
         "errors": whole.errors,
         "expected": whole.expected,
-        "kept_min": min(map(min, kept), default=None),
-        "kept_mean": weighted(lambda record: mean(record.kept)),
-        "kept_max": max(map(max, kept), default=None),
+        "kept_min": min(heads, default=None),
+        "kept_mean": weighted(lambda record: mean(layer_means(record.kept))),
+        "kept_max": max(heads, default=None),
         "retention": weighted(lambda record: record.retention),
         "retention_bytes": weighted(lambda record: record.retention_bytes),
         "prompt_tokens_mean": weighted(lambda record: record.prompt_tokens),

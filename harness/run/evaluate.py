@@ -13,7 +13,7 @@ from harness.engine.request import Outcome, Request
 from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch
-from harness.results import Cell, Record
+from harness.results import Cell, Record, layer_means
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
@@ -80,7 +80,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         record,
         tokens=outcome.generated.tokens,
         kept=kept.entries,
-        retention=sum(kept.entries) / len(kept.entries) / len(prompt.ids),
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / len(prompt.ids),
         kept_bytes=kept.bytes,
         retention_bytes=kept.bytes / outcome.full_bytes,
         kept_sha256=kept.sha256,

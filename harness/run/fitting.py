@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from harness.compression.grid import Variant
+from harness.compression.selection import Selection
+from harness.engine.model_spec import shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
 from harness.errors import BudgetError, ConfigError
@@ -14,21 +16,25 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 
-def check_shares(variants: Sequence[Variant], prompts: Sequence[Prompt], layers: int) -> None:
-    """Refuse a budget in percent that no prompt is long enough for.
+def check_plans(
+    variants: Sequence[Variant], prompts: Sequence[Prompt], config: PretrainedConfig, selection: Selection
+) -> None:
+    """Refuse variants that cannot be planned for any prompt: a share that is too small, a method that does not fit.
 
-    If only some prompts are too short for it, these get an error record.
+    If only some prompts are too short for a budget, these get an error record.
 
     Raises:
         BudgetError: with the first such budget.
+        ConfigError: with the first such method.
     """
     longest = max(len(prompt.ids) for prompt in prompts)
     for variant in variants:
-        if variant.budget.share is not None:
-            try:
-                variant.plan(longest, layers)
-            except BudgetError as error:
-                raise BudgetError(f"no prompt of the task is long enough for {error}") from error
+        try:
+            variant.plan(shape_of(config, longest, selection))
+        except BudgetError as error:
+            if variant.budget.share is None:
+                raise
+            raise BudgetError(f"no prompt of the task is long enough for {error}") from error
 
 
 def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:

@@ -20,7 +20,7 @@ from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.checkpoint import Checkpoint
-from harness.run.fitting import check_positions, check_shares
+from harness.run.fitting import check_plans, check_positions
 from harness.run.notes import run_note
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
@@ -148,7 +148,7 @@ def prepare(run: Run) -> Prepared:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
     prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
-    check_shares(run.variants, prompts, config.num_hidden_layers)
+    check_plans(run.variants, prompts, config, run.selection)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
@@ -216,7 +216,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
         )
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     # A method that keeps everything selects nothing, so the selection is none of its settings.
-    common = {name: value for name, value in common.items() if name != "selection" or method.ranking is not None}
+    common = {name: value for name, value in common.items() if name != "selection" or method.scorer is not None}
     settings = {
         **common,
         "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},

@@ -8,8 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from harness.engine.model_spec import entry_bytes
+from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
+from harness.results import by_head
 from harness.run.prepare import Prepared
 from harness.text import plain
 
@@ -19,7 +20,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     run = prepared.run
     spec, config = run.checkpoint.spec, run.checkpoint.config
     layers = config.num_hidden_layers
-    per_entry, heads, kv_heads = entry_bytes(config, spec.torch_dtype(config))
+    per_entry, _, kv_heads = entry_bytes(config, spec.torch_dtype(config))
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
@@ -30,14 +31,12 @@ def print_preview(prepared: Prepared, console: Console) -> None:
         sizes: list[int] = []
         for tokens in lengths:
             try:
-                plan = variant.plan(tokens, layers)
+                shape = shape_of(config, tokens, run.selection)
+                plan = variant.plan(shape)
             except ConfigError:
                 continue
-            stored = [
-                kv_heads if kept >= tokens or run.selection.granularity == "kv_head" else heads for kept in plan.keep
-            ]
-            entries += plan.keep
-            sizes.append(sum(kept * cached for kept, cached in zip(plan.keep, stored, strict=True)) * per_entry)
+            entries += [count for counts in plan.keep for count in by_head(counts)]
+            sizes.append(plan.total(shape) * per_entry)
         table.add_row(
             variant.cell.label,
             variant.cell.budget,

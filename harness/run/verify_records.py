@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
 from harness.errors import ConfigError
 from harness.report.stats.summary import cell_summary
-from harness.results import Cell, CellResult, Manifest, Record
+from harness.results import Cell, CellResult, Manifest, Record, by_head, layer_means
 from harness.run.verdict import Verdict, as_json, close, equal, same_scores
 from harness.store.cells import read_scores
 from harness.store.manifest import fingerprint
@@ -105,12 +107,15 @@ def _is_planned(record: Record, variant: Variant) -> bool:
     """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
     if record.prompt_tokens is None or not record.kept:
         return False
+    kept = record.kept
+    heads = max(len(by_head(counts)) for counts in kept)
     try:
-        plan = variant.plan(record.prompt_tokens, len(record.kept))
+        plan = variant.plan(Shape(record.prompt_tokens, len(kept), heads, heads, heads))
     except ConfigError:
         return False
-    share = sum(record.kept) / len(record.kept) / record.prompt_tokens
-    return list(plan.keep) == list(record.kept) and record.retention is not None and close(share, record.retention)
+    share = fmean(layer_means(kept)) / record.prompt_tokens
+    planned = plan.waiting is not None or plan.keep == kept
+    return planned and record.retention is not None and close(share, record.retention)
 
 
 def _is_alias(record: Record, other: Record | None) -> bool:

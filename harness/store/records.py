@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import force_setattr
 
 from harness.errors import StoreError
-from harness.results import Record
+from harness.results import Kept, Record
 from harness.store.files import MAX_RECORD_BYTES, Unfit, failed, is_plain
 from harness.text import plain
 
@@ -39,7 +39,7 @@ def read_records(
         StoreError: a file cannot be read, or a line other than a torn last one is not a record.
     """
     records: dict[str, Record] = {}
-    kept: dict[tuple[int, ...], Sequence[int]] = {}
+    kept: dict[Kept, Kept] = {}
     collects = gc.isenabled()
     gc.disable()  # it would visit a million live objects again and again
     try:
@@ -73,7 +73,7 @@ def _record(
     line: bytes,
     path: Path,
     number: int,
-    kept: dict[tuple[int, ...], Sequence[int]],
+    kept: dict[Kept, Kept],
     alike: Mapping[str, Record],
     known_alone: bool,
 ) -> Record:
@@ -109,7 +109,7 @@ def _record(
         if kept and record.kept and len(record.kept) != len(next(iter(kept))):
             raise Unfit(f"`kept` has {len(record.kept)} layers, {len(next(iter(kept)))} before")
         if record.kept:
-            force_setattr(record, "kept", kept.setdefault(tuple(record.kept), record.kept))
+            force_setattr(record, "kept", kept.setdefault(record.kept, record.kept))
         twin = alike.get(record.example_id)
         if record.details and not (twin and record.details == twin.details) and not is_plain(record.details):
             raise Unfit("its details")

@@ -18,19 +18,14 @@ GRID = {"task.lengths": [300], "task.depths": [0, 100]}
 
 
 @dataclass(frozen=True)
-class Earliest:
+class Earliest(kvgauge.Method):
     """A method of a user's own: the first tokens win."""
 
-    label: str
     window: int = 8
-    uses_budget: bool = True
 
     @property
-    def ranking(self) -> FirstTokens:
+    def scorer(self) -> FirstTokens:
         return FirstTokens(self.window)
-
-    def keep(self, budget: int, prompt_tokens: int, layers: int) -> list[int]:
-        return [min(budget, prompt_tokens)] * layers
 
 
 @pytest.fixture

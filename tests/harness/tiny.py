@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from harness.compression.allocation import Allocation, Seen, Shape
 from harness.compression.budget import parse_budget
-from harness.compression.grid import Plan
+from harness.compression.grid import Plan, Waiting
 from harness.compression.method import Method
+from harness.compression.scorers import WindowAttention
 from harness.compression.selection import Selection
 from harness.engine.attention import install
 from harness.engine.decode import Generated, Limits, Row, decode
@@ -23,6 +26,7 @@ from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
 from methods.snapkv import SnapKV
 from methods.streamingllm import StreamingLLM
+from tests.harness.counts import keep_of
 
 HEADS = 4
 VOCABULARY = 61
@@ -61,6 +65,40 @@ def tiny(kv_heads: int = 2, layers: int = 3, dtype: torch.dtype = torch.float64,
     return model
 
 
+@dataclass(frozen=True)
+class Uneven(Allocation):
+    """What the budget leaves beside the windows goes to the best scores of a layer, or of all layers, in any head."""
+
+    across: Literal["layer", "layers"]
+
+    @property
+    def sees(self) -> Literal["layer", "layers"]:
+        return self.across
+
+    def counts(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[Sequence[int]]:
+        scores = torch.stack([layer.scores for layer in seen])  # [layers, heads, candidates]
+        each = min(budget, shape.tokens) - shape.window
+        best = scores.flatten().topk(each * scores.shape[0] * scores.shape[1]).indices
+        heads = torch.bincount(best // scores.shape[2], minlength=scores.shape[0] * scores.shape[1])
+        return [[count + shape.window for count in layer] for layer in heads.view(scores.shape[:2]).tolist()]
+
+
+@dataclass(frozen=True)
+class Ragged(Method):
+    """SnapKV's scores with budgets per head."""
+
+    window: int
+    across: Literal["layer", "layers"]
+
+    @property
+    def scorer(self) -> WindowAttention:
+        return WindowAttention(self.window, 5, "maxpool")
+
+    @property
+    def allocation(self) -> Uneven:
+        return Uneven(self.across)
+
+
 def methods(window: int = 4, kernel: int = 5) -> dict[str, Method]:
     """Every method, and every knob that changes how it works."""
     return {
@@ -73,6 +111,8 @@ def methods(window: int = 4, kernel: int = 5) -> dict[str, Method]:
         "snapkv-avgpool": SnapKV("snapkv", window, kernel, "avgpool"),
         "pyramidkv": PyramidKV("pyramidkv", window, kernel, "maxpool", 20, "reference"),
         "pyramidkv-exact": PyramidKV("pyramidkv", window, kernel, "maxpool", 4, "exact"),
+        "heads-of-a-layer": Ragged("heads-of-a-layer", window, "layer"),
+        "heads-of-all-layers": Ragged("heads-of-all-layers", window, "layers"),
     }
 
 
@@ -101,8 +141,12 @@ class Cell:
     method: Method
     budget: int
 
-    def plan(self, layers: int) -> Plan:
-        return Plan(tuple(self.method.keep(self.budget, len(self.prompt), layers)), self.method.ranking)
+    def plan(self, layers: int, cache_heads: int = HEADS) -> Plan:
+        tokens, scorer, allocation = len(self.prompt), self.method.scorer, self.method.allocation
+        if scorer is None or allocation.sees == "shape":
+            return Plan(tuple(keep_of(self.method, self.budget, tokens, layers)), scorer)
+        shape = Shape(tokens, layers, HEADS, cache_heads, cache_heads, min(scorer.window, tokens))
+        return Plan((min(self.budget, tokens),) * layers, scorer, Waiting(allocation, self.budget, shape))
 
 
 @st.composite
@@ -146,10 +190,11 @@ def decode_together(
         Per cell, its outcome and the logits [steps, vocabulary] that were seen for it.
     """
     layers = model.config.num_hidden_layers
+    cache_heads = HEADS if selection.granularity == "query_head" else model.config.num_key_value_heads
     rows: dict[int, Row] = {}
     for prompt in dict.fromkeys(cell.prompt for cell in cells):
         sharing = [place for place, cell in enumerate(cells) if cell.prompt == prompt]
-        done = prefill(model, NAME, prompt, [cells[place].plan(layers) for place in sharing], selection)
+        done = prefill(model, NAME, prompt, [cells[place].plan(layers, cache_heads) for place in sharing], selection)
         for place, kept in zip(sharing, done.kept, strict=True):
             if check is not None:
                 check(cells[place], kept)

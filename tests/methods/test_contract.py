@@ -19,17 +19,18 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from harness.compression.method import LayerState, Method, Ranking
+from harness.compression.method import LayerState, Method, Scorer
 from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import build
 from harness.config.catalog import choices
 from harness.config.outside import own_folders, search_path_words, use
 from harness.errors import BudgetError
+from tests.harness.counts import keep_of
 
 CONF = Path(__file__).parents[2] / "conf"
 OUTSIDE = own_folders("method", filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))
 use(OUTSIDE)
-TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name != "all"}
+TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name not in ("all", "published")}
 NAMES = list(TEXTS)
 LAYERS = (1, 2, 3, 8, 32, 80)
 LONG = 7500
@@ -67,7 +68,7 @@ def least_budget(name: str) -> int:
     """The smallest budget it obeys for a long prompt."""
     for budget in range(1, LONG):
         try:
-            make(name).keep(budget, LONG, 8)
+            keep_of(make(name), budget, LONG, 8)
         except BudgetError:
             continue
         return budget
@@ -84,7 +85,7 @@ def budgets(name: str) -> list[int]:
 
 def prompts(name: str, budget: int) -> list[int]:
     """Prompt lengths around every edge a budget has."""
-    window = ranking.window if (ranking := make(name).ranking) is not None else 1
+    window = scorer.window if (scorer := make(name).scorer) is not None else 1
     share = budget - window
     edges = {1, window - 1, window, window + 1, budget - 1, budget, budget + 1, budget + window, LONG}
     edges |= {2 * share + offset for offset in (-1, 0, 1, window)}
@@ -110,9 +111,9 @@ def test_keep_gives_every_layer_a_number_between_the_window_and_the_prompt(name:
     method = make(name)
     for budget in budgets(name):
         for tokens in prompts(name, budget):
-            least = min(method.ranking.window if method.ranking is not None else tokens, tokens)
+            least = min(method.scorer.window if method.scorer is not None else tokens, tokens)
             for layers in LAYERS:
-                keep = method.keep(budget, tokens, layers)
+                keep = keep_of(method, budget, tokens, layers)
                 assert len(keep) == layers, (budget, tokens, layers)
                 assert all(type(entries) is int and least <= entries <= tokens for entries in keep), (
                     budget,
@@ -128,7 +129,7 @@ def test_a_budget_of_the_prompt_or_more_keeps_everything(name: str) -> None:
     for tokens in {1, max(1, least - 1), least, 100, LONG}:
         for budget in {max(least, tokens), max(least, tokens) + 1, max(least, 2 * tokens)}:
             for layers in LAYERS:
-                assert list(method.keep(budget, tokens, layers)) == [tokens] * layers, (budget, tokens, layers)
+                assert list(keep_of(method, budget, tokens, layers)) == [tokens] * layers, (budget, tokens, layers)
 
 
 @every_method
@@ -139,27 +140,27 @@ def test_the_mean_over_layers_obeys_the_budget_or_the_yaml_says_that_it_does_not
     for budget in budgets(name):
         for tokens in prompts(name, budget):
             for layers in LAYERS:
-                keep = method.keep(budget, tokens, layers)
+                keep = keep_of(method, budget, tokens, layers)
                 assert sum(keep) <= budget * layers, (budget, tokens, layers, keep)
 
 
 @every_method
 def test_keep_depends_on_nothing_but_its_arguments(name: str) -> None:
     method, budget = make(name), least_budget(name) + 20
-    first = list(method.keep(budget, LONG, 8))
-    method.keep(budget + 7, 100, 3)
-    assert list(method.keep(budget, LONG, 8)) == first == list(make(name).keep(budget, LONG, 8))
+    first = list(keep_of(method, budget, LONG, 8))
+    keep_of(method, budget + 7, 100, 3)
+    assert list(keep_of(method, budget, LONG, 8)) == first == list(keep_of(make(name), budget, LONG, 8))
 
 
 @every_method
 @pytest.mark.parametrize("tokens", [1, 100])
 def test_a_budget_of_1_is_refused_where_there_is_a_window(name: str, tokens: int) -> None:
     method = make(name)
-    if method.ranking is None:
-        assert list(method.keep(1, tokens, 8)) == [tokens] * 8
+    if method.scorer is None:
+        assert list(keep_of(method, 1, tokens, 8)) == [tokens] * 8
         return
     with pytest.raises(BudgetError, match=rf"^budget=1 is not .*method={name}.*: use ") as refused:
-        method.keep(1, tokens, 8)
+        keep_of(method, 1, tokens, 8)
     assert "\n" not in str(refused.value)
 
 
@@ -167,47 +168,47 @@ def test_a_budget_of_1_is_refused_where_there_is_a_window(name: str, tokens: int
 def test_once_a_budget_is_obeyed_every_larger_one_is(name: str) -> None:
     method, least = make(name), least_budget(name)
     for budget in range(least, least + 200):
-        method.keep(budget, LONG, 8)
+        keep_of(method, budget, LONG, 8)
     for budget in range(1, least):
         with pytest.raises(BudgetError):
-            method.keep(budget, LONG, 8)
+            keep_of(method, budget, LONG, 8)
 
 
 # --- which
 
 
 @every_method
-def test_rankings_are_frozen_and_equal_for_equal_knobs(name: str) -> None:
+def test_scorers_are_frozen_and_equal_for_equal_knobs(name: str) -> None:
     first, second = make(name), make(name)
     assert first == second
     assert hash(first) == hash(second)
-    for thing in (first, first.ranking):
+    for thing in (first, first.scorer):
         if thing is not None:
             assert is_dataclass(thing)
             assert type(thing).__dataclass_params__.frozen, f"{type(thing).__name__} is not frozen"  # type: ignore[attr-defined]
-    assert first.ranking == second.ranking == first.ranking
-    assert hash(first.ranking) == hash(second.ranking)
+    assert first.scorer == second.scorer == first.scorer
+    assert hash(first.scorer) == hash(second.scorer)
 
 
 @every_method
 @pytest.mark.parametrize("granularity", ["query_head", "kv_head"])
-def test_a_ranking_scores_every_candidate_and_any_number_of_them_can_be_kept(name: str, granularity: Any) -> None:
-    ranking: Ranking | None = make(name).ranking
-    if ranking is None:
+def test_a_scorer_scores_every_candidate_and_any_number_of_them_can_be_kept(name: str, granularity: Any) -> None:
+    scorer: Scorer | None = make(name).scorer
+    if scorer is None:
         return
-    tokens, heads = ranking.window + 30, 4 if granularity == "query_head" else 2
+    tokens, heads = scorer.window + 30, 4 if granularity == "query_head" else 2
     layer = layer_state(tokens)
-    raw = ranking.raw(layer)
+    raw = scorer.score(layer)
     assert raw.shape in {(4, 30), (1, 30)}
     assert torch.isfinite(raw).all()
-    assert ranking.finish(raw.expand(4, -1)).shape[0] == 4
-    order = order_of(ranking, layer, Selection(granularity, "mean", "stable", "float32"))
-    for keep in (ranking.window, ranking.window + 1, tokens - 1, tokens):
-        kept = kept_indices(order, keep, ranking.window, tokens, heads, torch.device("cpu"))
+    assert scorer.smooth(raw.expand(4, -1), layer).shape[0] == 4
+    order = order_of(scorer, layer, Selection(granularity, "mean", "stable", "float32"))
+    for keep in (scorer.window, scorer.window + 1, tokens - 1, tokens):
+        kept = kept_indices(order, keep, scorer.window, tokens, heads, torch.device("cpu"))
         assert kept.shape == (heads, keep)
         assert (kept.diff(dim=1) > 0).all(), "an entry is kept twice"
         assert kept.min() >= 0
-        assert (kept[:, keep - ranking.window :] == torch.arange(tokens - ranking.window, tokens)).all(), (
+        assert (kept[:, keep - scorer.window :] == torch.arange(tokens - scorer.window, tokens)).all(), (
             "the window is not kept"
         )
 

@@ -9,6 +9,7 @@ import pytest
 
 from harness.errors import BudgetError, ConfigError
 from methods.pyramidkv import PyramidKV
+from tests.harness.counts import keep_of
 
 PUBLISHED = json.loads((Path(__file__).parents[1] / "golden/pyramid_budgets_q7500_w8.json").read_text())
 
@@ -21,7 +22,7 @@ def make(schedule: Any, window: int = 8, beta: int = 20) -> PyramidKV:
 @pytest.mark.parametrize("budget", [9, 10, 17, 64, 128, 2048])
 @pytest.mark.parametrize("prompt", [8, 64, 111, 112, 113, 128, 240, 242, 7500])
 def test_the_exact_schedule_spends_exactly_the_budget_and_never_rises(layers: int, budget: int, prompt: int) -> None:
-    keep = make("exact").keep(budget, prompt, layers)
+    keep = keep_of(make("exact"), budget, prompt, layers)
     assert sum(keep) == min(budget, prompt) * layers
     assert list(keep) == sorted(keep, reverse=True)
     assert max(keep) <= prompt
@@ -34,7 +35,7 @@ def test_the_exact_schedule_spends_exactly_the_budget_and_never_rises(layers: in
 def test_both_schedules_begin_alike_and_the_reference_one_never_spends_less(
     layers: int, budget: int, prompt: int
 ) -> None:
-    reference, exact = (make(schedule).keep(budget, prompt, layers) for schedule in ("reference", "exact"))
+    reference, exact = (keep_of(make(schedule), budget, prompt, layers) for schedule in ("reference", "exact"))
     assert reference[0] == exact[0]
     assert sum(reference) >= sum(exact)
     assert list(reference) == sorted(reference, reverse=True)
@@ -45,7 +46,7 @@ def test_both_schedules_begin_alike_and_the_reference_one_never_spends_less(
 def test_the_reference_schedule_equals_the_published_one_in_every_layer(name: str) -> None:
     golden = PUBLISHED[name]
     layers, budget = map(int, re.findall(r"\d+", name))
-    keep = make("reference").keep(budget, 7500, layers)
+    keep = keep_of(make("reference"), budget, 7500, layers)
     assert [entries - 8 for entries in keep] == golden["topk"]
     assert sum(keep) == golden["total_per_head"]
 
@@ -64,19 +65,19 @@ def test_the_reference_schedule_equals_the_published_one_in_every_layer(name: st
     ],
 )
 def test_the_reference_schedule_turns_where_the_published_one_does(prompt: int, first: int, last: int) -> None:
-    keep = make("reference").keep(128, prompt, 32)
+    keep = keep_of(make("reference"), 128, prompt, 32)
     assert (keep[0], keep[-1]) == (first, last)
 
 
 def test_the_reference_schedule_spends_up_to_27_percent_more() -> None:
     cells = [(32, 64), (32, 128), (80, 64), (80, 128)]
-    spent = [sum(make("reference").keep(budget, 7500, layers)) / (layers * budget) for layers, budget in cells]
+    spent = [sum(keep_of(make("reference"), budget, 7500, layers)) / (layers * budget) for layers, budget in cells]
     assert [round(value, 3) for value in spent] == [1.117, 1.043, 1.227, 1.273]
 
 
 @pytest.mark.parametrize("schedule", ["reference", "exact"])
 def test_one_layer_gets_the_budget(schedule: str) -> None:
-    assert list(make(schedule).keep(64, 200, 1)) == [64]
+    assert list(keep_of(make(schedule), 64, 200, 1)) == [64]
 
 
 @pytest.mark.parametrize("budget", [1, 7, 8])
@@ -85,7 +86,7 @@ def test_a_budget_that_leaves_nothing_to_choose_is_refused(budget: int) -> None:
         BudgetError,
         match=f"budget={budget} is not above window=8 .method=p.: use budget>=9 or a smaller window",
     ):
-        make("reference").keep(budget, 100, 4)
+        keep_of(make("reference"), budget, 100, 4)
 
 
 @pytest.mark.parametrize(

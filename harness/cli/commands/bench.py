@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if min(arguments.tokens) < 1:
         raise ConfigError(f"--tokens {min(arguments.tokens)} is not 1 or more: give lengths of prompts")
     subject = subject_of([*_DEFAULTS, *arguments.settings], arguments.new_tokens)
-    if all(variant.method.ranking is not None for variant in subject.variants):
+    if all(variant.method.scorer is not None for variant in subject.variants):
         raise ConfigError("nothing to hold methods against: let method= name fullkv, too")
 
     folder = arguments.to.expanduser() / subject.name

@@ -22,7 +22,7 @@ from harness.report.format import DASH, interval, number, short
 from harness.report.page.examples import first_places
 from harness.report.stats.curves import Curve, Curves, apart
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
-from harness.results import CellResult, TaskResult
+from harness.results import CellResult, TaskResult, by_head, layer_means
 from harness.text import plain
 
 WIDTH, HEIGHT = 520, 300
@@ -247,15 +247,15 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
 
 def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
     """Per layer, the mean, the least and the most entries over results."""
-    kept = Counter(tuple(record.kept) for record in cell.done if record.kept)  # most records of a cell kept the same
+    kept = Counter(record.kept for record in cell.done if record.kept)  # most records of a cell kept the same
     records = sum(kept.values())
     return [
         (
-            sum(entries * times for entries, times in zip(layer, kept.values(), strict=True)) / records,
-            min(layer),
-            max(layer),
+            sum(entries * times for entries, times in zip(means, kept.values(), strict=True)) / records,
+            min(min(by_head(counts)) for counts in layer),
+            max(max(by_head(counts)) for counts in layer),
         )
-        for layer in zip(*kept, strict=True)
+        for layer, means in zip(zip(*kept, strict=True), zip(*map(layer_means, kept), strict=True), strict=True)
     ]
 
 

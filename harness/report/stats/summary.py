@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.report.stats.means import MISSING, mean, score_mean
-from harness.results import CellResult
+from harness.results import CellResult, by_head, layer_means
 from harness.task import Metric
 
 
@@ -48,15 +48,18 @@ def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
     if metrics:
         row["score"] = score(cell, metrics[0])
         row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
-    kept = Counter(tuple(r.kept) for r in cell.done if r.kept)  # most records of a cell kept the same
+    kept = Counter(r.kept for r in cell.done if r.kept)  # most records of a cell kept the same
+    heads = [count for layers in kept for counts in layers for count in by_head(counts)]
     entries = sum(len(layers) * times for layers, times in kept.items())
     row |= {
         "n": len(cell.done),
         "errors": cell.errors,
         "expected": cell.expected,
-        "kept_min": min(map(min, kept), default=None),
-        "kept_mean": sum(sum(layers) * times for layers, times in kept.items()) / entries if entries else MISSING,
-        "kept_max": max(map(max, kept), default=None),
+        "kept_min": min(heads, default=None),
+        "kept_mean": sum(sum(layer_means(one)) * times for one, times in kept.items()) / entries
+        if entries
+        else MISSING,
+        "kept_max": max(heads, default=None),
         "retention": mean(r.retention for r in cell.done),
         "retention_bytes": mean(r.retention_bytes for r in cell.done),
         "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),

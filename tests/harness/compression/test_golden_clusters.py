@@ -31,6 +31,7 @@ from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
 from methods.snapkv import SnapKV
 from methods.streamingllm import StreamingLLM
+from tests.harness.counts import keep_of
 
 Case = dict[str, Any]
 
@@ -180,7 +181,8 @@ class Layers:
 def plan_of(case: Case, causal: bool) -> Plan:
     method = method_of(case, causal)
     return Plan(
-        tuple(method.keep(case["budget"], inputs(case["input"])["q"].shape[2], case["num_layers"] or 1)), method.ranking
+        tuple(keep_of(method, case["budget"], inputs(case["input"])["q"].shape[2], case["num_layers"] or 1)),
+        method.scorer,
     )
 
 
@@ -229,7 +231,7 @@ def test_kept_set_equals_the_published_one(which: str, item: Case) -> None:
 @over(scored_cases)
 def test_stable_choice_differs_from_the_published_one_in_ties_only(which: str, item: Case) -> None:
     for row, state in enumerate(states_of(item)):
-        order = order_of(method_of(item).ranking, state, selection_of(item, "stable"))  # type: ignore[arg-type]
+        order = order_of(method_of(item).scorer, state, selection_of(item, "stable"))  # type: ignore[arg-type]
         chosen = order.best(item["topk"])
         tied = item["boundary_tie"][row]
         assert int(order.tied_heads(chosen)) == sum(tied)
@@ -264,9 +266,9 @@ def test_scores_equal_the_published_ones(which: str, item: Case) -> None:
     epsilon = torch.finfo(getattr(torch, item["dtype"])).eps
     selection = selection_of(item, "torch")
     for row, state in enumerate(states_of(item)):
-        ranking = method_of(item).ranking
-        assert ranking is not None
-        scores = ranking.finish(group_heads(ranking.raw(state), state.keys.shape[0], selection))
+        scorer = method_of(item).scorer
+        assert scorer is not None
+        scores = scorer.smooth(group_heads(scorer.score(state), len(state.queries), len(state.keys), selection), state)
         assert scores.dtype == state.score_dtype
         np.testing.assert_allclose(scores.float().numpy(), golden[row], rtol=8 * epsilon, atol=epsilon / 8)
 
@@ -284,11 +286,11 @@ def test_paper_era_code_is_reproduced_with_causal_false(which: str, item: Case) 
 def test_four_sinks_equal_the_window_that_the_published_runner_computes(which: str, item: Case) -> None:
     tokens = inputs(item["input"])["q"].shape[2]
     method = StreamingLLM("streamingllm", 4, None)
-    keep = method.keep(item["budget"], tokens, 1)[0]
+    keep = keep_of(method, item["budget"], tokens, 1)[0]
     assert keep == item["out_len"]
     for row, state in enumerate(states_of(item)):
         if keep < tokens:
-            chosen = order_of(method.ranking, state, selection_of(item, "stable")).best(keep - method.ranking.window)
+            chosen = order_of(method.scorer, state, selection_of(item, "stable")).best(keep - method.scorer.window)
             kept = torch.cat([chosen, torch.full((len(chosen), 1), tokens - 1)], dim=1).numpy()
             np.testing.assert_array_equal(kept, np.sort(arrays(which, "kept_indices.npz")[item["id"]][row], axis=-1))
 
@@ -300,9 +302,9 @@ def test_published_crash_is_a_budget_error_or_a_documented_repair(which: str, it
         # PyramidKV with one layer: the published code divides by zero, here the one layer gets the budget, as the
         # method's text says.
         assert item["num_layers"] == 1
-        assert list(method.keep(budget, tokens, 1)) == [budget]
+        assert list(keep_of(method, budget, tokens, 1)) == [budget]
     else:
         with pytest.raises(
             BudgetError, match=r"budget=24 is not above window=32 \(method=\w+\): use budget>=33 or a smaller"
         ):
-            method.keep(budget, tokens, item["num_layers"] or 8)
+            keep_of(method, budget, tokens, item["num_layers"] or 8)

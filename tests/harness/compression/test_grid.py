@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Plan, Variant
 from harness.errors import BudgetError
@@ -24,13 +25,13 @@ def test_the_whole_prompt_is_the_whole_prompt_for_every_method_and_every_length(
     name: str, budget: str, tokens: int
 ) -> None:
     variant = Variant(Cell(name, budget), METHODS[name], parse_budget(budget))
-    assert variant.plan(tokens, 3) == Plan((tokens,) * 3, None)
+    assert variant.plan(Shape(tokens, 3)) == Plan((tokens,) * 3, None)
 
 
 def test_a_share_that_leaves_the_window_alone_is_still_refused_for_that_prompt() -> None:
     variant = Variant(Cell("snapkv", "50%"), METHODS["snapkv"], parse_budget("50%"))
     with pytest.raises(BudgetError, match="50% of a prompt of 16 tokens"):
-        variant.plan(16, 3)
+        variant.plan(Shape(16, 3))
 
 
 def test_prompts_of_at_most_the_window_have_a_result_at_full_and_at_100_percent(

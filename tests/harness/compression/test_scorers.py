@@ -1,4 +1,4 @@
-"""The tensor maths under the rankings against naive references in float64: attention by rows, scores, pooling, groups,
+"""The tensor maths under the scorers against naive references in float64: attention by rows, scores, pooling, groups,
 order, ties."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.compression.attention_weights import attention_rows, causal_attention
-from harness.compression.method import LayerState, Ranking
+from harness.compression.method import LayerState, Scorer
 from harness.compression.scorers import (
     ColumnSums,
     FirstTokens,
@@ -91,11 +91,11 @@ def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(
 ) -> None:
     window = data.draw(st.integers(1, layer.keys.shape[1] - 1))
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
-    reader = ColumnSums(window, True).reader(layer)
+    reader = ColumnSums(window, True).accumulator(layer)
     assert reader is not None
     causal_attention(layer.queries, layer.keys, layer.values, layer.scaling, block_bytes, [reader])
     assert torch.equal(reader.scores(), column_sums(layer, window, True, block_bytes))
-    assert ColumnSums(window, False).reader(layer) is None, "ordinary attention has no votes for later tokens"
+    assert ColumnSums(window, False).accumulator(layer) is None, "ordinary attention has no votes for later tokens"
 
 
 @given(layer=layers(least=1), data=st.data())
@@ -162,9 +162,9 @@ def test_column_sums_equal_the_full_matrix_for_every_block_size(
 def test_scores_come_in_the_dtype_that_was_asked_for_and_float32_is_the_finer(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     queries, keys = (torch.randn(4, 50, 16, generator=generator).to(dtype) for _ in range(2))
-    for ranking in (WindowAttention(8, 7, "maxpool"), ColumnSums(8, True)):
+    for scorer in (WindowAttention(8, 7, "maxpool"), ColumnSums(8, True)):
         fine, coarse = (
-            ranking.raw(LayerState(queries, keys, keys, 0, 1, 0.25, wanted)) for wanted in (torch.float32, dtype)
+            scorer.score(LayerState(queries, keys, keys, 0, 1, 0.25, wanted)) for wanted in (torch.float32, dtype)
         )
         assert (fine.dtype, coarse.dtype) == (torch.float32, dtype)
         torch.testing.assert_close(fine, coarse.float(), rtol=0.03, atol=1e-3)
@@ -206,7 +206,7 @@ def test_groups_are_the_query_heads_that_share_a_kv_head(
     kv_heads: int, copies: int, count: int, selection: Selection
 ) -> None:
     scores = torch.rand(kv_heads * copies, count, generator=torch.Generator().manual_seed(count))
-    grouped = group_heads(scores, kv_heads, selection)
+    grouped = group_heads(scores, len(scores), kv_heads, selection)
     if selection.granularity == "query_head":
         assert torch.equal(grouped, scores)
         return
@@ -290,9 +290,9 @@ def test_even_kernel_never_keeps_the_position_that_it_adds(
 
 
 @st.composite
-def rankings(draw: st.DrawFn) -> Ranking:
+def scorers(draw: st.DrawFn) -> Scorer:
     window, kernel = draw(st.integers(1, 6)), draw(st.integers(1, 7))
-    every: list[Ranking] = [
+    every: list[Scorer] = [
         WindowAttention(window, kernel, "maxpool"),
         WindowAttention(window, kernel, "avgpool"),
         ColumnSums(window, True),
@@ -303,15 +303,15 @@ def rankings(draw: st.DrawFn) -> Ranking:
     return draw(st.sampled_from(every))
 
 
-@given(layer=layers(least=8), ranking=rankings(), selection=selections(), data=st.data())
+@given(layer=layers(least=8), scorer=scorers(), selection=selections(), data=st.data())
 @REPEATABLE
 def test_kept_indices_ascend_are_unique_and_contain_the_window(
-    layer: LayerState, ranking: Ranking, selection: Selection, data: st.DataObject
+    layer: LayerState, scorer: Scorer, selection: Selection, data: st.DataObject
 ) -> None:
-    tokens, window = layer.keys.shape[1], ranking.window
+    tokens, window = layer.keys.shape[1], scorer.window
     keep = data.draw(st.integers(window, tokens))
     heads = len(layer.queries) if selection.granularity == "query_head" else len(layer.keys)
-    order = order_of(ranking, layer, selection)
+    order = order_of(scorer, layer, selection)
     kept = kept_indices(order, keep, window, tokens, heads, torch.device("cpu"))
     assert kept.shape == (heads, keep)
     assert bool((kept.diff(dim=1) > 0).all())
@@ -328,17 +328,17 @@ def test_kept_indices_ascend_are_unique_and_contain_the_window(
 
 @given(layer=layers(least=4), data=st.data())
 @REPEATABLE
-def test_rankings_by_position_keep_the_first_and_the_last(layer: LayerState, data: st.DataObject) -> None:
+def test_scorers_by_position_keep_the_first_and_the_last(layer: LayerState, data: st.DataObject) -> None:
     tokens = layer.keys.shape[1]
     keep = data.draw(st.integers(3, tokens - 1))
     fixed = data.draw(st.integers(1, keep - 1))
     sinks, first = SinksThenRecent(fixed), FirstTokens(fixed)
-    for ranking, expected in (
+    for scorer, expected in (
         (sinks, [*range(fixed), *range(tokens - (keep - fixed), tokens)]),
         (first, [*range(keep - fixed), *range(tokens - fixed, tokens)]),
     ):
-        order = order_of(ranking, layer, STABLE)
-        kept = kept_indices(order, keep, ranking.window, tokens, len(layer.queries), torch.device("cpu"))
+        order = order_of(scorer, layer, STABLE)
+        kept = kept_indices(order, keep, scorer.window, tokens, len(layer.queries), torch.device("cpu"))
         assert kept.tolist() == [expected] * len(layer.queries)
 
 

@@ -57,11 +57,11 @@ def test_an_exception_in_a_prefill_is_in_that_prompts_records_and_the_others_are
     assert scores == {name: of["scores"] for name, of in outcome(tmp_path / "other").items()}
 
 
-def test_an_exception_in_a_ranking_is_in_the_records_of_its_cells_alone(
+def test_an_exception_in_a_scorer_is_in_the_records_of_its_cells_alone(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert kvgauge(*words, f"results_dir={tmp_path / 'other'}").code == 0
-    monkeypatch.setattr(WindowAttention, "raw", lambda self, state: fails())
+    monkeypatch.setattr(WindowAttention, "score", lambda self, state: fails())
     assert kvgauge(*words).code == 1
     errors = failed(tmp_path / "results")
     assert set(errors["snapkv-32"]) == {"p40", "p64", "p65", "p100"}

@@ -54,7 +54,7 @@ def grid(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
         torch.manual_seed(0)
         LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
     return (
-        "method=all",
+        "method=published",
         "budget=[32,48]",
         f"model.path={tmp_path / 'model'}",
         "task=tokens",
@@ -93,6 +93,6 @@ def test_a_prompt_in_pieces_keeps_and_generates_the_same_as_in_one(
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_runs_on_cuda(kvgauge: Command, prompts_file: Path, tmp_path: Path, dtype: str) -> None:
-    words = ("method=all", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=4")
+    words = ("method=published", "budget=32", "task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=4")
     done = kvgauge(*words, "model.device=cuda", f"model.dtype={dtype}", f"results_dir={tmp_path}")
     assert done.code == 0, done.err

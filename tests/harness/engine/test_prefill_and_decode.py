@@ -22,6 +22,7 @@ from harness.engine.decode import Decoding, Generated, Limits, Row, decode
 from harness.engine.prefill import Kept, extend, prefill
 from harness.errors import ModelError
 from harness.kernels import Kernels
+from harness.results import layer_means
 from tests.conftest import needs_triton
 from tests.harness.tiny import (
     HEADS,
@@ -93,16 +94,22 @@ def test_every_layer_keeps_what_the_method_says_and_the_mean_obeys_the_budget(
     def check(cell: Cell, kept: Kept) -> None:
         prompt = len(cell.prompt)
         budget = prompt if not cell.method.uses_budget else min(cell.budget, prompt)
-        assert kept.entries == cell.plan(layers).keep
+        plan = cell.plan(layers)
+        assert plan.waiting is not None or kept.entries == plan.keep
         assert kept.bytes == sum(layer.bytes for layer in kept.layers)
         for layer, entries in zip(kept.layers, kept.entries, strict=True):
-            heads = HEADS if selection.granularity == "query_head" and entries < prompt else kv_heads
-            assert layer.keys.shape == layer.values.shape == (heads, entries, 8)
+            heads = HEADS if selection.granularity == "query_head" and entries != prompt else kv_heads
+            of_layer = (heads, entries, 8) if isinstance(entries, int) else (sum(entries), 8)
+            assert layer.keys.shape == layer.values.shape == of_layer
+            assert isinstance(entries, int) or (len(entries), entries) == (heads, layer.counts)
+        means = layer_means(kept.entries)
         if getattr(cell.method, "schedule", None) == "reference":
             # The published floor division overspends, by less than one step of its slope in every layer.
-            assert budget <= sum(kept.entries) / layers < budget + layers / 2
+            assert budget <= sum(means) / layers < budget + layers / 2
+        elif plan.waiting is None or plan.waiting.allocation.sees == "layers":
+            assert sum(means) == pytest.approx(budget * layers)
         else:
-            assert sum(kept.entries) == budget * layers
+            assert means == pytest.approx([budget] * layers)
 
     decode_together(model, variants, selection, max_new_tokens=1, check=check)
 
@@ -140,13 +147,16 @@ class Masked:
         return (logits.softmax(-1) @ values).transpose(1, 2)
 
 
-def kept_positions(full: LayerKV, layer: LayerKV) -> Tensor:
-    """[cache heads, entries]: where the kept keys stand among all keys, found by looking for them."""
-    copies = layer.keys.shape[0] // full.keys.shape[0]
-    keys, values = full.keys.repeat_interleave(copies, 0), full.values.repeat_interleave(copies, 0)
-    same = (layer.keys[:, :, None] == keys[:, None]).all(-1) & (layer.values[:, :, None] == values[:, None]).all(-1)
-    assert bool((same.sum(-1) == 1).all())
-    return same.int().argmax(-1)
+def kept_positions(full: LayerKV, layer: LayerKV) -> list[Tensor]:
+    """Per cache head, [entries]: where the kept keys stand among all keys, found by looking for them."""
+    pairs = [pair for keys, values in layer.parts() for pair in zip(keys, values, strict=True)]
+    copies, positions = len(pairs) // full.keys.shape[0], []
+    for head, (keys, values) in enumerate(pairs):
+        everything = full.keys[head // copies], full.values[head // copies]
+        same = (keys[:, None] == everything[0]).all(-1) & (values[:, None] == everything[1]).all(-1)
+        assert bool((same.sum(-1) == 1).all())
+        positions.append(same.int().argmax(-1))
+    return positions
 
 
 @given(
@@ -166,15 +176,16 @@ def test_decoding_equals_one_forward_in_which_new_tokens_see_only_what_was_kept(
     def check(cell: Cell, kept: Kept) -> None:
         prompt = len(cell.prompt)
         full = prefill(model, NAME, cell.prompt, [Plan((prompt,) * layers, None)], selection).kept[0]
-        window = cell.method.ranking.window if cell.method.ranking is not None else 0
+        window = cell.method.scorer.window if cell.method.scorer is not None else 0
         masks[id(cell)] = []
         for everything, layer in zip(full.layers, kept.layers, strict=True):
-            positions = kept_positions(everything, layer)
-            assert bool((positions.diff(dim=1) > 0).all()), "kept entries stand in the prompt's order, each once"
-            assert bool((positions[:, -1] == prompt - 1).all())
-            trailing = torch.arange(max(0, prompt - window), prompt)
-            assert bool((positions[:, positions.shape[1] - len(trailing) :] == trailing).all())
-            mask = torch.zeros(len(positions), prompt, dtype=torch.bool).scatter(1, positions, True)
+            heads, trailing = kept_positions(everything, layer), torch.arange(max(0, prompt - window), prompt)
+            mask = torch.zeros(len(heads), prompt, dtype=torch.bool)
+            for head, positions in enumerate(heads):
+                assert bool((positions.diff() > 0).all()), "kept entries stand in the prompt's order, each once"
+                assert positions[-1] == prompt - 1
+                assert bool((positions[len(positions) - len(trailing) :] == trailing).all())
+                mask[head, positions] = True
             masks[id(cell)].append(mask.repeat_interleave(HEADS // len(mask), 0))
 
     outcomes, logits = decode_together(model, variants, selection, check=check)

@@ -33,7 +33,7 @@ def grid(tmp_path: Path) -> tuple[str, ...]:
     ids = [0, *((7 * i * i) % 1000 + 2 for i in range(90))]
     (tmp_path / "prompts.json").write_text(json.dumps({"long": ids, "short": [*ids[:66], 5, 7]}))
     of_task = ("task=tokens", f"task.prompts={tmp_path / 'prompts.json'}", "task.max_new_tokens=4")
-    return ("method=all", "budget=[32,48]", *of_task, "engine.width=5", f"results_dir={tmp_path / 'results'}")
+    return ("method=published", "budget=[32,48]", *of_task, "engine.width=5", f"results_dir={tmp_path / 'results'}")
 
 
 @pytest.fixture

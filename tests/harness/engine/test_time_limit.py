@@ -25,15 +25,15 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kvgauge(*grid, f"results_dir={tmp_path / 'calm'}")
-    raw = WindowAttention.raw
+    raw = WindowAttention.score
 
-    def hanging(ranking: WindowAttention, layer: LayerState) -> Any:
+    def hanging(scorer: WindowAttention, layer: LayerState) -> Any:
         if layer.keys.shape[1] == 65 and layer.index == 3:
             with contextlib.suppress(Exception):
                 time.sleep(60)
-        return raw(ranking, layer)
+        return raw(scorer, layer)
 
-    monkeypatch.setattr(WindowAttention, "raw", hanging)
+    monkeypatch.setattr(WindowAttention, "score", hanging)
     begun = time.monotonic()
     done = kvgauge(
         *grid, "engine.width=64", "engine.time_limit_seconds=3", "wide=true", f"results_dir={tmp_path / 'hung'}"

@@ -101,8 +101,8 @@ def test_the_kernel_gives_the_column_sums_of_torch_for_any_shape(data: st.DataOb
 @pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
 def test_the_kernel_keeps_what_torch_keeps(granularity: str) -> None:
     selection = Selection(granularity, "mean", "stable", "float32")  # type: ignore[arg-type]
-    of, ranking = layer(4, 2, 100, 32, torch.bfloat16), ColumnSums(8, True)
-    orders = [order_of(ranking, each, selection) for each in (of, replace(of, kernels="torch"))]
+    of, scorer = layer(4, 2, 100, 32, torch.bfloat16), ColumnSums(8, True)
+    orders = [order_of(scorer, each, selection) for each in (of, replace(of, kernels="torch"))]
     heads = 2 if granularity == "kv_head" else 4
     for keep in (9, 16, 40, 99):
         ours, theirs = (kept_indices(order, keep, 8, 100, heads, of.keys.device) for order in orders)
@@ -242,6 +242,45 @@ def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
 
 
 @needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_heads_of_different_lengths_attend_as_by_torch_and_as_they_do_alone(dtype: torch.dtype) -> None:
+    from harness.kernels.ragged_attention import SPLIT
+
+    generator = torch.Generator().manual_seed(1)
+
+    def states(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator).to(dtype).to(DEVICE)
+
+    def uneven(*counts: int) -> list[LayerKV]:
+        return [LayerKV(states(sum(counts), 16), states(sum(counts), 16), counts)]
+
+    # Kv heads and query heads, runs of equal heads between others, and rows whose heads are all equal.
+    rows = [
+        uneven(SPLIT - 1, 3),
+        uneven(5, SPLIT + 40, SPLIT + 40, 1),
+        [LayerKV(states(2, 9, 16), states(2, 9, 16))],
+        uneven(1, 2),
+        uneven(7, 7, 8, 8),
+    ]
+    ours, theirs = (pool_of(kernels, rows, 4) for kernels in ("triton", "torch"))
+    alone = [pool_of("triton", [row], 4) for row in rows]
+    places = list(range(len(rows)))
+    for step in range(4):
+        if step == 2:
+            places = [1, 3, 4]
+            ours.keep(places), theirs.keep(places)
+        new = states(len(places), 4, 1, 16), states(len(places), 2, 1, 16), states(len(places), 2, 1, 16)
+        found, expected = (pool.attend(0, *new, 0.25) for pool in (ours, theirs))
+        rounding = 1e-5 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+        torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)
+        for index, place in enumerate(places):
+            here = (state[index : index + 1] for state in new)
+            assert torch.equal(alone[place].attend(0, *here, 0.25)[0], found[index])
+        for pool in (ours, theirs, *alone):
+            pool.advance()
+
+
+@needs_triton
 @pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
 def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -> None:
     model = deepcopy(tiny(2)).to(DEVICE)
@@ -249,7 +288,7 @@ def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -
     rows = []
     for place, method in enumerate(methods().values()):
         cell = Cell(prompt_of(30 + place), method, 12)
-        done = prefill(model, NAME, cell.prompt, [cell.plan(3)], selection)
+        done = prefill(model, NAME, cell.prompt, [cell.plan(3, 2 if granularity == "kv_head" else 4)], selection)
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
 
     def again(kernels: Kernels) -> list[Generated]:

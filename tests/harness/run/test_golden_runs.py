@@ -34,6 +34,7 @@ from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV
 from methods.snapkv import SnapKV
 from methods.streamingllm import StreamingLLM
+from tests.harness.counts import keep_of
 
 Run = dict[str, Any]
 
@@ -151,7 +152,7 @@ def method_of(run: Run) -> Method:
 
 def plan_of(run: Run, layers: int) -> Plan:
     method = method_of(run)
-    return Plan(tuple(method.keep(max(1, run["budget"]), run["prompt_len"], layers)), method.ranking)
+    return Plan(tuple(keep_of(method, max(1, run["budget"]), run["prompt_len"], layers)), method.scorer)
 
 
 @dataclass(frozen=True)

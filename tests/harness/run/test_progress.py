@@ -23,7 +23,7 @@ from tests.harness.engine.test_scheduler import grid
 from tests.harness.folders import cells, records
 from tests.harness.run.test_faults import in_child
 
-NEEDLE = ("method=all", "budget=[32,64]", "task.lengths=[300,450,600]", "task.depths=[0,25,50,75,100]")
+NEEDLE = ("method=published", "budget=[32,64]", "task.lengths=[300,450,600]", "task.depths=[0,25,50,75,100]")
 LONGBENCH = (
     "method=[fullkv,snapkv]", "budget=32", "task=longbench", f"task.data={ROOT / 'tests/fixtures/longbench'}",
     "task.datasets=[trec,qasper,lcc,gov_report,passage_count]",

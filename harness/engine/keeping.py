@@ -1,0 +1,210 @@
+"""What plans keep of a prompt: entries of each layer as it comes, or of all layers once the last one has come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from harness.compression.allocation import Allocation, Seen
+from harness.compression.grid import Plan, Waiting, counted
+from harness.compression.method import LayerState, Reranks, Scorer
+from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked
+from harness.engine import tensor_parallel
+from harness.engine.cache import LayerKV
+from harness.engine.failures import SelectionFailed, is_of_the_prompt
+from harness.engine.time_limit import TimeLimit
+from harness.errors import ConfigError
+
+_Kept = int | tuple[int, ...]
+
+
+@dataclass
+class Growing:
+    """What a plan has kept of the layers so far.
+
+    Attributes:
+        layers: kept entries, one ``LayerKV`` per layer.
+        entries: number of kept entries per layer: one number for all heads or one for each.
+        indices: indices of kept entries, of all heads, one tensor per layer: [heads, entries], or where heads keep
+            different numbers, these numbers and then the indices head by head; None for a layer that keeps everything.
+        ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were scored.
+    """
+
+    layers: list[LayerKV] = field(default_factory=list)
+    entries: list[_Kept] = field(default_factory=list)
+    indices: list[Tensor | None] = field(default_factory=list)
+    ties: list[Tensor] = field(default_factory=list)
+
+
+class Keeping:
+    """Selects the entries of every plan. Plans share the orders of equal scorers and what equal allocations saw.
+
+    Attributes:
+        growing: what each plan has kept so far.
+    """
+
+    def __init__(self, plans: Sequence[Plan], selection: Selection) -> None:
+        """Start before the first layer.
+
+        Args:
+            plans: what to keep; equal plans are computed once.
+            selection: how entries are selected.
+
+        Raises:
+            ConfigError: budgets depend on all heads, and another process has some of them.
+        """
+        if tensor_parallel.count() > 1 and any(plan.waiting or not _even(plan) for plan in plans):
+            raise ConfigError(
+                "budgets per head or by scores need all heads in one process: model.tp_plan=null"
+            )
+        self.growing = {plan: Growing() for plan in plans}
+        self._selection = selection
+        self._held: list[_Layer] = []
+        self._waits = any(plan.waiting and plan.waiting.allocation.sees == "layers" for plan in self.growing)
+
+    def take(self, state: LayerState, scores: Mapping[Scorer, Tensor]) -> None:
+        """Take a layer's entries for every plan that need not wait for further layers.
+
+        Args:
+            state: the state of the layer.
+            scores: scores of some scorers, read from the attention's own weights.
+        """
+        layer = _Layer(state, self._selection, dict(scores))
+        for plan, growing in self.growing.items():
+            if plan.waiting is None:
+                layer.keep(plan, plan.keep[state.index], growing)
+            elif plan.waiting.allocation.sees == "layer":
+                layer.keep(plan, layer.counts(plan.waiting, plan.scorer), growing)
+            else:
+                layer.see(plan.waiting.allocation, plan.scorer)
+        if self._waits:
+            self._held.append(layer.settled())
+
+    def end(self) -> None:
+        """After the last layer, take the entries of the plans that had to see all layers."""
+        for plan, growing in self.growing.items():
+            if plan.waiting is not None and plan.waiting.allocation.sees == "layers":
+                waiting, scorer = plan.waiting, plan.scorer
+                with _failing_as(waiting):
+                    seen = [layer.see(waiting.allocation, scorer) for layer in self._held]
+                    counts = counted(waiting.allocation, waiting.budget, waiting.shape, seen, _name(waiting.allocation))
+                for layer, kept in zip(self._held, counts, strict=True):
+                    layer.keep(plan, kept, growing)
+        self._held.clear()
+
+
+class _Layer:
+    """One layer: its state, and what plans share of it."""
+
+    def __init__(self, state: LayerState, selection: Selection, scores: dict[Scorer, Tensor]) -> None:
+        """Take the state of the layer, and the scores that are known."""
+        self._state, self._selection, self._scores = state, selection, scores
+        self._orders: dict[Scorer, Order] = {}
+        self._seen: dict[tuple[Allocation, Scorer], Seen] = {}
+        kv_heads, self._tokens, _ = state.keys.shape
+        self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
+        self._heads = kv_heads * self._copies
+
+    def settled(self) -> _Layer:
+        """The layer without its queries, which are not needed once every order is known."""
+        self._state = replace(self._state, queries=self._state.queries[:, :0])
+        return self
+
+    def order(self, scorer: Scorer) -> Order:
+        """The order of the candidates by a scorer, computed once."""
+        if scorer not in self._orders:
+            with _failing_as(scorer):
+                self._orders[scorer] = order_of(scorer, self._state, self._selection, self._scores.get(scorer))
+        return self._orders[scorer]
+
+    def see(self, allocation: Allocation, scorer: Scorer | None) -> Seen:
+        """What an allocation sees of this layer, computed once."""
+        assert scorer is not None  # without one there is nothing to wait for
+        if (allocation, scorer) not in self._seen:
+            order = self.order(scorer)
+            with _failing_as(scorer):
+                summary = allocation.summary(self._state)
+            self._seen[allocation, scorer] = Seen(self._state.index, order.scores, summary)
+        return self._seen[allocation, scorer]
+
+    def counts(self, waiting: Waiting, scorer: Scorer | None) -> _Kept:
+        """How many entries are kept by an allocation that sees this layer alone."""
+        seen = self.see(waiting.allocation, scorer)
+        with _failing_as(waiting):
+            return counted(waiting.allocation, waiting.budget, waiting.shape, [seen], _name(waiting.allocation))[0]
+
+    def keep(self, plan: Plan, kept: _Kept, growing: Growing) -> None:
+        """Add what a plan keeps of this layer.
+
+        Args:
+            plan: the plan.
+            kept: number of entries to keep: one for all heads of the cache or one for each.
+            growing: where the entries are added.
+        """
+        state, scorer, window = self._state, plan.scorer, 0
+        growing.entries.append(kept)
+        if scorer is None or kept == self._tokens:
+            growing.layers.append(LayerKV(state.keys, state.values))
+            growing.indices.append(None)
+            return
+        window = min(scorer.window, self._tokens)
+        order = self.order(scorer) if kept != window else None
+        if order is not None and isinstance(scorer, Reranks):
+            each = [kept] * self._heads if isinstance(kept, int) else list(kept)
+            with _failing_as(scorer):
+                counts = torch.tensor(each, device=state.keys.device) - window
+                order = reranked(scorer, order, state, counts)
+        if isinstance(kept, int):
+            indices = kept_indices(order, kept, window, self._tokens, self._heads, state.keys.device)
+            if order is not None:
+                growing.ties.append(order.tied_heads(indices[:, : kept - window]))
+            source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
+            growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
+            growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
+            return
+        assert order is not None
+        self._keep_ragged(order, kept, window, growing)
+
+    def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing) -> None:
+        """Add entries of heads that keep different numbers."""
+        state, device = self._state, self._state.keys.device
+        heads = [
+            kept_indices(order.of(head), count, window, self._tokens, 1, device)[0] for head, count in enumerate(kept)
+        ]
+        for head, indices in enumerate(heads):
+            growing.ties.append(order.of(head).tied_heads(indices[None, : kept[head] - window]))
+        source = torch.repeat_interleave(
+            torch.arange(self._heads, device=device) // self._copies, torch.tensor(kept, device=device)
+        )
+        joined = torch.cat(heads)
+        growing.layers.append(LayerKV(state.keys[source, joined], state.values[source, joined], kept))
+        growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
+
+
+def _even(plan: Plan) -> bool:
+    """Whether all heads of each layer keep equally many entries."""
+    return all(isinstance(counts, int) for counts in plan.keep)
+
+
+def _name(allocation: Allocation) -> str:
+    return type(allocation).__name__
+
+
+@contextmanager
+def _failing_as(at: Scorer | Waiting) -> Iterator[None]:
+    """Raise what concerns the prompt alone as a failure of this scorer or allocation, which ends its variants."""
+    try:
+        yield
+    except TimeLimit as expired:
+        expired.at = at
+        raise
+    except SelectionFailed:
+        raise
+    except Exception as error:
+        if isinstance(error, ConfigError) or is_of_the_prompt(error):
+            raise SelectionFailed(at) from error
+        raise
