@@ -21,6 +21,7 @@ from harness.run.prepare import Prepared
 from harness.run.progress import duration
 from harness.store.costs import Costs
 from harness.store.run_log import RunLine, read_runs
+from harness.text import size_text
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
         lines += [
             f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}:",
             f"      prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
-            f"{_size(basis.peak_bytes)} of memory at most",
+            f"{size_text(basis.peak_bytes)} of memory at most",
         ]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
@@ -159,11 +160,11 @@ def _memory(tasks: Sequence[Prepared]) -> str:
             rows, of_rows = together, size
         longest = max(longest, *(len(request.prompt.ids) for request in prepared.requests), 0)
     of_prefill = prefill_bytes(config, spec.torch_dtype(config), longest, run.engine_settings.chunk_tokens)
-    parts = f"{rows} rows {_size(of_rows)}, a prefill {_size(of_prefill)}"
+    parts = f"{rows} rows {size_text(of_rows)}, a prefill {size_text(of_prefill)}"
     if weights is None:
-        line = f"memory: about {_size(of_rows + of_prefill)} beside the weights, which are not here: {parts}"
+        line = f"memory: about {size_text(of_rows + of_prefill)} beside the weights, which are not here: {parts}"
     else:
-        line = f"memory: about {_size(weights + of_rows + of_prefill)}: weights {_size(weights)}, {parts}"
+        line = f"memory: about {size_text(weights + of_rows + of_prefill)}: weights {size_text(weights)}, {parts}"
     return line if _device(tasks).type == "cuda" else f"{line}, beside Python's own"
 
 
@@ -184,10 +185,3 @@ def _device(tasks: Sequence[Prepared]) -> torch.device:
 def _labels(line: RunLine) -> set[str]:
     """Names of the methods that a run was of."""
     return {name.rpartition("-")[0] for name in line.cells}
-
-
-def _size(size: int) -> str:
-    """An amount of memory: 52 MB, 4.3 GB, 141 GB."""
-    if size < 1e9:
-        return f"{size / 1e6:.0f} MB"
-    return f"{size / 1e9:.1f} GB" if size < 100e9 else f"{size / 1e9:,.0f} GB"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 
-from harness.errors import KvgaugeError, StoreError
+from harness.errors import KvgaugeError
+from harness.lock_files import waited_for
 from harness.report.overview import print_left_out, print_places, write_overview
 from harness.report.suite_tables import print_suite, print_suite_end, write_suite_report
 from harness.report.task_tables import print_end as print_task_end
@@ -20,6 +20,7 @@ from harness.run.execute import Counts, has_more
 from harness.run.execute import result as result_of
 from harness.run.live import Live, tracked
 from harness.run.prepare import Prepared
+from harness.store.files import failed
 from harness.store.reader import read_results, suites
 from harness.store.run_log import read_runs
 from harness.task import Suite
@@ -38,18 +39,15 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console, wid
         The written files that are meant for readers.
 
     Raises:
-        StoreError: a file cannot be written.
+        StoreError: a file cannot be written, or a process of another machine keeps others from writing it.
     """
     folder = tasks[0].run.folder_of_results / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # two shards may both find the cells complete
+        with waited_for(folder / ".lock"):  # two shards may both find the cells complete
             files, show = _write(tasks, suite, wide)
     except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
-            "again"
-        ) from error
+        raise failed(folder, "written", error) from error
     show(console)
     return files
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.cli.commands import add_results_path
 from harness.results import Cell, Manifest
 from harness.store.cells import scores_lack
-from harness.store.locks import at_work
+from harness.store.locks import at_work, held_elsewhere
 from harness.store.manifest import writer_of
 from harness.store.order import in_order
 from harness.store.places import find_cells
@@ -119,6 +119,8 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             last = f"{_ago(time.time() - worker.written)} ago" if worker.written else "–"
             workers.add_row(*map(_shown, (name, _who(worker.run), worker.state, str(worker.records), rate, last)))
         findings += _findings(name, folder, own, worker_states, waits_for)
+        holders = {holder for path in manifests for holder in held_elsewhere(path)}
+        findings += [f"{name}: locked by {holder.who}, {holder.remedy}" for holder in sorted(holders, key=str)]
     console.print(cells)
     if workers.row_count:
         console.print()
