@@ -150,7 +150,7 @@ def holder_of(path: Path) -> Holder | None:
     return Holder(
         f"{who} since {since} UTC",
         host == socket.gethostname(),
-        f"and this file system has no locks that end with a process: {sign}, free what it held with: {free}",
+        f"and this file system has no locks that end with a process: {sign}, free what it held with `{free}`",
     )
 
 

@@ -17,6 +17,7 @@ from harness.engine.memory import free_bytes, prefill_bytes, prompt_row_bytes, r
 from harness.engine.model_spec import choose_device
 from harness.engine.request import Request
 from harness.engine.weights_size import weights_bytes
+from harness.printing import say
 from harness.run.prepare import Prepared
 from harness.run.progress import duration
 from harness.store.costs import Costs
@@ -51,7 +52,7 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     """
     asked = [request for prepared in tasks for request in prepared.requests]
     if not asked:
-        console.print("cost: none, as every record is there", soft_wrap=True)
+        say(console, "cost: none, as every record is there")
         return
     rows = sum(len(request.missing) for request in asked)
     most = sum(
@@ -63,17 +64,18 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     if basis is None:
         run = tasks[0].run
         lines += [
-            f"time: unknown, as {run.folder_of_results} has no recorded run of {run.model} on this device:",
-            "      dry_run=measure loads the model and measures for a few seconds",
+            f"time: unknown, as {run.folder_of_results} has no recorded run of {run.model} on this device: "
+            "dry_run=measure loads the model and measures for a few seconds",
         ]
     else:
         seconds = sum(_seconds(prepared, basis.costs) for prepared in tasks)
         lines += [
-            f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}:",
-            f"      prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
+            f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}: "
+            f"prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
             f"{size_text(basis.peak_bytes)} of memory at most",
         ]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        say(console, line, indent="      ")
 
 
 def recorded(tasks: Sequence[Prepared]) -> Basis | None:

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.commands import add_results_path
+from harness.printing import say, width_of
 from harness.results import Cell, Manifest
 from harness.store.cells import scores_lack
 from harness.store.locks import at_work, held_elsewhere
@@ -89,8 +90,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         StoreError: there are no results, or a manifest or records cannot be read.
     """
-    if not console.is_terminal:
-        console.width = 160  # a file or pipe has no width to wrap at
+    console.width = width_of(console)
     places = find_cells(arguments.path)
     findings = [f"left out: {one.reason}" for one in places.left_out]
     cells, workers = (
@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         console.print(workers)
     console.print()
     for line in findings or ["everything is whole"]:
-        console.print(plain(f"- {line}" if findings else line), markup=False, soft_wrap=True)
+        say(console, f"- {line}" if findings else line, indent="  ")
 
 
 def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[_CellState]:

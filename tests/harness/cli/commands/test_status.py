@@ -25,7 +25,7 @@ def told(kvgauge: Command, results: Path) -> tuple[dict[str, str], list[str]]:
     """The rows of cells (name, and the words after it), and the lines after the tables."""
     done = kvgauge("status", str(results))
     assert done.code == 0, done.err
-    tables = done.out.strip().split("\n\n")
+    tables = done.out.strip().replace("\n  ", " ").split("\n\n")
     rows = (line.split(maxsplit=2) for line in tables[0].splitlines()[1:])
     return {cell: " ".join(rest.split()) for _, cell, rest in rows}, tables[-1].splitlines()
 
