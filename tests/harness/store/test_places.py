@@ -181,3 +181,19 @@ def test_from_python_a_folder_that_was_moved_is_a_warning(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match=rf"{stray} was written as {results}/tiny/one/h2o-8, .*: move it back to "):
         frame = read(results).table()
     assert len(frame) == 11
+
+
+@pytest.mark.parametrize("linked", [".", "tiny", "tiny/one", "tiny/one/h2o-8"])
+def test_cells_behind_links_are_read_each_once(kvgauge: Command, tmp_path: Path, linked: str) -> None:
+    results, elsewhere = fill(tmp_path / "results"), tmp_path / "scratch" / "moved"
+    plain = scores(results)
+    elsewhere.parent.mkdir()
+    (results / linked).rename(elsewhere)
+    (results / linked).symlink_to(elsewhere)
+    (results / "other" / "loop").symlink_to(results)
+    (results / "latest").symlink_to(results / "other" / "one")
+    (results / "gone").symlink_to(tmp_path / "nowhere")
+    (results / "wide").symlink_to(tmp_path)
+    assert scores(results) == plain
+    status = kvgauge("status", str(results))
+    assert status.code == 0 and status.told.count("3 cells") == 4 and "left out" not in status.told
