@@ -1,13 +1,25 @@
-"""Printing that never fails: no character, closed pipe or full device costs a run its results or its exit code."""
+"""Printing that never fails, and fits: no character, closed pipe or full device costs a run its results."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from harness.text import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console  # the commands, which a tab wants in no time, import this module
+
+WIDTH = 100
+"""The most columns of what is printed, wherever it goes; only a path, or a command to copy, can be longer."""
+_GLUE = "\0"
+_WHOLE = re.compile(r"`[^`]*`|kvgauge \w+ \S+")
+"""What is to be copied, and so stands on one line."""
 _PLAIN = str.maketrans({"–": "-", "—": "-", "…": "~", "×": "x", "‘": "'", "’": "'", "“": '"', "”": '"'})
 """What stands for the commonest characters beyond ASCII where a stream cannot show them; for others it is ``?``."""
 
@@ -40,6 +52,40 @@ def unfailing_output() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+def width_of(console: Console) -> int:
+    """How many columns there are for what is printed: at most ``WIDTH``, and fewer in a narrower terminal."""
+    return min(WIDTH, console.width) if console.is_terminal else WIDTH
+
+
+def lines(text: str, width: int = WIDTH, indent: str = "", most: int | None = None) -> list[str]:
+    """A text broken into lines between its words; commands and long words stay whole.
+
+    Args:
+        text: the text; made safe to show.
+        width: most columns of a line.
+        indent: what all lines but the first begin with.
+        most: most lines; what is cut off leaves an ellipsis.
+    """
+    whole = _WHOLE.sub(lambda found: found[0].replace(" ", _GLUE), plain(text))
+    broken = textwrap.wrap(
+        whole, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, max_lines=most,
+        placeholder=" ...",
+    )  # fmt: skip
+    return [line.replace(_GLUE, " ") for line in broken]
+
+
+def say(console: Console, text: str, indent: str = "") -> None:
+    """Print a text within the columns that there are.
+
+    Args:
+        console: where to print.
+        text: the text.
+        indent: what all lines but the first begin with.
+    """
+    broken = "\n".join(lines(text, width_of(console), indent))
+    console.print(broken, markup=False, highlight=False, soft_wrap=True)
 
 
 class _Unfailing:

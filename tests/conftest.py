@@ -45,6 +45,11 @@ class Finished:
     out: str
     err: str
 
+    @property
+    def told(self) -> str:
+        """What was printed, as one line: where its lines break depends on the lengths of paths."""
+        return " ".join(self.out.split())
+
 
 Command = Callable[..., Finished]
 

@@ -32,11 +32,24 @@ def is_of_the_prompt(error: Exception) -> bool:
     """Whether an exception ends the work on one prompt and not the run.
 
     Errors raised on purpose hold for every prompt, a lack of memory has remedies of its own, after an error of an
-    accelerator nothing can be computed on it in this process, and of several processes none goes on alone.
+    accelerator nothing can be computed on it in this process, and after the loss of a process nothing in the others.
+
+    Raises:
+        EngineError: it does, but of several processes not all failed in the same place, and none goes on alone.
     """
-    return tensor_parallel.count() == 1 and not (
-        isinstance(error, KvgaugeError | torch.AcceleratorError) or is_out_of_memory(error)
-    )
+    if (
+        isinstance(error, KvgaugeError | torch.AcceleratorError)
+        or is_out_of_memory(error)
+        or tensor_parallel.is_lost(error)
+    ):
+        return False
+    where = traceback.extract_tb(error.__traceback__)[-1:]
+    if not tensor_parallel.failed_alike(f"{type(error).__name__} {[(at.filename, at.lineno) for at in where]}"):
+        raise EngineError(
+            f"{failure(tensor_parallel.name(), error)}; the others did not fail alike and cannot go on without it: "
+            "what is finished is kept, and the same command in one process records the error and goes on"
+        ) from error
+    return True
 
 
 def failure(what: str, error: BaseException) -> str:

@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer
 
 from harness.engine.gguf_header import Broken, Header, read_header
 from harness.errors import ModelError
 from harness.folders import cache_folder
+from harness.lock_files import waited_for
 
 _REMEDY = "give a whole GGUF file of a causal language model, or a folder with safetensors"
 _FILE = "model.gguf"
@@ -201,10 +201,11 @@ def _make(folder: Path, path: str, write: Callable[[Path, Path], None]) -> None:
 
     Raises:
         ModelError: the cache folder cannot be written, or ``write`` raised it.
+        StoreError: a process of another machine keeps others from writing it.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f"{folder.name}.lock"):
+        with waited_for(folder.parent / f"{folder.name}.lock"):
             if folder.is_dir():
                 return
             for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed

@@ -58,9 +58,7 @@ class Keeping:
             ConfigError: budgets depend on all heads, and another process has some of them.
         """
         if tensor_parallel.count() > 1 and any(plan.waiting or not _even(plan) for plan in plans):
-            raise ConfigError(
-                "budgets per head or by scores need all heads in one process: model.tp_plan=null"
-            )
+            raise ConfigError("budgets per head or by scores need all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
         self._held: list[_Layer] = []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 import torch
 from msgspec import Meta
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.compression.allocation import Shape
 from harness.compression.selection import Selection
@@ -90,7 +91,13 @@ class ModelSpec:
         """The name in tables and folders."""
         if self.name is not None:
             return self.name
-        return Path(self.path).stem if is_gguf(self.path) else Path(self.path).name
+        path = Path(self.path)
+        if is_gguf(self.path):
+            return path.stem
+        # In the hub's cache, models--<organisation>--<name>/snapshots/<commit>.
+        if path.parent.name == "snapshots" and (repository := path.parent.parent.name).startswith("models--"):
+            return repository.rpartition("--")[2]
+        return path.name
 
     @property
     def is_local(self) -> bool:
@@ -119,11 +126,11 @@ class ModelSpec:
 
         Where the hub does not answer, its cache is read alone.
         """
-        return {
-            "revision": self.revision,
-            "trust_remote_code": False,
-            "local_files_only": self.is_local or not is_reachable(self.path, self.revision),
-        }
+        return {"trust_remote_code": False, **self._pinned()}
+
+    def _pinned(self) -> dict[str, Any]:
+        local_only = self.is_local or not is_reachable(self.path, self.revision)
+        return {"local_files_only": local_only, "revision": self.revision}
 
     def config(self) -> PretrainedConfig:
         """Read the model's configuration.
@@ -138,18 +145,26 @@ class ModelSpec:
                 "which has config.json, *.safetensors and the tokenizer's files"
             )
         files = self.files
+        if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
+            raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
+        remedy = "mend or fetch its config.json" if self.is_local else "check the id and model.revision"
+        if self.is_local:
+            refuse_adapter(self.path, find_adapter_config_file(files))
         if self.is_local and not (Path(files) / "config.json").is_file():
             raise ModelError(
                 f"model.path={self.path} has no config.json: give the folder of a saved transformers model"
             )
-        if not self.is_local and (self.path.startswith((".", "/", "~")) or self.path.count("/") > 1):
-            raise ModelError(f"model.path={self.path} is not a folder: give an existing folder or a hub id")
-        remedy = "mend or fetch its config.json" if self.is_local else "check the id and model.revision"
         with reading(self.path, "cannot be read", remedy, hub=not self.is_local):
-            config: PretrainedConfig = AutoConfig.from_pretrained(files, **self.arguments())
+            try:
+                config: PretrainedConfig = AutoConfig.from_pretrained(files, **self.arguments())
+            except OSError as error:
+                if _is_absent(error) or self._pinned()["local_files_only"]:
+                    refuse_adapter(self.path, find_adapter_config_file(files, **self._pinned()))
+                raise
+            adapter = None if self.is_local else find_adapter_config_file(files, **self._pinned())
+        refuse_adapter(self.path, adapter)
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
-        refuse_adapter(self.path)
         refuse_config(config, self.label)
         if tensor_parallel.count() > 1:
             _refuse_shares(config, self.label)
@@ -186,9 +201,7 @@ class ModelSpec:
                 read = GenerationConfig.from_pretrained(self.files, **pinned)
             except OSError as error:
                 missing = (
-                    not (Path(self.files) / "generation_config.json").exists()
-                    if self.is_local
-                    else "does not appear to have" in str(error)
+                    not (Path(self.files) / "generation_config.json").exists() if self.is_local else _is_absent(error)
                 )
                 if not missing:
                     raise
@@ -246,6 +259,11 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
 def kv_heads(config: PretrainedConfig) -> int:
     """Number of kv heads."""
     return getattr(config, "num_key_value_heads", None) or int(config.num_attention_heads)
+
+
+def _is_absent(error: OSError) -> bool:
+    """Whether transformers says that a repository has no such file."""
+    return "does not appear to have" in str(error)
 
 
 def _refuse_shares(config: PretrainedConfig, name: str) -> None:

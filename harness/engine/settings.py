@@ -13,7 +13,9 @@ from harness.kernels import Kernels
 from harness.kernels.probe import why_not
 from harness.values import LARGEST, Refusal, Size, check
 
-# For ``unsaved_tokens=auto``: some seconds of prefills on a CPU, and well below a minute on a card.
+# For ``unsaved_tokens=auto``. On a CPU: some seconds of prefills of a small model, and more than a short prompt. On a
+# card it is a guess, no measurement: eight prompts of 32k tokens, so that as many can decode together, which should
+# cost well below a minute of prefills with a model of 8 billion parameters, and more with a larger one.
 _UNSAVED_TOKENS = {"cpu": 4096, "cuda": 262_144}
 # For ``prefill_chunk=auto``: so many tokens fill any card, and their activations are small beside the weights.
 _CHUNK_TOKENS = 8192
@@ -34,8 +36,8 @@ class EngineSettings:
         kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these if they can
             run.
         unsaved_tokens: a further prompt starts only while the tokens of prompts that have started and are not written
-            are at most so many, its own included; one prompt at a time always may. ``auto`` for a number that fits the
-            device.
+            are at most so many, its own included; one prompt at a time always may. ``auto`` for 4096 on a CPU, some
+            seconds of a small model's work, and for 262144 on a card, which is a guess and was not measured.
 
     Raises:
         ConfigError: a setting that cannot be used.

@@ -26,11 +26,14 @@ T = TypeVar("T")
 _FROM_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The others wait for as long as the first process reads, scores and writes. If it dies, their connection is closed.
 _PATIENCE = timedelta(days=7)
+# How long a process that failed waits for the others to fail alike; one that goes on instead waits for it in a sum.
+_AGREEMENT = timedelta(seconds=30)
 _LOST = re.compile(
     r"closed by peer|connection reset|broken pipe|connection refused|remote process exited", re.IGNORECASE
 )
 
 _control: Any = None  # the process group for orders and numbers: gloo, whatever the model's group uses
+_failed: Any = None  # the process group of those that have failed: gloo, with little patience
 
 
 @contextmanager
@@ -59,7 +62,7 @@ def joined(tp_plan: str | None) -> Iterator[None]:
         # before it can.
         raise SystemExit(0) from error
     except RuntimeError as error:
-        if not _LOST.search(str(error)):
+        if not is_lost(error):
             raise
         if not is_first():
             raise SystemExit(EngineError.exit_code) from error  # the process that ended has said why
@@ -72,7 +75,7 @@ def joined(tp_plan: str | None) -> Iterator[None]:
 
 def _join() -> None:
     """Set up the process groups, and take this process's card."""
-    global _control
+    global _control, _failed
     if missing := [name for name in _FROM_TORCHRUN if name not in os.environ]:
         raise ConfigError(
             f"model.tp_plan=auto needs the processes of torchrun ({missing[0]} is not set): "
@@ -80,6 +83,7 @@ def _join() -> None:
         )
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=_PATIENCE)
     _control = dist.new_group(backend="gloo", timeout=_PATIENCE)
+    _failed = dist.new_group(backend="gloo", timeout=_AGREEMENT)
     together(_take_card)
 
 
@@ -153,6 +157,29 @@ def together(work: Callable[[], T]) -> T:
     if first := next((error for error in failures if error is not None), None):
         raise first
     return result[0]
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process has ended."""
+    return isinstance(error, RuntimeError) and _LOST.search(str(error)) is not None
+
+
+def failed_alike(what: str) -> bool:
+    """Whether all processes have failed, and in the same way, so that they can go on together.
+
+    A process that has not failed does not ask, and waits for this one meanwhile; then this one waits half a minute.
+
+    Args:
+        what: the kind and the place of the failure, without what can be another thing in another process.
+    """
+    if count() == 1:
+        return True
+    failures: list[str | None] = [None] * count()
+    try:
+        dist.all_gather_object(failures, what, group=_failed)
+    except RuntimeError:  # the time is up, or a process has ended
+        return False
+    return set(failures) == {what}
 
 
 def from_first(tensor: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness.errors import ModelError
 
-ADAPTER = "adapter_config.json"
 _HARMLESS = re.compile(
     r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"  # computed from the configuration
     r"|\.attn\.(masked_)?bias$|\.attention\.(masked_)?bias$|position_ids$"  # masks and counters of earlier releases
@@ -17,16 +16,21 @@ _HARMLESS = re.compile(
 """Keys that do not change logits and that many published checkpoints have."""
 
 
-def refuse_adapter(path: str) -> None:
-    """Refuse a folder with an adapter beside full weights, which would be evaluated without it.
+def refuse_adapter(path: str, found: str | None) -> None:
+    """Refuse an adapter, alone or beside full weights, which would be evaluated without it.
+
+    Args:
+        path: the model's path: a folder or a hub id.
+        found: the adapter's file; None if there is none.
 
     Raises:
         ModelError: there is an adapter.
     """
-    if (Path(path) / ADAPTER).is_file():
+    if found is not None:
+        other = "move the adapter's files elsewhere" if Path(path).is_dir() else "give the model that it adapts"
         raise ModelError(
-            f"model.path={path} has an adapter ({ADAPTER}), and weights are read without it: merge it into them "
-            "(merge_and_unload and save_pretrained of peft), or move the adapter's files elsewhere"
+            f"model.path={path} has an adapter ({Path(found).name}), and weights are read without it: merge it into "
+            f"them (merge_and_unload and save_pretrained of peft), or {other}"
         )
 
 

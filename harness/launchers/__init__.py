@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -21,10 +21,13 @@ from harness.config.catalog import ROOT
 from harness.config.names import importable
 from harness.errors import ConfigError, LaunchError
 from harness.launchers.work import Job, Outcome
+from harness.printing import say
 from harness.run.signals import Relay
 from harness.store.shards import Shard
 from harness.values import field_types, made
 
+_MOST_TOLD = 10
+"""How many jobs that are not done are told of."""
 _EXTRAS = {"local": "submitit", "slurm": "submitit", "ray": "ray"}
 
 
@@ -79,22 +82,30 @@ def launch(
     begun = time.time()
 
     def tell(line: str) -> None:
-        console.print(line, markup=False, soft_wrap=True)
+        say(console, line)
 
     with Relay() as relay:
         outcomes: list[Outcome] = module.run(jobs, chosen, logs, relay, tell)
-    for job, outcome in zip(jobs, outcomes, strict=True):
-        tell(f"{job.name}: {outcome.text}")
+    _tell_outcomes(jobs, outcomes, tell)
     relay.raise_if_heard()
     if failed := [outcome for outcome in outcomes if outcome.code]:
         raise LaunchError(len(jobs), [outcome.code for outcome in failed])
     results = Path(config.results_dir).expanduser()
-    tell(f"all is done: kvgauge status {results}")
     from harness.report.overview import (
         print_ends,  # pandas takes its time, and a run that launches nothing does not need it
     )
 
     print_ends(results, begun, console)
+
+
+def _tell_outcomes(jobs: Sequence[Job], outcomes: Sequence[Outcome], tell: Callable[[str], None]) -> None:
+    """Tell how many jobs are done, and of the others how the first ones ended."""
+    others = [(job, outcome) for job, outcome in zip(jobs, outcomes, strict=True) if outcome.code]
+    for job, outcome in others[:_MOST_TOLD]:
+        tell(f"{job.name}: {outcome.text}")
+    if len(others) > _MOST_TOLD:
+        tell(f"and {len(others) - _MOST_TOLD} more, whose logs say how they ended")
+    tell(f"{len(jobs) - len(others)} of {len(jobs)} jobs are done")
 
 
 def expand(words: Sequence[str], shards: int, name: str = "") -> list[Job]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.errors import StoreError
+from harness.printing import say
 from harness.report.compare.match import beside_published
 from harness.report.document import Document
 from harness.report.render import write
@@ -16,7 +17,6 @@ from harness.report.task_tables import print_end, print_table, write_report
 from harness.results import SuiteResult, TaskResult
 from harness.store.places import LeftOut, same_folder
 from harness.store.reader import Grid, Results, read_results, suites
-from harness.text import plain
 
 
 def rebuild(paths: Sequence[Path], to: Path | None, console: Console, wide: bool = False) -> None:
@@ -103,7 +103,7 @@ def write_documents(documents: Iterable[tuple[Path, Document]], to: Path) -> lis
 def print_left_out(left_out: Iterable[LeftOut], console: Console) -> None:
     """Print one line for each folder that is not among the results."""
     for one in left_out:
-        console.print(plain(f"left out: {one.reason}"), markup=False, soft_wrap=True)
+        say(console, f"left out: {one.reason}", indent="  ")
 
 
 def print_paths(files: Iterable[Path], console: Console) -> None:
@@ -113,7 +113,9 @@ def print_paths(files: Iterable[Path], console: Console) -> None:
 
 
 def print_ends(results: Path, since: float, console: Console) -> None:
-    """Print the ends of the runs that other processes have made in a results folder: scores, and where the rest is.
+    """Print the end of the runs that other processes have made in a results folder: scores, and where the rest is.
+
+    Of several tasks it shows the first one or the first suite.
 
     Args:
         results: the results folder, whose report they have written.
@@ -126,13 +128,17 @@ def print_ends(results: Path, since: float, console: Console) -> None:
     together = [suite for suite in suites(grids) if any(task in chosen for task in suite.tasks)]
     parts = {(suite.model, task.task) for suite in together for task in suite.tasks}
     places = [results / "report" / suite.model / suite.suite for suite in together]
-    for suite in together:
-        print_suite_end(suite, console)
-    for result in chosen:
-        if (result.model, result.task) not in parts:
-            print_end(result, console)
-            places.append(results / "report" / result.model / result.task)
-    print_places([*(place / "table.md" for place in places), results / "report/index.html"], console)
+    alone = [result for result in chosen if (result.model, result.task) not in parts]
+    places += [results / "report" / result.model / result.task for result in alone]
+    if together:
+        print_suite_end(together[0], console)
+    elif alone:
+        print_end(alone[0], console)
+    if len(places) == 1:
+        print_places([places[0] / "table.md"], console)
+    else:
+        say(console, f"tables and plots of this and of {len(places) - 1} more: kvgauge report {results}")
+    print_places([results / "report/index.html"], console)
 
 
 def _logs(grid: Grid) -> list[Path]:

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.text import Text
 
+from harness.printing import lines, say, width_of
 from harness.report.document import Column, Document, Table, budgets, number_cell, texts
 from harness.report.format import number
 from harness.text import plain
 
-WIDTH = 100
-"""The most columns of what is printed, wherever it goes."""
 _MOST_LINES = 11
 """Of a title, a table and its notes at the end of a run: with what was computed and the paths they are 15 at most."""
 _MOST_METHODS = 5
@@ -42,7 +41,7 @@ def show(document: Document, console: Console, wide: bool = False) -> None:
         console: where to print.
         wide: print all columns: in a terminal in pieces, elsewhere, as in a file, whole.
     """
-    width = _width_of(console)
+    width = width_of(console)
     console.print(Text(plain(document.title), style="bold"), soft_wrap=True)
     left_out: list[str] = []
     for table in document.tables:
@@ -57,8 +56,10 @@ def show(document: Document, console: Console, wide: bool = False) -> None:
         for piece in pieces:
             console.print(_rich(piece), crop=False)
     for note in [*document.notes, *([f"left out for want of room: {', '.join(left_out)}"] if left_out else [])]:
-        text = plain(note)
-        console.print(Text(text if wide else "\n".join(textwrap.wrap(text, width))), soft_wrap=True)
+        if wide:
+            console.print(Text(plain(note)), soft_wrap=True)
+        else:
+            say(console, note)
 
 
 def show_end(document: Document, scores: pd.DataFrame, console: Console, what: str = "score") -> None:
@@ -70,7 +71,7 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
         console: where to print.
         what: what the number is.
     """
-    table, width = _brief(document.tables[0]), _width_of(console)
+    table, width = _brief(document.tables[0]), width_of(console)
     if table.title or _lines(table) > _MOST_LINES - 3:
         table = _matrix(scores, what)
     room = _MOST_LINES - _lines(table)
@@ -82,7 +83,7 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
         if free < 1:
             shown.append(f"{len(told) - place} more notes are in the files")
             break
-        shown += textwrap.wrap(plain(note), width, max_lines=min(2, free), placeholder=" ...")
+        shown += lines(note, width, most=min(2, free))
     show(replace(document, tables=[table], notes=shown), console)
 
 
@@ -116,10 +117,6 @@ def _matrix(scores: pd.DataFrame, what: str) -> Table:
             )
         )
     return Table("", columns, keys=1)
-
-
-def _width_of(console: Console) -> int:
-    return min(WIDTH, console.width) if console.is_terminal else WIDTH
 
 
 def _brief(table: Table) -> Table:

@@ -17,10 +17,12 @@ from harness.engine.memory import free_bytes, prefill_bytes, prompt_row_bytes, r
 from harness.engine.model_spec import choose_device
 from harness.engine.request import Request
 from harness.engine.weights_size import weights_bytes
+from harness.printing import say
 from harness.run.prepare import Prepared
 from harness.run.progress import duration
 from harness.store.costs import Costs
 from harness.store.run_log import RunLine, read_runs
+from harness.text import size_text
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     """
     asked = [request for prepared in tasks for request in prepared.requests]
     if not asked:
-        console.print("cost: none, as every record is there", soft_wrap=True)
+        say(console, "cost: none, as every record is there")
         return
     rows = sum(len(request.missing) for request in asked)
     most = sum(
@@ -62,17 +64,18 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     if basis is None:
         run = tasks[0].run
         lines += [
-            f"time: unknown, as {run.folder_of_results} has no recorded run of {run.model} on this device:",
-            "      dry_run=measure loads the model and measures for a few seconds",
+            f"time: unknown, as {run.folder_of_results} has no recorded run of {run.model} on this device: "
+            "dry_run=measure loads the model and measures for a few seconds",
         ]
     else:
         seconds = sum(_seconds(prepared, basis.costs) for prepared in tasks)
         lines += [
-            f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}:",
-            f"      prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
-            f"{_size(basis.peak_bytes)} of memory at most",
+            f"time: about {duration(seconds)} besides loading and tables, from {basis.source} on {basis.device}: "
+            f"prompts of {basis.costs.prompt_length:,.0f} tokens on average, "
+            f"{size_text(basis.peak_bytes)} of memory at most",
         ]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+    for line in lines:
+        say(console, line, indent="      ")
 
 
 def recorded(tasks: Sequence[Prepared]) -> Basis | None:
@@ -159,11 +162,11 @@ def _memory(tasks: Sequence[Prepared]) -> str:
             rows, of_rows = together, size
         longest = max(longest, *(len(request.prompt.ids) for request in prepared.requests), 0)
     of_prefill = prefill_bytes(config, spec.torch_dtype(config), longest, run.engine_settings.chunk_tokens)
-    parts = f"{rows} rows {_size(of_rows)}, a prefill {_size(of_prefill)}"
+    parts = f"{rows} rows {size_text(of_rows)}, a prefill {size_text(of_prefill)}"
     if weights is None:
-        line = f"memory: about {_size(of_rows + of_prefill)} beside the weights, which are not here: {parts}"
+        line = f"memory: about {size_text(of_rows + of_prefill)} beside the weights, which are not here: {parts}"
     else:
-        line = f"memory: about {_size(weights + of_rows + of_prefill)}: weights {_size(weights)}, {parts}"
+        line = f"memory: about {size_text(weights + of_rows + of_prefill)}: weights {size_text(weights)}, {parts}"
     return line if _device(tasks).type == "cuda" else f"{line}, beside Python's own"
 
 
@@ -184,10 +187,3 @@ def _device(tasks: Sequence[Prepared]) -> torch.device:
 def _labels(line: RunLine) -> set[str]:
     """Names of the methods that a run was of."""
     return {name.rpartition("-")[0] for name in line.cells}
-
-
-def _size(size: int) -> str:
-    """An amount of memory: 52 MB, 4.3 GB, 141 GB."""
-    if size < 1e9:
-        return f"{size / 1e6:.0f} MB"
-    return f"{size / 1e9:.1f} GB" if size < 100e9 else f"{size / 1e9:,.0f} GB"

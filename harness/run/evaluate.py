@@ -92,10 +92,11 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         return record
     try:
         with time_limit(run.engine_settings.time_limit_seconds):
-            return with_scores(structs.replace(record, text=_text(run, record.tokens)), run.task, example)
+            record = structs.replace(record, text=_text(run, record.tokens))
+            return with_scores(record, run.task, example)
     except TimeLimit:
-        # Without its text, or scoring it again would hang, too; the tokens are kept.
-        return structs.replace(record, error=too_long("scoring the text", run.engine_settings.time_limit_seconds))
+        why = too_long("scoring the text", run.engine_settings.time_limit_seconds)
+        return structs.replace(record, error=f"{why}; the text is kept, and kvgauge score has no such limit")
 
 
 def _text(run: Run, tokens: Sequence[int]) -> str | None:

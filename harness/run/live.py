@@ -11,13 +11,13 @@ from typing import Self
 
 from rich.console import Console
 
+from harness.printing import say
 from harness.report.stats.means import mean
 from harness.report.tracker import LiveRun, Tracked, Tracker, reason
 from harness.results import Cell, Record
 from harness.run.meter import Meter
 from harness.run.prepare import Prepared
 from harness.task import Suite
-from harness.text import plain
 
 _PATIENCE_SECONDS = 5.0
 """How long a run that failed or was stopped waits for a tracker to take what it was told."""
@@ -125,7 +125,7 @@ class Live:
             self._run = run
         except Exception as error:  # whatever a tracker raises
             said = f"the tracker shows nothing of this run until its end ({type(error).__name__}: {reason(error)})"
-            self._console.print(plain(said), markup=False, soft_wrap=True)
+            say(self._console, said)
             if run is not None:
                 with suppress(Exception):
                     run.finish(exit_code=1)

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
+from harness.printing import say, width_of
 from harness.results import by_head
 from harness.run.prepare import Prepared
-from harness.text import plain
 
 
 def print_preview(prepared: Prepared, console: Console) -> None:
@@ -46,14 +46,13 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             f"{len(prepared.records[variant.cell])}",
         )
     console.print(f"{run.task.name} on {run.model}; cells: {len(run.variants)}", highlight=False)
-    console.print(table, crop=False)
+    console.print(table, width=min(width_of(console), console.width), crop=False)
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
-    console.print(
-        f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all\n"
+    say(console, f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all")
+    say(
+        console,
         f"prefills: {len(prepared.requests)} (prompts with a cell that is not done); the full cache is "
         f"{fmean(lengths) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
-        highlight=False,
-        soft_wrap=True,
     )
     if note := next(iter(prepared.manifests.values())).note:
-        console.print(f"note: {plain(note)}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"note: {note}")

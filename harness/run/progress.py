@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from harness.engine.request import Request
+from harness.printing import say
 from harness.run.meter import Meter
 
 _LINE_EVERY_SECONDS = 10.0
@@ -45,7 +46,7 @@ class Bar(Meter):
 
     def tell(self, line: str) -> None:
         """Print a line beside the bar."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        say(self._console, line)
 
     def prefilled(self, request: Request, rows: int, seconds: float) -> None:
         """A prompt was prefilled; see ``Watch``."""
@@ -70,7 +71,7 @@ class Bar(Meter):
             self._bar.update(self._task, completed=done, description=self._line())
         elif at_once or now - self._last >= _LINE_EVERY_SECONDS:
             self._last = now
-            self._console.print(self._line(), soft_wrap=True)
+            say(self._console, self._line())
 
     def _line(self) -> str:
         line = f"{self.written} of {self.prompts} prompts"

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from filelock import FileLock
 from rich.console import Console
 
-from harness.errors import KvgaugeError, StoreError
+from harness.errors import KvgaugeError
+from harness.lock_files import waited_for
+from harness.printing import say
 from harness.report.overview import print_left_out, print_places, write_overview
 from harness.report.suite_tables import print_suite, print_suite_end, write_suite_report
 from harness.report.task_tables import print_end as print_task_end
@@ -20,6 +21,7 @@ from harness.run.execute import Counts, has_more
 from harness.run.execute import result as result_of
 from harness.run.live import Live, tracked
 from harness.run.prepare import Prepared
+from harness.store.files import failed
 from harness.store.reader import read_results, suites
 from harness.store.run_log import read_runs
 from harness.task import Suite
@@ -38,18 +40,15 @@ def report(tasks: Sequence[Prepared], suite: Suite | None, console: Console, wid
         The written files that are meant for readers.
 
     Raises:
-        StoreError: a file cannot be written.
+        StoreError: a file cannot be written, or a process of another machine keeps others from writing it.
     """
     folder = tasks[0].run.folder_of_results / "report"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".lock"):  # two shards may both find the cells complete
+        with waited_for(folder / ".lock"):  # two shards may both find the cells complete
             files, show = _write(tasks, suite, wide)
     except OSError as error:
-        raise StoreError(
-            f"{folder} cannot be written ({error.strerror}): make room; the records are kept, run the same command "
-            "again"
-        ) from error
+        raise failed(folder, "written", error) from error
     show(console)
     return files
 
@@ -65,30 +64,28 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
     """
     prompts, cells = sum(len(task.own) for task in tasks), sum(len(task.manifests) for task in tasks)
     known = sum(prompt.example.id in by_id for task in tasks for by_id in task.records.values() for prompt in task.own)
-    console.print(
+    say(
+        console,
         f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
         f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
-        soft_wrap=True,
     )
     if counts.prefilled_tokens < counts.prompt_tokens:
-        console.print(
+        say(
+            console,
             f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared",
-            soft_wrap=True,
         )
     print_places(files, console)
     run = tasks[0].run
     if waiting := [task for task in tasks if not task.whole]:
-        console.print(
+        say(
+            console,
             f"shard {run.shard.index} of {run.shard.count} is done; scores come with the other shards "
             f"({len(waiting)} of {len(tasks)} tasks wait): kvgauge status {run.results}",
-            markup=False,
-            soft_wrap=True,
         )
     elif any(has_more(task) for task in tasks):
-        console.print(
+        say(
+            console,
             f"these hold what this command asked for; {run.results} has more: kvgauge report {run.results}",
-            markup=False,
-            soft_wrap=True,
         )
 
 

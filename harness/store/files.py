@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import shutil
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from harness.errors import StoreError
+from harness.text import size_text
 
 MAX_RECORD_BYTES = 16 * 2**20
 """Largest line of a records file, and largest file with a single object; a thousand times a record of LongBench."""
 _DEEPEST = 32
 """How deep lists and objects may be nested."""
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""There is no room: on the disk, for the user, in a file."""
 
 
 class Unfit(ValueError):
@@ -76,6 +82,8 @@ def is_plain(values: object) -> bool:
 def failed(path: Path, done: str, error: OSError) -> StoreError:
     """The error for a path that cannot be ``read`` or ``written``.
 
+    On a full disk it says where, how much is free there, and what is safe.
+
     Args:
         path: the file or folder.
         done: ``read`` or ``written``.
@@ -83,7 +91,29 @@ def failed(path: Path, done: str, error: OSError) -> StoreError:
     """
     remedy = "make it readable, or choose another folder"
     if done == "written":
+        remedy = "make it writable or choose another folder; what is finished is kept"
+    if done == "written" and error.errno in _FULL:
+        folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
+        counts = ((place, _records_below(place)) for place in (folder, folder.parent))
+        safe = next((f"the {count:,} records in {place} are safe" for place, count in counts if count), "")
         remedy = (
-            "make room or choose another results_dir; what is finished is kept, and the same command goes on from there"
+            f"make room in {folder}, where {_free(folder)}; {safe or 'what is finished is safe'}, and the same command "
+            "goes on from there"
         )
     return StoreError(f"{path} cannot be {done} ({error.strerror or type(error).__name__}): {remedy}")
+
+
+def _free(folder: Path) -> str:
+    """How much room there is, in words; a quota or a limit of the process can be less than the disk has."""
+    try:
+        return f"{size_text(shutil.disk_usage(folder).free)} are free on the disk"
+    except OSError:
+        return "free room is unknown"
+
+
+def _records_below(folder: Path) -> int:
+    count = 0
+    for path in folder.rglob("records.*.jsonl"):
+        with suppress(OSError), path.open("rb") as file:
+            count += sum(line.endswith(b"\n") for line in file)
+    return count

@@ -2,18 +2,16 @@
 
 Each writer holds a lock file of its own, ``.lock.<worker>``, from the first to the last record; the system releases it
 when the process ends, however it ends. ``.lock`` is held only for a moment, by a process that looks at the other locks
-in order to write or to tell who is at work.
+in order to write or to tell who is at work. ``lock_files`` has what stands for them where a file system has no locks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from harness.errors import StoreError
+from harness.lock_files import HeldError, Holder, holder_of, is_held, lock_files, take, waited_for
 from harness.store.shards import Worker
 
 _DOOR, _DOOR_SECONDS = ".lock", 60.0
@@ -34,22 +32,21 @@ class WriteLock:
             StoreError: another process is writing the cell, and not as another shard of the same split.
             OSError: the folder cannot be written.
         """
-        self._lock = FileLock(folder / _name(worker))
         shared = False
-        with _door(folder):
-            for path in sorted(folder.glob(f"{_DOOR}.*")):
+        with waited_for(folder / _DOOR, _DOOR_SECONDS):
+            for path in lock_files(folder, _DOOR):
                 if path.name == _name(worker):
                     continue
-                if _is_held(path):
+                if is_held(path):
                     if not worker.split or not path.name.endswith(worker.split):
-                        raise _busy(folder, path.name)
+                        raise _busy(path, HeldError(holder_of(path)))
                     shared = True
                 else:
                     path.unlink(missing_ok=True)
             try:
-                self._lock.acquire(timeout=0)
-            except Timeout as error:
-                raise _busy(folder, _name(worker)) from error
+                self._lock = take(folder / _name(worker))
+            except HeldError as error:
+                raise _busy(folder / _name(worker), error) from error
             try:
                 begin(shared)
             except BaseException:
@@ -64,31 +61,16 @@ class WriteLock:
 def at_work(folder: Path) -> set[str] | None:
     """The names of the workers that are writing a cell now; None if this user may not look at the locks."""
     try:
-        with _door(folder):
-            return {_worker(path.name) for path in folder.glob(f"{_DOOR}.*") if _is_held(path)}
+        with waited_for(folder / _DOOR, _DOOR_SECONDS):
+            return {_worker(path.name) for path in lock_files(folder, _DOOR) if is_held(path)}
     except OSError:
         return None
 
 
-@contextmanager
-def _door(folder: Path) -> Iterator[None]:
-    try:
-        with FileLock(folder / _DOOR, timeout=_DOOR_SECONDS):
-            yield
-    except Timeout as error:
-        raise StoreError(
-            f"{folder / _DOOR} is held for more than {_DOOR_SECONDS:.0f} s: end the process that holds it"
-        ) from error
-
-
-def _is_held(path: Path) -> bool:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
+def held_elsewhere(folder: Path) -> set[Holder]:
+    """Processes of other machines that hold a cell on a file system without locks, and that may have ended."""
+    holders = (holder_of(path) for path in [folder / _DOOR, *lock_files(folder, _DOOR)])
+    return {holder for holder in holders if holder and not holder.is_here}
 
 
 def _name(worker: Worker) -> str:
@@ -101,7 +83,9 @@ def _worker(name: str) -> str:
     return name.removeprefix(f"{_DOOR}.").partition("-")[0]
 
 
-def _busy(folder: Path, lock: str) -> StoreError:
-    who = _worker(lock)
+def _busy(path: Path, error: HeldError) -> StoreError:
+    who = _worker(path.name)
     whose = f" (shard {who.replace('of', ' of ')})" if "of" in who else ""
-    return StoreError(f"{folder} is being written by another run{whose}: wait for it, or use another results_dir")
+    return StoreError(
+        f"{path.parent} is being written by another run{whose}: wait for it, or use another results_dir{error.remedy}"
+    )

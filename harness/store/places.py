@@ -51,6 +51,10 @@ class Places:
     partly: Mapping[Path, str]
 
 
+_LINK_DEPTH = 2
+"""How many folders below a link can be a cell's: a link to a model's folder has tasks and cells."""
+
+
 def lies_in_place(folder: Path, manifest: Manifest) -> bool:
     """Whether a cell's folder lies where its manifest says, in whatever results folder."""
     return any(same_folder(_below(_root(base), manifest), folder) for base in (folder, folder.resolve()))
@@ -134,12 +138,35 @@ def same_folder(one: Path, other: Path) -> bool:
 
 def _folders(path: Path) -> list[Path]:
     """All folders with a manifest, with their parents in their paths up to the results folder."""
-    folders = sorted(file.parent for file in path.rglob("manifest.json"))
+    folders = sorted(_with_manifests(path))
     if not folders:
         raise StoreError(_nothing(path))
     if any(len(folder.parts) < 3 or ".." in folder.parts for folder in folders):
         return _folders(Path(os.path.abspath(path)))
     return folders
+
+
+def _with_manifests(path: Path) -> list[Path]:
+    """All folders below a path that have a manifest, links followed, and each folder once.
+
+    Of several paths to one folder it is the one without links, or else the one with the fewest folders below a link.
+    """
+    found: dict[str, tuple[int, Path]] = {}
+    starts: list[tuple[str, int | None]] = [(str(path), None)]
+    for start, depth in starts:  # which grows by the links in what it has; a link has less depth than one before it
+        for folder, folders, files in os.walk(start):
+            below = len(Path(folder).relative_to(start).parts)
+            if "manifest.json" in files:
+                here = (0 if depth is None else 1 + below, Path(folder))
+                real = os.path.realpath(folder)
+                found[real] = min(found.get(real, here), here)
+            left = _LINK_DEPTH if depth is None else depth - below - 1
+            if left >= 0:
+                links = (os.path.join(folder, name) for name in folders)
+                starts += [(link, left) for link in links if os.path.islink(link)]
+            else:
+                folders.clear()
+    return [folder for _, folder in found.values()]
 
 
 def _as_known(folder: Path) -> Manifest | None:

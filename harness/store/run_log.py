@@ -18,9 +18,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct, field
 
-from harness.errors import Stopped, StoreError
+from harness.errors import Stopped
 from harness.store.costs import Costs
-from harness.store.files import MAX_RECORD_BYTES
+from harness.store.files import MAX_RECORD_BYTES, failed
 from harness.store.shards import Worker
 from harness.values import LARGEST, Count
 
@@ -123,9 +123,7 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
     try:
         _append(path, common | {"outcome": "running"})
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror}): make room or choose another results_dir"
-        ) from error
+        raise failed(path, "written", error) from error
     outcome = "failed"
     try:
         yield

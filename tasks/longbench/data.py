@@ -80,13 +80,14 @@ def features() -> Features:
     return Features({field: types.get(field, Value("string")) for field in FIELDS})
 
 
-def load(path: Path, dataset: str) -> Records:
+def load(path: Path, dataset: str, asked: Sequence[str] = ()) -> Records:
     """Read and check one dataset.
 
     Args:
         path: a folder with ``<dataset>.jsonl``, itself or in its ``data`` or ``*/data``; a zip with that member, at
             most two folders deep; or that file.
         dataset: a key of ``RECORDS`` or ``RECORDS_E``.
+        asked: all datasets that are asked for, so that an error names all that are missing.
 
     Raises:
         ConfigError: there is no such dataset.
@@ -96,7 +97,7 @@ def load(path: Path, dataset: str) -> Records:
         raise ConfigError(
             f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join([*RECORDS, *RECORDS_E])}"
         )
-    rows = parse(read(path, f"{dataset}.jsonl"), dataset)
+    rows = parse(read(path, f"{dataset}.jsonl", [f"{one}.jsonl" for one in asked]), dataset)
     digest = hashlib.sha256()
     for row in rows:
         digest.update(

@@ -60,17 +60,14 @@ def fetch() -> Path:
     Raises:
         DataError: the file is not in the cache and cannot be downloaded, or has another hash.
     """
-    from huggingface_hub import hf_hub_download
-
     path = cached()
     if path is None:
-        try:
-            path = Path(hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset"))
-        except (OSError, ValueError) as error:
+        path, reason = _download()
+        if path is None:
             raise DataError(
-                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded "
-                f"({type(error).__name__}): set task.data to a local data.zip or a folder with its .jsonl files"
-            ) from error
+                f"data.zip of {REPOSITORY} is not in the hub's cache and cannot be downloaded ({reason}): set "
+                "task.data to a local data.zip or a folder with its .jsonl files"
+            )
     stat = path.stat()
     if (got := _file_sha256(path, stat.st_size, stat.st_mtime_ns)) != ZIP_SHA256:
         raise DataError(
@@ -78,6 +75,17 @@ def fetch() -> Path:
             "you trust"
         )
     return path
+
+
+@lru_cache
+def _download() -> tuple[Path | None, str]:
+    """The downloaded file, or why there is none; asked once, as the hub's client takes half a minute to give up."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(REPOSITORY, "data.zip", revision=REVISION, repo_type="dataset")), ""
+    except (OSError, ValueError) as error:
+        return None, type(error).__name__
 
 
 def names(path: Path) -> set[str]:
@@ -97,21 +105,22 @@ def names(path: Path) -> set[str]:
         return {PurePosixPath(info.filename).name for info in _members(archive, path)}
 
 
-def read(path: Path, name: str) -> bytes:
+def read(path: Path, name: str, asked: Sequence[str] = ()) -> bytes:
     """The contents of one file.
 
     Args:
         path: a folder that contains the file, itself or in its ``data`` or ``*/data``; a zip that contains it, at most
             two folders deep; or the file itself.
         name: name of the file: ``trec.jsonl``.
+        asked: names of all files that are asked for, so that an error names all that are missing.
 
     Raises:
         DataError: the file is missing, too large or damaged, or cannot be read.
     """
     if path.is_dir():
-        return _read_folder(path, name)
+        return _read_folder(path, name, asked)
     if path.suffix != ".jsonl":
-        return _read_zip(path, name)
+        return _read_zip(path, name, asked)
     if path.name != name:
         raise DataError(
             f"{path} is one file, and {name} is asked for: use task.datasets=[{path.stem}], or a folder with both"
@@ -119,13 +128,13 @@ def read(path: Path, name: str) -> bytes:
     return _read_file(path)
 
 
-def _read_folder(path: Path, name: str) -> bytes:
+def _read_folder(path: Path, name: str, asked: Sequence[str]) -> bytes:
     for file in (path / name, path / "data" / name):
         if file.is_file():
             return _read_file(file)
     nested = [file for pattern in _NESTED for file in path.glob(pattern) if file.name == name and file.is_file()]
     if not nested:
-        raise DataError(_missing(path, name))
+        raise DataError(_missing(path, name, asked))
     if len(nested) > 1:
         raise DataError(f"{path} holds {name} {len(nested)} times: {REMEDY}")
     return _read_file(nested[0])
@@ -139,13 +148,13 @@ def _read_file(file: Path) -> bytes:
         raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
 
 
-def _read_zip(path: Path, name: str) -> bytes:
+def _read_zip(path: Path, name: str, asked: Sequence[str]) -> bytes:
     with _open_zip(path) as archive:
         every = [info for info in _members(archive, path) if PurePosixPath(info.filename).name == name]
         # LongBench's own layout comes before one more folder around it.
         named = [info for info in every if len(PurePosixPath(info.filename).parts) <= 2] or every
         if not named:
-            raise DataError(_missing(path, name))
+            raise DataError(_missing(path, name, asked))
         if len(named) > 1:
             raise DataError(f"{path} holds {name} {len(named)} times: {REMEDY}")
         _check_size(named[0].file_size, f"{name} in {path}")
@@ -193,8 +202,14 @@ def _members(archive: zipfile.ZipFile, path: Path) -> Sequence[zipfile.ZipInfo]:
     ]
 
 
-def _missing(path: Path, name: str) -> str:
-    return f"{path} holds no {name}: add it, or leave {name.removesuffix('.jsonl')} out of task.datasets"
+def _missing(path: Path, name: str, asked: Sequence[str]) -> str:
+    there = names(path)
+    lacking = [one for one in asked if one not in there]
+    if len(lacking) < 2:
+        return f"{path} holds no {name}: add it, or leave {name.removesuffix('.jsonl')} out of task.datasets"
+    rest = ",".join(one.removesuffix(".jsonl") for one in asked if one in there)
+    others = f"use task.datasets=[{rest}]" if rest else "give another folder"
+    return f"{path} lacks {len(lacking)} of {len(asked)} files, {', '.join(lacking)}: add them, or {others}"
 
 
 def _check_size(size: int, what: object) -> None:

@@ -128,10 +128,12 @@ class LongBench:
         scoring = Scoring(
             check_backend(self.code_similarity, "task.code_similarity"), self.official_zero, self.rouge_score
         )
+        asked = _expand(self.datasets)
         return tuple(
             LongBenchTask(
                 name=f"{self.name}-{dataset}",
                 dataset=dataset,
+                asked=tuple(asked),
                 data=self.data,
                 protocol=protocol,
                 max_prompt_tokens=whole(limit, "task.max_prompt_tokens", 2),
@@ -141,7 +143,7 @@ class LongBench:
                 clean_up=self.clean_up,
                 scoring=scoring,
             )
-            for dataset in _expand(self.datasets)
+            for dataset in asked
         )
 
     def ordered(self, names: Sequence[str]) -> list[str]:

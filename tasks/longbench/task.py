@@ -29,6 +29,7 @@ class LongBenchTask:
     Attributes:
         name: label of the results.
         dataset: name of the dataset in LongBench, with ``_e`` for LongBench-E.
+        asked: all datasets that are asked for together, so that an error names all that are missing.
         data: see ``LongBench``.
         protocol: see ``LongBench``.
         max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more.
@@ -41,6 +42,7 @@ class LongBenchTask:
 
     name: str
     dataset: str
+    asked: tuple[str, ...]
     data: str | None
     protocol: Protocol
     max_prompt_tokens: int
@@ -103,7 +105,7 @@ class LongBenchTask:
         return (
             {
                 "dataset": self.dataset,
-                "data_sha256": load(locate(self.data), self.dataset).sha256,
+                "data_sha256": load(locate(self.data), self.dataset, self.asked).sha256,
                 "template_sha256": hashlib.sha256(TEMPLATES[self.base].encode()).hexdigest(),
                 "max_prompt_tokens": self.max_prompt_tokens,
                 "chat": self.chat,
@@ -152,7 +154,7 @@ class LongBenchTask:
                 f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer"
             )
         frame = chat_frame(tokenizer, self.chat_arguments) if self.chat else None
-        return _Examples(self, load(locate(self.data), self.dataset).rows, tokenizer, frame)
+        return _Examples(self, load(locate(self.data), self.dataset, self.asked).rows, tokenizer, frame)
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
         """The ids that end a generation under the protocol.

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.cli.commands import add_results_path
 from harness.errors import ConfigError, StoreError
+from harness.printing import say
 from harness.report.compare.gist import gist
 from harness.report.compare.match import match
 from harness.report.compare.paired import paired_documents
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         not_read += other.left_out
         documents = list(paired_documents(grids, other.grids, arguments.path, arguments.other))
     for reason in left_out:
-        console.print(f"left out: {reason}", markup=False, soft_wrap=True)
+        say(console, f"left out: {reason}", indent="  ")
     to = arguments.to or results.root / "report"
     try:
         files = write_documents(documents, to)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError
+from harness.printing import say
 from harness.report.format import DASH
 from harness.task import DataFile, DataSource
 
@@ -79,7 +80,7 @@ def _show(path: Path, files: Sequence[DataFile], console: Console, whole: bool) 
     console.print(table, crop=False)
     for file in files:
         if file.problem is not None:
-            console.print(file.problem, markup=False, soft_wrap=True)
+            say(console, file.problem, indent="  ")
     wrong = [file for file in files if file.problem is not None]
     missing = [file for file in files if file.found is None and file.problem is None]
     if len(missing) == len(files):

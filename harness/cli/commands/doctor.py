@@ -12,12 +12,11 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from harness.config.build import build, task_config
 from harness.config.catalog import choices
 from harness.engine.hub import is_reachable
+from harness.printing import lines, say, width_of
 from harness.task import DataSource
 
 HELP = "Tell what this machine has, what will be slow or refused on it, and what data is found."
@@ -47,14 +46,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
     """Print facts, then one line for each thing that will be slow or refused."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in [*_facts(arguments.results), *_packages()]:
-        table.add_row(Text(name), Text(value))
-    console.print(table)
+    facts = [*_facts(arguments.results), *_packages()]
+    wide = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        for row, line in enumerate(lines(value, width_of(console) - wide - 2)):
+            console.print(f"{name if row == 0 else '':{wide}}  {line}", markup=False, soft_wrap=True)
     console.print()
     findings = _findings(arguments.results)
     for line in findings:
-        console.print(f"- {line}", markup=False, soft_wrap=True)
+        say(console, f"- {line}", indent="  ")
     if not findings:
         console.print("Nothing stands in the way.")
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.compression.budget import FULL, parse_budget
 from harness.config.build import build, build_task, task_config
 from harness.errors import ConfigError
+from harness.printing import say
 from harness.report.overview import rebuild
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record
@@ -113,11 +114,7 @@ def _plan(
         model = check_model_name(_given(file.model, arguments.model, "--model", file.file), "--model")
         folder = cell_folder(to, model, file.task, cell)
         if folder in imports and cell.budget == FULL.text and imports[folder].file.rows == file.rows:
-            console.print(
-                f"{file.file} is left out: it holds what {imports[folder].file.file} holds",
-                markup=False,
-                soft_wrap=True,
-            )
+            say(console, f"{file.file} is left out: it holds what {imports[folder].file.file} holds")
             continue
         if folder in imports:
             raise ConfigError(

@@ -13,9 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.commands import add_results_path
+from harness.printing import say, width_of
 from harness.results import Cell, Manifest
 from harness.store.cells import scores_lack
-from harness.store.locks import at_work
+from harness.store.locks import at_work, held_elsewhere
 from harness.store.manifest import writer_of
 from harness.store.order import in_order
 from harness.store.places import find_cells
@@ -89,8 +90,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     Raises:
         StoreError: there are no results, or a manifest or records cannot be read.
     """
-    if not console.is_terminal:
-        console.width = 160  # a file or pipe has no width to wrap at
+    console.width = width_of(console)
     places = find_cells(arguments.path)
     findings = [f"left out: {one.reason}" for one in places.left_out]
     cells, workers = (
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         elsewhere = next((f for f in states if f.parent == folder.parent and any(s.workers for s in states[f])), None)
         waits_for = "" if elsewhere in (None, folder) else f"{folder.parent.name}/{elsewhere.name}"
         runs, manifests = tasks[folder]
-        worker_states = _workers(list(manifests), runs, own)
+        worker_states = _workers({manifest.cell.name: path for path, manifest in manifests.items()}, runs, own)
         for row in _cell_rows(own, waits_for):
             cells.add_row(*map(_shown, (name, *row)))
         for worker in worker_states:
@@ -119,13 +119,15 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             last = f"{_ago(time.time() - worker.written)} ago" if worker.written else "–"
             workers.add_row(*map(_shown, (name, _who(worker.run), worker.state, str(worker.records), rate, last)))
         findings += _findings(name, folder, own, worker_states, waits_for)
+        holders = {holder for path in manifests for holder in held_elsewhere(path)}
+        findings += [f"{name}: locked by {holder.who}, {holder.remedy}" for holder in sorted(holders, key=str)]
     console.print(cells)
     if workers.row_count:
         console.print()
         console.print(workers)
     console.print()
     for line in findings or ["everything is whole"]:
-        console.print(plain(f"- {line}" if findings else line), markup=False, soft_wrap=True)
+        say(console, f"- {line}" if findings else line, indent="  ")
 
 
 def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[_CellState]:
@@ -156,11 +158,16 @@ def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[
     return states
 
 
-def _workers(paths: Sequence[Path], runs: Sequence[RunLine], cells: Sequence[_CellState]) -> list[_WorkerState]:
-    active = {worker for cell in cells for worker in cell.workers or ()}
+def _workers(paths: Mapping[str, Path], runs: Sequence[RunLine], cells: Sequence[_CellState]) -> list[_WorkerState]:
+    """One state for each run that is its worker's last one at any cell; runs of other cells can be of that name."""
+    last = {(run.worker, name): run for run in runs for name in run.cells}
     states = []
-    for run in {run.worker: run for run in runs}.values():
-        files = [file for path in paths if (file := path / f"records.{run.worker}.jsonl").is_file()]
+    for run in runs:
+        if not (mine := [name for name in run.cells if last[run.worker, name] is run]):
+            continue
+        own = [path for name, path in paths.items() if name in run.cells]
+        active = {worker for cell in cells if cell.cell.name in mine for worker in cell.workers or ()}
+        files = [file for path in own if (file := path / f"records.{run.worker}.jsonl").is_file()]
         records = sum(file.read_bytes().count(b"\n") for file in files)
         written = max((file.stat().st_mtime for file in files), default=0.0)
         state: str = run.outcome

@@ -17,6 +17,7 @@ from harness.config.outside import used
 from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
+from harness.printing import say
 from harness.results import Cell
 from harness.run.checkpoint import Checkpoint, read_checkpoint
 from harness.run.verdict import Verdict
@@ -24,7 +25,6 @@ from harness.run.verify import prepared_again, with_data, with_model
 from harness.run.verify_records import without_model
 from harness.store.reader import Grid, read_results
 from harness.store.rescoring import recorded_task
-from harness.text import plain
 
 HELP = (
     "Tell whether a results folder was made as it says: scores, summaries and kept entries from records; settings "
@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     methods = choices("method", used())
     results = read_results(arguments.path)
     for one in results.left_out:
-        console.print(plain(f"WRONG: {one.reason}"), markup=False, soft_wrap=True)
+        say(console, f"WRONG: {one.reason}", indent="  ")
     count = wrong_cells = open_cells = 0
     for grid in results.grids:
         verdicts, variants = without_model(grid, methods)
@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
                 for cell in variants:
                     verdicts[cell].open.append(f"settings and prompts: {error}")
         for verdict in verdicts.values():
-            console.print(plain(_line(grid, verdict)), markup=False, soft_wrap=True)
+            say(console, _line(grid, verdict), indent="  ")
         count += len(verdicts)
         wrong_cells += sum(bool(verdict.wrong) for verdict in verdicts.values())
         open_cells += sum(bool(verdict.open) for verdict in verdicts.values())

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.cli.commands import add_results_path
 from harness.config.build import build
 from harness.config.catalog import ROOT
+from harness.printing import say
 from harness.report.overview import at_home, print_left_out
 from harness.report.suite_tables import write_suite_report
 from harness.report.task_tables import write_report
@@ -68,7 +69,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         with TemporaryDirectory() as folder:
             tracker.log(Tracked(result.model, name, manifests), _finished(result, grids, Path(folder)))
         runs = 1 if tracker.per == "grid" else sum(map(len, manifests.values()))
-        console.print(f"{result.model}/{name}: {runs} W&B run{'s' * (runs > 1)}", markup=False, soft_wrap=True)
+        say(console, f"{result.model}/{name}: {runs} W&B run{'s' * (runs > 1)}")
 
 
 def _finished(result: TaskResult | SuiteResult, grids: dict[str, Grid], folder: Path) -> Finished:

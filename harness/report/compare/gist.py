@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 
+from harness.printing import lines
 from harness.report.document import Document
 from harness.report.format import signed
-from harness.report.terminal import WIDTH, pressing_notes
-from harness.text import plain
+from harness.report.terminal import pressing_notes
 
 
 def gist(document: Document) -> str:
@@ -20,7 +19,7 @@ def gist(document: Document) -> str:
     """
     (raw,) = document.data.values()
     if not {"theirs_is", "zero_is"} & set(raw):
-        return "\n".join(textwrap.wrap(plain(document.title), WIDTH))
+        return "\n".join(lines(document.title))
     verdict = raw["theirs_is"] if "theirs_is" in raw else raw["zero_is"]
     held = verdict.isin(["inside", "outside"]).sum()
     what = "published numbers lie inside our intervals" if "theirs_is" in raw else "differences have 0 inside"
@@ -33,4 +32,4 @@ def gist(document: Document) -> str:
         gap = signed(worst["difference"])
         said += f"; largest gap {gap}: {worst['method']} at {worst['budget']} in {worst['column']}"
     told = (document.title, said, *pressing_notes(document.notes))
-    return "\n".join(line for text in told for line in textwrap.wrap(plain(text), WIDTH))
+    return "\n".join(line for text in told for line in lines(text))

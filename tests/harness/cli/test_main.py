@@ -369,7 +369,7 @@ def test_a_smaller_run_leaves_the_scores_of_a_finished_cell(
     assert kvgauge("method=snapkv", "budget=32", *tokens).code == 0
     before = scores.read_bytes()
     smaller = kvgauge("method=snapkv", "budget=32", "limit=1", *tokens)
-    assert "has more: kvgauge report" in smaller.out
+    assert "has more: kvgauge report" in smaller.told
     assert scores.read_bytes() == before
     assert "has more" not in kvgauge("method=snapkv", "budget=32", *tokens).out
     assert "has more" not in kvgauge("method=[snapkv,h2o]", "budget=32", *tokens).out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,7 +12,10 @@ import pytest
 from huggingface_hub import constants
 
 from harness.engine.hub import is_reachable
-from tests.conftest import Command
+from harness.engine.model_spec import ModelSpec
+from tests.conftest import ROOT, Command
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(HTTPServer):
@@ -105,3 +109,43 @@ def test_doctor_says_whether_the_hub_answers(kvgauge: Command, hub: Hub) -> None
     hub.status = 503
     told = kvgauge("doctor").out
     assert f"{constants.ENDPOINT} does not answer" in told and "- This machine is offline" in told
+
+
+def cached(hub_cache: Path) -> Path:
+    """A model in the hub's cache, as some-org/some-model."""
+    repository = hub_cache / "models--some-org--some-model"
+    snapshot = repository / "snapshots" / COMMIT
+    shutil.copytree(ROOT / "models/tiny", snapshot)
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(COMMIT)
+    return snapshot
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("by_folder", [False, True])
+def test_an_adapter_is_refused_in_a_repository_of_the_hub_as_in_a_folder(
+    kvgauge: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, alone: bool, by_folder: bool
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    snapshot = cached(tmp_path)
+    (snapshot / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    if alone:
+        (snapshot / "config.json").unlink()
+    model = str(snapshot) if by_folder else "some-org/some-model"
+    found = kvgauge(f"model={model}", "method=fullkv", "dry_run=true")
+    assert found.code == 4 and found.err.count("\n") == 1, found.err
+    assert f"model.path={model} has an adapter (adapter_config.json), and weights are read without it" in found.err
+    assert ("move the adapter's files elsewhere" if by_folder else "give the model that it adapts") in found.err
+
+
+def test_a_folder_of_the_hubs_cache_is_called_as_its_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    snapshot = cached(tmp_path)
+    for model in (str(snapshot), f"{snapshot}/", "some-org/some-model"):
+        assert ModelSpec(path=model).label == "some-model" and ModelSpec(path=model).config().model_type == "llama"
+    (tmp_path / "snapshots").mkdir()
+    assert ModelSpec(path=str(tmp_path / "snapshots" / "step-100")).label == "step-100"

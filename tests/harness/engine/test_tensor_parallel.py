@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig
 
 from harness.cli import main
 from harness.engine import engine as engine_module
-from harness.engine import scheduler
+from harness.engine import scheduler, tensor_parallel
 from harness.engine.decode import Decoding, Row
 from harness.store.run_log import read_runs
 from tests.conftest import ROOT, Command, Finished
@@ -88,6 +89,10 @@ def _child(words: Sequence[str], folder: Path, rank: int, count: int, port: int,
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def fails() -> None:
+    raise ValueError("nothing can be done")
 
 
 def lines(finished: Finished) -> list[str]:
@@ -223,6 +228,34 @@ def test_a_process_out_of_memory_says_so_and_the_first_one_keeps_what_is_finishe
     heard_of(first, tmp_path / "results", 6, "one of the 2 processes of this run has ended", ["p40", "p64"])
     assert other.code == 6 and len(lines(other)) == 1
     assert "process 1 of 2 ran out of memory (CUDA out of memory.)" in other.err and "engine.prefill_chunk" in other.err
+
+
+def test_an_exception_that_all_processes_raise_is_in_that_prompts_records_and_the_others_are_done(
+    small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = shared(small, tmp_path, prepare=lambda _: at_prompt(2, fails, monkeypatch))
+    assert (first.code, other.code) == (1, 0) and not lines(first) + lines(other)
+    for cell in cells(tmp_path / "results").values():
+        errors = {of["example_id"]: of["error"] for of in records(cell)}
+        assert errors.pop("p64").startswith("the prefill failed with ValueError (test_tensor_parallel.py, line ")
+        assert errors == dict.fromkeys(("p40", "p65", "p100"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_exception_that_one_process_alone_raises_ends_the_run_in_one_line(
+    small: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    def prepare(rank: int) -> None:
+        monkeypatch.setattr(tensor_parallel, "_AGREEMENT", timedelta(seconds=1))
+        if rank == failing:
+            at_prompt(2, fails, monkeypatch)
+
+    finished = shared(small, tmp_path, prepare=prepare)
+    message = f"process {failing} of 2 failed with ValueError (test_tensor_parallel.py, line "
+    assert message in lines(finished[failing])[-1] and "the others did not fail alike" in finished[failing].err
+    says = message if failing == 0 else "one of the 2 processes of this run has ended"
+    heard_of(finished[0], tmp_path / "results", 6, says, ["p40"])
 
 
 @pytest.mark.parametrize("killed", [0, 1])

@@ -71,8 +71,13 @@ def test_text_whose_scoring_hangs_is_an_error_record(
     assert done.code == 1
     by_id = {r["example_id"]: r for r in records(cells(tmp_path, "needle")["fullkv-full"])}
     assert by_id["300-50"]["error"].startswith("scoring the text took longer than engine.time_limit_seconds=3")
-    assert by_id["300-50"]["tokens"] and by_id["300-50"]["text"] is None and by_id["300-50"]["scores"] == {}
+    assert by_id["300-50"]["error"].endswith("the text is kept, and kvgauge score has no such limit")
+    assert by_id["300-50"]["tokens"] and by_id["300-50"]["text"] and by_id["300-50"]["scores"] == {}
     assert by_id["300-0"]["error"] is None and by_id["300-100"]["scores"]
+    monkeypatch.undo()
+    assert kvgauge("score", str(tmp_path)).code == 0
+    again = {r["example_id"]: r for r in records(cells(tmp_path, "needle")["fullkv-full"])}
+    assert again["300-50"]["error"] is None and again["300-50"]["scores"]
 
 
 def test_an_alarm_that_rings_while_it_is_turned_off_does_not_ring_again(monkeypatch: pytest.MonkeyPatch) -> None:

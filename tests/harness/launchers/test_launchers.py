@@ -18,7 +18,8 @@ import psutil
 import pytest
 import yaml
 
-from harness.launchers.work import Job
+from harness.launchers import _tell_outcomes
+from harness.launchers.work import Job, Outcome
 from harness.run.signals import Relay
 from tests.conftest import KILLS, ROOT, Command
 from tests.harness.folders import outcome
@@ -157,6 +158,33 @@ def test_workers_killed_at_random_moments_lose_and_double_nothing(
     assert code == 0, (tmp_path / "printed.txt").read_text()
     assert outcome(results) == outcome(tmp_path / "undisturbed")
     assert all(len(cell["records"]) == len(set(cell["records"])) == 9 + 9 * KILLS for cell in outcome(results).values())
+
+
+@pytest.mark.slow
+def test_a_launch_ends_with_its_jobs_the_table_and_the_page_in_15_lines_of_100_columns(
+    kvgauge: Command, prompts_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    words = ("method=all", "budget=[32,48,64]", "task=tokens", f"task.prompts={prompts_file.name}")
+    done = kvgauge(
+        "-m", "hydra/launcher=local", "shards=2", "shard=0,1", *words, "task.max_new_tokens=2", "results_dir=r"
+    )
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    end = lines[next(place for place, line in enumerate(lines) if line.endswith("jobs are done")) :]
+    assert end[0] == "2 of 2 jobs are done" and len(end) <= 15 and max(map(len, end)) <= 100
+    assert any(line.split()[:1] == ["pyramidkv"] for line in end), "the table"
+    assert any(line.startswith("no interval: fewer than 5 examples") for line in end), "a note"
+    assert end[-2:] == ["tables and plots: r/report/tiny/tokens", "page: r/report/index.html"]
+
+
+def test_of_many_jobs_that_failed_the_first_ones_are_told_of() -> None:
+    jobs = [Job((), f"shard {k} of 30", "") for k in range(30)]
+    told: list[str] = []
+    _tell_outcomes(jobs, [Outcome(int(k % 2), "its end") for k in range(30)], told.append)
+    assert told[:2] == ["shard 1 of 30: its end", "shard 3 of 30: its end"]
+    assert told[10:] == ["and 5 more, whose logs say how they ended", "15 of 30 jobs are done"]
 
 
 SBATCH = """#!/bin/sh

@@ -105,7 +105,7 @@ def test_what_is_broken_elsewhere_in_the_folder_does_not_end_the_report_of_a_par
     suite.write_text(suite.read_text().replace('"name": "gone-trec"', '"name": "gone"'))
     whole = kvgauge("report", str(results / "model"))
     assert whole.code == 0 and 'id="model/needle"' in (results / "report/index.html").read_text()
-    assert f"left out: line 1 of {broken} is not a record" in whole.out
-    assert f"left out: {results}/third/needle/h2o-8/manifest.json cannot be read" in whole.out
+    assert f"left out: line 1 of {broken} is not a record" in whole.told
+    assert f"left out: {results}/third/needle/h2o-8/manifest.json cannot be read" in whole.told
     assert 'id="fourth/gone-trec"' not in (results / "report/index.html").read_text()
     assert kvgauge("report", str(results / "other")).code == 5

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +16,8 @@ from harness.task import Example
 from tests.conftest import ROOT, Command
 from tests.harness.engine.test_scheduler import grid
 from tests.harness.folders import cells, records
-from tests.harness.run.test_faults import in_child
+from tests.harness.run.kills import NEEDLE, kill, table
 
-NEEDLE = ("method=published", "budget=[32,64]", "task.lengths=[300,450,600]", "task.depths=[0,25,50,75,100]")
 LONGBENCH = (
     "method=[fullkv,snapkv]", "budget=32", "task=longbench", f"task.data={ROOT / 'tests/fixtures/longbench'}",
     "task.datasets=[trec,qasper,lcc,gov_report,passage_count]",
@@ -110,39 +104,18 @@ def test_from_a_quarter_of_the_run_on_the_estimate_is_within_a_factor_of_two(
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_ten_kills_at_random_cost_no_more_than_the_setting_says(kvgauge: Command, tmp_path: Path) -> None:
+def test_ten_kills_at_random_cost_no_more_than_the_setting_says(
+    kvgauge: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     unsaved = 600
     words = [*NEEDLE, f"engine.unsaved_tokens={unsaved}"]
-    whole = tmp_path / "whole"
+    whole, results = tmp_path / "whole", tmp_path / "results"
+    kills = kill(words, results, 10)
+    with capsys.disabled():
+        print(f"\n{table(kills, unsaved)}")
+    assert len(kills) > 3 and any(one.lost for one in kills)
+    assert all(sum(one.lost) <= unsaved or len(one.lost) == 1 for one in kills)
     assert kvgauge(*NEEDLE, f"results_dir={whole}").code == 0
-    tokens = {of["example_id"]: of["prompt_tokens"] for of in records(cells(whole, "needle")["fullkv-full"])}
-    draw, lost = random.Random(19), []
-    results, begun = tmp_path / "results", tmp_path / "begun"
-    for _ in range(10):
-        begun.write_text("")
-
-        def prepare() -> None:
-            counted = Meter.prefilled
-
-            def prefilled(self: Meter, request: Request, *rest: Any) -> None:
-                with begun.open("a") as file:
-                    file.write(f"{request.prompt.example.id}\n")
-                if not threading.active_count() > 1:  # from the first prompt on, somewhere in the run
-                    threading.Timer(draw.uniform(0, 3), lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
-                counted(self, request, *rest)
-
-            Meter.prefilled = prefilled  # type: ignore[method-assign]
-
-        code, _ = in_child(prepare, [*words, f"results_dir={results}"])
-        draw.random()
-        written = [{of["example_id"] for of in records(cell)} for cell in cells(results, "needle").values()]
-        saved = set.intersection(*written)
-        cost = [tokens[name] for name in begun.read_text().split() if name not in saved]
-        lost.append(sum(cost))
-        assert sum(cost) <= unsaved or len(cost) == 1
-        if code == 0:
-            break
-    print(f"prompt tokens lost by each kill: {lost}; at most {unsaved}, of {sum(tokens.values())}")
     assert kvgauge(*words, f"results_dir={results}").code == 0
     for name, cell in cells(whole, "needle").items():
         assert sorted(map(str, records(cell))) == sorted(map(str, records(results / "tiny/needle" / name)))

@@ -48,7 +48,7 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object], file: str = "
 
 
 def line_of(out: str) -> str:
-    return next(line for line in out.splitlines() if line.startswith(CELL))
+    return next(line for line in out.replace("\n  ", " ").splitlines() if line.startswith(CELL))
 
 
 def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
@@ -59,9 +59,8 @@ def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
         "prompts, references, "
         "groups, details, layers, texts, kept indices, ties, bytes, tokens agree"
     )
-    assert done.out.splitlines() == [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")] + [
-        "2 cells hold"
-    ]
+    told = [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")]
+    assert done.out.replace("\n  ", " ").splitlines() == [*told, "2 cells hold"]
 
 
 def text(record: dict[str, Any]) -> None:
@@ -177,7 +176,7 @@ def test_examples_that_a_later_run_asked_for_hold_when_it_is_said_how(kvgauge: C
     assert refused.code == 1
     assert (
         "3 records of 2 examples of the task; WRONG: 1 records are of examples that the manifest's task does not have"
-        in refused.out
+        in refused.told
     )
     done = kvgauge("verify", str(results), "--set", "task.depths=[0,50,100]")
     assert done.code == 0 and "3 records of 3 examples of the task; fingerprint" in line_of(done.out), done.out
@@ -224,7 +223,7 @@ def test_without_the_model_the_rest_is_told(kvgauge: Command, results: Path) -> 
     assert done.code == 0, done.err
     assert (
         "fingerprint, metrics, kept entries, scores, scores.json agree; not told: settings and prompts: no preset"
-        in done.out
+        in done.told
     )
     assert kvgauge("verify", str(results), "--sample", "1").code == 2
 

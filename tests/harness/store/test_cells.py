@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from msgspec import structs
 from harness.errors import StoreError
 from harness.results import Cell, Manifest, Record
 from harness.store.cells import CellWriter, is_whole
-from harness.store.files import MAX_RECORD_BYTES, write_atomically
+from harness.store.files import MAX_RECORD_BYTES, failed, write_atomically
 from harness.store.locks import WriteLock
 from harness.store.manifest import read_manifest
 from harness.store.records import read_records
@@ -345,3 +346,20 @@ def test_a_partial_file_never_takes_the_place_of_a_whole_one(tmp_path: Path, mon
     with pytest.raises(OSError, match="No space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_where_there_is_no_room_the_line_says_how_much_there_is_and_what_is_safe(tmp_path: Path, number: int) -> None:
+    write(tmp_path / "cell", record("0"), record("1"))
+    said = str(failed(tmp_path / "cell" / "records.0.jsonl", "written", OSError(number, os.strerror(number))))
+    assert re.fullmatch(
+        rf"{tmp_path}/cell/records.0.jsonl cannot be written \({os.strerror(number)}\): make room in {tmp_path}/cell, "
+        rf"where [\d,.]+ [MG]B are free on the disk; the 2 records in {tmp_path}/cell are safe, and the same command "
+        r"goes on from there",
+        said,
+    )
+
+
+def test_a_folder_that_cannot_be_written_for_another_reason_needs_no_room(tmp_path: Path) -> None:
+    said = str(failed(tmp_path, "written", PermissionError(errno.EACCES, "Permission denied")))
+    assert "room" not in said and said.endswith("make it writable or choose another folder; what is finished is kept")

@@ -127,7 +127,7 @@ def test_a_cell_of_another_version_that_cannot_be_read_is_named_and_the_others_a
     results, _ = two_cells
     of_another_version(results / "tiny/needle/snapkv-32", cell="snapkv at 32")
     done = kvgauge("report", str(results))
-    assert done.code == 0 and f"left out: {results}/tiny/needle/snapkv-32 was written by kvgauge 9.1" in done.out
+    assert done.code == 0 and f"left out: {results}/tiny/needle/snapkv-32 was written by kvgauge 9.1" in done.told
     assert (results / "report/tiny/needle/table.csv").read_text().splitlines()[1].startswith("fullkv,full,")
     refused = kvgauge("report", str(results / "tiny/needle/snapkv-32"))
     assert refused.code == 5 and "was written by kvgauge 9.1" in refused.err

@@ -130,7 +130,7 @@ def test_a_copy_with_other_records_changes_no_number_and_the_table_and_the_page_
     write(tmp_path / "altered", "tiny", "one", Cell("h2o", "8"), score=1.0).rename(stray)
     again = kvgauge("report", str(results))
     assert again.code == 0 and (results / "report/tiny/one/table.csv").read_bytes() == table
-    line = next(line for line in again.out.splitlines() if line.startswith("left out: "))
+    line = next(line for line in again.out.replace("\n  ", " ").splitlines() if line.startswith("left out: "))
     assert str(stray) in line and f"written as {results}/tiny/one/h2o-8," in line
     note = "tiny/one/h2o-8_old, which was written as tiny/one/h2o-8"
     assert note in (results / "report/index.html").read_text()
@@ -164,15 +164,15 @@ def test_a_copy_does_not_hold_and_no_run_goes_on_with_it(kvgauge: Command, tmp_p
     refused = kvgauge(*words, "method.snapkv.label=mine", f"results_dir={results}")
     assert refused.code == 5 and "mine-32 was written as tiny/needle/snapkv-32" in refused.err, refused
     again = kvgauge(*words, "method.snapkv.window=16", f"results_dir={results}")
-    assert again.code == 0 and f"left out: {results}/tiny/needle/mine-32 was written as {cell}" in again.out, again
+    assert again.code == 0 and f"left out: {results}/tiny/needle/mine-32 was written as {cell}" in again.told, again
     assert "has more" not in again.out
     verified = kvgauge("verify", str(results))
-    assert verified.code == 1 and f"WRONG: {results}/tiny/needle/mine-32" in verified.out
+    assert verified.code == 1 and f"WRONG: {results}/tiny/needle/mine-32" in verified.told
     assert "1 cells hold, but" in verified.err and "mine-32 is none of them" in verified.err
     scored = kvgauge("score", str(results))
     assert scored.code == 0 and "scored 1 records again: 0 changed" in scored.out
     status = kvgauge("status", str(results))
-    assert f"left out: {results}/tiny/needle/mine-32" in status.out and "everything is whole" not in status.out
+    assert f"left out: {results}/tiny/needle/mine-32" in status.told and "everything is whole" not in status.out
 
 
 def test_from_python_a_folder_that_was_moved_is_a_warning(tmp_path: Path) -> None:
@@ -181,3 +181,19 @@ def test_from_python_a_folder_that_was_moved_is_a_warning(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match=rf"{stray} was written as {results}/tiny/one/h2o-8, .*: move it back to "):
         frame = read(results).table()
     assert len(frame) == 11
+
+
+@pytest.mark.parametrize("linked", [".", "tiny", "tiny/one", "tiny/one/h2o-8"])
+def test_cells_behind_links_are_read_each_once(kvgauge: Command, tmp_path: Path, linked: str) -> None:
+    results, elsewhere = fill(tmp_path / "results"), tmp_path / "scratch" / "moved"
+    plain = scores(results)
+    elsewhere.parent.mkdir()
+    (results / linked).rename(elsewhere)
+    (results / linked).symlink_to(elsewhere)
+    (results / "other" / "loop").symlink_to(results)
+    (results / "latest").symlink_to(results / "other" / "one")
+    (results / "gone").symlink_to(tmp_path / "nowhere")
+    (results / "wide").symlink_to(tmp_path)
+    assert scores(results) == plain
+    status = kvgauge("status", str(results))
+    assert status.code == 0 and status.told.count("3 cells") == 4 and "left out" not in status.told

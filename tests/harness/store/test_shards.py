@@ -60,7 +60,7 @@ def test_three_shards_make_what_one_process_makes_and_the_last_one_reports(
         assert f"prompts: {mine}; prefills: {mine}; cells: 2; new records: {2 * mine}" in done.out
         assert (
             f"shard {shard} of 3 is done; scores come with the other shards (1 of 1 tasks wait): kvgauge status"
-            in done.out
+            in done.told
         )
         assert not (tmp_path / "results/report").exists()
         assert not list((tmp_path / "results").rglob("scores.json"))

@@ -11,11 +11,13 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
+from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError, KvgaugeError
 from tasks.longbench import files
 from tasks.longbench.data import FIELDS, RECORDS, RECORDS_E, features, load, parse, survey
 from tasks.longbench.files import REPOSITORY, REVISION, locate
 from tasks.longbench.metrics import METRIC_OF
+from tasks.longbench.suite import LongBench
 
 ROOT = Path(__file__).parents[3]
 REAL = ROOT.parent / "shared/data/longbench"
@@ -48,6 +50,12 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
         for name, data in members.items():
             archive.writestr(name, data)
     return path
+
+
+def longbench(**knobs: Any) -> LongBench:
+    suite = build({**task_config("longbench"), **knobs})
+    assert isinstance(suite, LongBench)
+    return suite
 
 
 def fail(call: Callable[[], object], kind: type[KvgaugeError] = DataError) -> str:
@@ -258,6 +266,35 @@ def test_missing_file_and_unknown_dataset_are_named(tmp_path: Path) -> None:
             lambda p=place: load(p, "qasper")
         )
     assert "'squad' is not a dataset" in fail(lambda: load(path, "squad"), ConfigError)
+
+
+def test_all_datasets_that_are_missing_are_named_at_once_with_those_that_are_there(tmp_path: Path) -> None:
+    for name in ("trec", "lcc"):
+        (tmp_path / f"{name}.jsonl").write_bytes(lines(name))
+    path = make_zip(tmp_path / "data.zip", {f"data/{name}.jsonl": lines(name) for name in ("trec", "lcc")})
+    for place in (path, tmp_path):
+        suite = longbench(data=str(place), datasets=["qasper", "trec", "hotpotqa", "lcc", "2wikimqa"])
+        said = fail(lambda s=suite: [task.settings() for task in s.tasks()])
+        assert said == (
+            f"{place} lacks 3 of 5 files, qasper.jsonl, hotpotqa.jsonl, 2wikimqa.jsonl: add them, or use "
+            "task.datasets=[trec,lcc]"
+        )
+
+
+def test_a_hub_out_of_reach_is_asked_once_however_many_datasets_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise OSError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr("tasks.longbench.files.cached", lambda: None)
+    files._download.cache_clear()
+    for task in longbench(data=None, datasets="paper").tasks():
+        assert "cannot be downloaded (OSError): set task.data" in fail(lambda t=task: t.settings())
+    assert len(asked) == 1
+    files._download.cache_clear()
 
 
 @pytest.mark.parametrize(

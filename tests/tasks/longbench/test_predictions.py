@@ -622,7 +622,7 @@ def test_a_full_cache_filed_under_several_budgets_is_taken_once_if_its_texts_are
     words = ("--format", "kvcache_factory", "--to", str(tmp_path / "to"))
     done = kvgauge("import", str(tmp_path / "files"), *words)
     assert done.code == 0, done.err
-    assert f"{other} is left out: it holds what {path.with_name('FullKV.json')} holds" in done.out
+    assert f"{other} is left out: it holds what {path.with_name('FullKV.json')} holds" in done.told
     assert "imported 8 predictions from 1 files: 8 new" in done.out
     shutil.rmtree(tmp_path / "to")
     other.write_text(as_jsonl(lines(case | {"predictions": ["other"] * 8})))

@@ -86,7 +86,7 @@ def test_what_is_wrong_stands_below_the_table_line_by_line(kvgauge: Command, tmp
     assert done.code == 3
     assert rows(done.out)["trec.jsonl"] == ["3", "200"]
     assert (rows(done.out)["lcc.jsonl"], rows(done.out)["qasper.jsonl"]) == (["–", "500"], ["–", "200"])
-    below = done.out.splitlines()[-3:]
+    below = done.out.replace("\n  ", " ").splitlines()[-3:]
     assert below[0].startswith("qasper.jsonl holds no record: ")
     assert below[1].startswith("trec.jsonl holds 3 records, not the 200 that were published: ")
     assert below[2].startswith("line 3 of lcc.jsonl is not JSON")

@@ -25,7 +25,7 @@ def told(kvgauge: Command, results: Path) -> tuple[dict[str, str], list[str]]:
     """The rows of cells (name, and the words after it), and the lines after the tables."""
     done = kvgauge("status", str(results))
     assert done.code == 0, done.err
-    tables = done.out.strip().split("\n\n")
+    tables = done.out.strip().replace("\n  ", " ").split("\n\n")
     rows = (line.split(maxsplit=2) for line in tables[0].splitlines()[1:])
     return {cell: " ".join(rest.split()) for _, cell, rest in rows}, tables[-1].splitlines()
 
@@ -86,6 +86,32 @@ def test_cells_that_wait_for_a_run_at_another_task_are_called_waiting(kvgauge: C
     done = kvgauge("status", str(tmp_path)).out
     assert "tiny/one  fullkv-full    2 of 4       0  partial, stalled" in done
     assert "- tiny/two: nobody is at work on fullkv-full: the same command again goes on" in done
+
+
+def test_runs_of_other_cells_in_one_folder_are_told_apart(kvgauge: Command, tmp_path: Path) -> None:
+    killed, busy, done = (write(tmp_path, "tiny", "one", cell) for cell in CELLS)
+    for folder, pid, records in ((killed, 11, 1), (busy, 22, 1), (done, 33, 2)):
+        lines = (folder / "records.0.jsonl").read_text().splitlines(keepends=True)
+        (folder / "records.0.jsonl").write_text("".join(lines[:records]))
+        log = {
+            "worker": "0", "command": "x", "host": "h", "pid": pid, "started": f"2026-01-01T00:00:{pid}+00:00",
+            "cells": [folder.name], "examples": 2, "prompts": 2, "records_before": 0, "device": "cpu", "width": 1,
+        }  # fmt: skip
+        with (folder.parent / "runs.0.jsonl").open("a") as file:
+            file.write(json.dumps(log) + "\n" + (json.dumps(log | {"outcome": "done"}) + "\n" if pid == 33 else ""))
+        if records == 1:
+            (folder / "scores.json").unlink()
+    lock = WriteLock(busy, ALONE)
+    rows, last = told(kvgauge, tmp_path)
+    workers = [line.split()[3:5] for line in kvgauge("status", str(tmp_path)).out.split("\n\n")[1].splitlines()[1:]]
+    lock.release()
+    assert rows[killed.name] == "1 of 2 0 partial, stalled" and rows[busy.name] == "1 of 2 0 partial, running"
+    assert rows[done.name] == "2 of 2 0 whole"
+    assert workers == [["gone", "1"], ["running", "1"], ["done", "2"]]
+    assert last == [
+        "- tiny/one: at work on h2o-8: run 0 (1 of 2 records)",
+        "- tiny/one: run 0 was killed (pid 11 on h): the same command again goes on from there",
+    ]
 
 
 def test_another_model_at_work_is_nothing_to_wait_for(kvgauge: Command, tmp_path: Path) -> None:
