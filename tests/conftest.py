@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from harness.cli import main
 from tests.clock import work_clock
@@ -28,6 +29,10 @@ if not torch.cuda.is_available():
 
 # Models here are so small that a second thread costs more than it brings, and golden data has the sums of one.
 torch.set_num_threads(1)
+
+# A loaded machine fails no property.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 
