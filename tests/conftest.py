@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from harness.cli import main
 from tests.clock import work_clock
 from tests.once import once
+from tests.pictures import PICTURES, pictures
 
-__all__ = ["once", "work_clock"]  # fixtures
+__all__ = ["once", "pictures", "work_clock"]  # fixtures
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
 # where it is there.
@@ -26,6 +29,10 @@ if not torch.cuda.is_available():
 
 # Models here are so small that a second thread costs more than it brings, and golden data has the sums of one.
 torch.set_num_threads(1)
+
+# A loaded machine fails no property.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 
@@ -56,6 +63,18 @@ Command = Callable[..., Finished]
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage seldom, and never among what was imported: a tenth of the time went there."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 10)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    PICTURES.drawn = item.get_closest_marker("pictures") is not None
 
 
 @pytest.fixture

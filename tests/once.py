@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
 import jinja2
 import pytest
+import yaml
 from hydra._internal.hydra import Hydra
 
 
 @pytest.fixture(scope="session", autouse=True)
 def once() -> Iterator[None]:
-    """Let Hydra compose a configuration once per command, and the page's templates be compiled once.
+    """Let Hydra compose a configuration once per command, and each YAML text and template be read once.
 
     Hydra composes it a first time to look for ``hydra.mode``, which nothing here sets. Programs that tests start have
     both as users do.
     """
     mode, compile_template, compiled = Hydra.get_mode, jinja2.Environment.compile, dict[Any, Any]()
+    parse, parsed = yaml.load, dict[Any, bytes]()
 
     def get_mode(hydra: Hydra, config_name: str | None, overrides: list[str]) -> Any:
         named = any(word.lstrip("+").startswith("hydra.mode=") for word in overrides)
@@ -29,7 +32,17 @@ def once() -> Iterator[None]:
             compiled[key] = compile_template(environment, *words, **named)
         return compiled[key]
 
+    def parse_once(stream: Any, Loader: Any) -> Any:
+        if not hasattr(stream, "read"):
+            return parse(stream, Loader)
+        place, text = stream.tell(), stream.read()
+        stream.seek(place)  # errors name the file
+        if (key := (text, Loader.__qualname__)) not in parsed:
+            parsed[key] = pickle.dumps(parse(stream, Loader))
+        return pickle.loads(parsed[key])
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Hydra, "get_mode", get_mode)
         patch.setattr(jinja2.Environment, "compile", compile_once)
+        patch.setattr(yaml, "load", parse_once)
         yield

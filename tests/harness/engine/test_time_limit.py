@@ -25,20 +25,20 @@ def test_method_that_hangs_is_an_error_record_and_the_others_have_their_results(
     kvgauge: Command, grid: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kvgauge(*grid, f"results_dir={tmp_path / 'calm'}")
-    raw = WindowAttention.score
+    raw, slept = WindowAttention.score, []
 
     def hanging(scorer: WindowAttention, layer: LayerState) -> Any:
         if layer.keys.shape[1] == 65 and layer.index == 3:
             with contextlib.suppress(Exception):
                 time.sleep(60)
+                slept.append(layer.index)
         return raw(scorer, layer)
 
     monkeypatch.setattr(WindowAttention, "score", hanging)
-    begun = time.monotonic()
     done = kvgauge(
         *grid, "engine.width=64", "engine.time_limit_seconds=3", "wide=true", f"results_dir={tmp_path / 'hung'}"
     )
-    assert time.monotonic() - begun < 50
+    assert not slept
     assert done.code == 1
     assert "errors of snapkv-64: 1, the first in example p65: the prefill, at WindowAttention(window=8" in done.out
     assert "took longer than engine.time_limit_seconds=3" in done.out
@@ -99,9 +99,9 @@ def test_time_limit_leaves_the_alarm_as_it_was_and_is_refused_outside_the_main_t
     before = signal.getsignal(signal.SIGALRM)
     with pytest.raises(TimeLimit), time_limit(0.05):
         time.sleep(5)
-    with time_limit(0.05):
+    with time_limit(60):
         pass
-    time.sleep(0.1)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
     assert signal.getsignal(signal.SIGALRM) == before
     refused: list[Exception] = []
 

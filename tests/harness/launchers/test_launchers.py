@@ -166,7 +166,7 @@ def test_a_launch_ends_with_its_jobs_the_table_and_the_page_in_15_lines_of_100_c
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    words = ("method=all", "budget=[32,48,64]", "task=tokens", f"task.prompts={prompts_file.name}")
+    words = ("method=published", "budget=[32,48,64]", "task=tokens", f"task.prompts={prompts_file.name}")
     done = kvgauge(
         "-m", "hydra/launcher=local", "shards=2", "shard=0,1", *words, "task.max_new_tokens=2", "results_dir=r"
     )
