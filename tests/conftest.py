@@ -18,9 +18,8 @@ from hypothesis import HealthCheck, settings
 from harness.cli import main
 from tests.clock import work_clock
 from tests.once import once
-from tests.pictures import PICTURES, pictures
 
-__all__ = ["once", "pictures", "work_clock"]  # fixtures
+__all__ = ["once", "work_clock"]  # fixtures
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
 # where it is there.
@@ -70,11 +69,6 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 10)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    PICTURES.drawn = item.get_closest_marker("pictures") is not None
 
 
 @pytest.fixture

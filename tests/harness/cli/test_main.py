@@ -37,7 +37,6 @@ def tokens(prompts_file: Path, tmp_path: Path) -> tuple[str, ...]:
 # --- what works
 
 
-@pytest.mark.pictures
 def test_one_cell_ends_in_a_table_and_its_files(kvgauge: Command, tmp_path: Path) -> None:
     done = kvgauge(
         "method=pyramidkv", "budget=128", "task.lengths=[300,400]", "task.depths=[0,100]", f"results_dir={tmp_path}"

@@ -12,7 +12,6 @@ from harness.report.colours import colour_of
 from harness.report.plots import curves
 from harness.report.stats.curves import Curve, Curves
 
-pytestmark = pytest.mark.pictures
 METHODS = ("fullkv", "h2o", "pyramidkv", "snapkv", "streamingllm")
 
 

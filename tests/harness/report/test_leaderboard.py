@@ -18,7 +18,6 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.pictures
 def test_two_tasks_are_ranked_at_the_shares_that_both_have(kvgauge: Command, results: Path) -> None:
     methods = "method=[fullkv,streamingllm,h2o]"
     assert kvgauge(*GRID, methods, "budget=[20%,50%]", f"results_dir={results}").code == 0

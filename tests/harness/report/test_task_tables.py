@@ -18,7 +18,6 @@ from harness.report.task_tables import print_table, write_report
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.task import Metric
 
-pytestmark = pytest.mark.pictures
 METRIC = Metric("m", "match", 10.0)
 
 

@@ -15,7 +15,6 @@ from harness.report.wandb import _settings
 from tests.conftest import ROOT, Command
 from tests.offline_runs import GRID, OFFLINE, check_grid, history, inspect, logged_table, newest, run_files
 
-pytestmark = pytest.mark.pictures
 LONGBENCH = (
     "method=[fullkv,snapkv]", "budget=32", "task=longbench", f"task.data={ROOT / 'tests/fixtures/longbench'}",
     "task.datasets=[trec,qasper]", "limit=1", "task.max_prompt_tokens=600",

@@ -373,7 +373,6 @@ def test_a_file_of_a_cell_that_is_too_large_or_too_deep_is_refused(
 # --- what is shown and kept
 
 
-@pytest.mark.pictures
 def test_escapes_reach_no_terminal_and_no_file(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
     assert kvgauge("method=[fullkv,snapkv]", *words[1:]).code == 0
     path = tmp_path / "results/tiny/tokens/snapkv-32/records.0.jsonl"
@@ -450,7 +449,6 @@ def test_escapes_of_scores_and_of_the_run_log_reach_no_terminal(
     assert "was killed" in told.out and not controls(told.out + told.err), told.out
 
 
-@pytest.mark.pictures
 @pytest.mark.parametrize("setting", ["task.name", "method.snapkv.label", "model.note", "results_dir"])
 def test_a_secret_of_the_environment_is_in_no_file(
     kvgauge: Command, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str

@@ -12,8 +12,6 @@ from harness.errors import StoreError
 from tests.conftest import Command
 from tests.offline_runs import OFFLINE, check_grid, history, inspect, run_files
 
-pytestmark = pytest.mark.pictures
-
 
 @pytest.mark.slow
 def test_a_run_shows_how_far_it_is_and_what_its_cells_score_so_far(kvgauge: Command, tmp_path: Path) -> None:

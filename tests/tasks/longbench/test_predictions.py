@@ -175,7 +175,6 @@ def test_longbench_e_has_the_official_scores_by_length(kvgauge: Command, tmp_pat
 # --- cells
 
 
-@pytest.mark.pictures
 def test_imported_cells_stand_in_the_same_tables_with_paired_differences(kvgauge: Command, tmp_path: Path) -> None:
     case = golden("difflib")[0]
     for label, predictions in (
