@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -19,7 +20,6 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.report.colours import colour_of
 from harness.report.format import DASH, interval, number, short
-from harness.report.page.examples import first_places
 from harness.report.stats.curves import Curve, Curves, apart
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
 from harness.results import CellResult, TaskResult
@@ -178,12 +178,18 @@ def chart(drawn: Curves, title: str) -> Chart | None:
     return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series)
 
 
-def heatmaps(result: TaskResult) -> Panels | None:
-    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show."""
+def heatmaps(result: TaskResult, places: Mapping[tuple[Any, Any], int]) -> Panels | None:
+    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show.
+
+    Args:
+        result: the task.
+        places: by the values of its axes, the place of their first example in the list of examples; empty if the page
+            has none.
+    """
     shown = heatmap_of(result)
     if shown is None:
         return None
-    metric, places = result.metrics[0], first_places(result)
+    metric = result.metrics[0]
 
     def panel(cell: CellResult) -> Panel:
         tiles: list[Tile] = []
