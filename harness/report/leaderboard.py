@@ -235,7 +235,8 @@ def _differences(
         for row in rows
     ]
     brief = header if what == "gain" else ""  # a terminal has room for the intervals of one of them
-    return Column(f"{header} ({LEVEL} % interval)", cells, spare=0, page_header=page_header, extra=extra, brief=brief)
+    spare = 1 if brief else 2
+    return Column(f"{header} ({LEVEL} % interval)", cells, True, spare, page_header, extra, brief)
 
 
 def _cost(ranking: Ranking, costs: MethodCosts) -> Column:
@@ -246,7 +247,7 @@ def _cost(ranking: Ranking, costs: MethodCosts) -> Column:
         number_cell(100 * value, f"{middle} ({low} to {high})", large=middle, small=f"{low} to {high}")
         for (value, _, _), (middle, low, high) in zip(shares, written, strict=True)
     ]
-    return Column("prefill %", cells, spare=2, brief="prefill %")
+    return Column("prefill %", cells, spare=0, brief="prefill %")
 
 
 def _notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
