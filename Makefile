@@ -5,19 +5,29 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# A preset of conf/model. Empty: smollm2_135m for run, tiny for longbench and needle.
+# A preset of conf/model. Empty: smollm2_135m for run and leaderboard, tiny for longbench and needle.
 MODEL ?=
-# Of longbench and needle: the first so many examples of each task, and where the data lies (LongBench's .jsonl files or data.zip; a
-# folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack.
+# Of longbench, needle and leaderboard: the first so many examples of each task, and where the data lies (LongBench's .jsonl files or
+# data.zip; a folder of essays as .txt). Empty: all examples, LongBench from the hub, the built-in haystack; of leaderboard, 5 examples
+# of each dataset, and no LongBench.
 LIMIT ?=
 DATA ?=
+# Of leaderboard: its folder, the shares of the prompt at which methods are compared, and the lengths of its needles; of its LongBench the
+# datasets (one of each category but the synthetic), the tokens at which a prompt loses its middle, and the most new ones.
+# LIMIT=null DATASETS=all TOKENS=7500 NEW_TOKENS=null is LongBench whole.
+BOARD ?= results/leaderboard
+AT ?= 10%,20%,40%
+LENGTHS ?= [1000,1500,2000]
+DATASETS ?= [multifieldqa_en,2wikimqa,multi_news,samsum,lcc]
+TOKENS ?= 2000
+NEW_TOKENS ?= 32
 PRESET = $(BIN)/python run.py model=$(or $(MODEL),tiny) $(if $(LIMIT),limit=$(LIMIT))
 # On a CPU box, where torch comes from: empty for pip's own index, or PyTorch's index of CPU builds, which are smaller.
 TORCH_INDEX ?=
 
 # Of run: a model other than the usual one.
 OTHER = $(filter-out smollm2_135m,$(MODEL)) $(filter model=%,$(MAKEOVERRIDES))
-.PHONY: setup develop smollm2 run longbench needle train-tiny bench bench-gpu rooms docs check test test-slow
+.PHONY: setup develop smollm2 run longbench needle leaderboard train-tiny bench bench-gpu rooms docs check test test-slow
 setup: $(VENV)/.done
 
 # Settings on make's own command line: those of a run are written small, the Makefile's variables large.
@@ -62,6 +72,25 @@ longbench: setup
 
 needle: setup
 	$(PRESET) experiment=needle_published $(if $(DATA),'task.haystack="$(DATA)"') $(SETTINGS) $(ARGS)
+
+# All methods ranked, by one model over needles and, with DATA, LongBench: docs/leaderboard.md. The same command goes on where one was
+# stopped. What a method costs is measured once, alone: delete bench/ there to measure again. A model without a chat template: CHAT=false.
+CHAT ?= $(if $(filter tiny,$(MODEL)),false,true)
+RANKED = $(or $(MODEL),smollm2_135m)
+GRID = experiment=leaderboard model=$(RANKED) 'results_dir="$(BOARD)"' $(SETTINGS) $(ARGS)
+NEEDLE = $(BIN)/python run.py $(GRID) task.chat=$(CHAT) 'task.lengths=$(LENGTHS)' $(if $(LIMIT),limit=$(LIMIT))
+define RANK
+test -e '$(BOARD)/bench/$(RANKED).done' || { $(BIN)/python -m kvgauge bench $(GRID) --parts methods --tokens 1024 --new-tokens 8 \
+	--to '$(BOARD)/bench' && touch '$(BOARD)/bench/$(RANKED).done'; }
+$(BIN)/python -m kvgauge leaderboard '$(BOARD)' --at '$(AT)' --against random
+endef
+leaderboard: setup $(if $(filter smollm2_135m,$(RANKED)),smollm2)
+	$(NEEDLE) task=needle_chat
+	$(NEEDLE) task=needle_magic task.max_new_tokens=32
+	$(NEEDLE) task=needle_many task.max_new_tokens=32
+	$(if $(DATA),$(BIN)/python run.py $(GRID) task=longbench 'task.data="$(DATA)"' 'task.datasets=$(DATASETS)' limit=$(or $(LIMIT),5) \
+		task.max_prompt_tokens=$(TOKENS) task.max_new_tokens=$(NEW_TOKENS),@echo "leaderboard: without LongBench, which DATA=<its .jsonl files or data.zip> adds")
+	$(if $(findstring dry_run,$(GRID)),,$(RANK))
 
 # models/tiny from nothing, a little over two hours on one core; goes on where it was stopped.
 train-tiny: setup

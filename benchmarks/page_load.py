@@ -1,6 +1,7 @@
 """Load time of a large report page.
 
-    python benchmarks/page_load.py [--examples 2000] [--cells 13] [--words 60]
+    python benchmarks/page_load.py [--examples 2000] [--cells 13] [--methods 4] [--words 60]
+    python benchmarks/page_load.py --examples 500 --cells 150 --methods 30
 
 A made-up grid is written as a page, and its file is opened in headless Chromium several times. A page counts as loaded
 when its list of examples is shown; then the last example is searched for and opened. Times are wall time, with the file
@@ -36,7 +37,7 @@ ROUNDS = 5
 LIMIT_SECONDS = 3.0
 
 
-def grid(examples: int, cells: int, words: int) -> Grid:
+def grid(examples: int, cells: int, methods: int, words: int) -> Grid:
     """A grid of random texts; those of one example resemble each other, as the texts of methods do."""
     draw = random.Random(0)
     vocabulary = ["".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=draw.randint(2, 10))) for _ in range(5000)]
@@ -58,7 +59,7 @@ def grid(examples: int, cells: int, words: int) -> Grid:
             retention=budget / PROMPT_TOKENS,
         )
 
-    names = [Cell(f"method{index % 4}", str(64 << index // 4)) for index in range(cells)]
+    names = [Cell(f"method{index % methods}", str(64 << index // methods)) for index in range(cells)]
     results = tuple(
         CellResult(cell, examples, tuple(record(number, int(cell.budget)) for number in range(examples)))
         for cell in names
@@ -90,12 +91,12 @@ def main(options: argparse.Namespace, folder: Path) -> None:
         options: of the command line.
         folder: where the page goes if ``--to`` is not given.
     """
-    made = grid(options.examples, options.cells, options.words)
+    made = grid(options.examples, options.cells, options.methods, options.words)
     begin = time.perf_counter()
     path = write_page([made], [], [], options.to or folder / "index.html").resolve()
     print(
-        f"{options.examples} examples x {options.cells} cells, {options.words} words each, "
-        f"Python {platform.python_version()}"
+        f"{options.examples} examples x {options.cells} cells of {options.methods} methods, {options.words} words "
+        f"each, Python {platform.python_version()}"
     )
     print(f"written in {time.perf_counter() - begin:.2f} s, {path.stat().st_size / 2**20:.1f} MiB")
     loads, opens = [], []
@@ -126,6 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--examples", type=int, default=2000)
     parser.add_argument("--cells", type=int, default=13)
+    parser.add_argument("--methods", type=int, default=4)
     parser.add_argument("--words", type=int, default=60)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--to", type=Path)

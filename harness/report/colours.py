@@ -1,9 +1,10 @@
-"""The colour of a method: the same in every plot, whichever others are in it."""
+"""The colour of a method, the same in every plot, whichever others are in it; and marks for methods of one colour."""
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 
 from harness.config.catalog import ROOT
@@ -12,6 +13,26 @@ _PALETTE = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
 """matplotlib's ``petroff10``, made for colour-blind readers."""
+
+
+MARKS = 5
+"""Marks of points that a plot has."""
+MANY = 8
+"""Methods in a plot above which intervals hide more than they show."""
+
+
+def marks(labels: Sequence[str]) -> list[int]:
+    """The mark of each method, 0 to ``MARKS`` - 1: in turn, but up to ``MARKS`` methods of one colour all differ.
+
+    Args:
+        labels: the methods of a plot, in their order.
+    """
+    given: list[tuple[str, int]] = []
+    for place, label in enumerate(labels):
+        colour = colour_of(label)
+        taken = [mark for other, mark in given if other == colour]
+        given.append((colour, min(((place + step) % MARKS for step in range(MARKS)), key=taken.count)))
+    return [mark for _, mark in given]
 
 
 def colour_of(label: str) -> str:

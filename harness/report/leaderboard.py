@@ -6,22 +6,41 @@ leaderboard.md, leaderboard.csv, leaderboard.tex, and leaderboard.png, the score
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import Any, cast
 
 from harness.compression.budget import parse_budget
 from harness.errors import ConfigError, StoreError
 from harness.report.document import Column, Document, Table, TableCell, number_cell, texts
 from harness.report.format import DASH, interval, number, signed
+from harness.report.method_costs import MethodCosts
+from harness.report.nonsense import nonsense_notes
 from harness.report.render import write
-from harness.report.stats.bootstrap import LEVEL
+from harness.report.stats.bootstrap import FEWEST, LEVEL
 from harness.report.stats.curves import Curve, Curves
 from harness.report.stats.means import MISSING
 from harness.report.stats.ranking import Ranking, rank
 from harness.report.stats.summary import full_cache
 from harness.results import SuiteResult, TaskResult
 from harness.text import plain
+
+_NOTHING = {f"{what}{end}": MISSING for what in ("score", "difference", "gain") for end in ("", "_low", "_high")}
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard.
+
+    Attributes:
+        document: its tables and notes; the data ``leaderboard`` are the numbers.
+        ranking: what they are made of.
+        full: the name of the method that keeps everything.
+    """
+
+    document: Document
+    ranking: Ranking
+    full: str
 
 
 def parse_retentions(text: str) -> list[float]:
@@ -60,123 +79,188 @@ def shared_retentions(results: Sequence[TaskResult]) -> list[float]:
     return sorted(map(float, shared))
 
 
-def groups(results: Sequence[TaskResult], suites: Sequence[SuiteResult]) -> Mapping[str, Sequence[TaskResult]]:
+def groups(
+    results: Sequence[TaskResult], suites: Sequence[SuiteResult]
+) -> tuple[Mapping[str, Sequence[TaskResult]], list[str]]:
     """The tasks of one model that methods can be ranked by: a suite's count once together, any other counts once.
+
+    Returns:
+        The tasks by the name under which they count, and a note on those of a suite that have fewer examples than an
+        interval needs where others have enough: they would take the interval of all.
 
     Raises:
         StoreError: no task has scores and a cell that kept everything.
     """
     suite_of = {task.task: suite.suite for suite in suites for task in suite.tasks}
     named: dict[str, list[TaskResult]] = {}
+    few: list[str] = []
     for result in results:
         if result.metrics and full_cache(result.cells) is not None:
             named.setdefault(suite_of.get(result.task, result.task), []).append(result)
+    for name, members in named.items():
+        counts = {result.task: len(full.done) for result in members if (full := full_cache(result.cells))}
+        if max(counts.values()) >= FEWEST:
+            few += [f"{plain(task)} ({count})" for task, count in counts.items() if count < FEWEST]
+            named[name] = [result for result in members if counts[result.task] >= FEWEST]
     if not named:
         raise StoreError(
             f"no task of {results[0].model} has scores and a cell that kept everything, which methods are held "
             "against: add method=fullkv to its grids"
         )
-    return named
+    return named, [f"Left out, with fewer than the {FEWEST} examples of an interval: {', '.join(few)}."] * bool(few)
 
 
-def leaderboard(model: str, named: Mapping[str, Sequence[TaskResult]], retentions: Sequence[float]) -> Document:
+def leaderboard(
+    model: str,
+    named: Mapping[str, Sequence[TaskResult]],
+    retentions: Sequence[float],
+    against: str = "",
+    costs: MethodCosts | None = None,
+    notes: Sequence[str] = (),
+) -> Board:
     """All there is to read about the ranking of a model's methods.
 
     Args:
         model: the model's name.
         named: from ``groups``.
         retentions: shares of the full cache, above 0 and below 1.
+        against: a method that the others are held against, besides the full cache; a note says so where it is not
+            there. "" for none.
+        costs: what each method adds to a prefill, if it was measured.
+        notes: what else stands under the tables.
     """
-    ranking = rank(named, retentions)
-    shown = [_table("", ranking, "", retentions)]
+    ranking = rank(named, retentions, against)
+    shown = [_table("", ranking, "", retentions, costs)]
     if len(named) > 1:
         shown += [_table(plain(name), ranking, name, retentions) for name in named]
-    return Document(
-        f"Leaderboard of {model}", "leaderboard", shown, _notes(ranking, named), {"leaderboard": ranking.scores}
+    full = full_cache(next(iter(named.values()))[0].cells)
+    assert full is not None
+    missing = [f"No method {plain(against)} is here to hold the others against."] * (against != ranking.against)
+    document = Document(
+        f"Leaderboard of {model}",
+        "leaderboard",
+        shown,
+        [*_notes(ranking, named), *missing, *_cost_notes(ranking, costs), *notes, *_warnings(named)],
+        {"leaderboard": ranking.scores},
     )
+    return Board(document, ranking, full.cell.label)
 
 
-def write_leaderboard(document: Document, folder: Path) -> list[Path]:
-    """Write the files; the same document gives the same bytes.
+def write_leaderboard(board: Board, folder: Path) -> list[Path]:
+    """Write the files but for the page; the same board gives the same bytes.
 
     Returns:
         The files written.
     """
     from harness.report.plots import curves  # matplotlib takes its time, and a terminal does not need it
 
-    files = write(document, folder)
-    raw = document.data["leaderboard"]
-    if raw["score"].notna().any():
+    files = write(board.document, folder)
+    if board.ranking.scores["score"].notna().any():
         files.append(folder / "leaderboard.png")
-        curves(board_curves(raw), document.title, "mean score over tasks (0-100)", files[-1])
+        curves(board_curves(board), board.document.title, "mean score over tasks (0-100)", files[-1])
     return files
 
 
-def board_curves(raw: pd.DataFrame) -> Curves:
-    """The mean score over all tasks by retention, one curve per method.
-
-    Args:
-        raw: the document's ``leaderboard`` data.
-    """
-    lines = [
-        Curve(
-            str(method),
-            [100 * share for share in part["retention"]],
-            list(part["score"]),
-            list(part["score_low"]),
-            list(part["score_high"]),
+def board_curves(board: Board) -> Curves:
+    """The mean score over all tasks by retention, one curve per method from the best, and the full cache as a line."""
+    raw = board.ranking.scores
+    raw = raw[raw["group"] == ""]
+    lines = [Curve(board.full, [None], *([value] for value in board.ranking.full[""]))]
+    for method in board.ranking.methods:
+        part = raw[raw["method"] == method]
+        lines.append(
+            Curve(
+                method,
+                [100 * share for share in part["retention"]],
+                list(part["score"]),
+                list(part["score_low"]),
+                list(part["score_high"]),
+            )
         )
-        for method, part in raw[raw["group"] == ""].groupby("method", sort=False)
-    ]
     return Curves("retention", "KV entries kept, % of the prompt", lines)
 
 
-def _table(title: str, ranking: Ranking, group: str, retentions: Sequence[float]) -> Table:
-    """Methods from the best to the worst, and across the retentions the score and its difference to the full cache."""
+def _table(
+    title: str, ranking: Ranking, group: str, retentions: Sequence[float], costs: MethodCosts | None = None
+) -> Table:
+    """Methods from the best to the worst; across the retentions, the score and its differences to others."""
     raw = ranking.scores[ranking.scores["group"] == group]
-    by_place = {(row["method"], row["retention"]): row for row in raw.to_dict("records")}
+    lines = cast("list[dict[str, Any]]", raw.to_dict("records"))
+    by_place = {(row["method"], row["retention"]): row for row in lines}
     places = [
         TableCell(str(place), float(place)) if method in ranking.means else TableCell(DASH)
         for place, method in enumerate(ranking.methods, 1)
     ]
     columns = [Column("#", places), texts("method", ranking.methods)]
+    means = [ranking.overall.get(method, _NOTHING) for method in ranking.methods]
+    held = [
+        ("difference", "to the full cache"),
+        *([("gain", f"to {plain(ranking.against)}")] if ranking.against else []),
+    ]
     if not group:
-        means = [ranking.means.get(method, MISSING) for method in ranking.methods]
-        columns.append(Column("mean", [number_cell(value, number(value, 2)) for value in means]))
+        columns += [_scores("mean", means), *(_differences(means, what, to, to) for what, to in held)]
     for retention in retentions:
         rows = [by_place[method, retention] for method in ranking.methods]
         at = f"at {100 * retention:g} %"
-        scores = [
+        columns.append(_scores(at, rows))
+        columns += [_differences(rows, what, f"{to} {at}", to, extra=not group) for what, to in held]
+    if costs and not group:
+        columns.append(_cost(ranking, costs))
+    counts = [by_place[method, retentions[0]]["n"] for method in ranking.methods]
+    return Table(title, [*columns, Column("n", [TableCell(str(n), float(n)) for n in counts], spare=3)], 2)
+
+
+def _scores(header: str, rows: Sequence[Mapping[str, Any]]) -> Column:
+    """Scores; the page has their intervals in small print."""
+    return Column(
+        header,
+        [
             number_cell(row["score"], number(row["score"], 2), small=interval(row["score_low"], row["score_high"]))
             for row in rows
-        ]
-        differences = [
-            number_cell(
-                row["difference"],
-                f"{signed(row['difference'])} ({interval(row['difference_low'], row['difference_high'])})",
-                large=signed(row["difference"]),
-                small=interval(row["difference_low"], row["difference_high"]),
-            )
-            for row in rows
-        ]
-        columns += [
-            Column(at, scores),
-            Column(
-                f"to the full cache {at} ({LEVEL} % interval)", differences, spare=0, page_header="to the full cache"
-            ),
-        ]
-    return Table(title, columns, 2)
+        ],
+    )
+
+
+def _differences(
+    rows: Sequence[Mapping[str, Any]], what: str, header: str, page_header: str, extra: bool = False
+) -> Column:
+    """Paired differences with their intervals."""
+    cells = [
+        number_cell(
+            row[what],
+            f"{signed(row[what])} ({interval(row[f'{what}_low'], row[f'{what}_high'])})",
+            large=signed(row[what]),
+            small=interval(row[f"{what}_low"], row[f"{what}_high"]),
+        )
+        for row in rows
+    ]
+    brief = header if what == "gain" else ""  # a terminal has room for the intervals of one of them
+    spare = 1 if brief else 2
+    return Column(f"{header} ({LEVEL} % interval)", cells, True, spare, page_header, extra, brief)
+
+
+def _cost(ranking: Ranking, costs: MethodCosts) -> Column:
+    """What each method adds to a prefill, with the least and the most over rounds."""
+    shares = [costs.overhead.get(method, (MISSING,) * 3) for method in ranking.methods]
+    written = [[f"{100 * share:+.0f}" for share in three] if three[0] == three[0] else [DASH] * 3 for three in shares]
+    cells = [
+        number_cell(100 * value, f"{middle} ({low} to {high})", large=middle, small=f"{low} to {high}")
+        for (value, _, _), (middle, low, high) in zip(shares, written, strict=True)
+    ]
+    return Column("prefill %", cells, spare=0, brief="prefill %")
 
 
 def _notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
-    value, low, high = ranking.full
     tasks = ", ".join(
         f"{plain(name)} ({f'{len(named[name])} tasks, ' if len(named[name]) > 1 else ''}{count} examples)"
         for name, count in ranking.examples.items()
     )
+    value, low, high = ranking.full[""]
     around = f" ({LEVEL} % interval {interval(low, high)})" if low == low else ""
+    of_tasks = ", ".join(f"{number(ranking.full[name][0], 2)} in {plain(name)}" for name in named)
     notes = [
-        f"Headline scores, 0-100, averaged over {tasks}. The full cache scores {number(value, 2)}{around}.",
+        f"Headline scores, 0-100, averaged over {tasks}. The full cache scores {number(value, 2)}{around}"
+        f"{f': {of_tasks}' if len(named) > 1 else ''}.",
         "Methods are compared at what they kept, not at what they were given: between two budgets a score is "
         "interpolated on the logarithm of retention, and beyond a method's budgets there is a dash.",
         f"Differences are paired: {LEVEL} % bootstrap intervals over examples.",
@@ -184,8 +268,29 @@ def _notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> list[
     if ranking.compared:
         shares = ", ".join(f"{100 * share:g}" for share in ranking.compared)
         notes.append(
-            f"Ranked by the mean of the scores at {shares} %, which every ranked method reaches in every task."
+            f"Ranked by the mean of the scores at {shares} %, which every ranked method reaches in every task; the "
+            "first differences are of these means."
         )
     if left := [plain(method) for method in ranking.methods if method not in ranking.means]:
-        notes.append(f"Without a rank, as no retention is reached in every task: {', '.join(left)}.")
-    return notes + list(dict.fromkeys(task.note for members in named.values() for task in members if task.note))
+        notes.append(f"Without a rank, as these are not reached in every task: {', '.join(left)}.")
+    return notes
+
+
+def _cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:
+    if costs is None:
+        return []
+    notes = [
+        f"prefill %: what the method, alone, adds to the prefill of {costs.tokens:,} random tokens, in percent of the "
+        f"full cache's; median, least and most of {costs.rounds} rounds, {costs.clock} ({costs.device})."
+    ]
+    if left := [plain(method) for method in ranking.methods if method not in costs.overhead]:
+        notes.append(f"Not measured: {', '.join(left)}.")
+    return notes
+
+
+def _warnings(named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    members = [task for tasks in named.values() for task in tasks]
+    return [
+        *nonsense_notes({task.task: task for task in members}),
+        *dict.fromkeys(plain(task.note) for task in members if task.note),
+    ]

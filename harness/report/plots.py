@@ -21,7 +21,7 @@ from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
 from harness.compression.budget import FULL, parse_budget
-from harness.report.colours import colour_of
+from harness.report.colours import MANY, colour_of, marks
 from harness.report.format import number, short
 from harness.report.stats.curves import Curves, apart
 from harness.report.stats.heatmap import Heatmap, heatmap_of, mean_title, panel_rows
@@ -33,6 +33,7 @@ from harness.text import plain
 
 DPI = 150
 _CHARACTER_INCHES = 0.075  # of the 8 point font that titles are set in, wide letters included
+_MARKERS = "os^Dv"
 _TEXT: dict[str, Any] = {"parse_math": False, "fontsize": 8}  # a $ in a label is a $
 
 
@@ -113,15 +114,18 @@ def summary(result: TaskResult, path: Path) -> None:
 def curves(drawn: Curves, title: str, down: str, path: Path) -> None:
     """Scores with intervals over budgets or retentions, on a logarithmic axis.
 
+    Of more than ``MANY`` curves there are no intervals, and of those that have points no lines across.
+
     Args:
         drawn: the curves.
         title: of the plot.
         down: title of the vertical axis.
         path: the PNG to write.
     """
-    figure = Figure(figsize=(7.5, 4.5), dpi=DPI, layout="constrained")
+    many = len(drawn.lines) > MANY
+    figure = Figure(figsize=(7.5, max(4.5, 0.17 * len(drawn.lines) + 0.6)), dpi=DPI, layout="constrained")
     axes = figure.subplots()
-    for line in drawn.lines:
+    for line, mark in zip(drawn.lines, marks([line.label for line in drawn.lines]), strict=True):
         colour = colour_of(line.label)
         points = [p for p in zip(line.across, line.scores, line.low, line.high, strict=True) if math.isfinite(p[1])]
         on_axis = sorted((x, y, low, high) for x, y, low, high in points if x is not None and math.isfinite(x))
@@ -131,17 +135,17 @@ def curves(drawn: Curves, title: str, down: str, path: Path) -> None:
             axes.errorbar(
                 xs,
                 ys,
-                np.maximum([ys - lows, highs - ys], 0),
+                None if many else np.maximum([ys - lows, highs - ys], 0),
                 color=colour,
-                marker="o",
+                marker=_MARKERS[mark],
                 markersize=4,
                 capsize=3,
                 linewidth=1.2,
                 label=plain(line.label),
             )
         for x, y, low, high in points:
-            if x is None:
-                if math.isfinite(low):
+            if x is None and not (many and on_axis):
+                if math.isfinite(low) and not many:
                     axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)

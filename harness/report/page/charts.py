@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
-from harness.report.colours import colour_of
+from harness.report.colours import MANY, colour_of, marks
 from harness.report.format import DASH, interval, number, short
-from harness.report.page.examples import first_places
 from harness.report.stats.curves import Curve, Curves, apart
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
 from harness.results import CellResult, TaskResult, by_head, layer_means
@@ -62,7 +62,11 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """Scores over budgets or retentions; ticks are places and texts."""
+    """Scores over budgets or retentions; ticks are places and texts.
+
+    With ``many`` curves, intervals are shown only of those that were brought to the front, and those that have points
+    have no lines across.
+    """
 
     title: str
     x_title: str
@@ -70,6 +74,7 @@ class Chart:
     x_ticks: Sequence[tuple[float, str]]
     y_ticks: Sequence[tuple[float, str]]
     series: Sequence[Series]
+    many: bool
 
     left, right, top, bottom = _LEFT, WIDTH - _RIGHT, _TOP, HEIGHT - _BOTTOM
     width, height = WIDTH, HEIGHT
@@ -163,27 +168,32 @@ def chart(drawn: Curves, title: str) -> Chart | None:
             says,
         )
 
+    many = len(lines) > MANY
     series = []
-    for place, line in enumerate(lines):
+    for place, (line, mark) in enumerate(zip(lines, marks([line.label for line in lines]), strict=True)):
         # A little aside, so that intervals at one budget stay apart.
         aside = min(_APART, _WIDEST / len(lines)) * (place - (len(lines) - 1) / 2)
         mine = [(x, point(line, aside, x, *rest)) for other, x, *rest in known if other is line]
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
-        symbol = SYMBOLS[place % len(SYMBOLS)]
-        series.append(
-            Series(plain(line.label), colour_of(line.label), symbol, on_axis, [p for x, p in mine if x is None])
-        )
+        across = [] if many and on_axis else [p for x, p in mine if x is None]
+        series.append(Series(plain(line.label), colour_of(line.label), SYMBOLS[mark], on_axis, across))
     x_ticks = [(x_of(x), short(x)) for x in apart(x_values)]
     y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
-    return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series)
+    return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series, many)
 
 
-def heatmaps(result: TaskResult) -> Panels | None:
-    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show."""
+def heatmaps(result: TaskResult, places: Mapping[tuple[Any, Any], int]) -> Panels | None:
+    """The heatmaps of all cells, on the fixed scale 0-1; None where there is nothing to show.
+
+    Args:
+        result: the task.
+        places: by the values of its axes, the place of their first example in the list of examples; empty if the page
+            has none.
+    """
     shown = heatmap_of(result)
     if shown is None:
         return None
-    metric, places = result.metrics[0], first_places(result)
+    metric = result.metrics[0]
 
     def panel(cell: CellResult) -> Panel:
         tiles: list[Tile] = []

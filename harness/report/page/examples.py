@@ -22,7 +22,7 @@ from harness.text import plain
 
 BLOCK = 20
 """Examples whose texts are unpacked together."""
-TEXTS = 50_000
+TEXTS = 100_000
 """Most texts of a task on the page, examples x cells: a browser opens them without a pause, and LongBench has fewer."""
 LONGEST = 20_000
 """Characters of a text that are shown; of a longer one the first and the last half of them."""

@@ -10,17 +10,19 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
 import pandas as pd
 
+from harness.compression.budget import FULL
 from harness.report.document import Document, Table
+from harness.report.leaderboard import Board, board_curves
 from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
 from harness.report.page.charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
-from harness.report.page.examples import blocks, index, left_out, packed
+from harness.report.page.examples import blocks, first_places, index, left_out, packed
 from harness.report.page.matrix import Matrix, matrix
 from harness.report.page.tables import LEGEND, origins
 from harness.report.stats.curves import score_curves
@@ -37,13 +39,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class View:
-    """One view of the page: a task, a suite, or a comparison with published numbers.
+    """One view of the page: a leaderboard, a suite, a task, or a comparison with published numbers.
 
     Attributes:
         address: where it is within the page.
         model: the model's name.
         name: what it is called below the model.
-        kind: ``suite``, ``task`` or ``published``.
+        kind: ``leaderboard``, ``suite``, ``task`` or ``published``.
         facts: one line of counts.
         notes: what a reader must know.
         tables: the first with the numbers of the charts.
@@ -89,8 +91,33 @@ def write_page(
         ``path``.
     """
     views = [*map(_suite, together), *map(_task, grids), *(_published(*document) for document in beside)]
-    order = {model: place for place, model in enumerate(dict.fromkeys(grid.result.model for grid in grids))}
-    views.sort(key=lambda view: order[view.model])
+    return _write(views, list(dict.fromkeys(grid.result.model for grid in grids)), path)
+
+
+def write_board_page(
+    board: Board, model: str, grids: Sequence[Grid], together: Sequence[SuiteResult], path: Path
+) -> Path:
+    """Write the page of a leaderboard, which has numbers alone: no text of a task, its data or an answer.
+
+    It can be passed on where data cannot. The leaderboard comes first, then suites, then tasks that are in none.
+
+    Args:
+        board: the leaderboard.
+        model: the model's name.
+        grids: the model's grids.
+        together: the suites they belong to.
+        path: the file to write; its folder is created if need be.
+
+    Returns:
+        ``path``.
+    """
+    in_suites = {task.task for suite in together for task in suite.tasks}
+    alone = [_numbers(grid) for grid in grids if grid.result.task not in in_suites]
+    return _write([_board(board, model), *map(_suite, together), *alone], [model], path)
+
+
+def _write(views: Sequence[View], models: Sequence[str], path: Path) -> Path:
+    """Write a page of views, model by model in the order of ``models``."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -100,8 +127,8 @@ def write_page(
     )
     script = (_TEMPLATES / "report.js").read_text(encoding="utf-8")
     text = environment.get_template("report.html.j2").render(
-        views=views,
-        models=list(order),
+        views=sorted(views, key=lambda view: models.index(view.model)),
+        models=models,
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -113,7 +140,8 @@ def write_page(
     return path
 
 
-def _task(grid: Grid) -> View:
+def _task(grid: Grid, texts: bool = True) -> View:
+    """A task; without texts, what would lead to an example is left out with them."""
     result = grid.result
     settings = next(iter(grid.manifests.values())).settings
     examples = max((cell.expected for cell in result.cells), default=0)
@@ -125,18 +153,50 @@ def _task(grid: Grid) -> View:
         name=result.task,
         kind="task",
         facts=f"{_count(len(result.cells), 'cell')}, {_count(examples, 'example')}",
-        notes=[*notes, *left_out(result)],
+        notes=[*notes, *(left_out(result) if texts else [])],
         tables=[score_table(result)],
         charts=_charts(table(result), result.metrics[0].title) if result.metrics else (),
         matrix=matrix(table(result), result.metrics[0].title) if result.metrics else None,
-        heatmaps=heatmaps(result),
+        heatmaps=heatmaps(result, first_places(result) if texts and result.heatmap_axes else {}),
         kept=kept_by_layer(result),
         origins=origins(grid.manifests.values()),
         settings=json.dumps(
             {name: settings[name] for name in ("model", "task", "selection") if name in settings}, indent=2
         ),
-        index=packed(index(result)),
-        blocks=[packed(block) for block in blocks(result)],
+        index=packed(index(result)) if texts else "",
+        blocks=[packed(block) for block in blocks(result)] if texts else (),
+    )
+
+
+def _numbers(grid: Grid) -> View:
+    """A task without its examples, and without what is large and no score."""
+    return replace(_task(grid, texts=False), kept=None)
+
+
+def _board(board: Board, model: str) -> View:
+    raw, ranking = board.ranking.scores, board.ranking
+    shown = pd.concat([raw[(raw["group"] == "") & (raw["method"] == method)] for method in ranking.methods])
+    shown = shown.assign(budget=[f"{100 * share:g}%" for share in shown["retention"]])
+    value, low, high = ranking.full[""]
+    whole = {"method": board.full, "budget": FULL.text, "score": value, "score_low": low, "score_high": high}
+    title = "mean score over tasks"
+    drawn = chart(board_curves(board), title)
+    return View(
+        address=f"{model}/leaderboard",
+        model=model,
+        name="Leaderboard",
+        kind="leaderboard",
+        facts=", ".join(
+            [
+                _count(len(ranking.methods), "method"),
+                _count(len(ranking.examples), "task"),
+                _count(sum(ranking.examples.values()), "example"),
+            ]
+        ),
+        notes=[plain(note) for note in board.document.notes],
+        tables=board.document.tables,
+        charts=[drawn] if drawn else (),
+        matrix=matrix(pd.concat([pd.DataFrame([whole]), shown]), title),
     )
 
 

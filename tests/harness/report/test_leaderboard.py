@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import Command
+from harness.errors import StoreError
+from harness.report.method_costs import read_costs
+from tests.conftest import ROOT, Command
+from tests.documents import without_make
 
 GRID = ("task.lengths=[300]", "task.depths=[0,25,50,75,100]", "task.max_new_tokens=4")
 
@@ -27,7 +36,7 @@ def test_two_tasks_are_ranked_at_the_shares_that_both_have(kvgauge: Command, res
     assert "at 50 %" in done.out and "at 20 %" not in done.out
     assert "needle (5 examples), needle_magic (5 examples)" in done.out
     folder = results / "report" / "tiny"
-    assert {"leaderboard.md", "leaderboard.csv", "leaderboard.tex", "leaderboard.png"} <= {
+    assert {f"leaderboard.{kind}" for kind in ("md", "csv", "tex", "png", "html")} <= {
         path.name for path in folder.iterdir()
     }
     raw = pd.read_csv(folder / "leaderboard.csv")
@@ -39,6 +48,10 @@ def test_two_tasks_are_ranked_at_the_shares_that_both_have(kvgauge: Command, res
     first = {path: path.read_bytes() for path in folder.glob("leaderboard.*")}
     kvgauge("leaderboard", str(results))
     assert {path: path.read_bytes() for path in folder.glob("leaderboard.*")} == first
+    held = kvgauge("leaderboard", str(results), "--against", "h2o")
+    assert "to h2o" in held.out and {"gain", "gain_low", "gain_high"} <= set(pd.read_csv(folder / "leaderboard.csv"))
+    alone = kvgauge("leaderboard", str(results), "--against", "dice")
+    assert alone.code == 0 and "No method dice is here to hold the others against." in alone.out
 
 
 @pytest.mark.parametrize(
@@ -63,3 +76,102 @@ def test_results_that_cannot_be_ranked_are_one_line(kvgauge: Command, tmp_path: 
     kvgauge(*GRID, "method=[fullkv]", "task=needle_magic", f"results_dir={tmp_path}")
     failed = kvgauge("leaderboard", str(tmp_path))
     assert failed.code == 5 and "name retentions, --at 10%,25%" in failed.err and failed.err.count("\n") == 1
+
+
+def measured(folder: Path, **changes: object) -> Path:
+    """A file of ``kvgauge bench``."""
+    raw = [{"cell": f"h2o-{budget}", "tokens": tokens, "overhead": [0.3, 0.1, 0.2]} for budget, tokens in COSTS]
+    path = folder / "bench/tiny/methods.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    machine = {"device": "a core", "cores": 2, "clock": "CPU time"}
+    path.write_text(json.dumps({"command": "kvgauge bench", "machine": machine, "raw": raw} | changes))
+    return path
+
+
+COSTS = (("64", 200), ("12%", 1000))
+
+
+def test_a_methods_cost_is_the_one_that_was_measured_at_the_longest_prompt(tmp_path: Path) -> None:
+    assert read_costs(tmp_path, "tiny") is None
+    measured(tmp_path)
+    costs = read_costs(tmp_path, "tiny")
+    assert costs is not None and costs.tokens == 1000 and costs.rounds == 3
+    assert costs.overhead == {"h2o": (0.2, 0.1, 0.3)}
+    assert read_costs(tmp_path, "another") is None
+
+
+@pytest.mark.parametrize("raw", [[], [{"cell": "h2o-64"}], "none", [{"cell": "a-1", "tokens": 1, "overhead": ["x"]}]])
+def test_costs_that_cannot_be_read_are_one_line(tmp_path: Path, raw: object) -> None:
+    path = measured(tmp_path, raw=raw)
+    with pytest.raises(StoreError, match=f"{path} is not what kvgauge bench writes: delete it"):
+        read_costs(tmp_path, "tiny")
+
+
+def planned(*words: str) -> list[str]:
+    """The commands that ``make leaderboard`` gives, behind those that set up."""
+    done = subprocess.run(
+        ["make", "-n", "leaderboard", *words], cwd=ROOT, capture_output=True, text=True, env=without_make(), check=True
+    )
+    text = done.stdout
+    assert text.count(" run.py ") == text.count("experiment=leaderboard") - text.count("kvgauge bench ")
+    return text[text.index(".venv/bin/python run.py") :].replace("\\\n", " ").splitlines()
+
+
+def test_without_data_longbench_is_left_out_with_a_note() -> None:
+    without, with_data = planned(), planned("DATA=LongBench")
+    assert not any("longbench" in line for line in without)
+    assert 'echo "leaderboard: without LongBench, which DATA=<its .jsonl files or data.zip> adds"' in without
+    assert any("task=longbench 'task.data=\"LongBench\"'" in line for line in with_data)
+
+
+def test_a_dry_run_of_the_leaderboard_measures_and_writes_nothing() -> None:
+    assert not any("kvgauge" in line for line in planned("ARGS=dry_run=true", "DATA=LongBench"))
+
+
+@pytest.mark.slow
+def test_a_leaderboard_that_was_killed_twice_goes_on_and_loses_and_doubles_nothing(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    """What make would run, with the embedded model, and LongBench's fixtures in the place of its data."""
+    lines = planned(
+        "MODEL=tiny", f"BOARD={tmp_path}", "LIMIT=5", "LENGTHS=[800]", "AT=70%", "DATA=tests/fixtures/longbench",
+        "DATASETS=[trec,qasper]", "TOKENS=800", "NEW_TOKENS=8", "method=[fullkv,streamingllm,snapkv]",
+        "budget=[60%,80%]",
+    )  # fmt: skip
+    script = "\n".join(["set -e", *lines]).replace(".venv/bin/python", sys.executable)
+    environment = without_make() | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+    def begin() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            ["bash", "-c", script],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def records(task: str) -> list[Path]:
+        return [path for path in tmp_path.glob(f"tiny/{task}/*/records*.jsonl") if path.stat().st_size]
+
+    for task in ("needle_chat", "longbench-trec"):
+        work = begin()
+        while not records(task):
+            assert work.poll() is None, work.stderr and work.stderr.read()
+            time.sleep(0.05)
+        os.killpg(work.pid, signal.SIGKILL)
+        work.wait()
+    work = begin()
+    _, said = work.communicate()
+    assert work.returncode == 0, said
+    cells = list(tmp_path.glob("tiny/*/*/manifest.json"))
+    assert len(cells) == 5 * 5
+    for cell in cells:
+        lines = [line for path in cell.parent.glob("records*.jsonl") for line in path.read_text().splitlines()]
+        ids = {json.loads(line)["example_id"] for line in lines}
+        assert len(ids) == len(lines) == (3 if "longbench" in str(cell) else 5)  # so many are the fixtures
+    board = pd.read_csv(tmp_path / "report/tiny/leaderboard.csv")
+    assert set(board["method"]) == {"streamingllm", "snapkv"} and board["score"].notna().all()
+    assert "prefill %" in (tmp_path / "report/tiny/leaderboard.md").read_text()
+    scored = kvgauge("score", str(tmp_path))
+    assert scored.code == 0 and "0 changed" in scored.out

@@ -15,10 +15,11 @@ import pytest
 from msgspec import convert, structs
 from playwright.sync_api import Browser, Locator, Page, Route, sync_playwright
 
+from harness.report.leaderboard import groups, leaderboard
 from harness.report.page import examples
 from harness.report.page.charts import chart
 from harness.report.page.examples import BLOCK, blocks, index, left_out, visible
-from harness.report.page.write import write_page
+from harness.report.page.write import write_board_page, write_page
 from harness.report.stats.curves import Curve, Curves
 from harness.results import Cell, CellResult, Manifest, Record, TaskResult
 from harness.store.reader import Grid
@@ -377,6 +378,36 @@ def test_of_very_many_or_very_long_texts_the_page_has_a_part_and_says_so(monkeyp
     shown = visible("a" * 15_000 + "b" * 15_000)
     assert shown.startswith("a" * 10_000 + "\n… 10,000 characters left out …\n") and shown.endswith("b" * 10_000)
     assert visible("x" * 20_000) == "x" * 20_000
+
+
+def test_the_page_of_a_leaderboard_has_the_ranking_first_and_numbers_alone(browser: Browser, tmp_path: Path) -> None:
+    grids = [grid(), grid("second", heatmap_axes=None)]
+    named, notes = groups([one.result for one in grids], [])
+    board = leaderboard("model", named, [0.05, 0.12, 0.15], "snapkv", None, notes)
+    path = write_board_page(board, "model", grids, [], tmp_path / "leaderboard.html")
+    text = path.read_text()
+    for words in ("the cat", "the dog", "Once upon", "the end?", "window.canary", "e00", "A click on a tile"):
+        assert words not in text
+    with browser.new_context() as context:
+        done = Opened(context.new_page())
+        done.page.on("request", lambda request: done.requests.append(request.url))
+        done.page.on("console", lambda message: done.complaints.append(message.text))
+        done.page.on("pageerror", lambda error: done.complaints.append(str(error)))
+        done.page.goto(path.as_uri())
+        assert done.part.locator("h1").inner_text() == "Leaderboard"
+        titles = done.table.locator("th").all_inner_texts()
+        assert [title.strip("\u202f\u2195 ") for title in titles][:5] == [
+            "#", "method", "mean", "to the full cache", "to snapkv"
+        ]  # fmt: skip
+        rows = done.part.locator(".matrix tr").all()
+        assert rows[0].inner_text().split() == ["method", "5%", "12%", "15%", "full"]
+        assert [row.inner_text().split()[0] for row in rows[1:]] == ["fullkv", "snapkv", "<b>bold</b>"]
+        assert done.part.locator(".chart .keys li").all_inner_texts() == ["fullkv", "snapkv", "<b>bold</b>"]
+        for link in done.page.locator("nav a").all():
+            link.click()
+            done.part.locator("table.sortable").first.wait_for()
+            assert done.part.locator(".examples, .kept").count() == 0
+        assert (done.requests, done.complaints) == ([path.as_uri()], [])
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:

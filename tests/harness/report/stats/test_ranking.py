@@ -96,4 +96,39 @@ def test_differences_are_paired_with_the_full_cache() -> None:
     ranking = rank({"t": [task("t", full | same)]}, [0.1])
     assert at(ranking, "a", 0.1, "score_high") > at(ranking, "a", 0.1, "score_low")
     assert at(ranking, "a", 0.1, "difference_low") == at(ranking, "a", 0.1, "difference_high") == 0
-    assert ranking.full[0] == 50 and ranking.examples == {"t": 20}
+    assert ranking.full[""][0] == 50 and ranking.examples == {"t": 20}
+
+
+def test_differences_to_another_method_are_paired_and_at_the_same_retention() -> None:
+    cells = {
+        ("dice", "10%"): ([1.0, 0.0] * 10, 0.1), ("dice", "40%"): ([1.0, 1.0] * 10, 0.4),
+        ("a", "20%"): ([1.0, 0.0] * 10, 0.2), ("a", "40%"): ([1.0, 1.0] * 10, 0.4),
+    }  # fmt: skip
+    ranking = rank({"t": [task("t", {("fullkv", "full"): ([1.0] * 20, 1.0)} | cells)]}, [0.2, 0.4], "dice")
+    assert ranking.against == "dice"
+    assert at(ranking, "a", 0.2, "gain") == pytest.approx(50 - 75), "dice is interpolated between its two budgets"
+    low, high = at(ranking, "a", 0.2, "gain_low"), at(ranking, "a", 0.2, "gain_high")
+    assert low < at(ranking, "a", 0.2, "gain") < high
+    assert at(ranking, "a", 0.4, "gain_low") == at(ranking, "a", 0.4, "gain_high") == 0, "equal in every example"
+    assert math.isnan(at(ranking, "dice", 0.4, "gain")), "nobody is held against itself"
+    assert rank({"t": [task("t", FULL | {("a", "10%"): (LOW, 0.1)})]}, [0.1], "dice").against == ""
+
+
+def test_an_odd_method_takes_no_retention_from_the_others() -> None:
+    cells: dict[tuple[str, str], tuple[Sequence[float], float]] = {}
+    for place in range(10):
+        cells |= {(f"m{place}", "10%"): (LOW, 0.1), (f"m{place}", "40%"): (HIGH, 0.4)}
+    one = {("odd", "40%"): (HIGH, 0.4)}
+    ranking = rank({"t": [task("t", FULL | cells | one)]}, [0.1, 0.4])
+    assert ranking.compared == [0.1, 0.4] and "odd" not in ranking.means and ranking.methods[-1] == "odd"
+    few = {cell: of for cell, of in cells.items() if cell[0] in ("m0", "m1")}
+    ranking = rank({"t": [task("t", FULL | few | one)]}, [0.1, 0.4])
+    assert ranking.compared == [0.4] and set(ranking.means) == {"m0", "m1", "odd"}
+    apart = {("a", "10%"): (LOW, 0.1), ("b", "10%"): (LOW, 0.1), ("c", "40%"): (HIGH, 0.4)}
+    assert rank({"t": [task("t", FULL | apart)]}, [0.1, 0.4]).means.keys() == {"a", "b"}
+
+
+def test_a_result_that_is_missing_is_counted() -> None:
+    cells = {("a", "10%"): (LOW, 0.1), ("a", "40%"): (HIGH[:4], 0.4), ("b", "10%"): (LOW, 0.1)}
+    ranking = rank({"t": [task("t", FULL | cells)], "u": [task("u", FULL | cells)]}, [0.1])
+    assert at(ranking, "a", 0.1, "n") == 8 and at(ranking, "b", 0.1, "n", "t") == 6
