@@ -223,9 +223,10 @@ def shape_of(name: str, tokens: int, selection: Selection = SELECTION) -> Shape:
     return Shape(tokens, config.num_hidden_layers, heads, kv_heads, cache_heads)
 
 
-def plan_of(method: Method, budget: int, name: str, tokens: int, selection: Selection = SELECTION) -> Plan:
-    """The plan of a method at an absolute budget."""
-    variant = Variant(Cell(method.label, str(budget)), method, Budget(str(budget), tokens=budget))
+def plan_of(method: Method, budget: int | Budget, name: str, tokens: int, selection: Selection = SELECTION) -> Plan:
+    """The plan of a method at a budget; a number is an absolute one."""
+    given = Budget(str(budget), tokens=budget) if isinstance(budget, int) else budget
+    variant = Variant(Cell(method.label, given.text), method, given)
     return variant.plan(shape_of(name, tokens, selection))
 
 
@@ -274,14 +275,14 @@ def verdict(case: Case, bits: Bits) -> str:
 def check(
     chosen: Sequence[Case],
     method: Callable[[Case], Method],
-    budget: Callable[[Case], int] = lambda case: case.budget,
+    budget: Callable[[Case], int | Budget] = lambda case: case.budget,
 ) -> dict[str, str]:
     """Compare what a method keeps with what kvpress kept.
 
     Args:
         chosen: the cases.
         method: the method of a case.
-        budget: its absolute budget.
+        budget: its budget; a number is an absolute one.
 
     Returns:
         The ``verdict`` of each case, by its id.
@@ -300,7 +301,7 @@ def check(
 def unequal(
     chosen: Sequence[Case],
     method: Callable[[Case], Method],
-    budget: Callable[[Case], int] = lambda case: case.budget,
+    budget: Callable[[Case], int | Budget] = lambda case: case.budget,
 ) -> dict[str, str]:
     """The cases in which a method keeps something else than kvpress, ties aside; see ``check``."""
     return {id: said for id, said in check(chosen, method, budget).items() if said not in ("equal", "tie")}
