@@ -98,7 +98,7 @@ class QFilters(Method):
         super().__post_init__()
         if self.file is None:
             raise ConfigError(
-                f"file=null (method={self.label}): give the model's filters, method.{self.label}.file=<path>.safetensors"
+                f"file=null (method={self.label}): name the model's filters by method.{self.label}.file=<path>"
             )
         read_filters(self.file)
 
