@@ -24,6 +24,7 @@ from harness.compression.grid import Variant
 from harness.compression.method import LayerState, Method
 from harness.compression.selection import Selection
 from harness.engine.keeping import Keeping
+from harness.errors import KvgaugeError
 from harness.results import Cell
 
 ROOT = Path(__file__).parents[3]
@@ -209,6 +210,17 @@ def assert_near(found: Tensor, expected: Tensor, tolerance: float = SCORES) -> N
     assert found.shape == expected.shape
     largest = expected.abs().max() if expected.numel() else 0.0
     assert ((found.double() - expected.double()).abs() <= tolerance * largest).all()
+
+
+def unequal(compare: Callable[[Case], None], among: Sequence[Case]) -> int:
+    """The number of cases that a comparison finds unequal; for formulas that are wrong on purpose."""
+    found = 0
+    for case in among:
+        try:
+            compare(case)
+        except (AssertionError, KvgaugeError):
+            found += 1
+    return found
 
 
 class _Projections:
