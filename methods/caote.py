@@ -49,10 +49,7 @@ class OutputError(Scorer):
         ((_, _, attention),) = rows
         weights = attention.float().mean(dim=1)  # [heads, tokens], each row's sum is 1
         values = for_heads(layer.values.float(), heads)
-        if self.output == "exact":
-            output = weights[:, None] @ values
-        else:
-            output = values.mean(dim=1, keepdim=True)
+        output = weights[:, None] @ values if self.output == "exact" else values.mean(dim=1, keepdim=True)
         errors = (output - values).norm(dim=-1) * weights / (1 - weights).clamp(min=torch.finfo(weights.dtype).eps)
         return errors[:, : tokens - self.window]
 

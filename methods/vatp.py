@@ -1,6 +1,7 @@
 """VATP: H2O's attention sums times the L1 norms of values, with the first tokens kept.
 
-Claim: a token of much attention and a small value matters little, but for the first ones (Guo et al., arXiv:2406.12335).
+Claim: a token of much attention and a small value matters little, but for the first ones (Guo et al.,
+    arXiv:2406.12335).
 Source: the paper, its variant on H2O.
 Differs:
     - from the paper: scored once, over the prompt; the paper drops an entry at every step.

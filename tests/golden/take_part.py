@@ -142,9 +142,44 @@ def kvpress(whole: Path, part: Path) -> None:
     np.savez_compressed(part / "given.npz", **{key: given[key] for key in given.files if not key.startswith("sketch")})
 
 
+def papers(whole: Path, part: Path) -> None:
+    """Of every file a case of middle size of each kind: reference, head layout, pooling, tie, exception.
+
+    Not taken: what was recorded of decoding alone, and files of methods that quantise.
+    """
+    part.mkdir(exist_ok=True)
+    for path in sorted(whole.glob("*.json")):
+        if path.stem in ("kivi", "quantcache", "think", "rkv"):
+            continue
+        index = json.loads(path.read_text())
+        arrays = np.load(path.with_suffix(".npz"))
+        kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for case in index["cases"]:
+            params, expect = case["params"], case.get("expect", {})
+            kind = [
+                params.get(name) for name in ("mode", "pooling", "group_agg", "pyram", "cascading", "flow", "variant")
+            ]
+            kind += [expect.get(name) for name in ("compressed", "window_tokens_duplicated")]
+            kinds.setdefault((case["ref"], *kind, case["tie_at_cut"], "raises" in case), []).append(case)
+        chosen = [sorted(found, key=lambda case: len(json.dumps(case)))[len(found) // 2] for found in kinds.values()]
+        for case in chosen:
+            case["arrays"] = {
+                name: key for name, key in case["arrays"].items() if name != "attn_out" and "decode" not in name
+            }
+        if "score_sets" in index:
+            named = {case["params"].get("score_set") for case in chosen}
+            index["score_sets"] = {name: scores for name, scores in index["score_sets"].items() if name in named}
+        write(part, path.name, {**index, "n_cases": len(chosen), "cases": chosen})
+        np.savez_compressed(
+            part / path.with_suffix(".npz").name,
+            **{key: arrays[key] for case in chosen for key in case["arrays"].values()},
+        )
+
+
 if __name__ == "__main__":
     golden = Path(sys.argv[1])
     kvpress(golden / "kvpress", HERE / "kvpress")
     clusters(golden / "cluster", HERE / "cluster")
     runs(golden / "e2e", HERE / "e2e")
+    papers(golden / "papers", HERE / "papers")
     write(HERE, "pyramid_budgets_q7500_w8.json", json.loads((golden / "pyramid_budgets_q7500_w8.json").read_text()))
