@@ -50,7 +50,8 @@ class OutputError(Scorer):
         weights = attention.float().mean(dim=1)  # [heads, tokens], each row's sum is 1
         values = for_heads(layer.values.float(), heads)
         output = weights[:, None] @ values if self.output == "exact" else values.mean(dim=1, keepdim=True)
-        errors = (output - values).norm(dim=-1) * weights / (1 - weights).clamp(min=torch.finfo(weights.dtype).eps)
+        shares = weights / (1 - weights).clamp(min=torch.finfo(weights.dtype).eps)
+        errors = torch.linalg.vector_norm(output - values, dim=-1) * shares
         return errors[:, : tokens - self.window]
 
 

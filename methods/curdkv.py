@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+import torch
 from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional
@@ -53,11 +54,11 @@ class SquaredNorms(Scorer):
 
     def _shares(self, states: Tensor) -> Tensor:
         """Squared norms [kv_heads, tokens], each as a share of its block."""
-        squares = states.norm(dim=-1) ** 2
+        squares = torch.linalg.vector_norm(states, dim=-1) ** 2
         if self.block is None:
             return squares
         tokens = squares.shape[1]
-        blocks = functional.pad(squares, (0, -tokens % self.block)).unflatten(1, (-1, self.block))
+        blocks = functional.pad(squares, (0, -tokens % self.block)).reshape(len(squares), -1, self.block)
         return (blocks / blocks.sum(dim=-1, keepdim=True)).flatten(1)[:, :tokens]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from harness.compression.method import LayerState, Method, Scorer
@@ -25,7 +26,7 @@ class SmallKeys(Scorer):
 
     def score(self, layer: LayerState) -> Tensor:
         """-||k||, [kv_heads, tokens] in float32."""
-        return -layer.keys.float().norm(dim=-1)
+        return -torch.linalg.vector_norm(layer.keys.float(), dim=-1)
 
 
 @dataclass(frozen=True)

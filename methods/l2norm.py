@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+import torch
 from msgspec import Meta
 from torch import Tensor
 
@@ -30,7 +31,7 @@ class SmallestKeys(Scorer):
 
     def score(self, layer: LayerState) -> Tensor:
         """-||k||, [kv_heads, tokens] in the layer's score dtype."""
-        return -layer.keys.to(layer.score_dtype).norm(dim=-1)
+        return -torch.linalg.vector_norm(layer.keys.to(layer.score_dtype), dim=-1)
 
 
 @dataclass(frozen=True)

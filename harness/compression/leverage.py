@@ -30,7 +30,7 @@ def sketch(seed: int, layer: int, kv_heads: int, head_dim: int, size: int) -> Te
     generator = torch.Generator().manual_seed(seed)
     for _ in range(layer + 1):
         drawn = torch.randn(kv_heads, head_dim, size, generator=generator)
-    return drawn / size**0.5
+    return torch.div(drawn, size**0.5)
 
 
 def leverage_scores(keys: Tensor, projection: Tensor, ridge: float = 0.01) -> Tensor:
@@ -63,8 +63,10 @@ def chunk_attention(queries: Tensor, keys: Tensor, chunk: int) -> Tensor:
     heads, tokens, _ = queries.shape
     missing = -tokens % chunk
     whole = tokens + missing
-    padded = (functional.pad(states, (0, 0, 0, missing)).unflatten(1, (-1, chunk)) for states in (queries, keys))
-    chunked_queries, chunked_keys = padded
+    chunked_queries, chunked_keys = (
+        functional.pad(states, (0, 0, 0, missing)).reshape(len(states), -1, chunk, states.shape[-1])
+        for states in (queries, keys)
+    )
     real = torch.arange(whole, device=queries.device).view(-1, 1, chunk) < tokens
     sums = queries.new_zeros(heads, whole // chunk, chunk, dtype=torch.float32)
     for index in range(whole // chunk):  # chunk by chunk, so that memory does not grow with the square of the prompt

@@ -53,7 +53,7 @@ def value_norms(layer: LayerState, heads: int, order: int = 2) -> Tensor:
         heads: number of the cache's heads.
         order: 1 for the sum of absolute values, 2 for the Euclidean norm.
     """
-    return for_heads(layer.values.to(layer.score_dtype).norm(p=order, dim=-1), heads)
+    return for_heads(torch.linalg.vector_norm(layer.values.to(layer.score_dtype), ord=order, dim=-1), heads)
 
 
 def standardised(scores: Tensor) -> Tensor:
