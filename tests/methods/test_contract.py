@@ -37,7 +37,7 @@ CONF = Path(__file__).parents[2] / "conf"
 OUTSIDE = own_folders("method", filter(None, [os.environ.get("KVGAUGE_METHOD_PATH")]))
 use(OUTSIDE)
 TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name not in ("all", "published")}
-# Those that need a file of their own are not made here.
+# A method that needs a file has none here, and its tables fit one model: its own tests hold it to its promises.
 NEED_A_FILE = [name for name, text in TEXTS.items() if re.search(r"^# needs: .*\bfile\b", text, re.MULTILINE)]
 NAMES = [name for name in TEXTS if name not in NEED_A_FILE]
 LAYERS = (1, 2, 3, 8, 32, 80)

@@ -104,6 +104,11 @@ class Case:
         return torch.from_numpy(drawn)
 
 
+wrong_formulas = pytest.mark.skipif(
+    not ROOTS["whole"].is_dir(), reason=f"the whole golden data is not at {ROOTS['whole']}"
+)
+
+
 def cases(which: str, file: str) -> list[Case]:
     """All cases of a file."""
     path = ROOTS[which] / f"{file}.json"

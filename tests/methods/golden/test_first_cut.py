@@ -7,17 +7,28 @@ are cut again at every token.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from harness.compression.method import LayerState, rotated
+from harness.compression.scorers import ColumnSums
 from harness.errors import BudgetError
 from methods.h2o import H2O
 from methods.streamingllm import StreamingLLM
-from tests.methods.golden.papers import Case, assert_kept, cases, kept, over, selection_of, states, unequal
+from tests.methods.golden.papers import (
+    Case,
+    assert_kept,
+    cases,
+    kept,
+    over,
+    selection_of,
+    states,
+    unequal,
+    wrong_formulas,
+)
+from tests.methods.golden.wrong import Wrong
 
 
 def positions(row: Tensor) -> list[int]:
@@ -104,14 +115,12 @@ def test_streamingllm_keeps_what_is_left_before_a_second_call(case: Case) -> Non
 
 
 @pytest.mark.slow
+@wrong_formulas
 def test_a_wrong_formula_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    among = [case for case in cases("part", "h2o") if case.params["variant"] != "utils_hh mask"]
-
-    def averaged(self: Any, layer: LayerState) -> Tensor:
-        scores: Tensor = score(self, layer)
-        return scores / torch.arange(layer.keys.shape[1], self.window, -1)
-
-    scorer = type(H2O("h2o", 8, True).scorer)
-    score = scorer.score
-    monkeypatch.setattr(scorer, "score", averaged)
-    assert unequal(compare_h2o, among)
+    Wrong(
+        ColumnSums,
+        "score",
+        "column_sums(layer, self.window, self.causal)",
+        "column_sums(layer, self.window, self.causal) / torch.arange(layer.keys.shape[1], self.window, -1)",
+    ).put(monkeypatch)
+    assert unequal(compare_h2o, [case for case in cases("whole", "h2o") if case.params["variant"] != "utils_hh mask"])

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
-from torch import Tensor
 
-from harness.compression.attention_weights import attention_rows
-from harness.compression.method import LayerState, Method
+from harness.compression.method import Method
 from harness.compression.scorers import WindowAttention
 from harness.compression.selection import order_of
-from methods.pyramidkv import PyramidKV
+from methods.pyramidkv import Pyramid, PyramidKV
 from methods.snapkv import SnapKV
-from tests.methods.golden.papers import Case, assert_kept, assert_near, cases, kept, over, selection_of, states, unequal
+from tests.methods.golden.papers import (
+    Case,
+    assert_kept,
+    assert_near,
+    cases,
+    kept,
+    over,
+    selection_of,
+    states,
+    unequal,
+    wrong_formulas,
+)
+from tests.methods.golden.wrong import Wrong
 
 
 def method_of(case: Case) -> Method:
@@ -52,39 +61,35 @@ def test_what_the_references_cannot_do_is_named(case: Case) -> None:
 # --- formulas that are wrong on purpose
 
 
-def pooled_before_grouping(self: WindowAttention, layer: LayerState) -> Tensor:
-    return WINDOW_SMOOTH(self, SCORERS.window_attention(layer, self.window), layer)
-
-
-def without_window_columns(layer: LayerState, window: int) -> Tensor:
-    candidates = layer.keys.shape[1] - window
-    ((_, _, weights),) = attention_rows(layer.queries[:, -window:], layer.keys, layer.scaling, block_bytes=2**62)
-    attention = weights[:, :, :candidates]
-    return (attention / attention.sum(-1, keepdim=True)).sum(1)
-
-
-SCORERS: Any = sys.modules[WindowAttention.__module__]
-WINDOW_SMOOTH = WindowAttention.smooth
-WRONG: dict[str, list[tuple[Any, str, Any]]] = {
+WRONG = {
     "pooled before the group is reduced": [
-        (WindowAttention, "score", pooled_before_grouping),
-        (WindowAttention, "smooth", lambda self, scores, layer: scores),
+        Wrong(
+            WindowAttention,
+            "score",
+            "window_attention(layer, self.window)",
+            "pool(window_attention(layer, self.window), self.kernel, self.pooling)",
+        ),
+        Wrong(WindowAttention, "smooth", "pool(scores, self.kernel, self.pooling)", "scores"),
     ],
-    "window columns left out of the softmax": [(SCORERS, "window_attention", without_window_columns)],
-    "steps rounded up": [
-        (
-            sys.modules[PyramidKV.__module__],
-            "_floored",
-            lambda high, low, n: [high + i * ((low - high) // (n - 1)) for i in range(n)],
+    "window left out of the softmax": [
+        Wrong(
+            WindowAttention,
+            "window_attention",
+            "[:, :, : tokens - window].sum(dim=1)",
+            "[:, :, : tokens - window].div(attention[:, :, : tokens - window].sum(-1, keepdim=True)).sum(1)",
         )
     ],
+    "steps rounded up": [
+        Wrong(PyramidKV, "_floored", "(highest - lowest) // (layers - 1)", "-((lowest - highest) // (layers - 1))")
+    ],
+    "flat for short prompts": [Wrong(Pyramid, "counts", 'and self.schedule != "sloped"', "")],
 }
 
 
 @pytest.mark.slow
+@wrong_formulas
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_wrong_formula_is_caught(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    among = [case for case in cases("part", "snapkv") if not case.raises]
-    for where, name, replacement in WRONG[wrong]:
-        monkeypatch.setattr(where, name, replacement)
-    assert unequal(compare, among)
+    for formula in WRONG[wrong]:
+        formula.put(monkeypatch)
+    assert unequal(compare, [case for case in cases("whole", "snapkv") if not case.raises])
