@@ -156,7 +156,7 @@ WRONG = {
         Wrong(Drawn, "score", "seed(self.seed)", "seed(self.seed + layer.index)"),
         "random_s7",
     ),
-    "large keys": (Wrong(SmallKeys, "score", "-torch", "torch"), "knorm"),
+    "large keys": (Wrong(SmallKeys, "score", "-norms", "norms"), "knorm"),
     "anchor of keys that are not normalised": (
         Wrong(UnlikeKeys, "score", "functional.normalize(keys, dim=-1)", "keys"),
         "keydiff",
