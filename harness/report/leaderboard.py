@@ -289,8 +289,20 @@ def _cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:
 
 
 def _warnings(named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """What a reader must know of the tasks, once: of a note that begins as another one does, the rest alone."""
     members = [task for tasks in named.values() for task in tasks]
+    said = {task.note for task in members if task.note}
+    of_part: dict[str, list[str]] = {}
+    for name, tasks in named.items():
+        for note in dict.fromkeys(task.note for task in tasks if task.note):
+            begun = max((other for other in said if other != note and note.startswith(other)), key=len, default="")
+            for part in filter(None, (begun, note.removeprefix(begun).strip())):
+                names = of_part.setdefault(part, [])
+                names += [plain(name)] * (plain(name) not in names)
     return [
         *nonsense_notes({task.task: task for task in members}),
-        *dict.fromkeys(plain(task.note) for task in members if task.note),
+        *(
+            plain(part) if len(names) == len(named) else f"{', '.join(names)}: {plain(part)}"
+            for part, names in of_part.items()
+        ),
     ]
