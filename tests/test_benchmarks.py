@@ -74,6 +74,16 @@ def test_every_part_of_the_one_command_for_a_gpu_is_measured(
     check_gpu(program("gpu.py"), tmp_path)
 
 
+def test_methods_without_memory_start_no_process_for_their_peaks(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(methods, "peak_bytes", lambda *_: pytest.fail("a peak was measured"))
+    parts.measure(subject, ["methods"], [40], 1, 1, tmp_path, lambda _: None)
+    table = json.loads((tmp_path / "methods.json").read_text())["table"]
+    assert [row["cell"] for row in table] == ["fullkv-full", "h2o-32", "snapkv-32"]
+    assert all(row["peak MB"] is None and row["prefill s"] > 0 for row in table)
+
+
 @pytest.mark.slow
 def test_the_peak_of_memory_is_that_of_a_process_of_its_own(subject: Subject) -> None:
     assert 0 <= peak_of_a_process(subject, subject.variants, 400) < 2**31

@@ -24,7 +24,7 @@ class MethodCost:
         prefill: seconds of the prefill, round by round.
         overhead: seconds of the prefill divided by those of the full cache in the same round, minus 1.
         token: seconds of a decoding step, round by round.
-        peak: peak bytes beyond the model.
+        peak: peak bytes beyond the model; None if it was not asked for.
     """
 
     cell: str
@@ -32,7 +32,7 @@ class MethodCost:
     prefill: tuple[float, ...]
     overhead: tuple[float, ...]
     token: tuple[float, ...]
-    peak: int
+    peak: int | None
 
     def row(self) -> Mapping[str, Any]:
         """A line of the table: medians over rounds."""
@@ -42,7 +42,7 @@ class MethodCost:
             "prefill s": median(self.prefill),
             "over the full cache %": 100 * median(self.overhead),
             "decode ms per token": 1000 * median(self.token),
-            "peak MB": self.peak / 1e6,
+            "peak MB": None if self.peak is None else self.peak / 1e6,
         }
 
 
@@ -55,7 +55,7 @@ def one_by_one(variants: Sequence[Variant]) -> list[Variant]:
     return sorted(middle, key=lambda variant: variant.method.scorer is not None)
 
 
-def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> list[MethodCost]:
+def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int, memory: bool = True) -> list[MethodCost]:
     """Measure every method of the grid alone, in turn within a round.
 
     Args:
@@ -63,6 +63,7 @@ def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> 
         engine: the loaded subject.
         tokens: length of the prompt.
         rounds: number of rounds, 1 or more; medians are over them.
+        memory: whether to measure peak memory, too, which on a CPU takes a new process for each method.
     """
     variants = one_by_one(subject.variants)
     prompt = subject.prompt(tokens)
@@ -84,7 +85,7 @@ def method_costs(subject: Subject, engine: Engine, tokens: int, rounds: int) -> 
                 prefill / base - 1 for (prefill, _), base in zip(times[variant.cell.name], full, strict=True)
             ),
             token=tuple(token for _, token in times[variant.cell.name]),
-            peak=peak_bytes(subject, engine, [variant], tokens),
+            peak=peak_bytes(subject, engine, [variant], tokens) if memory else None,
         )
         for variant in variants
     ]

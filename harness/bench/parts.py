@@ -36,7 +36,7 @@ def measure(
 
     Args:
         subject: the model and its grid, with the full cache among its methods.
-        parts: names from ``PARTS``.
+        parts: names from ``PARTS``; ``methods`` has peaks only beside ``memory``.
         lengths: lengths of the prompts, in tokens.
         prompts: number of prompts decoded together in ``grid`` and ``checks``.
         rounds: number of rounds, 1 or more; medians are over them.
@@ -50,7 +50,8 @@ def measure(
     engine = subject.engine()
     for part in PARTS:
         if part in parts:
-            work = partial(_grid, alone=alone) if part == "grid" else _MEASURES[part]
+            options = {"grid": {"alone": alone}, "methods": {"memory": "memory" in parts}}.get(part, {})
+            work = partial(_MEASURES[part], **options)
             rows, raw = work(subject, engine, lengths, prompts, rounds)
             if not rows:
                 continue
@@ -69,8 +70,8 @@ def _grid(
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
-def _methods(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, rounds: int) -> _Measured:
-    costs = [cost for tokens in lengths for cost in method_costs(subject, engine, tokens, rounds)]
+def _methods(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, rounds: int, memory: bool) -> _Measured:
+    costs = [cost for tokens in lengths for cost in method_costs(subject, engine, tokens, rounds, memory)]
     return [cost.row() for cost in costs], [asdict(cost) for cost in costs]
 
 
@@ -104,7 +105,8 @@ def _kernels(subject: Subject, engine: Engine, lengths: Sequence[int], _: int, r
     return rows, rows
 
 
-_MEASURES: dict[str, Callable[[Subject, Engine, Sequence[int], int, int], _Measured]] = {
+_MEASURES: dict[str, Callable[..., _Measured]] = {
+    "grid": _grid,
     "methods": _methods,
     "memory": _memory,
     "checks": _checks,

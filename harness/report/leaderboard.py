@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -242,7 +243,9 @@ def _differences(
 def _cost(ranking: Ranking, costs: MethodCosts) -> Column:
     """What each method adds to a prefill, with the least and the most over rounds."""
     shares = [costs.overhead.get(method, (MISSING,) * 3) for method in ranking.methods]
-    written = [[f"{100 * share:+.0f}" for share in three] if three[0] == three[0] else [DASH] * 3 for three in shares]
+    written = [
+        [f"{round(100 * share):+d}" for share in three] if three[0] == three[0] else [DASH] * 3 for three in shares
+    ]
     cells = [
         number_cell(100 * value, f"{middle} ({low} to {high})", large=middle, small=f"{low} to {high}")
         for (value, _, _), (middle, low, high) in zip(shares, written, strict=True)
@@ -289,8 +292,20 @@ def _cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:
 
 
 def _warnings(named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
+    """What a reader must know of the tasks, once: of a note that begins as another one does, the rest alone."""
     members = [task for tasks in named.values() for task in tasks]
+    said = {task.note for task in members if task.note}
+    of_part: dict[str, list[str]] = {}
+    for name, tasks in named.items():
+        for note in dict.fromkeys(task.note for task in tasks if task.note):
+            begun = sorted((other for other in said if note.startswith(other)), key=len)
+            for before, whole in pairwise(["", *begun]):
+                names = of_part.setdefault(whole.removeprefix(before).strip(), [])
+                names += [plain(name)] * (plain(name) not in names)
     return [
         *nonsense_notes({task.task: task for task in members}),
-        *dict.fromkeys(plain(task.note) for task in members if task.note),
+        *(
+            plain(part) if len(names) == len(named) else f"{', '.join(names)}: {plain(part)}"
+            for part, names in of_part.items()
+        ),
     ]

@@ -29,7 +29,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--new-tokens", type=int, default=64, help="decoded per row, 2 or more (default: 64)")
     parser.add_argument("--prompts", type=int, default=1, help="decoded together (default: 1)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=PARTS,
+        default=PARTS,
+        help="what to measure (default: all); methods has peaks beside memory alone",
+    )
     parser.add_argument(
         "--to", type=Path, default=Path("results/bench"), help="where the files go (default: results/bench/<model>)"
     )

@@ -14,7 +14,10 @@ import pandas as pd
 import pytest
 
 from harness.errors import StoreError
+from harness.report.leaderboard import groups, leaderboard
 from harness.report.method_costs import read_costs
+from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult
+from harness.task import Metric
 from tests.conftest import ROOT, Command
 from tests.documents import without_make
 
@@ -76,6 +79,45 @@ def test_results_that_cannot_be_ranked_are_one_line(kvgauge: Command, tmp_path: 
     kvgauge(*GRID, "method=[fullkv]", "task=needle_magic", f"results_dir={tmp_path}")
     failed = kvgauge("leaderboard", str(tmp_path))
     assert failed.code == 5 and "name retentions, --at 10%,25%" in failed.err and failed.err.count("\n") == 1
+
+
+def a_task(name: str, examples: int, note: str = "", score: float = 1.0) -> TaskResult:
+    """A task of two cells."""
+    cells = [
+        CellResult(
+            Cell(label, budget),
+            examples,
+            tuple(
+                Record(str(n), {}, (), {}, 1000, None, text="x", scores={"f1": value}, retention=share)
+                for n in range(examples)
+            ),
+        )
+        for label, budget, share, value in (("fullkv", "full", 1.0, score), ("h2o", "50%", 0.5, score / 2))
+    ]
+    return TaskResult("m", name, (Metric("f1", "F1", 1.0),), None, note, tuple(cells), None)
+
+
+def test_a_dataset_with_too_few_examples_takes_no_interval_from_its_suite() -> None:
+    tasks = (a_task("s-a", 6), a_task("s-b", 4), a_task("t", 3))
+    named, notes = groups(tasks, [SuiteResult("m", "s", tasks[:2], ())])
+    assert {name: [task.task for task in members] for name, members in named.items()} == {"s": ["s-a"], "t": ["t"]}
+    assert notes == ["Left out, with fewer than the 5 examples of an interval: s-b (4)."]
+    assert notes[0] in leaderboard("m", named, [0.5], notes=notes).document.notes
+    few = (a_task("s-a", 4), a_task("s-b", 2))
+    assert groups(few, [SuiteResult("m", "s", few, ())]) == ({"s": list(few)}, [])
+
+
+def test_a_note_is_given_once_and_says_of_which_tasks() -> None:
+    tasks = [
+        a_task("a", 6, "Little."),
+        a_task("b", 6, "Little. Short answers."),
+        a_task("c", 6, "Little. Short answers. Cut.", 0.0),
+    ]
+    notes = leaderboard("m", groups(tasks, [])[0], [0.5]).document.notes
+    assert notes[-3:] == ["Little.", "b, c: Short answers.", "c: Cut."]
+    assert any("the full cache scores next to nothing (0.00 in c)" in note for note in notes)
+    alike = [a_task("a", 6, "Little."), a_task("b", 6, "Little.")]
+    assert "Little." in leaderboard("m", groups(alike, [])[0], [0.5]).document.notes
 
 
 def measured(folder: Path, **changes: object) -> Path:

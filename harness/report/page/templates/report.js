@@ -1,7 +1,8 @@
 "use strict";
 // Everything a model wrote reaches the page through textContent alone.
 
-const PAGE = 50; // examples of the list at a time
+const PAGE = 50; // examples of the list at a time, and with many cells as few as have
+const SHARES = 3000; // scores together, which a browser draws without a pause
 const WORDS = 1500; // texts of more words are compared at their ends only: the table of a longer one would stall the page
 
 function make(name, properties = {}, ...children) {
@@ -94,6 +95,7 @@ class Examples {
       return { place, id, groups, reference, shares, spread, text: [id, ...groups, reference].join(" ").toLowerCase() };
     });
     this.shown = this.rows;
+    this.page = Math.max(10, Math.min(PAGE, Math.floor(SHARES / index.cells.length)));
     const scored = index.metrics.length > 0;
     const choices = [["all", "all"], ["errors", "with an error"]];
     if (scored) choices.splice(1, 0, ["differ", "cells differ"], ...(index.full === null ? [] : [["below", "some cell below the full cache"]]));
@@ -126,8 +128,8 @@ class Examples {
     this.back = make("button", { type: "button", textContent: "← earlier" });
     this.on = make("button", { type: "button", textContent: "later →" });
     this.range = make("span", { role: "status" });
-    this.back.addEventListener("click", () => this.turn(-PAGE));
-    this.on.addEventListener("click", () => this.turn(PAGE));
+    this.back.addEventListener("click", () => this.turn(-this.page));
+    this.on.addEventListener("click", () => this.turn(this.page));
     this.root.querySelector(".loading").remove();
     const scroll = make("div", { className: "scroll", tabIndex: 0, role: "region", ariaLabel: "Examples" }, table);
     this.root.append(tools, scroll, make("div", { className: "pager" }, this.back, this.on, this.range));
@@ -163,7 +165,7 @@ class Examples {
   }
 
   draw() {
-    const last = Math.min(this.first + PAGE, this.shown.length);
+    const last = Math.min(this.first + this.page, this.shown.length);
     this.body.replaceChildren(...this.shown.slice(this.first, last).map((row, place) => this.line(row, this.first + place)));
     this.back.disabled = this.first === 0;
     this.on.disabled = last === this.shown.length;
