@@ -48,6 +48,8 @@ class Variant:
         scorer, allocation = method.scorer, method.allocation
         if scorer is None:
             return whole
+        if tokens <= scorer.window:
+            return whole
         share = self.budget.share if self.budget.share is not None else Fraction(budget, tokens)
         shape = replace(shape, window=min(scorer.window, tokens), share=share)
         if allocation.sees != "shape":
