@@ -52,6 +52,7 @@ class Variant:
             return whole
         share = self.budget.share if self.budget.share is not None else Fraction(budget, tokens)
         shape = replace(shape, window=min(scorer.window, tokens), share=share)
+        scorer = method.scorer_for(shape)
         if allocation.sees != "shape":
             return Plan((min(budget, tokens),) * shape.layers, scorer, Waiting(allocation, budget, shape))
         keep = counted(allocation, budget, shape, (), method.label)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from harness.compression.allocation import Allocation, Uniform
+from harness.compression.allocation import Allocation, Shape, Uniform
 from harness.compression.attention_weights import WeightReader
 from harness.errors import BudgetError
 from harness.kernels import Kernels
@@ -204,6 +204,14 @@ class Method:
     def scorer(self) -> Scorer | None:
         """Which candidates survive; None for a method that never drops an entry."""
         raise NotImplementedError
+
+    def scorer_for(self, shape: Shape) -> Scorer | None:
+        """The scorer for a prompt and a budget: ``scorer``, unless its scores depend on the budget.
+
+        Args:
+            shape: the prompt, the model, and the budget as a share of the prompt.
+        """
+        return self.scorer
 
     @property
     def allocation(self) -> Allocation:
