@@ -2,10 +2,13 @@
 
 Claim: attention spreads in lower layers and narrows in upper ones, so budgets should too (Cai et al.,
     arXiv:2406.02069).
-Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``.
+Source: Zefan-Cai/KVCache-Factory at c97f9d7; its schedule is ``schedule: reference``. That of FFY0/AdaKV at efe4e2e
+    is ``schedule: sloped``.
 Differs:
     - ``schedule: reference`` keeps the published floor division, whose total exceeds budget x layers: by 0-27 % at the
       published budgets (64-2048) and window, and anywhere by up to half the number of layers in entries per layer.
+    - ``schedule: sloped`` also falls where the prompt is too short for a pyramid at its budget: the first layers then
+      keep the whole prompt, and the last ones less than the budget.
     - ``schedule: exact`` keeps the same endpoints and makes the total exactly budget x layers.
     - with one layer the published code divides by zero; here that layer gets the budget.
     - from the paper: its step divides by the number of layers, the code's, which is followed here, by one less; and in
@@ -26,7 +29,7 @@ from harness.compression.scorers import Kernel, Pooling, Window, WindowAttention
 from harness.values import Refusal
 
 Beta = Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or more", "the published tables use beta=20")]
-Schedule = Literal["reference", "exact"]
+Schedule = Literal["reference", "sloped", "exact"]
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,15 @@ class Pyramid(Allocation):
 
     Attributes:
         beta: the top layer gets 1 / beta of an even share.
-        schedule: ``reference`` or ``exact``.
+        schedule: ``reference``, ``sloped`` or ``exact``.
     """
 
     beta: Beta
     schedule: Schedule
 
     def total(self, budget: int, shape: Shape) -> int:
-        """The sum of the numbers, which ``reference`` lets exceed the budget."""
-        return sum(self.counts(budget, shape, ())) * shape.cache_heads
+        """The sum of the numbers, which ``reference`` and ``sloped`` let exceed the budget."""
+        return sum(min(count, shape.tokens) for count in self.counts(budget, shape, ())) * shape.cache_heads
 
     def counts(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[int]:
         """One number per layer."""
@@ -51,14 +54,14 @@ class Pyramid(Allocation):
         if tokens <= budget:
             return [tokens] * layers
         share = budget - shape.window  # entries chosen per layer if all layers were equal
-        if tokens < 2 * share or layers == 1:
+        if layers == 1 or (tokens < 2 * share and self.schedule != "sloped"):
             return [budget] * layers
         lowest = share // self.beta
         highest = 2 * share - lowest
         if highest >= tokens - shape.window:
             highest = tokens - shape.window
             lowest = 2 * share - highest
-        schedule = _floored if self.schedule == "reference" else _exact
+        schedule = _exact if self.schedule == "exact" else _floored
         return [chosen + shape.window for chosen in schedule(highest, lowest, layers)]
 
 
@@ -71,7 +74,7 @@ class PyramidKV(Method):
         kernel: width of the pooling over neighbouring positions.
         pooling: ``maxpool`` or ``avgpool``.
         beta: the top layer gets 1 / beta of an even share; a whole number of 1 or more.
-        schedule: ``reference`` or ``exact``.
+        schedule: ``reference``, ``sloped`` or ``exact``.
     """
 
     window: Window

@@ -108,8 +108,78 @@ def runs(whole: Path, part: Path) -> None:
         (part / f"model_{model}.json").write_text((whole / f"model_{model}/config.json").read_text())
 
 
+def kvpress(whole: Path, part: Path) -> None:
+    """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
+    part.mkdir(exist_ok=True)
+    settings = json.loads((whole / "variants.json").read_text())
+    later = ("FinchPress", "KVzipPress", "KeyRerotationPress", "ThinKPress")
+    chosen: dict[str, dict[str, Any]] = {}
+    cases = sorted(
+        json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
+    )
+    for name in (name for name, each in settings.items() if each["press"] not in later):
+        for model, tokens in (("gqa", 420), ("mha", 420), ("gqa", 64)):
+            found = [case for case in cases if (case["variant"], case["model"], case["T"]) == (name, model, tokens)]
+            if found:
+                chosen[found[0]["id"]] = found[len(found) // 2] if found[len(found) // 2]["tie"] is None else found[0]
+    rows: dict[str, list[Any]] = {}
+    stored = np.load(whole / "prefill.npz")
+    written = []
+    for case in chosen.values():
+        case = {key: value for key, value in case.items() if key not in ("gap_row", "score_row")}
+        for field, array in (("row", "kept"), ("tied_row", "tied")):
+            if field in case:
+                key = f"{array}_{case['model']}_{case['T']}"
+                rows.setdefault(key, []).append(stored[key][case[field]])
+                case[field] = len(rows[key]) - 1
+        written.append(case)
+    write(part, "cases.json", written)
+    write(part, "variants.json", {name: settings[name] for name in dict.fromkeys(case["variant"] for case in written)})
+    models = json.loads((whole / "models.json").read_text())
+    write(part, "models.json", {key: models[key] for key in ("versions", "models", "prompts", "anchors")})
+    np.savez_compressed(part / "prefill.npz", **{key: np.stack(value) for key, value in rows.items()})
+    given = np.load(whole / "given.npz")
+    np.savez_compressed(part / "given.npz", **{key: given[key] for key in given.files if not key.startswith("sketch")})
+
+
+def papers(whole: Path, part: Path) -> None:
+    """Of every file a rather small case of each kind: reference, head layout, pooling, tie, exception.
+
+    Not taken: what was recorded of decoding alone, and files of methods that quantise.
+    """
+    part.mkdir(exist_ok=True)
+    for path in sorted(whole.glob("*.json")):
+        if path.stem in ("kivi", "quantcache", "think", "rkv"):
+            continue
+        index = json.loads(path.read_text())
+        arrays = np.load(path.with_suffix(".npz"))
+        kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+        for case in index["cases"]:
+            params, expect = case["params"], case.get("expect", {})
+            kind = [
+                params.get(name) for name in ("mode", "pooling", "group_agg", "pyram", "cascading", "flow", "variant")
+            ]
+            kind += [expect.get(name) for name in ("compressed", "window_tokens_duplicated")]
+            kinds.setdefault((case["ref"], *kind, case["tie_at_cut"], "raises" in case), []).append(case)
+        chosen = [sorted(found, key=lambda case: len(json.dumps(case)))[len(found) // 3] for found in kinds.values()]
+        for case in chosen:
+            case["arrays"] = {
+                name: key for name, key in case["arrays"].items() if name != "attn_out" and "decode" not in name
+            }
+        if "score_sets" in index:
+            named = {case["params"].get("score_set") for case in chosen}
+            index["score_sets"] = {name: scores for name, scores in index["score_sets"].items() if name in named}
+        write(part, path.name, {**index, "n_cases": len(chosen), "cases": chosen})
+        np.savez_compressed(
+            part / path.with_suffix(".npz").name,
+            **{key: arrays[key] for case in chosen for key in case["arrays"].values()},
+        )
+
+
 if __name__ == "__main__":
     golden = Path(sys.argv[1])
+    kvpress(golden / "kvpress", HERE / "kvpress")
     clusters(golden / "cluster", HERE / "cluster")
     runs(golden / "e2e", HERE / "e2e")
+    papers(golden / "papers", HERE / "papers")
     write(HERE, "pyramid_budgets_q7500_w8.json", json.loads((golden / "pyramid_budgets_q7500_w8.json").read_text()))
