@@ -108,6 +108,40 @@ def runs(whole: Path, part: Path) -> None:
         (part / f"model_{model}.json").write_text((whole / f"model_{model}/config.json").read_text())
 
 
+def kvpress(whole: Path, part: Path) -> None:
+    """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
+    part.mkdir(exist_ok=True)
+    settings = json.loads((whole / "variants.json").read_text())
+    later = ("FinchPress", "KVzipPress", "KeyRerotationPress", "ThinKPress")
+    chosen: dict[str, dict[str, Any]] = {}
+    cases = sorted(
+        json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
+    )
+    for name in (name for name, each in settings.items() if each["press"] not in later):
+        for model, tokens in (("gqa", 420), ("mha", 420), ("gqa", 64)):
+            found = [case for case in cases if (case["variant"], case["model"], case["T"]) == (name, model, tokens)]
+            if found:
+                chosen[found[0]["id"]] = found[len(found) // 2] if found[len(found) // 2]["tie"] is None else found[0]
+    rows: dict[str, list[Any]] = {}
+    stored = np.load(whole / "prefill.npz")
+    written = []
+    for case in chosen.values():
+        case = {key: value for key, value in case.items() if key not in ("gap_row", "score_row")}
+        for field, array in (("row", "kept"), ("tied_row", "tied")):
+            if field in case:
+                key = f"{array}_{case['model']}_{case['T']}"
+                rows.setdefault(key, []).append(stored[key][case[field]])
+                case[field] = len(rows[key]) - 1
+        written.append(case)
+    write(part, "cases.json", written)
+    write(part, "variants.json", {name: settings[name] for name in dict.fromkeys(case["variant"] for case in written)})
+    models = json.loads((whole / "models.json").read_text())
+    write(part, "models.json", {key: models[key] for key in ("versions", "models", "prompts", "anchors")})
+    np.savez_compressed(part / "prefill.npz", **{key: np.stack(value) for key, value in rows.items()})
+    given = np.load(whole / "given.npz")
+    np.savez_compressed(part / "given.npz", **{key: given[key] for key in given.files if not key.startswith("sketch")})
+
+
 def papers(whole: Path, part: Path) -> None:
     """Of every file a rather small case of each kind: reference, head layout, pooling, tie, exception.
 
@@ -144,6 +178,7 @@ def papers(whole: Path, part: Path) -> None:
 
 if __name__ == "__main__":
     golden = Path(sys.argv[1])
+    kvpress(golden / "kvpress", HERE / "kvpress")
     clusters(golden / "cluster", HERE / "cluster")
     runs(golden / "e2e", HERE / "e2e")
     papers(golden / "papers", HERE / "papers")
