@@ -8,8 +8,8 @@ the tests of the documentation read them from there.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+from dataclasses import fields, is_dataclass
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -84,8 +84,10 @@ def made(kind: type[_T], values: Mapping[str, Any], group: str) -> _T:
 def fits(value: object, kind: Any) -> bool:
     """Whether a value has the type of an annotation and is within its ranges and choices.
 
-    Nothing is converted, and ``True`` is not a number.
+    Nothing is converted, and ``True`` is not a number. An object of a subclass has the type of the class.
     """
+    if is_dataclass(kind):
+        return isinstance(value, cast("type", kind))
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:

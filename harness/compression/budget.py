@@ -1,4 +1,4 @@
-"""Budgets: ``128`` entries, ``12%`` of each prompt, or ``full``.
+"""Budgets: ``128`` entries, ``12%`` of each prompt, or ``full``; ``own`` for methods with a knob in place of a budget.
 
 They are numbers of entries per cache head and layer, averaged over layers.
 """
@@ -32,13 +32,15 @@ class Budget:
 
     @property
     def rank(self) -> tuple[int, float]:
-        """What budgets are sorted by: entries by number, then shares by size, then the full cache."""
+        """What budgets are sorted by: entries by number, then shares by size, then ``own``, then the full cache."""
         if self.tokens is not None:
             return (0, float(self.tokens))
-        return (2, 0.0) if self.share is None else (1, float(self.share))
+        if self.share is not None:
+            return (1, float(self.share))
+        return (2, float(self.text == "full"))
 
     def entries(self, prompt_tokens: int) -> int:
-        """Number of entries for one prompt, 1 or more.
+        """Number of entries for one prompt, 1 or more; for ``own`` the most that there can be, all of them.
 
         A share is rounded half to even, as the published runner's ``round`` does.
         """
@@ -50,10 +52,12 @@ class Budget:
 
 
 FULL = Budget("full")
+OWN = Budget("own")
+"""What stands in the place of a budget for a method that drops entries by a knob of its own, such as a threshold."""
 
 
 def parse_budget(value: object) -> Budget:
-    """Parse a budget from the configuration or the command line.
+    """Parse a budget from the configuration, the command line or a results folder.
 
     Raises:
         ConfigError: the value has none of the three forms, is out of range, or could mean two things.
@@ -67,8 +71,8 @@ def parse_budget(value: object) -> Budget:
             + (f"budget={100 * value:g}%" if 0 < value <= 1 else "a share such as budget=12%")
         )
     text = str(value).strip()
-    if text == "full":
-        return FULL
+    if text in (FULL.text, OWN.text):
+        return FULL if text == FULL.text else OWN
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         tokens = int(text)
         if tokens < 1:
@@ -89,9 +93,12 @@ def parse_budgets(value: object) -> tuple[Budget, ...]:
     """Parse one budget or a list of budgets; duplicates are dropped and the order is kept.
 
     Raises:
-        ConfigError: as in ``parse_budget``, or the list is empty.
+        ConfigError: as in ``parse_budget``, the list is empty, or it contains ``own``, which nobody can ask for.
     """
     values: Sequence[object] = value if isinstance(value, (list, tuple)) else [value]
     if not values:
         raise ConfigError(f"budget=[] names no budget: {_FORMS}")
-    return tuple(dict.fromkeys(parse_budget(v) for v in values))
+    budgets = tuple(dict.fromkeys(parse_budget(v) for v in values))
+    if OWN in budgets:
+        raise ConfigError(f"budget=own comes by itself with methods that have no budget, such as dms: {_FORMS}")
+    return budgets

@@ -8,7 +8,7 @@ from fractions import Fraction
 from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape
-from harness.compression.budget import FULL, Budget
+from harness.compression.budget import FULL, OWN, Budget
 from harness.compression.method import Method, Scorer
 from harness.errors import BudgetError, ConfigError, KvgaugeError
 from harness.results import Cell, by_head
@@ -48,8 +48,11 @@ class Variant:
         scorer, allocation = method.scorer, method.allocation
         if scorer is None:
             return whole
+        if tokens <= scorer.window:
+            return whole
         share = self.budget.share if self.budget.share is not None else Fraction(budget, tokens)
         shape = replace(shape, window=min(scorer.window, tokens), share=share)
+        scorer = method.scorer_for(shape)
         if allocation.sees != "shape":
             return Plan((min(budget, tokens),) * shape.layers, scorer, Waiting(allocation, budget, shape))
         keep = counted(allocation, budget, shape, (), method.label)
@@ -122,7 +125,7 @@ def _whole(counts: Counts, tokens: int) -> int | tuple[int, ...]:
 
 
 def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Variant, ...]:
-    """Every method at every budget; a method that does not use budgets comes once, as ``full``.
+    """Every method at every budget; one that does not use budgets comes once, as ``full`` or, if it drops, ``own``.
 
     Raises:
         BudgetError: a method cannot obey an absolute budget for any prompt.
@@ -136,7 +139,7 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
     variants = [
         Variant(Cell(method.label, budget.text), method, budget)
         for method in methods
-        for budget in (budgets if method.uses_budget else (FULL,))
+        for budget in (budgets if method.uses_budget else (FULL if method.scorer is None else OWN,))
     ]
     for variant in variants:
         if variant.budget.tokens is not None and variant.method.uses_budget:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from harness.compression.allocation import Allocation, Uniform
+from harness.compression.allocation import Allocation, Shape, Uniform
 from harness.compression.attention_weights import WeightReader
 from harness.errors import BudgetError
 from harness.kernels import Kernels
 from harness.values import check
+
+_BLOCK_TOKENS = 4096
+"""Tokens whose projected values are in memory at once."""
 
 
 class Parts(Protocol):
@@ -76,6 +80,21 @@ class LayerState:
         """Cosines and sines [positions, head_dim] of the model's rotary embedding; see ``Parts``."""
         assert self.parts is not None
         return self.parts.rotary(positions)
+
+    @cached_property
+    def projected_norms(self) -> Tensor:
+        """L1 norms [heads, tokens] of what each token's value becomes in each query head's output projection, float32.
+
+        They are computed once for all methods and budgets, by blocks of tokens.
+        """
+        weights = self.output_projection.float()
+        copies = len(weights) // len(self.values)
+        return torch.stack(
+            [
+                torch.cat([(block @ weight).abs().sum(-1) for block in values.float().split(_BLOCK_TOKENS)])
+                for weight, values in zip(weights, self.values.repeat_interleave(copies, dim=0), strict=True)
+            ]
+        )
 
     def unrotated(self, states: Tensor) -> Tensor:
         """Queries or keys [..., tokens, head_dim] of the whole prompt as they were before the rotary embedding."""
@@ -198,13 +217,24 @@ class Method:
 
     @property
     def uses_budget(self) -> bool:
-        """False for a method that keeps the same whatever the budget, and so has one cell, not one per budget."""
+        """False for a method that keeps the same whatever the budget, and so has one cell, not one per budget.
+
+        The cell is called ``full``, or ``own`` if the method drops entries.
+        """
         return True
 
     @property
     def scorer(self) -> Scorer | None:
         """Which candidates survive; None for a method that never drops an entry."""
         raise NotImplementedError
+
+    def scorer_for(self, shape: Shape) -> Scorer | None:
+        """The scorer for a prompt and a budget: ``scorer``, unless its scores depend on the budget.
+
+        Args:
+            shape: the prompt, the model, and the budget as a share of the prompt.
+        """
+        return self.scorer
 
     @property
     def allocation(self) -> Allocation:

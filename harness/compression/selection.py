@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.compression.method import LayerState, Reranks, Scorer
+from harness.compression.wrappers import Rescorer
 from harness.values import check
 
 
@@ -122,11 +123,13 @@ def order_of(scorer: Scorer, layer: LayerState, selection: Selection, scores: Te
         scorer: the scorer.
         layer: the state of the layer.
         selection: how entries are selected.
-        scores: what ``scorer.score`` would return, if that is known already.
+        scores: what ``scorer.score`` would return, if that is known already; of a ``Rescorer`` what its base would.
 
     Raises:
         ValueError: the scorer gave scores of another shape than its contract says.
     """
+    if isinstance(scorer, Rescorer):
+        return rescored(scorer, order_of(scorer.base, layer, selection, scores), layer)
     heads, tokens = layer.queries.shape[:2]
     kv_heads, candidates, who = layer.keys.shape[0], tokens - scorer.window, type(scorer).__name__
     if scores is None:
@@ -137,6 +140,23 @@ def order_of(scorer: Scorer, layer: LayerState, selection: Selection, scores: Te
     # Pooling with an even kernel adds a column.
     _check_shape(f"{who}.smooth", smoothed, (scores.shape[0],), candidates, candidates + 1)
     return Order(smoothed, candidates, selection.ties)
+
+
+def rescored(scorer: Rescorer, order: Order, layer: LayerState) -> Order:
+    """The order of a scorer that changes another's scores.
+
+    Args:
+        scorer: the scorer.
+        order: the other scorer's order.
+        layer: the state of the layer.
+
+    Raises:
+        ValueError: the scorer gave scores of another shape than its contract says.
+    """
+    candidates = layer.keys.shape[1] - scorer.window
+    scores = scorer.rescore(order.scores, layer)
+    _check_shape(f"{type(scorer).__name__}.rescore", scores, (len(order.scores),), candidates, candidates)
+    return Order(scores, candidates, order.ties)
 
 
 def reranked(scorer: Reranks, order: Order, layer: LayerState, counts: Tensor) -> Order:

@@ -20,14 +20,28 @@ def read_text(path: str | None, label: str, what: str) -> str:
     Raises:
         ConfigError: the setting is null, or the file cannot be read as a text.
     """
-    if path is None:
-        raise ConfigError(f"file=null (method={label}): give a file with {what}: method.{label}.file=<path>")
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return place(path, label, what).read_text(encoding="utf-8")
     except OSError as error:
         raise refusal(path, label, f"cannot be read ({error.strerror})", what) from error
     except UnicodeDecodeError as error:
         raise refusal(path, label, "is no text", what) from error
+
+
+def place(path: str | None, label: str, what: str) -> Path:
+    """Where a method's file is.
+
+    Args:
+        path: the setting ``file``.
+        label: the method's label.
+        what: what is in it.
+
+    Raises:
+        ConfigError: the setting is null.
+    """
+    if path is None:
+        raise ConfigError(f"file=null (method={label}): give a file with {what}: method.{label}.file=<path>")
+    return Path(path).expanduser()
 
 
 def refusal(path: str | None, label: str, fact: str, what: str) -> ConfigError:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-from harness.config.catalog import ROOT, choices
+from harness.config.catalog import ROOT, choice, choices
 from harness.config.names import importable
 from harness.config.outside import used
 from harness.config.words import understood
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from harness.compression.method import Method
 
+SCORER, BASE = "scorer", "base"
+"""The setting of a wrapper that names the wrapped method, and the field that has this method."""
 _HYDRA = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")
 """Keys that Hydra's own ``instantiate`` would act on instead of passing them as values."""
 
@@ -51,7 +53,10 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
             f"{whose}{path} of {target} would call something, and only the class itself is called: leave it out"
         )
     try:
-        return find_class(target)(**arguments)
+        kind = find_class(target)
+        if SCORER in arguments and is_wrapper(kind):
+            arguments[BASE] = _wrapped(arguments.pop(SCORER), f"method.{arguments.get('label')}.{SCORER}")
+        return kind(**arguments)
     except Stopped:  # a signal came meanwhile
         raise
     except KvgaugeError as error:
@@ -95,19 +100,86 @@ def recorded_tasks(node: Mapping[str, Any]) -> tuple[list[Task], Suite | None]:
     return build_task(node)
 
 
-def recorded_method(target: str, label: str, knobs: Mapping[str, Any]) -> Method:
+def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[str]) -> Method | str:
     """The method that a results folder names.
 
     Args:
-        target: full name of its class, which the caller has checked to be a known one.
+        recorded: ``class``, the knobs and perhaps ``source_sha256``, from a manifest, which may come from anyone and is
+            not trusted; of a wrapped method also ``label``.
         label: its label.
-        knobs: its other fields, from a manifest, which may come from anyone and is not trusted.
+        known: full names of the classes that may be called.
+
+    Returns:
+        The method; or the name of its class, or of a method's that it wraps, which is none of ``known``.
 
     Raises:
-        ConfigError: the class does not accept the knobs, or they contain more than plain values.
+        ConfigError: a class does not accept the knobs, or they contain more than plain values.
     """
+    target, base = str(recorded.get("class")), recorded.get(SCORER)
+    if target not in known:
+        return target
+    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", "source_sha256", SCORER)}
     _refuse_calls("settings.method", knobs)
+    if base is not None and not isinstance(base, Mapping):
+        raise ConfigError(f"settings.method.{SCORER} of the results is no method: restore their manifests")
+    if base is not None:
+        wrapped = recorded_method(base, str(base.get("label")), known)
+        if isinstance(wrapped, str):
+            return wrapped
+        knobs[BASE] = wrapped
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
+
+
+def is_wrapper(kind: type) -> bool:
+    """Whether a class is that of methods around another method's scorer, whose setting ``scorer`` names that method."""
+    return getattr(kind, "wraps", False) is True  # a Wrapper, which cannot be imported where only results are read
+
+
+def split_scorer(value: object, setting: str) -> tuple[str, Mapping[str, Any]]:
+    """The name and the changed knobs of a wrapped method.
+
+    Args:
+        value: its name, ``snapkv``, or its name and knobs, ``{snapkv: {window: 16}}``.
+        setting: the setting whose value that is, for errors.
+
+    Raises:
+        ConfigError: the value has neither form.
+    """
+    match value:
+        case str(name):
+            return name, {}
+        case Mapping() if len(value) == 1:
+            ((name, knobs),) = value.items()
+            if isinstance(name, str) and isinstance(knobs, Mapping):
+                return name, knobs
+    raise ConfigError(
+        f"{setting}={str(value)[:60]} names no method: give a name, as snapkv, or a name with its knobs, as "
+        "{snapkv:{window:16}}"
+    )
+
+
+def method_node(name: str, setting: str) -> dict[str, Any]:
+    """The node of one method as its file in ``conf/method`` has it, or a file in a folder of the user's own.
+
+    Args:
+        name: stem of the file.
+        setting: the setting that names it, for errors.
+
+    Raises:
+        ConfigError: there is no such file, or it combines others.
+    """
+    from omegaconf import OmegaConf
+
+    chosen = choice("method", name, used(), setting)
+    if not chosen.target:
+        raise ConfigError(f"{setting}={name} stands for other files: name one method, as snapkv")
+    return cast("dict[str, Any]", OmegaConf.to_container(OmegaConf.create(chosen.text), resolve=True))
+
+
+def _wrapped(value: object, setting: str) -> Method:
+    """The method that a wrapper's setting ``scorer`` names."""
+    name, knobs = split_scorer(value, setting)
+    return cast("Method", build({**method_node(name, setting), **knobs}, f"{setting}={name}: "))
 
 
 def find_class(target: object) -> type:

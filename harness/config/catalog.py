@@ -88,13 +88,14 @@ def choices(group: str, elsewhere: Sequence[Path] = ()) -> list[Choice]:
     return [_read(group, path) for path in _files(group, elsewhere)]
 
 
-def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
+def choice(group: str, name: str, elsewhere: Sequence[Path] = (), setting: str = "") -> Choice:
     """One file of a group.
 
     Args:
         group: a key of ``GROUPS``.
         name: stem of the file.
         elsewhere: folders of the user's own methods, whose files are included.
+        setting: the setting that names the file, for errors; the group's if empty.
 
     Raises:
         ConfigError: there is no file of this name.
@@ -102,9 +103,8 @@ def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
     files = {path.stem: path for path in _files(group, elsewhere)}
     if name not in files:
         near = difflib.get_close_matches(name, files, 1) if name else []
-        raise ConfigError(
-            f"{group}={name} is not there: {f'did you mean {near[0]}?' if near else 'use ' + ', '.join(files)}"
-        )
+        remedy = f"did you mean {near[0]}?" if near else "use " + ", ".join(files)
+        raise ConfigError(f"{setting or group}={name} is not there: {remedy}")
     return _read(group, files[name])
 
 

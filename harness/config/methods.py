@@ -14,7 +14,7 @@ from dataclasses import is_dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Union, cast, get_args, get_origin
 
-from harness.config.build import build, find_class
+from harness.config.build import BASE, SCORER, build, find_class, is_wrapper, method_node, split_scorer
 from harness.errors import ConfigError
 from harness.text import check_name
 from harness.values import field_types
@@ -39,12 +39,23 @@ def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
         cast("Method", build(one, f"method={name}: "))
         for name, node in nodes.items()
         if "_target_" in node
-        for one in _variations(name, node)
+        for one in _variations(name, node, nodes)
     ]
 
 
-def _variations(name: str, node: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The node once for each combination of values, with a label for each; itself if no knob has several."""
+def _variations(
+    name: str, node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The node once for each combination of values, with a label for each; itself if no knob has several.
+
+    Args:
+        name: name of the method.
+        node: its target, label and knobs.
+        nodes: all nodes of the run, for the knobs of wrapped methods.
+        within: the methods that wrap this one.
+    """
+    if SCORER in node and is_wrapper(find_class(node["_target_"])):
+        node = {**node, SCORER: _scorers(name, node[SCORER], nodes, (*within, name))}
     given = {knob: value for knob, value in node.items() if knob not in ("_target_", "label")}
     lists = {knob: value for knob, value in given.items() if isinstance(value, list)}
     several = _varied(name, node, lists) if lists else {}
@@ -53,9 +64,32 @@ def _variations(name: str, node: Mapping[str, Any]) -> list[dict[str, Any]]:
     label = check_name(node.get("label", name), f"method.{name}.label")
     short = _short_names(given)
     return [
-        {**node, **values, "label": "_".join([label, *(f"{short[knob]}{_spelt(values[knob])}" for knob in several)])}
+        {**node, **values, "label": "_".join([label, *(_part(knob, short[knob], values[knob]) for knob in several)])}
         for values in (dict(zip(several, one, strict=True)) for one in product(*several.values()))
     ]
+
+
+def _scorers(
+    name: str, given: object, nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str]
+) -> dict[str, Any] | list[dict[str, Any]]:
+    """What a wrapper wraps, each as its name with all of its knobs; a list if several were given, or one with several.
+
+    Raises:
+        ConfigError: a method would wrap itself, or there is none of this name.
+    """
+    setting = f"method.{name}.{SCORER}"
+    found = []
+    for one in given if isinstance(given, list) else [given]:
+        base, knobs = split_scorer(one, setting)
+        if base in within:
+            raise ConfigError(f"{setting}={base} wraps a method in itself: name another one, as {setting}=snapkv")
+        set_here = {knob: value for knob, value in nodes.get(base, {}).items() if knob not in ("_target_", "label")}
+        node = {**method_node(base, setting), **set_here, **knobs}
+        found += [
+            {base: {knob: value for knob, value in one.items() if knob != "_target_"}}
+            for one in _variations(base, node, nodes, within)
+        ]
+    return found if isinstance(given, list) or len(found) > 1 else found[0]
 
 
 def _varied(name: str, node: Mapping[str, Any], lists: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
@@ -70,6 +104,8 @@ def _varied(name: str, node: Mapping[str, Any], lists: Mapping[str, list[Any]]) 
             f"method={name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
             "is a list: import what they name, and not for type checkers only"
         ) from error
+    if is_wrapper(method):
+        kinds = {SCORER: kinds[BASE], **kinds}
     several = {knob: values for knob, values in lists.items() if knob in kinds and not _is_list(kinds[knob])}
     if empty := [knob for knob, values in several.items() if not values]:
         raise ConfigError(f"method.{name}.{empty[0]}=[] has no value: give it one, or several")
@@ -102,6 +138,14 @@ def _beginnings(knob: str, others: Sequence[str]) -> Iterator[str]:
         if not begun.endswith("_") and not any(other.startswith(begun) for other in others):
             yield begun
     yield knob
+
+
+def _part(knob: str, short: str, value: Any) -> str:
+    """A knob and its value as a part of a label; of a wrapped method, its label alone."""
+    if knob == SCORER and isinstance(value, Mapping):
+        ((name, knobs),) = value.items()
+        return check_name(knobs.get("label", name), "the wrapped method's label")
+    return f"{short}{_spelt(value)}"
 
 
 def _spelt(value: object) -> str:

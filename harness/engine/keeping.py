@@ -12,7 +12,8 @@ from torch import Tensor
 from harness.compression.allocation import Allocation, Seen
 from harness.compression.grid import Plan, Waiting, counted
 from harness.compression.method import LayerState, Reranks, Scorer
-from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked
+from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
+from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.cache import LayerKV
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
@@ -116,7 +117,11 @@ class _Layer:
         """The order of the candidates by a scorer, computed once."""
         if scorer not in self._orders:
             with _failing_as(scorer):
-                self._orders[scorer] = order_of(scorer, self._state, self._selection, self._scores.get(scorer))
+                self._orders[scorer] = (
+                    rescored(scorer, self.order(scorer.base), self._state)
+                    if isinstance(scorer, Rescorer)
+                    else order_of(scorer, self._state, self._selection, self._scores.get(scorer))
+                )
         return self._orders[scorer]
 
     def see(self, allocation: Allocation, scorer: Scorer | None) -> Seen:

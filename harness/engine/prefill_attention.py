@@ -13,6 +13,7 @@ from harness.compression.attention_weights import causal_attention
 from harness.compression.grid import Plan
 from harness.compression.method import Accumulates, Accumulator, LayerState, Parts, Scorer
 from harness.compression.selection import Selection
+from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.attention import fused_attention
 from harness.engine.keeping import Keeping
@@ -142,7 +143,7 @@ class PrefillAttention:
         tokens = state.keys.shape[1]
         readers: dict[Scorer, Accumulator] = {}
         for plan in self.keeping.growing:
-            scorer = plan.scorer
+            scorer = plan.scorer.base if isinstance(plan.scorer, Rescorer) else plan.scorer
             if (
                 not isinstance(scorer, Accumulates)
                 or scorer in readers

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from harness.compression.budget import parse_budget
+from harness.compression.budget import FULL, parse_budget
 from harness.errors import ConfigError
 from harness.report.format import DASH, counted, interval
 from harness.text import plain
@@ -168,11 +168,13 @@ def grouped(
 
 
 def budget_size(budget: str) -> float | None:
-    """What budgets are sorted by: entries, then shares, then the full cache; None for what is no budget."""
+    """What budgets are sorted by: entries, then shares, ``own``, and the full cache; None for what is no budget."""
     try:
         size = parse_budget(budget)
     except ConfigError:  # a published table need not say
         return None
     if size.tokens is not None:
         return float(size.tokens)
-    return 1e10 if size.share is None else 1e9 + float(size.share)
+    if size.share is not None:
+        return 1e9 + float(size.share)
+    return 1e10 if size == FULL else 2e9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.report.nonsense import nonsense_notes
 from harness.report.stats.bootstrap import FEWEST
@@ -106,6 +107,18 @@ def error_notes(task: TaskResult, title: str = "") -> list[str]:
 
 
 def method_knobs(manifest: Manifest) -> str:
-    """The settings of a cell's method, as ``window=8, kernel=7``; "" where it has none or was imported."""
-    settings = manifest.settings.get("method", {})
-    return ", ".join(f"{name}={value}" for name, value in settings.items() if name != "class")
+    """The settings of a cell's method, as ``window=8, kernel=7``; "" where it has none or was imported.
+
+    A wrapped method's stand behind its name: ``scorer=snapkv(window=8, kernel=7)``.
+    """
+    return _knobs(manifest.settings.get("method", {}))
+
+
+def _knobs(settings: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name}={value.get('label')}({_knobs(value)})"
+        if isinstance(value, Mapping) and "class" in value
+        else f"{name}={value}"
+        for name, value in settings.items()
+        if name not in ("class", "label")
+    )

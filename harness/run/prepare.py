@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.compression.grid import Variant
+from harness.compression.method import Method
 from harness.compression.selection import Selection
+from harness.compression.wrappers import Wrapper
+from harness.config.build import BASE, SCORER
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
@@ -164,7 +167,7 @@ def prepare(run: Run) -> Prepared:
     }
     note = run_note(run.checkpoint, prompts, run.task, run.task_config)
     there = {} if run.results is None else cells_of_task(run.folder(run.variants[0].cell).parent)
-    labels = {variant.cell.label: not variant.method.uses_budget for variant in run.variants}
+    labels = {variant.cell.label: variant.method.scorer is None for variant in run.variants}
     places = method_places(there.values(), labels)
     manifests = {v.cell: _manifest(run, v, places[v.cell.label], common, note) for v in run.variants}
     order = in_order({manifest.cell: manifest for manifest in (*manifests.values(), *there.values())}.values())
@@ -207,6 +210,15 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
+def _method_settings(method: Method) -> dict[str, Any]:
+    """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps."""
+    knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
+    if isinstance(method, Wrapper):
+        base = knobs.pop(BASE)
+        knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+    return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
+
+
 def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any], note: str) -> Manifest:
     method = variant.method
     if not is_dataclass(method):
@@ -214,12 +226,11 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
             f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a "
             "frozen one"
         )
-    knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     # A method that keeps everything selects nothing, so the selection is none of its settings.
     common = {name: value for name, value in common.items() if name != "selection" or method.scorer is not None}
     settings = {
         **common,
-        "method": {"class": recorded(type(method)), **knobs, **source_of(type(method))},
+        "method": _method_settings(method),
         "budget": variant.budget.text,
     }
     try:

@@ -89,15 +89,14 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
     if not isinstance(recorded.get("class"), str):
         verdict.wrong.append("its settings name no method")
         return None
-    knobs = {name: value for name, value in recorded.items() if name not in ("class", "source_sha256")}
-    target = recorded["class"]
-    if target not in {method.target for method in methods}:
-        verdict.open.append(f"its method {target[:80]} is not here (--method-path says where methods of your own are)")
-        return None
     try:
-        return Variant(
-            manifest.cell, recorded_method(target, manifest.cell.label, knobs), parse_budget(manifest.cell.budget)
-        )
+        method = recorded_method(recorded, manifest.cell.label, {method.target for method in methods})
+        if isinstance(method, str):
+            verdict.open.append(
+                f"its method {method[:80]} is not here (--method-path says where methods of your own are)"
+            )
+            return None
+        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget))
     except ConfigError as error:
         verdict.wrong.append(f"its settings make no method ({error})")
         return None

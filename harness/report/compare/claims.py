@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from harness.compression.budget import parse_budget
+from harness.compression.budget import FULL, OWN, parse_budget
 from harness.report.columns import number_column, share_columns
 from harness.report.compare.differences import ComparedMethod, Comparison
 from harness.report.compare.published import Claim, claims
@@ -68,7 +68,8 @@ def _raw(comparison: Comparison, said: Sequence[Claim]) -> pd.DataFrame:
         if budget not in {row[1] for row in rows}
     ]
     # Stable: our cells keep the order of the comparison.
-    rows.sort(key=lambda row: _share(row[1], 1e9) if row[1] != "full" else math.inf)
+    sizes = {row[1]: _share(row[1], 1e9) for row in rows} | {FULL.text: math.inf, OWN.text: 2.0}
+    rows.sort(key=lambda row: sizes[row[1]])
     return pd.DataFrame(
         [
             {
@@ -98,11 +99,13 @@ def _records(comparison: Comparison, row: ComparedMethod) -> list[Record]:
 
 
 def _share(budget: str, tokens: float) -> float:
-    """A budget as a share of a prompt, 1 at most; NaN for entries of an unknown one."""
+    """A budget as a share of a prompt, 1 at most; NaN for entries of an unknown one, and for ``own``."""
     size = parse_budget(budget)
     if size.tokens is not None:
         return size.tokens / max(tokens, size.tokens) if math.isfinite(tokens) else math.nan
-    return float(size.share) if size.share is not None else 1.0
+    if size.share is not None:
+        return float(size.share)
+    return 1.0 if size == FULL else math.nan
 
 
 def _text(said: Sequence[Claim]) -> str:

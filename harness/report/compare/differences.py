@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness.compression.budget import parse_budget
+from harness.compression.budget import FULL, parse_budget
 from harness.errors import ConfigError
 from harness.report.compare.published import AVERAGE, Number, Table, columns
 from harness.report.stats.bootstrap import NONE, Floats, TaskDraws, average, summarize
@@ -246,11 +246,11 @@ def _row(
 
 
 def _size(budget: str) -> tuple[int, float]:
-    """The full cache, then entries, then shares, then what a table does not say."""
+    """The full cache, then entries, then shares, then ``own``, then what a table does not say."""
     try:
         size = parse_budget(budget)
     except ConfigError:
-        return (3, 0.0)
-    if size.tokens is not None:
-        return (1, float(size.tokens))
-    return (0, 0.0) if size.share is None else (2, float(size.share))
+        return (4, 0.0)
+    if size == FULL:
+        return (0, 0.0)
+    return (size.rank[0] + 1, size.rank[1])

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -166,12 +167,12 @@ def shape_of(layers: Sequence[LayerState], selection: Selection) -> Shape:
     return Shape(tokens, layers[0].count, heads, kv_heads, cache_heads)
 
 
-def kept(method: Method, budget: int, layers: Sequence[LayerState], selection: Selection) -> Kept:
+def kept(method: Method, budget: int | Fraction, layers: Sequence[LayerState], selection: Selection) -> Kept:
     """What a method keeps of some layers at a budget of entries, by the engine's own selection.
 
     Args:
         method: the method.
-        budget: entries per head and layer.
+        budget: entries per head and layer, or a share of the prompt.
         layers: the layers, in order: all, or one alone for a method that needs no more.
         selection: how entries are selected.
 
@@ -179,7 +180,9 @@ def kept(method: Method, budget: int, layers: Sequence[LayerState], selection: S
         Kept positions per layer and head of the cache.
     """
     shape = shape_of(layers, selection)
-    plan = Variant(Cell(method.label, str(budget)), method, Budget(str(budget), tokens=budget)).plan(shape)
+    text = str(budget)
+    parsed = Budget(text, share=budget) if isinstance(budget, Fraction) else Budget(text, tokens=budget)
+    plan = Variant(Cell(method.label, text), method, parsed).plan(shape)
     keeping = Keeping([plan], selection)
     for state in layers:
         keeping.take(state, {})
