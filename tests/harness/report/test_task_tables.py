@@ -188,7 +188,6 @@ def test_heads_that_keep_different_numbers_are_least_mean_and_most_of_all_heads_
         ("full", [100, 100], None),
         ("12.5%", [12, 12], -0.04),
         ("12%", [12, 12], None),
-        ("imported", [5, 5], None),
     ],
 )
 def test_a_cell_that_misses_its_budget_by_more_than_1_percent_is_marked_with_one_note(
