@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.cli.commands import COMMANDS
 from harness.config.catalog import GROUPS, choices
@@ -14,6 +16,23 @@ from tests import documents
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture
+def own_methods(tmp_path: Path) -> Path:
+    """A folder of two methods: one reads SnapKV's paper otherwise and needs a file, one does not say what it needs."""
+    (tmp_path / "method").mkdir()
+    for name, head in {
+        "mine": "# Mine (Who & Else, arXiv:2404.14469, 2024).\n# needs: attention file\n",
+        "mute": "# Mute.\n",
+    }.items():
+        text = f"# @package method.{name}\n{head}_target_: {name}.Own\nlabel: {name}\n# Any.\nwindow: 64\n"
+        (tmp_path / f"method/{name}.yaml").write_text(text, encoding="utf-8")
+        (tmp_path / f"{name}.py").write_text(
+            f'"""{name.capitalize()}: a method.\n\nClaim: none.\nDiffers:\n    - from the paper: in all.\n"""\n',
+            encoding="utf-8",
+        )
+    return tmp_path
 
 
 def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,12 +44,47 @@ def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, m
         assert found == {choice.name for choice in choices(group)} and found
         for choice in choices(group):
             assert choice.about, f"conf/{group}/{choice.name}.yaml does not say what it is"
-            assert choice.about in shown.out
+            title, _, _ = choice.module_doc.partition("\n\n")
+            assert (" ".join(title.split()) if group == "method" and title else choice.about) in shown.out
 
 
 def test_list_shows_one_group_alone(kvgauge: Command) -> None:
     shown = kvgauge("list", "methods")
     assert "pyramidkv" in shown.out and "llama3_8b" not in shown.out
+
+
+def test_list_groups_methods_by_what_they_need_with_paper_and_year(kvgauge: Command, own_methods: Path) -> None:
+    shown = kvgauge("list", "methods", "--method-path", str(own_methods))
+    assert shown.code == 0, shown.err
+    lines = [line.rstrip() for line in shown.out.splitlines()]
+    titles = ["needs positions alone", "needs attention", "needs a file", "does not say what it needs"]
+    places = [lines.index(title) for title in titles]
+    assert places == sorted(places)
+    place = {line.split()[0]: number for number, line in enumerate(lines) if line}
+    first, attention, file, silent = places
+    assert first < place["streamingllm"] < attention < place["snapkv"] < file < place["mine"] < silent < place["mute"]
+    assert re.search(r"^snapkv +Li et al\., arXiv:2404\.14469 +2024 ", shown.out, re.MULTILINE)
+    assert re.search(r"^mine +Who & Else, arXiv:2404\.14469 +2024 ", shown.out, re.MULTILINE)
+
+
+def test_every_method_says_what_it_needs_and_method_all_is_every_one_that_needs_no_file() -> None:
+    methods = [choice for choice in choices("method") if choice.target]
+    words = r"nothing|keys|values|queries|attention|layers|file|scorer"
+    assert [choice.name for choice in methods if not re.search(words, choice.needs)] == []
+    listed = yaml.safe_load((ROOT / "conf/method/all.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert sorted(listed) == [choice.name for choice in methods if "file" not in choice.needs.split()]
+
+
+def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, own_methods: Path) -> None:
+    alone = kvgauge("show", "method", "streamingllm", "--method-path", str(own_methods))
+    assert alone.code == 0 and "readings of" not in alone.out
+    shown = kvgauge("show", "method", "snapkv", "--method-path", str(own_methods))
+    assert shown.code == 0, shown.err
+    _, title, readings = shown.out.partition("readings of arXiv:2404.14469\n")
+    assert title and re.match(r"\W*snapkv +mine\n", readings)
+    assert re.search(r"^window +8 +64$", readings, re.MULTILINE)
+    assert re.search(r"^kernel +7$", readings, re.MULTILINE)
+    assert "mine: Mine (Who & Else, arXiv:2404.14469, 2024).\nDiffers:\n    - from the paper: in all." in readings
 
 
 def test_show_prints_the_knobs_with_their_comments_and_what_differs_from_the_source(kvgauge: Command) -> None:
