@@ -133,7 +133,7 @@ def choice(group: str, name: str, elsewhere: Sequence[Path] = ()) -> Choice:
 
 
 def _files(group: str, elsewhere: Sequence[Path]) -> list[Path]:
-    folders = dict.fromkeys([ROOT / "conf" / group, *(folder / group for folder in elsewhere)])
+    folders = [ROOT / "conf" / group, *(folder / group for folder in elsewhere)]
     return sorted((path for folder in folders for path in folder.glob("*.yaml")), key=lambda path: path.stem)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,21 +21,24 @@ from tests.conftest import Command
 ROOT = Path(__file__).parents[4]
 
 
-@pytest.fixture
-def own_methods(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def own_methods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder of two methods: one reads SnapKV's paper otherwise and needs a file, one does not say what it needs."""
-    (tmp_path / "method").mkdir()
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "method").mkdir()
     for name, head in {
         "mine": "# Mine (Who & Else, arXiv:2404.14469, 2024).\n# needs: attention file\n",
         "mute": "# Mute.\n",
     }.items():
         text = f"# @package method.{name}\n{head}_target_: {name}.Own\nlabel: {name}\n# Any.\nwindow: 64\n"
-        (tmp_path / f"method/{name}.yaml").write_text(text, encoding="utf-8")
-        (tmp_path / f"{name}.py").write_text(
+        (folder / f"method/{name}.yaml").write_text(text, encoding="utf-8")
+        (folder / f"{name}.py").write_text(
             f'"""{name.capitalize()}: a method.\n\nClaim: none.\nDiffers:\n    - from the paper: in all.\n"""\n',
             encoding="utf-8",
         )
-    return tmp_path
+    yield folder
+    with suppress(ValueError):
+        sys.path.remove(str(folder))
 
 
 def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,9 +87,9 @@ def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, 
     shown = kvgauge("show", "method", "snapkv", "--method-path", str(own_methods))
     assert shown.code == 0, shown.err
     _, title, readings = shown.out.partition("readings of arXiv:2404.14469\n")
-    assert title and re.match(r"\W*snapkv +mine\n", readings)
-    assert re.search(r"^window +8 +64$", readings, re.MULTILINE)
-    assert re.search(r"^kernel +7$", readings, re.MULTILINE)
+    assert title and re.match(r"\W*snapkv +mine *\n", readings)
+    assert re.search(r"^window +8 +64 *$", readings, re.MULTILINE)
+    assert re.search(r"^kernel +7 *$", readings, re.MULTILINE)
     assert "mine: Mine (Who & Else, arXiv:2404.14469, 2024).\nDiffers:\n    - from the paper: in all." in readings
 
 
@@ -124,6 +130,7 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
         (["new", "method", "../x"], "'../x' cannot name a method"),
         (["new", "method", "class"], "'class' cannot name a method"),
         (["new", "task", "x"], "kvgauge new does not take task: use method"),
+        (["new", "method", "x", "--kind", "scores"], "kvgauge new does not take scores: did you mean scorer?"),
         (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
     ],
 )
@@ -175,15 +182,20 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tests"), [("scorer", "tests/methods"), ("allocation", "tests/methods/test_my_keys.py")]
+)
+def test_a_new_method_passes_every_test_as_it_is_written(
+    kvgauge: Command, kind: str, tests: str, tmp_path: Path
+) -> None:
     documents.clone(tmp_path)
     shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
-    written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    written = kvgauge("new", "method", "my_keys", "--kind", kind, "--to", str(tmp_path))
     assert written.code == 0, written.err
     done = documents.session(
         tmp_path,
         [
-            "python -m pytest tests/methods -k my_keys",
+            f"python -m pytest {tests} -k my_keys",
             "python run.py method=[fullkv,my_keys] budget=64 task.lengths=[400] task.depths=[50]",
         ],
     )
@@ -193,3 +205,14 @@ def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_p
     assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
     again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert again.code == 2 and "is there already: use another name" in again.err
+
+
+@pytest.mark.parametrize("kind", ["scorer", "allocation"])
+def test_a_new_method_of_any_kind_outside_the_clone_passes_its_own_test(
+    kvgauge: Command, kind: str, tmp_path: Path
+) -> None:
+    written = kvgauge("new", "method", f"some_{kind}", "--kind", kind, "--method-path", str(tmp_path))
+    assert written.code == 0, written.err
+    path = f"{tmp_path}:{ROOT}"
+    done = documents.python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_some_{kind}.py", path=path)
+    assert done.returncode == 0, done.stdout
