@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
-from harness.compression.grid import Variant
+from harness.compression.grid import Variant, Waiting
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
 from harness.errors import ConfigError
@@ -114,8 +114,35 @@ def _is_planned(record: Record, variant: Variant) -> bool:
     except ConfigError:
         return False
     share = fmean(layer_means(kept)) / record.prompt_tokens
-    planned = plan.waiting is not None or plan.keep == kept
+    planned = plan.keep == kept if plan.waiting is None else _is_possible(record, plan.waiting)
     return planned and record.retention is not None and close(share, record.retention)
+
+
+def _is_possible(record: Record, waiting: Waiting) -> bool:
+    """Whether an allocation that had to see the prompt can have kept these numbers.
+
+    Which of the possible ones it kept, its layers said, and only the model can say it again.
+    """
+    kept, shape = record.kept, waiting.shape
+    ragged = [counts for counts in kept if not isinstance(counts, int)]
+    if len({len(counts) for counts in ragged}) > 1 or any(len(set(counts)) == 1 for counts in ragged):
+        return False  # layers have equally many heads, and equal heads are one number
+    least = max(1, shape.window)
+    if any(not least <= count <= shape.tokens for counts in kept for count in by_head(counts)):
+        return False
+    total = sum(counts * shape.cache_heads if isinstance(counts, int) else sum(counts) for counts in kept)
+    return total <= waiting.allocation.total(waiting.budget, shape) and _bytes_fit(record)
+
+
+def _bytes_fit(record: Record) -> bool:
+    """Whether the share of bytes is that of entries, times the query heads of a kv head if query heads are stored.
+
+    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one.
+    """
+    if record.retention_bytes is None or not record.retention or record.prompt_tokens in record.kept:
+        return True
+    times = record.retention_bytes / record.retention
+    return times > 0.5 and close(times, round(times))
 
 
 def _is_alias(record: Record, other: Record | None) -> bool:
