@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -11,7 +11,7 @@ from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant, Waiting
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
-from harness.errors import ConfigError
+from harness.errors import ConfigError, KvgaugeError
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record, by_head, layer_means
 from harness.run.verdict import Verdict, as_json, close, equal, same_scores
@@ -20,6 +20,9 @@ from harness.store.manifest import fingerprint
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task, rescored
 from harness.task import Metric, Task, published_examples
+
+_MOST_COPIES = 16
+"""Query heads of a kv head, in any model there is."""
 
 
 def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Verdict], dict[Cell, Variant]]:
@@ -107,15 +110,29 @@ def _is_planned(record: Record, variant: Variant) -> bool:
     """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
     if record.prompt_tokens is None or not record.kept:
         return False
-    kept = record.kept
-    heads = max(len(by_head(counts)) for counts in kept)
-    try:
-        plan = variant.plan(Shape(record.prompt_tokens, len(kept), heads, heads, heads))
-    except ConfigError:
+    share = fmean(layer_means(record.kept)) / record.prompt_tokens
+    if record.retention is None or not close(share, record.retention):
         return False
-    share = fmean(layer_means(kept)) / record.prompt_tokens
-    planned = plan.keep == kept if plan.waiting is None else _is_possible(record, plan.waiting)
-    return planned and record.retention is not None and close(share, record.retention)
+    return any(_fits(record, variant, shape) for shape in _shapes(record, record.prompt_tokens))
+
+
+def _fits(record: Record, variant: Variant, shape: Shape) -> bool:
+    """Whether a record kept what its budget allows if prompt and model have this shape."""
+    try:
+        plan = variant.plan(shape)
+    except KvgaugeError:  # such as a file of scores for a model with other heads
+        return False
+    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting)
+
+
+def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
+    """The shapes that a record leaves open: it has the cache's heads, not how many query heads share a kv head."""
+    layers, heads = len(record.kept), max(len(by_head(counts)) for counts in record.kept)
+    yield Shape(tokens, layers, heads, heads, heads)
+    if heads > 1:
+        shared = [copies for copies in range(2, _MOST_COPIES + 1) if heads % copies == 0]
+        yield from (Shape(tokens, layers, heads, heads // copies, heads) for copies in shared)
+        yield from (Shape(tokens, layers, heads * copies, heads, heads) for copies in range(2, _MOST_COPIES + 1))
 
 
 def _is_possible(record: Record, waiting: Waiting) -> bool:

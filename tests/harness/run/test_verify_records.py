@@ -15,6 +15,7 @@ from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.scorers import WindowAttention
+from harness.errors import ConfigError
 from harness.results import Cell, Record
 from harness.run.verify_records import _is_planned
 
@@ -47,6 +48,26 @@ class Own(Method):
     @property
     def allocation(self) -> Rising:
         return Rising(self.sees)
+
+
+@dataclass(frozen=True)
+class ByKvHead(Allocation):
+    """Numbers for two kv heads of four query heads in all, as a file would have them."""
+
+    def counts(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[Sequence[int]]:
+        if (shape.kv_heads, shape.heads) != (2, 4):
+            raise ConfigError("the file is of a model with other heads")
+        copies = shape.cache_heads // shape.kv_heads
+        return [[budget - 1] * copies + [budget + 1] * copies] * shape.layers
+
+
+@dataclass(frozen=True)
+class OfFile(Own):
+    """Budgets per kv head that need nothing of the prompt."""
+
+    @property
+    def allocation(self) -> Any:
+        return ByKvHead()
 
 
 VARIANT = Variant(Cell("own", "32"), Own("own", "layer"), parse_budget(32))
@@ -87,3 +108,11 @@ def test_what_a_run_kept_holds(sees: Literal["layer", "layers"], granularity: st
 )  # fmt: skip
 def test_what_no_allocation_can_have_kept_is_found(changes: dict[str, Any]) -> None:
     assert not _is_planned(structs.replace(HONEST, **changes), VARIANT)
+
+
+@pytest.mark.parametrize("kept", [(31, 33), (31, 31, 33, 33)])
+def test_numbers_by_kv_head_hold_whichever_heads_are_stored_and_no_others_do(kept: tuple[int, ...]) -> None:
+    variant = Variant(Cell("own", "32"), OfFile("own", "layer"), parse_budget(32))
+    record = structs.replace(HONEST, kept=(kept, kept))
+    assert _is_planned(record, variant)
+    assert not _is_planned(structs.replace(record, kept=(kept, kept[::-1])), variant)
