@@ -76,8 +76,8 @@ def budget_notes(cells: Iterable[CellResult]) -> list[str]:
     more = [f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
     return [
         plain(
-            f"{MISSED} misses its budget by more than 1 %, through rounding, a threshold or a schedule: "
-            f"{', '.join([*named[:_MOST_NAMED], *more])}; compare by entries %."
+            f"{MISSED} misses its budget by more than 1 % (rounding, threshold, schedule), so compare by entries %: "
+            f"{', '.join([*named[:_MOST_NAMED], *more])}."
         )
     ]
 

@@ -27,6 +27,7 @@ from harness.text import plain
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 44
 _APART, _WIDEST = 3, 24
+_CHARACTER = 9  # width of a digit on a phone, where texts are largest
 SYMBOLS = (
     "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
     "M-3.6,-3.6h7.2v7.2h-7.2z",
@@ -108,6 +109,9 @@ class Panels:
     Ticks are places in percent of the picture, from the left and from the top, and texts.
     """
 
+    DENSE = 12
+    """Rows above which pictures are smaller."""
+
     rows: Sequence[Sequence[Panel | None]]
     width: float
     height: float
@@ -176,7 +180,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         series.append(
             Series(plain(line.label), colour_of(line.label), symbol, on_axis, [p for x, p in mine if x is None])
         )
-    x_ticks = [(x_of(x), short(x)) for x in apart(x_values)]
+    x_ticks = _clear([(x_of(x), short(x)) for x in apart(x_values)])
     y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
     return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series)
 
@@ -202,6 +206,15 @@ def heatmaps(result: TaskResult) -> Panels | None:
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
     x_ticks, y_ticks = ticks(shown.columns, 3), ticks(shown.rows, 5)
     return Panels(panels, len(shown.columns), len(shown.rows), shown.across, shown.down, x_ticks, y_ticks)
+
+
+def _clear(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Ticks from left to right without those whose text would touch the one before."""
+    clear: list[tuple[float, str]] = []
+    for x, text in ticks:
+        if not clear or x - clear[-1][0] >= _CHARACTER * (len(text) + len(clear[-1][1])) / 2 + _CHARACTER:
+            clear.append((x, text))
+    return clear
 
 
 def ticks(values: Sequence[float | int | str], most: int) -> list[tuple[float, str]]:

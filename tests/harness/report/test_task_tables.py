@@ -17,7 +17,8 @@ from rich.console import Console
 from harness.report.notes import task_notes
 from harness.report.stats.summary import full_cache, percent_of
 from harness.report.stats.table import table
-from harness.report.task_tables import print_table, score_table, write_report
+from harness.report.task_tables import print_end, print_table, score_table, write_report
+from harness.report.terminal import REST
 from harness.results import Cell, CellResult, Record, TaskResult, layer_means
 from harness.task import Metric
 
@@ -201,7 +202,7 @@ def test_a_cell_that_misses_its_budget_by_more_than_1_percent_is_marked_with_one
         line = next(line for line in marked.splitlines() if re.match(r"\W*ada\b", line))
         assert ("*" in line) == (off is not None) == ("*" in on_page.cells[0].text)
         assert len(re.findall("misses its budget", marked)) == (off is not None)
-        assert off is None or f"ada {100 * off:+.0f} %" in marked
+        assert off is None or f"ada {100 * off:+.0f} %" in " ".join(marked.split())
     assert "*" not in on_page.cells[1].text
 
 
@@ -211,3 +212,14 @@ def test_the_note_on_budgets_names_a_few_methods_and_counts_the_others() -> None
         note for note in task_notes(result(cells=(*cells, kept("10", [10, 11], label="m0")))) if "misses" in note
     ]
     assert "m0 +5 to +25 %" in note and "5 more" in note and "m5" not in note
+
+
+@pytest.mark.parametrize("methods", [4, 30])
+def test_the_end_of_a_run_has_room_for_few_methods_and_says_where_all_are(methods: int) -> None:
+    cells = tuple(kept(budget, [25, 24], label=f"m{place}") for place in range(methods) for budget in ("20", "30"))
+    out = StringIO()
+    print_end(result(cells=cells), Console(file=out, width=100))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 11
+    assert (REST in lines) == ("and 26 more" in out.getvalue()) == (methods == 30)
+    assert any(line.startswith("* misses its budget") for line in lines)
