@@ -3,9 +3,15 @@
 from harness.api import Result as Result
 from harness.api import read as read
 from harness.api import run as run
+from harness.compression.allocation import Allocation as Allocation
+from harness.compression.allocation import Counts as Counts
+from harness.compression.allocation import Seen as Seen
+from harness.compression.allocation import Shape as Shape
+from harness.compression.allocation import Uniform as Uniform
 from harness.compression.method import Accumulates as Accumulates
 from harness.compression.method import LayerState as LayerState
 from harness.compression.method import Method as Method
+from harness.compression.method import Reranks as Reranks
 from harness.compression.method import Scorer as Scorer
 from harness.compression.method import require_above as require_above
 from harness.compression.scorers import ColumnSums as ColumnSums

@@ -28,6 +28,7 @@ import torch
 from matplotlib.figure import Figure
 
 import kvgauge
+from harness.compression.allocation import Shape
 from harness.compression.attention_weights import attention_rows, causal_attention
 from harness.config.build import composed
 from harness.engine.attention import ENGINE
@@ -98,7 +99,8 @@ covered, entropy, first, recent = zip(*looking.seen, strict=True)
 layers = range(len(covered))
 budget = 128
 knobs = {key: value for key, value in composed("method=pyramidkv").method.pyramidkv.items() if key != "_target_"}
-kept = PyramidKV(**knobs).keep(budget, prompt.shape[1], len(covered))
+pyramidkv = PyramidKV(**knobs)
+kept = pyramidkv.allocation.counts(budget, Shape(prompt.shape[1], len(covered), window=pyramidkv.window), ())
 
 figure = Figure(figsize=(10, 3.4), dpi=130, layout="constrained")
 left, middle, right = figure.subplots(1, 3)

@@ -22,6 +22,7 @@ _CLONE = (
     "conf",
     "models",
     "results/published",
+    "tests/harness/counts.py",
     "tests/methods/test_contract.py",
 )
 _OF_MAKE = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "ARGS", "MODEL", "LIMIT", "DATA")

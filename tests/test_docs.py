@@ -85,25 +85,36 @@ def test_the_page_on_methods_builds_one_that_passes_runs_and_can_be_shown(kvgaug
     written = kvgauge(*shlex.split(first)[1:], "--to", str(folder))
     assert written.code == 0, written.err
     shown = files(EXTENDING)
-    assert written.out.splitlines()[:3] == [str(folder / name) for name in shown]
+    assert written.out.splitlines()[:3] == [str(folder / name) for name in list(shown)[:3]]
     for name, block in shown.items():
         assert not (ROOT / name).exists(), f"{name} of the page is a file of the project"
         (folder / name).write_text(block, encoding="utf-8")
     for name, block in own_task().items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(block, encoding="utf-8")
-    *done, (code, refused) = session(folder, [*lines, lines[1] + " method.tova.window=4"])
+    *done, (code, refused) = session(folder, [*lines, lines[1] + " method.my_tova.window=4"])
     assert [code for code, _ in done] == [0] * len(lines), done
-    tests, grid, account, other, written_outside, outside, its_account, task, scored = (text for _, text in done)
+    tests, grid, account, heads, other, written_outside, outside, its_account, task, scored = (text for _, text in done)
     assert int(re.findall(r"(\d+) passed", tests)[0]) > 10
-    assert {"fullkv", "snapkv", "tova"} <= {line.split(" ")[0] for line in grid.splitlines()}
-    assert shown["conf/method/tova.yaml"] in account
-    assert {"tova_w1", "tova_w4"} <= {line.split(" ")[0] for line in other.splitlines()}
+    assert {"fullkv", "snapkv", "my_tova"} <= {line.split(" ")[0] for line in grid.splitlines()}
+    assert shown["conf/method/my_tova.yaml"] in account
+    assert {"my_tova_w1", "my_tova_w4"} <= {line.split(" ")[0] for line in other.splitlines()}
+    assert {"best_heads", "wide_layers"} <= {line.split(" ")[0] for line in heads.splitlines()}
+    kept = {name: kept_of(folder, name) for name in ("best_heads", "wide_layers")}
+    assert any(isinstance(layer, list) for layer in kept["best_heads"])
+    assert len(set(kept["wide_layers"])) > 1
     assert "echo on tiny" in task and "0 changed" in scored
     assert code == 5 and "method.window=1" in refused
     assert (tmp_path / "my-methods/mine.py").is_file() and "mine.yaml" in written_outside
     assert {"fullkv", "mine"} <= {line.split(" ")[0] for line in outside.splitlines()}
     assert "label: mine" in its_account
+
+
+def kept_of(folder: Path, method: str) -> list[int | list[int]]:
+    """What a method kept of the first prompt at budget 64, by layer."""
+    (records,) = (folder / "results").glob(f"*/needle/{method}-64/records.0.jsonl")
+    kept: list[int | list[int]] = json.loads(records.read_text(encoding="utf-8").splitlines()[0])["kept"]
+    return kept
 
 
 def test_every_command_has_its_section_and_an_example() -> None:

@@ -60,12 +60,36 @@ class Choice:
         """The first sentence of the first comment."""
         lines = []
         for line in self.text.splitlines():
-            if line.startswith("#") and not line.startswith("# @package"):
+            if line.startswith("#") and not line.startswith(("# @package", "# needs: ")):
                 lines.append(line.lstrip("# ").strip())
             elif lines:
                 break
         first, stop, _ = " ".join(lines).partition(". ")
         return first + "." * bool(stop)
+
+    @property
+    def needs(self) -> str:
+        """What a method looks at, by the line ``# needs:`` of its file: ``keys values``; "" if it does not say."""
+        said = re.search(r"^# needs: (.+)$", self.text, re.MULTILINE)
+        return said[1].strip() if said else ""
+
+    @property
+    def paper(self) -> str:
+        """Authors and arXiv number of the first paper in the first comment: ``Li et al., arXiv:2404.14469``; or ""."""
+        head, _, _ = self.text.partition("_target_")
+        named = re.search(r"(?:([^\W\d_][^\s,(]*(?: et al\.| & [^\s,]+)?), )?(arXiv:\d{4}\.\d{5})", head)
+        return ", ".join(filter(None, named.groups())) if named else ""
+
+    @property
+    def year(self) -> str:
+        """Year of the paper, which its arXiv number begins with; "" if there is none."""
+        return f"20{self.paper.rpartition(':')[2][:2]}" if self.paper else ""
+
+    @property
+    def knobs(self) -> Mapping[str, str]:
+        """Values of the file's settings as they are written there, but for ``_target_`` and ``label``."""
+        settings = re.findall(r"^(\w+): *(.*)$", self.text, re.MULTILINE)
+        return {name: value for name, value in settings if name not in ("_target_", "label", "defaults")}
 
     @property
     def module_doc(self) -> str:

@@ -8,7 +8,9 @@ import pandas as pd
 
 from harness.report.document import Column, TableCell, count_cell, interval_cell, number_cell
 from harness.report.format import DASH, interval, number, percent
+from harness.report.notes import MISSED
 from harness.report.stats.bootstrap import LEVEL
+from harness.report.stats.summary import misses
 from harness.text import plain
 
 PROMPT_TOKENS, ERRORS, METRIC, KEPT_ENTRIES, ITS_INTERVAL, DIFFERENCE, INTERVAL = range(7)
@@ -68,10 +70,15 @@ def number_column(
 
 
 def share_columns(raw: pd.DataFrame) -> list[Column]:
-    """Shares of the full cache in percent: of its entries and of its bytes."""
-    headers = {"retention": "entries %", "retention_bytes": "bytes %"}
+    """Shares of the full cache in percent: of its entries, marked where they miss the budget, and of its bytes."""
+    off = raw["off_budget"] if "off_budget" in raw else [math.nan] * len(raw)
+    marks = [MISSED if misses(value) else "" for value in off]
+    entries = [
+        number_cell(value, f"{percent(value)}{mark}") for value, mark in zip(raw["retention"], marks, strict=True)
+    ]
     return [
-        Column(header, [number_cell(value, percent(value)) for value in raw[name]]) for name, header in headers.items()
+        Column("entries %", entries),
+        Column("bytes %", [number_cell(value, percent(value)) for value in raw["retention_bytes"]]),
     ]
 
 
@@ -93,15 +100,18 @@ def count_columns(raw: pd.DataFrame, spare_errors: bool) -> list[Column]:
 
 def cost_columns(raw: pd.DataFrame) -> list[Column]:
     """What was kept and of what; the last column only where there are aliases."""
-    kept = []
-    for least, mean, most in zip(raw["kept_min"], raw["kept_mean"], raw["kept_max"], strict=True):
+    kept, in_all = [], [number_cell(total, number(total, 0)) for total in raw["kept_total"]]
+    for least, mean, most, total in zip(
+        *(raw[name] for name in ("kept_min", "kept_mean", "kept_max", "kept_total")), strict=True
+    ):
         if pd.isna(least):
             kept.append(TableCell(DASH))
         else:
-            small = "" if least == most else f"{least} to {most}"
+            small = f"{'' if least == most else f'{least} to {most}, '}in all {total:.0f}"
             kept.append(TableCell(f"{least}/{mean:.0f}/{most}", mean, large=number(mean, 0), small=small))
     columns = [
         Column("kept min/mean/max", kept, spare=KEPT_ENTRIES, page_header="entries kept", extra=True),
+        Column("kept in all", in_all, spare=KEPT_ENTRIES, page_header=None, extra=True),
         *share_columns(raw),
         number_column("prompt tokens", raw["prompt_tokens_mean"], 0, PROMPT_TOKENS, extra=True),
     ]

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.report.nonsense import nonsense_notes
 from harness.report.stats.bootstrap import FEWEST
-from harness.report.stats.summary import alias_of
+from harness.report.stats.summary import alias_of, misses, off_budget
 from harness.results import Audit, CellResult, Manifest, TaskResult
 from harness.text import plain
 
 SAME_AS = "same as: kept exactly the entries of that cell in every example, so it was decoded once for both."
-KEPT = "kept: KV entries per layer and head, over layers and examples. entries %, bytes %: share of the full cache."
+KEPT = (
+    "kept: KV entries per layer and head, over layers and examples; in all: of a head, all layers together. "
+    "entries %, bytes %: share of the full cache."
+)
+MISSED = "*"
+"""What stands behind the share of entries of a cell that misses its budget."""
+
+
+_MOST_NAMED = 4
+"""Methods that a note names."""
 
 
 def task_notes(result: TaskResult) -> list[str]:
@@ -36,6 +45,7 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
         notes.append("n of N: the numbers cover only the n examples that have a result.")
     return (
         notes
+        + budget_notes(cells)
         + few_notes(len(cell.done) for cell in cells)
         + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
     )
@@ -52,6 +62,30 @@ def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
         if audited
         else []
     )
+
+
+def budget_notes(cells: Iterable[CellResult]) -> list[str]:
+    """Which methods miss their budgets, in one line, and by how much."""
+    off: dict[str, list[float]] = {}
+    for cell in cells:
+        missed = off_budget(cell)
+        if misses(missed):
+            off.setdefault(cell.cell.label, []).append(100 * missed)
+    if not off:
+        return []
+    named = [f"{label} {_span(shares)}" for label, shares in off.items()]
+    more = [f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    return [
+        plain(
+            f"{MISSED} misses its budget by more than 1 % (rounding, threshold, schedule), so compare by entries %: "
+            f"{', '.join([*named[:_MOST_NAMED], *more])}."
+        )
+    ]
+
+
+def _span(shares: Sequence[float]) -> str:
+    ends = list(dict.fromkeys(f"{share:+.0f}" for share in (min(shares), max(shares))))
+    return f"{' to '.join(ends)} %"
 
 
 def few_notes(counts: Iterable[int]) -> list[str]:

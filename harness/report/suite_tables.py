@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 from rich.console import Console
 
+from harness.compression.budget import parse_budget
 from harness.report.columns import (
     DIFFERENCE,
     ITS_INTERVAL,
@@ -35,7 +36,7 @@ from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
 from harness.report.stats.curves import score_curves
 from harness.report.stats.means import mean
 from harness.report.stats.once import once
-from harness.report.stats.summary import alias_of, full_cache
+from harness.report.stats.summary import alias_of, full_cache, kept_total, nominal
 from harness.report.stats.table import breakdown
 from harness.report.task_tables import is_broken_down
 from harness.report.terminal import show, show_end
@@ -190,13 +191,17 @@ def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
     def weighted(value: Callable[[Record], float | None]) -> float:
         return mean(mean(mean(map(value, cell.done)) for cell in group) for group in groups)
 
+    budget = parse_budget(whole.cell.budget)
+    kept_mean = weighted(lambda record: mean(layer_means(record.kept)))
     return {
         "n": len(whole.done),
         "errors": whole.errors,
         "expected": whole.expected,
         "kept_min": min(heads, default=None),
-        "kept_mean": weighted(lambda record: mean(layer_means(record.kept))),
+        "kept_mean": kept_mean,
         "kept_max": max(heads, default=None),
+        "kept_total": weighted(kept_total),
+        "off_budget": kept_mean / weighted(lambda record: nominal(budget, record)) - 1,
         "retention": weighted(lambda record: record.retention),
         "retention_bytes": weighted(lambda record: record.retention_bytes),
         "prompt_tokens_mean": weighted(lambda record: record.prompt_tokens),

@@ -21,11 +21,13 @@ from harness.text import plain
 _MOST_LINES = 11
 """Of a title, a table and its notes at the end of a run: with what was computed and the paths they are 15 at most."""
 _MOST_METHODS = 5
+REST = "all methods: kvgauge report with the results folder, or table.md"
+"""What is said where the end of a run has room for some of the methods."""
 _LEGENDS = ("kept:", "same as:", "Intervals:", "bytes %")
 """How notes begin that explain columns which the end of a run has no room for."""
 _PRESSING = (
     "errors of", "the full cache scores", "answers are", "A is of", "B is of", "not in", "missing here", "audit:",
-    "fewer examples",
+    "fewer examples", "* misses",
 )  # fmt: skip
 """How notes begin without which the numbers mislead, the most important first."""
 
@@ -72,12 +74,15 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
         what: what the number is.
     """
     table, width = _brief(document.tables[0]), width_of(console)
+    rest: list[str] = []
     if table.title or _lines(table) > _MOST_LINES - 3:
         table = _matrix(scores, what)
+        if len(table.rows) < scores["method"].nunique():
+            rest = [REST]
     room = _MOST_LINES - _lines(table)
     told = [note for note in document.notes if not note.startswith(_LEGENDS)]
     told = [*(pressing := pressing_notes(told)), *(note for note in told if note not in pressing)]
-    shown: list[str] = []
+    shown = rest
     for place, note in enumerate(told):
         free = room - len(shown) - (place + 1 < len(told))
         if free < 1:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
-from harness.compression.grid import Variant
+from harness.compression.grid import Variant, Waiting
 from harness.config.build import recorded_method
 from harness.config.catalog import Choice
-from harness.errors import ConfigError
+from harness.errors import ConfigError, KvgaugeError
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record, by_head, layer_means
 from harness.run.verdict import Verdict, as_json, close, equal, same_scores
@@ -20,6 +20,9 @@ from harness.store.manifest import fingerprint
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task, rescored
 from harness.task import Metric, Task, published_examples
+
+_MOST_COPIES = 16
+"""Query heads of a kv head, in any model there is."""
 
 
 def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Verdict], dict[Cell, Variant]]:
@@ -106,15 +109,56 @@ def _is_planned(record: Record, variant: Variant) -> bool:
     """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
     if record.prompt_tokens is None or not record.kept:
         return False
-    kept = record.kept
-    heads = max(len(by_head(counts)) for counts in kept)
-    try:
-        plan = variant.plan(Shape(record.prompt_tokens, len(kept), heads, heads, heads))
-    except ConfigError:
+    share = fmean(layer_means(record.kept)) / record.prompt_tokens
+    if record.retention is None or not close(share, record.retention):
         return False
-    share = fmean(layer_means(kept)) / record.prompt_tokens
-    planned = plan.waiting is not None or plan.keep == kept
-    return planned and record.retention is not None and close(share, record.retention)
+    return any(_fits(record, variant, shape) for shape in _shapes(record, record.prompt_tokens))
+
+
+def _fits(record: Record, variant: Variant, shape: Shape) -> bool:
+    """Whether a record kept what its budget allows if prompt and model have this shape."""
+    try:
+        plan = variant.plan(shape)
+    except KvgaugeError:  # such as a file of scores for a model with other heads
+        return False
+    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting)
+
+
+def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
+    """The shapes that a record leaves open: it has the cache's heads, not how many query heads share a kv head."""
+    layers, heads = len(record.kept), max(len(by_head(counts)) for counts in record.kept)
+    yield Shape(tokens, layers, heads, heads, heads)
+    if heads > 1:
+        shared = [copies for copies in range(2, _MOST_COPIES + 1) if heads % copies == 0]
+        yield from (Shape(tokens, layers, heads, heads // copies, heads) for copies in shared)
+        yield from (Shape(tokens, layers, heads * copies, heads, heads) for copies in range(2, _MOST_COPIES + 1))
+
+
+def _is_possible(record: Record, waiting: Waiting) -> bool:
+    """Whether an allocation that had to see the prompt can have kept these numbers.
+
+    Which of the possible ones it kept, its layers said, and only the model can say it again.
+    """
+    kept, shape = record.kept, waiting.shape
+    ragged = [counts for counts in kept if not isinstance(counts, int)]
+    if len({len(counts) for counts in ragged}) > 1 or any(len(set(counts)) == 1 for counts in ragged):
+        return False  # layers have equally many heads, and equal heads are one number
+    least = max(1, shape.window)
+    if any(not least <= count <= shape.tokens for counts in kept for count in by_head(counts)):
+        return False
+    total = sum(counts * shape.cache_heads if isinstance(counts, int) else sum(counts) for counts in kept)
+    return total <= waiting.allocation.total(waiting.budget, shape) and _bytes_fit(record)
+
+
+def _bytes_fit(record: Record) -> bool:
+    """Whether the share of bytes is that of entries, times the query heads of a kv head if query heads are stored.
+
+    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one.
+    """
+    if record.retention_bytes is None or not record.retention or record.prompt_tokens in record.kept:
+        return True
+    times = record.retention_bytes / record.retention
+    return times > 0.5 and close(times, round(times))
 
 
 def _is_alias(record: Record, other: Record | None) -> bool:

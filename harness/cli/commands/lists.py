@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
@@ -10,9 +11,22 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.commands import add_own_paths
-from harness.config.catalog import GROUPS, choices
+from harness.config.catalog import GROUPS, Choice, choices
 from harness.config.outside import used
 
+_NEEDS = {
+    "nothing": "needs positions alone",
+    "keys": "needs keys",
+    "values": "needs values",
+    "queries": "needs queries",
+    "attention": "needs attention",
+    "scorer": "around another method's scorer",
+    "layers": "needs all layers",
+    "file": "needs a file",
+    "": "does not say what it needs",
+    "lists": "lists of methods",
+}
+"""What methods are grouped by, the least demanding first: a word of their line ``# needs:``, and the group's title."""
 HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
 
 
@@ -27,11 +41,43 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     for group, plural in GROUPS.items():
         if arguments.what not in (None, plural):
             continue
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        table.add_column(f"{group}=", no_wrap=True)
-        table.add_column("")
-        for choice in choices(group, used()):
-            table.add_row(Text(choice.name), Text(choice.about))
-        console.print(table)
+        found = choices(group, used())
+        console.print(_methods(found) if group == "method" else _table(group, found))
         console.print()
     console.print("kvgauge show method pyramidkv: all knobs of one, with their sources", markup=False)
+
+
+def _table(group: str, found: Sequence[Choice]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column(f"{group}=", no_wrap=True)
+    table.add_column("")
+    for choice in found:
+        table.add_row(Text(choice.name), Text(choice.about))
+    return table
+
+
+def _methods(found: Sequence[Choice]) -> Table:
+    """Methods by what they need, each group under its title."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in ("method=", "paper", "year"):
+        table.add_column(header, no_wrap=True)
+    table.add_column("")
+    for title, belongs in _NEEDS.items():
+        group = [choice for choice in found if _need(choice) == title]
+        if group:
+            table.add_section()
+            table.add_row(Text(belongs, style="bold"))
+        for choice in group:
+            about, _, _ = choice.module_doc.partition("\n\n")
+            about = " ".join(about.split()) if choice.target else choice.about
+            if "reading of kvpress" in choice.text:
+                about += " Reading of kvpress."
+            table.add_row(*map(Text, (choice.name, choice.paper, choice.year, about)))
+    return table
+
+
+def _need(choice: Choice) -> str:
+    """The most demanding thing that a method needs; "" if its file does not say."""
+    if not choice.target:
+        return "lists"
+    return next((need for need in reversed(_NEEDS) if need and need in choice.needs), "")

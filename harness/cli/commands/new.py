@@ -18,18 +18,22 @@ from harness.errors import ConfigError, StoreError
 
 HELP = "Write the files of a new method: its code, its knobs and a test, which pass as they are."
 _WINDOW = 8  # as in most published tables
-_FILES = {
-    "methods/{name}.py": "method.py.j2",
-    "conf/method/{name}.yaml": "method.yaml.j2",
-    "tests/methods/test_{name}.py": "test_method.py.j2",
+_KINDS = {
+    "scorer": "which entries survive (the default)",
+    "allocation": "how many entries each head keeps, by SnapKV's scores",
 }
-_OUTSIDE = {"{name}.py": "method.py.j2", "method/{name}.yaml": "method.yaml.j2", "test_{name}.py": "test_method.py.j2"}
+"""What a method may be about; each has its templates."""
+_FILES = ("methods/{name}.py", "conf/method/{name}.yaml", "tests/methods/test_{name}.py")
+_OUTSIDE = ("{name}.py", "method/{name}.yaml", "test_{name}.py")
+_TEMPLATES = ("{kind}.py.j2", "{kind}.yaml.j2", "test_{kind}.py.j2")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``new method NAME [--to CLONE | --method-path FOLDER]``."""
+    """Declare ``new method NAME [--kind KIND] [--to CLONE | --method-path FOLDER]``."""
     parser.add_argument("what", choices=["method"], help="what to write")
     parser.add_argument("name", help="its name on the command line and in tables: small letters, digits and _")
+    kinds = "; ".join(f"{kind}: {about}" for kind, about in _KINDS.items())
+    parser.add_argument("--kind", choices=[*_KINDS], default="scorer", help=f"what it is about. {kinds}")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--to", metavar="CLONE", type=Path, default=Path(), help="the clone to write into (default: this folder)"
@@ -56,7 +60,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         raise ConfigError(f"method {name} is there already: kvgauge show method {name} prints it; use another name")
     if outside and importlib.util.find_spec(name) is not None and not (root / f"{name}.py").exists():
         raise ConfigError(f"{name} is the name of a module that Python has already: use another name")
-    files = {root / path.format(name=name): template for path, template in (_OUTSIDE if outside else _FILES).items()}
+    files = {
+        root / path.format(name=name): template.format(kind=arguments.kind)
+        for path, template in zip(_OUTSIDE if outside else _FILES, _TEMPLATES, strict=True)
+    }
     for path in files:
         if path.exists():
             raise ConfigError(f"{path} is there already: use another name, or move it away")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from harness.cli.commands import add_own_paths
-from harness.config.catalog import GROUPS, ROOT, choice, choices
+from harness.config.catalog import GROUPS, ROOT, Choice, choice, choices
 from harness.config.outside import used
 from harness.errors import ConfigError
 
@@ -23,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Print the module's docstring and the YAML file.
+    """Print the module's docstring, the YAML file and, of a method, the other presets of its paper beside it.
 
     Raises:
         ConfigError: the group has no such name.
@@ -44,3 +48,26 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     file = chosen.path.relative_to(ROOT) if chosen.path.is_relative_to(ROOT / "conf") else chosen.path
     console.print(f"{file}; on the command line {knobs}=…", style="bold", markup=False, soft_wrap=True)
     console.print(chosen.text.rstrip(), markup=False, soft_wrap=True)
+    _, _, number = chosen.paper.rpartition("arXiv:")
+    others = [other for other in choices(group, used()) if other.paper.endswith(number) and other.name != name]
+    if number and others:
+        _print_readings([chosen, *others], f"arXiv:{number}", console)
+
+
+def _print_readings(readings: Sequence[Choice], paper: str, console: Console) -> None:
+    """Print the presets of one paper beside each other: their knobs, and what each says that differs."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for reading in readings:
+        table.add_column(reading.name)
+    for knob in dict.fromkeys(knob for reading in readings for knob in reading.knobs):
+        table.add_row(*map(Text, [knob, *(reading.knobs.get(knob, "") for reading in readings)]))
+    console.print()
+    console.print(f"readings of {paper}", style="bold", markup=False)
+    console.print(table)
+    for reading in readings[1:]:
+        _, begins, differs = reading.module_doc.partition("\nDiffers:")
+        console.print()
+        console.print(f"{reading.name}: {reading.about}", markup=False, soft_wrap=True)
+        if begins:
+            console.print(f"Differs:{differs.rstrip()}", markup=False, soft_wrap=True)

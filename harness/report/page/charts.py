@@ -1,4 +1,4 @@
-"""Charts of the report page as coordinates: curves, heatmaps, kept entries by layer.
+"""Charts of the report page as coordinates: curves and heatmaps.
 
 The template draws them as inline SVG. No chart library: one for browsers would be most of the page's weight, and an
 image by matplotlib cannot follow the reader's colours. What matplotlib decides well is taken from it: ticks, and
@@ -8,7 +8,6 @@ colours that colour-blind readers can tell apart.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,15 +18,16 @@ from matplotlib.colors import to_hex
 from matplotlib.ticker import MaxNLocator
 
 from harness.report.colours import MANY, colour_of, marks
-from harness.report.format import DASH, interval, number, short
+from harness.report.format import interval, number, short
 from harness.report.stats.curves import Curve, Curves, apart
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
-from harness.results import CellResult, TaskResult, by_head, layer_means
+from harness.results import CellResult, TaskResult
 from harness.text import plain
 
 WIDTH, HEIGHT = 520, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 12, 44
 _APART, _WIDEST = 3, 24
+_CHARACTER = 9  # width of a digit on a phone, where texts are largest
 SYMBOLS = (
     "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
     "M-3.6,-3.6h7.2v7.2h-7.2z",
@@ -94,6 +94,8 @@ class Panel:
         colour: of the method.
         tiles: x, y, width, height in units of the picture, colour ("" for the method's), what it shows, and the place
             of its first example in the list of examples; None if it is of all.
+        x_ticks: its own ticks, where not all pictures have the same; see ``Panels``.
+        y_ticks: as ``x_ticks``.
     """
 
     label: str
@@ -101,6 +103,8 @@ class Panel:
     says: str
     colour: str
     tiles: Sequence[Tile]
+    x_ticks: Sequence[tuple[float, str]] = ()
+    y_ticks: Sequence[tuple[float, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,9 @@ class Panels:
 
     Ticks are places in percent of the picture, from the left and from the top, and texts.
     """
+
+    DENSE = 12
+    """Rows above which pictures are smaller."""
 
     rows: Sequence[Sequence[Panel | None]]
     width: float
@@ -121,7 +128,7 @@ class Panels:
 
 def scale() -> list[str]:
     """Colours of the shares 0 to 1 in steps of a tenth."""
-    return [_shade(step / 10) for step in range(11)]
+    return [shade(step / 10) for step in range(11)]
 
 
 def chart(drawn: Curves, title: str) -> Chart | None:
@@ -177,7 +184,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         across = [] if many and on_axis else [p for x, p in mine if x is None]
         series.append(Series(plain(line.label), colour_of(line.label), SYMBOLS[mark], on_axis, across))
-    x_ticks = [(x_of(x), short(x)) for x in apart(x_values)]
+    x_ticks = _clear([(x_of(x), short(x)) for x in apart(x_values)])
     y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
     return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series, many)
 
@@ -201,73 +208,32 @@ def heatmaps(result: TaskResult, places: Mapping[tuple[Any, Any], int]) -> Panel
             value = float(shown.shares[cell.cell][y, x])
             if math.isfinite(value):
                 says = f"{shown.across} {column}, {shown.down} {row}: {number(value, 3)}"
-                tiles.append((x, y, 1, 1, _shade(value), says, places.get((column, row))))
+                tiles.append((x, y, 1, 1, shade(value), says, places.get((column, row))))
         return Panel(
             plain(cell.cell.label), cell.cell.budget, mean_title(cell, metric), colour_of(cell.cell.label), tiles
         )
 
     panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    x_ticks, y_ticks = _ticks(shown.columns, 3), _ticks(shown.rows, 5)
+    x_ticks, y_ticks = ticks(shown.columns, 3), ticks(shown.rows, 5)
     return Panels(panels, len(shown.columns), len(shown.rows), shown.across, shown.down, x_ticks, y_ticks)
 
 
-def _ticks(values: Sequence[float | int | str], most: int) -> list[tuple[float, str]]:
+def _clear(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Ticks from left to right without those whose text would touch the one before."""
+    clear: list[tuple[float, str]] = []
+    for x, text in ticks:
+        if not clear or x - clear[-1][0] >= _CHARACTER * (len(text) + len(clear[-1][1])) / 2 + _CHARACTER:
+            clear.append((x, text))
+    return clear
+
+
+def ticks(values: Sequence[float | int | str], most: int) -> list[tuple[float, str]]:
     """Where the values stand, evenly thinned to ``most`` and with both ends."""
     last = len(values) - 1
     chosen = sorted({round(last * step / max(1, min(last, most - 1))) for step in range(min(last, most - 1) + 1)})
     return [(round(100 * (place + 0.5) / len(values), 2), plain(str(values[place]))) for place in chosen]
 
 
-def kept_by_layer(result: TaskResult) -> Panels | None:
-    """Entries that each layer keeps, the mean over results, as bars with the first layer at the foot.
-
-    Figures of one budget share their scale. None where nobody knows what was kept.
-    """
-    kept = {cell.cell: _layers(cell) for cell in result.cells}
-    most: dict[str, float] = {}
-    for cell, layers in kept.items():
-        most[cell.budget] = max([most.get(cell.budget, 0.0), *(mean for mean, *_ in layers)])
-    count = max(map(len, kept.values()), default=0)
-    if not count:
-        return None
-
-    def panel(cell: CellResult) -> Panel:
-        layers: list[tuple[float, int, int]] = kept[cell.cell]
-        tiles: list[Tile] = []
-        for layer, (mean, least, largest) in enumerate(layers):
-            width = round(100 * mean / most[cell.cell.budget], 2)
-            spread = "" if least == largest else f" ({least} to {largest})"
-            tiles.append(
-                (
-                    round(50 - width / 2, 2),
-                    count - 1 - layer,
-                    width,
-                    0.86,
-                    "",
-                    f"layer {layer}: {mean:.0f} entries{spread}",
-                    None,
-                )
-            )
-        says = f"{layers[0][0]:.0f} … {layers[-1][0]:.0f}" if layers else DASH
-        return Panel(plain(cell.cell.label), cell.cell.budget, says, colour_of(cell.cell.label), tiles)
-
-    panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(result.cells)]
-    return Panels(panels, 100, count, "entries kept", "layer")
-
-
-def _layers(cell: CellResult) -> list[tuple[float, int, int]]:
-    """Per layer, the mean, the least and the most entries over results."""
-    kept = Counter(record.kept for record in cell.done if record.kept)  # most records of a cell kept the same
-    records = sum(kept.values())
-    return [
-        (
-            sum(entries * times for entries, times in zip(means, kept.values(), strict=True)) / records,
-            min(min(by_head(counts)) for counts in layer),
-            max(max(by_head(counts)) for counts in layer),
-        )
-        for layer, means in zip(zip(*kept, strict=True), zip(*map(layer_means, kept), strict=True), strict=True)
-    ]
-
-
-def _shade(share: float) -> str:
+def shade(share: float) -> str:
+    """The colour of a share, 0-1, as ``#rrggbb``."""
     return to_hex(colormaps["viridis"](share))

@@ -21,8 +21,9 @@ from harness.report.document import Document, Table
 from harness.report.leaderboard import Board, board_curves
 from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
-from harness.report.page.charts import Chart, Panels, chart, heatmaps, kept_by_layer, scale
+from harness.report.page.charts import Chart, Panels, chart, heatmaps, scale
 from harness.report.page.examples import blocks, first_places, index, left_out, packed
+from harness.report.page.kept import kept_by_layer
 from harness.report.page.matrix import Matrix, matrix
 from harness.report.page.tables import LEGEND, origins
 from harness.report.stats.curves import score_curves
@@ -52,7 +53,7 @@ class View:
         charts: scores by retention and by budget.
         matrix: scores, methods by budgets.
         heatmaps: of a task with axes.
-        kept: entries kept by layer.
+        kept: entries kept by layer, or by layer and head.
         origins: where the numbers come from.
         settings: those of the first cell, as JSON.
         index: of the examples, packed.

@@ -66,7 +66,7 @@ def score_curves(raw: pd.DataFrame) -> list[Curves]:
         retentions.append(Curve(str(label), [None] * len(shares) if set(shares) == {_ALL} else shares, *values))
     return [
         Curves("budget", "budget, KV entries per head and layer", budgets),
-        Curves("retention", "KV entries kept, % of the prompt", retentions),
+        Curves("retention", "KV entries really kept, % of the prompt", retentions),
     ]
 
 

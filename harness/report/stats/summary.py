@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from harness.compression.budget import FULL, Budget, parse_budget
 from harness.report.stats.means import MISSING, mean, score_mean
-from harness.results import CellResult, by_head, layer_means
+from harness.results import CellResult, Record, by_head, layer_means
 from harness.task import Metric
 
 
@@ -40,6 +41,40 @@ def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
     ours = {r.example_id: r.scores.get(metric.name) for r in cell.done if r.example_id in theirs}
     reference = mean(theirs[example] for example in ours)
     return 100 * mean(ours.values()) / reference if reference else MISSING
+
+
+def nominal(budget: Budget, record: Record) -> float | None:
+    """Entries per head and layer that a budget names for a record's prompt, unrounded; None for the full cache."""
+    if record.prompt_tokens is None or not record.kept:
+        return None
+    if budget.tokens is not None:
+        return float(min(budget.tokens, record.prompt_tokens))
+    return None if budget.share is None else float(budget.share) * record.prompt_tokens
+
+
+def misses(off: float) -> bool:
+    """Whether a mean misses its budget by more than 1 %.
+
+    Args:
+        off: ``off_budget`` of ``table``.
+    """
+    return abs(off) > 0.01
+
+
+def off_budget(cell: CellResult) -> float:
+    """By what share of its budget a cell kept more, on average over its results; NaN without a budget."""
+    budget = parse_budget(cell.cell.budget)
+    if budget == FULL:
+        return MISSING
+    named = mean(nominal(budget, record) for record in cell.done)
+    kept = Counter(record.kept for record in cell.done)
+    entries = sum(mean(layer_means(one)) * times for one, times in kept.items())
+    return entries / len(cell.done) / named - 1 if named > 0 else MISSING
+
+
+def kept_total(record: Record) -> float | None:
+    """Entries of a head, of all layers together; None for a text that was imported."""
+    return sum(layer_means(record.kept)) if record.kept else None
 
 
 def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:

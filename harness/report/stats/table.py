@@ -6,9 +6,9 @@ import pandas as pd
 
 from harness.report.stats import bootstrap
 from harness.report.stats.bootstrap import TaskDraws
-from harness.report.stats.means import part_mean
+from harness.report.stats.means import mean, part_mean
 from harness.report.stats.once import once
-from harness.report.stats.summary import cell_summary, full_cache, percent_of
+from harness.report.stats.summary import cell_summary, full_cache, kept_total, off_budget, percent_of
 from harness.results import TaskResult
 
 _SCORES = (
@@ -16,8 +16,8 @@ _SCORES = (
     "percent_of_full",
 )  # fmt: skip
 _COUNTS = (
-    "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "retention", "retention_bytes",
-    "prompt_tokens_mean", "alias_of",
+    "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "kept_total", "off_budget", "retention",
+    "retention_bytes", "prompt_tokens_mean", "alias_of",
 )  # fmt: skip
 
 
@@ -29,14 +29,16 @@ def table(result: TaskResult) -> pd.DataFrame:
     (95 % bootstrap over examples) and, only where a cell of the grid kept everything, ``difference`` to it with its
     paired interval and ``percent_of_full``; one ``mean_<metric>`` each on the published scale; ``n`` (results),
     ``errors``, ``expected`` (examples asked for); ``kept_min``, ``kept_mean``, ``kept_max`` (entries per layer and
-    head, over layers and examples); ``retention`` and ``retention_bytes`` (shares of the full cache, 0-1 and above);
-    ``prompt_tokens_mean``; ``alias_of``.
+    head, over layers and examples); ``kept_total`` (entries of a head, all layers together); ``off_budget`` (by what
+    share of the budget ``kept_mean`` is above it, or below if negative; NaN for the full cache); ``retention`` and
+    ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
     """
     full = full_cache(result.cells)
     draws = TaskDraws(result) if result.metrics else None
     rows = []
     for cell in result.cells:
         row = cell_summary(cell, result.metrics)
+        row |= {"kept_total": mean(map(kept_total, cell.done)), "off_budget": off_budget(cell)}
         if draws is not None:
             difference = draws.difference(cell.cell, full.cell) if full else None
             row = bootstrap.columns(draws.score(cell.cell), difference) | row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -12,10 +14,12 @@ from matplotlib.image import imread
 from msgspec import structs
 from rich.console import Console
 
+from harness.report.notes import task_notes
 from harness.report.stats.summary import full_cache, percent_of
 from harness.report.stats.table import table
-from harness.report.task_tables import print_table, write_report
-from harness.results import Cell, CellResult, Record, TaskResult
+from harness.report.task_tables import print_end, print_table, score_table, write_report
+from harness.report.terminal import REST
+from harness.results import Cell, CellResult, Record, TaskResult, layer_means
 from harness.task import Metric
 
 METRIC = Metric("m", "match", 10.0)
@@ -153,3 +157,69 @@ def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) ->
         pixels = imread(tmp_path / str(spread) / "summary.png")[..., :3]
         dark.append(int((pixels.max(-1) < 0.4).sum()))
     assert dark[1] > dark[0] + 50
+
+
+def kept(budget: str, entries: Sequence[int | tuple[int, ...]], tokens: int = 100, label: str = "ada") -> CellResult:
+    """A cell with two records that kept the same."""
+    share = sum(layer_means(tuple(entries))) / len(entries) / tokens
+    records = [
+        structs.replace(record(str(i), 5.0, 10), kept=tuple(entries), prompt_tokens=tokens, retention=share)
+        for i in range(2)
+    ]
+    return CellResult(Cell(label, budget), 2, tuple(records))
+
+
+def test_heads_that_keep_different_numbers_are_least_mean_and_most_of_all_heads_and_a_total() -> None:
+    rows = table(result(cells=(kept("20", [(10, 30), (15, 25)]), kept("20", [20, 20], label="snapkv"))))
+    assert rows[["kept_min", "kept_mean", "kept_max", "kept_total"]].values.tolist() == [
+        [10, 20, 30, 40],
+        [20, 20, 20, 40],
+    ]
+    assert rows["retention"].tolist() == [0.2, 0.2] and rows["off_budget"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("budget", "entries", "off"),
+    [
+        ("20", [(10, 30), 20], None),
+        ("20", [(10, 30), (20, 21)], 0.0125),
+        ("20", [24, 21], 0.125),
+        ("20", [10, 20], -0.25),
+        ("200", [100, 100], None),
+        ("full", [100, 100], None),
+        ("12.5%", [12, 12], -0.04),
+        ("12%", [12, 12], None),
+    ],
+)
+def test_a_cell_that_misses_its_budget_by_more_than_1_percent_is_marked_with_one_note(
+    budget: str, entries: Sequence[int | tuple[int, ...]], off: float | None, tmp_path: Path
+) -> None:
+    of = result(cells=(kept(budget, entries), kept("50", [80, 20], label="even")))
+    assert table(of)["off_budget"].fillna(0).tolist() == pytest.approx([off or 0, 0])
+    write_report(of, tmp_path)
+    on_page = next(column for column in score_table(of).on_page if column.header == "entries %")
+    for marked in (printed(of), (tmp_path / "table.md").read_text().replace("\\*", "*")):
+        line = next(line for line in marked.splitlines() if re.match(r"\W*ada\b", line))
+        assert ("*" in line) == (off is not None) == ("*" in on_page.cells[0].text)
+        assert len(re.findall("misses its budget", marked)) == (off is not None)
+        assert off is None or f"ada {100 * off:+.0f} %" in " ".join(marked.split())
+    assert "*" not in on_page.cells[1].text
+
+
+def test_the_note_on_budgets_names_a_few_methods_and_counts_the_others() -> None:
+    cells = [kept("20", [25 + place, 25], label=f"m{place}") for place in range(9)]
+    (note,) = [
+        note for note in task_notes(result(cells=(*cells, kept("10", [10, 11], label="m0")))) if "misses" in note
+    ]
+    assert "m0 +5 to +25 %" in note and "5 more" in note and "m5" not in note
+
+
+@pytest.mark.parametrize("methods", [4, 30])
+def test_the_end_of_a_run_has_room_for_few_methods_and_says_where_all_are(methods: int) -> None:
+    cells = tuple(kept(budget, [25, 24], label=f"m{place}") for place in range(methods) for budget in ("20", "30"))
+    out = StringIO()
+    print_end(result(cells=cells), Console(file=out, width=100))
+    lines = out.getvalue().splitlines()
+    assert len(lines) <= 11
+    assert (REST in lines) == ("and 26 more" in out.getvalue()) == (methods == 30)
+    assert any(line.startswith("* misses its budget") for line in lines)

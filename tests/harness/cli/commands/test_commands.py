@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from harness.cli.commands import COMMANDS
 from harness.config.catalog import GROUPS, choices
@@ -14,6 +19,26 @@ from tests import documents
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[4]
+
+
+@pytest.fixture(scope="module")
+def own_methods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder of two methods: one reads SnapKV's paper otherwise and needs a file, one does not say what it needs."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "method").mkdir()
+    for name, head in {
+        "mine": "# Mine (Who & Else, arXiv:2404.14469, 2024).\n# needs: attention file\n",
+        "mute": "# Mute.\n",
+    }.items():
+        text = f"# @package method.{name}\n{head}_target_: {name}.Own\nlabel: {name}\n# Any.\nwindow: 64\n"
+        (folder / f"method/{name}.yaml").write_text(text, encoding="utf-8")
+        (folder / f"{name}.py").write_text(
+            f'"""{name.capitalize()}: a method.\n\nClaim: none.\nDiffers:\n    - from the paper: in all.\n"""\n',
+            encoding="utf-8",
+        )
+    yield folder
+    with suppress(ValueError):
+        sys.path.remove(str(folder))
 
 
 def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,12 +50,47 @@ def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, m
         assert found == {choice.name for choice in choices(group)} and found
         for choice in choices(group):
             assert choice.about, f"conf/{group}/{choice.name}.yaml does not say what it is"
-            assert choice.about in shown.out
+            title, _, _ = choice.module_doc.partition("\n\n")
+            assert (" ".join(title.split()) if group == "method" and title else choice.about) in shown.out
 
 
 def test_list_shows_one_group_alone(kvgauge: Command) -> None:
     shown = kvgauge("list", "methods")
     assert "pyramidkv" in shown.out and "llama3_8b" not in shown.out
+
+
+def test_list_groups_methods_by_what_they_need_with_paper_and_year(kvgauge: Command, own_methods: Path) -> None:
+    shown = kvgauge("list", "methods", "--method-path", str(own_methods))
+    assert shown.code == 0, shown.err
+    lines = [line.rstrip() for line in shown.out.splitlines()]
+    titles = ["needs positions alone", "needs attention", "needs a file", "does not say what it needs"]
+    places = [lines.index(title) for title in titles]
+    assert places == sorted(places)
+    place = {line.split()[0]: number for number, line in enumerate(lines) if line}
+    first, attention, file, silent = places
+    assert first < place["streamingllm"] < attention < place["snapkv"] < file < place["mine"] < silent < place["mute"]
+    assert re.search(r"^snapkv +Li et al\., arXiv:2404\.14469 +2024 ", shown.out, re.MULTILINE)
+    assert re.search(r"^mine +Who & Else, arXiv:2404\.14469 +2024 ", shown.out, re.MULTILINE)
+
+
+def test_every_method_says_what_it_needs_and_method_all_is_every_one_that_needs_no_file() -> None:
+    methods = [choice for choice in choices("method") if choice.target]
+    words = r"nothing|keys|values|queries|attention|layers|file|scorer"
+    assert [choice.name for choice in methods if not re.search(words, choice.needs)] == []
+    listed = yaml.safe_load((ROOT / "conf/method/all.yaml").read_text(encoding="utf-8"))["defaults"]
+    assert sorted(listed) == [choice.name for choice in methods if "file" not in choice.needs.split()]
+
+
+def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, own_methods: Path) -> None:
+    alone = kvgauge("show", "method", "streamingllm", "--method-path", str(own_methods))
+    assert alone.code == 0 and "readings of" not in alone.out
+    shown = kvgauge("show", "method", "snapkv", "--method-path", str(own_methods))
+    assert shown.code == 0, shown.err
+    _, title, readings = shown.out.partition("readings of arXiv:2404.14469\n")
+    assert title and re.match(r"\W*snapkv +mine *\n", readings)
+    assert re.search(r"^window +8 +64 *$", readings, re.MULTILINE)
+    assert re.search(r"^kernel +7 *$", readings, re.MULTILINE)
+    assert "mine: Mine (Who & Else, arXiv:2404.14469, 2024).\nDiffers:\n    - from the paper: in all." in readings
 
 
 def test_show_prints_the_knobs_with_their_comments_and_what_differs_from_the_source(kvgauge: Command) -> None:
@@ -70,6 +130,7 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
         (["new", "method", "../x"], "'../x' cannot name a method"),
         (["new", "method", "class"], "'class' cannot name a method"),
         (["new", "task", "x"], "kvgauge new does not take task: use method"),
+        (["new", "method", "x", "--kind", "scores"], "kvgauge new does not take scores: did you mean scorer?"),
         (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
     ],
 )
@@ -121,15 +182,20 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "tests"), [("scorer", "tests/methods"), ("allocation", "tests/methods/test_my_keys.py")]
+)
+def test_a_new_method_passes_every_test_as_it_is_written(
+    kvgauge: Command, kind: str, tests: str, tmp_path: Path
+) -> None:
     documents.clone(tmp_path)
     shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
-    written = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    written = kvgauge("new", "method", "my_keys", "--kind", kind, "--to", str(tmp_path))
     assert written.code == 0, written.err
     done = documents.session(
         tmp_path,
         [
-            "python -m pytest tests/methods -k my_keys",
+            f"python -m pytest {tests} -k my_keys",
             "python run.py method=[fullkv,my_keys] budget=64 task.lengths=[400] task.depths=[50]",
         ],
     )
@@ -139,3 +205,14 @@ def test_a_new_method_passes_every_test_as_it_is_written(kvgauge: Command, tmp_p
     assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
     again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
     assert again.code == 2 and "is there already: use another name" in again.err
+
+
+@pytest.mark.parametrize("kind", ["scorer", "allocation"])
+def test_a_new_method_of_any_kind_outside_the_clone_passes_its_own_test(
+    kvgauge: Command, kind: str, tmp_path: Path
+) -> None:
+    written = kvgauge("new", "method", f"some_{kind}", "--kind", kind, "--method-path", str(tmp_path))
+    assert written.code == 0, written.err
+    path = f"{tmp_path}:{ROOT}"
+    done = documents.python(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"test_some_{kind}.py", path=path)
+    assert done.returncode == 0, done.stdout
