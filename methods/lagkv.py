@@ -44,26 +44,26 @@ class LagDeviation(Scorer):
     cross_scoring: bool
 
     def score(self, layer: LayerState) -> Tensor:
-        """[kv_heads, tokens] in the layer's score dtype, up to 1; 1 and a little more for what is always kept."""
+        """[kv_heads, tokens] in float32, up to 1; 1 and a little more for what comes first."""
         kv_heads, tokens, _ = layer.keys.shape
         device, dtype = layer.keys.device, layer.score_dtype
         partitions = (tokens - self.sinks) // self.lag
         # What is kept first of all: the sinks, then the newest tokens.
-        eps = torch.finfo(dtype).eps
-        scores = 1 + torch.arange(tokens, device=device, dtype=torch.float32) * eps
+        eps = torch.finfo(torch.float32).eps
+        scores = 1 + torch.arange(tokens, device=device) * eps
         scores[: self.sinks] = 1 + tokens * eps
         if tokens < self.sinks + 2 * self.lag:  # one partition alone: sinks and the newest
             first = min(self.sinks, tokens)
             scores[first:] = torch.arange(tokens - first, device=device) / max(1, tokens - first)
-            return scores.to(dtype)[None]
+            return scores[None]
         scored = (partitions - 1) * self.lag
-        scores = scores.to(dtype).repeat(kv_heads, 1)
+        scores = scores.repeat(kv_heads, 1)
         deviations = self._deviations(layer.keys.to(dtype), partitions) + self._deviations(
             layer.values.to(dtype), partitions
         )
         deviations = deviations / 2
         if not self.cross_scoring:
-            deviations = deviations.argsort(dim=-1).argsort(dim=-1).to(dtype) / self.lag
+            deviations = deviations.argsort(dim=-1).argsort(dim=-1) / self.lag
         scores[:, self.sinks : self.sinks + scored] = deviations.reshape(kv_heads, scored)
         return scores
 
@@ -73,7 +73,8 @@ class LagDeviation(Scorer):
         parts = states[:, self.sinks : self.sinks + partitions * self.lag].reshape(kv_heads, partitions, self.lag, size)
         following = parts[:, 1:]
         least, most = following.amin(dim=2, keepdim=True), following.amax(dim=2, keepdim=True)
-        return ((parts[:, :-1] - least) / (most - least)).std(dim=-1).softmax(dim=-1)
+        deviations = ((parts[:, :-1] - least) / (most - least)).std(dim=-1)
+        return deviations.nan_to_num(nan=0.0).softmax(dim=-1)  # a channel that does not vary has no span
 
 
 @dataclass(frozen=True)

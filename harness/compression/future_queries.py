@@ -26,10 +26,10 @@ def mean_rotation(layer: LayerState, positions: int) -> Tensor:
 
 
 def unrotated_queries(layer: LayerState, skipped: int) -> Tensor:
-    """The prompt's queries before the rotary embedding but for the first ones, [H, T - skipped, D].
+    """The prompt's queries before the rotary embedding but for the first ones, [H, T - skipped, D] in the score dtype.
 
     Args:
         layer: the state of the layer.
         skipped: number of first tokens left out, less than T; their queries are unlike all others.
     """
-    return layer.unrotated(layer.queries.to(layer.score_dtype))[:, skipped:]
+    return layer.unrotated(layer.queries.to(layer.score_dtype))[:, skipped:].to(layer.score_dtype)

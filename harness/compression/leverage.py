@@ -42,11 +42,11 @@ def leverage_scores(keys: Tensor, projection: Tensor, ridge: float = 0.01) -> Te
         ridge: added to the diagonal of the projected keys' products.
     """
     centred = keys - keys.mean(dim=1, keepdim=True)
-    rows = (centred @ projection.to(keys)).float()
+    rows = (centred @ projection.to(keys)).double()  # large keys of a short prompt are not positive definite in float32
     products = rows.transpose(1, 2) @ rows
-    products = products + ridge * torch.eye(rows.shape[-1], device=rows.device)
+    products = products + ridge * torch.eye(rows.shape[-1], dtype=rows.dtype, device=rows.device)
     solved = torch.cholesky_solve(rows.transpose(1, 2), torch.linalg.cholesky(products))
-    return (rows * solved.transpose(1, 2)).sum(dim=-1).clamp(min=0)
+    return (rows * solved.transpose(1, 2)).sum(dim=-1).clamp(min=0).float()
 
 
 def chunk_attention(queries: Tensor, keys: Tensor, chunk: int) -> Tensor:

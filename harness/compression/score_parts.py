@@ -34,9 +34,10 @@ def forced(scores: Tensor, first: int = 0, last: int = 0) -> Tensor:
     first, last = min(first, tokens), min(last, tokens)
     free = scores[:, first : max(first, tokens - last)]
     top = (free.amax() if free.numel() else scores.new_zeros(())) + 1
-    steps = torch.arange(tokens, device=scores.device) * torch.finfo(scores.dtype).eps
-    raised = (top + top.abs() * steps).to(scores.dtype).expand_as(scores)
     position = torch.arange(tokens, device=scores.device)
+    # Numbers of the forced tokens in their order; a step is the smallest that the dtype has.
+    step = torch.where(position < first, position, first + position - (tokens - last)).clamp(min=0)
+    raised = (top + top.abs() * step * torch.finfo(scores.dtype).eps).to(scores.dtype).expand_as(scores)
     return torch.where((position < first) | (position >= tokens - last), raised, scores)
 
 

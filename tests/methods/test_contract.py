@@ -271,6 +271,26 @@ def test_a_scorer_scores_every_candidate_and_any_number_of_them_can_be_kept(name
 
 
 @every_method
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("scored_in", ["float32", "model"])
+def test_a_model_in_half_precision_has_finite_scores(name: str, dtype: torch.dtype, scored_in: Any) -> None:
+    scorer, layer = make(name).scorer, layer_state(70)
+    if scorer is None:
+        return
+    layer = replace(
+        layer,
+        queries=layer.queries.to(dtype),
+        keys=layer.keys.to(dtype),
+        values=layer.values.to(dtype),
+        score_dtype=dtype if scored_in == "model" else torch.float32,
+    )
+    order = order_of(scorer, layer, Selection("kv_head", "mean", "stable", scored_in))
+    if isinstance(scorer, Reranks):
+        order = reranked(scorer, order, layer, torch.tensor([9, 9]))
+    assert torch.isfinite(order.scores).all()
+
+
+@every_method
 def test_a_scorer_changes_no_state_and_scores_alike_twice(name: str) -> None:
     scorer = make(name).scorer
     if scorer is None:

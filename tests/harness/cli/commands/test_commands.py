@@ -122,7 +122,7 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
         (["list", "method"], "kvgauge list does not take method: did you mean methods?"),
         (["show", "method", "pyramid"], "method=pyramid is not there: did you mean pyramidkv?"),
         (["show", "task", "x"], "task=x is not there: use labels, longbench"),
-        (["show", "method"], "method= is not there: use all, fullkv"),
+        (["show", "method"], "method= is not there: use all, "),
         (["show", "snapkv"], "use kvgauge show method snapkv"),
         (["show", "metod", "snapkv"], "use kvgauge show method snapkv"),
         (["doctor", "--result"], "kvgauge doctor: argument --results: expected one argument"),
