@@ -22,6 +22,8 @@ ChunkLength = Annotated[int, Meta(ge=1), Refusal("is not a whole number of 1 or 
 
 def candidate_share(budget: int, shape: Shape) -> Fraction:
     """The share of the candidates that a budget keeps: the budget's own share where all tokens are candidates."""
+    if budget >= shape.tokens:
+        return Fraction(1)
     kept = shape.share * shape.tokens if shape.window == 0 else Fraction(min(budget, shape.tokens))
     return (kept - shape.window) / (shape.tokens - shape.window)
 

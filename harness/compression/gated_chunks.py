@@ -79,4 +79,4 @@ class GatedChunks(Rescorer):
     def rerank(self, scores: Tensor, layer: LayerState, counts: Tensor) -> Tensor:
         """Raise the tokens that chunks take above all others."""
         taken = gated(scores[0], int(counts[0]), self.chunk_length, self.low_entropy_chunk_length)
-        return scores.masked_fill(taken, torch.inf)
+        return scores.masked_fill(taken, torch.finfo(scores.dtype).max)

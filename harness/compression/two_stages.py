@@ -45,7 +45,7 @@ class TwoStages(Rescorer):
         norms = of_cache_heads(layer.projected_norms, heads)[:, :candidates]
         ranks = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
         again = (scores + self.epsilon) * norms
-        return again.masked_fill(ranks < self.first(counts)[:, None], torch.inf)
+        return again.masked_fill(ranks < self.first(counts)[:, None], torch.finfo(again.dtype).max)
 
     def first(self, counts: Tensor) -> Tensor:
         """Numbers of entries of the first stage [cache_heads]: a share cut down, at least one unless the share is 0."""

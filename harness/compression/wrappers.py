@@ -80,7 +80,8 @@ class Wrapper(Method):
         return self.base.uses_budget
 
     def check_budget(self, budget: int) -> None:
-        """Refuse what the wrapped method refuses."""
+        """Refuse a budget that is not above the window, and what the wrapped method refuses."""
+        super().check_budget(budget)
         self.base.check_budget(budget)
 
 
