@@ -51,7 +51,7 @@ class OutputError(Scorer):
         values = for_heads(layer.values.float(), heads)
         output = weights[:, None] @ values if self.output == "exact" else values.mean(dim=1, keepdim=True)
         shares = weights / (1 - weights).clamp(min=torch.finfo(weights.dtype).eps)
-        errors = torch.linalg.vector_norm(output - values, dim=-1) * shares
+        errors: Tensor = torch.linalg.vector_norm(output - values, dim=-1) * shares
         return errors[:, : tokens - self.window]
 
 

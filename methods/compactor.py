@@ -8,6 +8,7 @@ Differs:
       takes the compression ratio that was asked for.
     - the projection is drawn from ``seed`` alone; kvpress draws it from torch's global generator, layer after layer.
     - keys before the rotary embedding are got by turning the rotated ones back, which rounds once more.
+    - with ``model.tp_plan=auto`` scores are standardised over the heads of one process, which shifts the weights.
     - from kvpress: a share of the prompt is rounded to a whole number, not cut down.
 """
 

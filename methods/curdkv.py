@@ -54,7 +54,7 @@ class SquaredNorms(Scorer):
 
     def _shares(self, states: Tensor) -> Tensor:
         """Squared norms [kv_heads, tokens], each as a share of its block."""
-        squares = torch.linalg.vector_norm(states, dim=-1) ** 2
+        squares: Tensor = torch.linalg.vector_norm(states, dim=-1) ** 2
         if self.block is None:
             return squares
         tokens = squares.shape[1]

@@ -26,7 +26,8 @@ class SmallKeys(Scorer):
 
     def score(self, layer: LayerState) -> Tensor:
         """-||k||, [kv_heads, tokens] in float32."""
-        return -torch.linalg.vector_norm(layer.keys.float(), dim=-1)
+        norms: Tensor = torch.linalg.vector_norm(layer.keys.float(), dim=-1)
+        return -norms
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ class SmallestKeys(Scorer):
 
     def score(self, layer: LayerState) -> Tensor:
         """-||k||, [kv_heads, tokens] in the layer's score dtype."""
-        return -torch.linalg.vector_norm(layer.keys.to(layer.score_dtype), dim=-1)
+        norms: Tensor = torch.linalg.vector_norm(layer.keys.to(layer.score_dtype), dim=-1)
+        return -norms
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor
 from harness.compression.attention_weights import attention_rows
 from harness.compression.method import LayerState, Method, Scorer
 from harness.compression.score_parts import First, forced
-from harness.compression.scorers import Window, column_sums
+from harness.compression.scorers import ColumnAccumulator, Window, column_sums
 
 History = Annotated[int, Meta(ge=1)]
 
@@ -50,6 +50,10 @@ class RecentAttention(Scorer):
         rows = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
         ((_, _, attention),) = rows
         return attention[:, :, : tokens - self.window].sum(dim=1)
+
+    def accumulator(self, layer: LayerState) -> ColumnAccumulator | None:
+        """A reader that sums the prefill's own weights, if all queries vote."""
+        return ColumnAccumulator(layer, self.window) if self.history is None else None
 
     def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
         """Force the sinks."""

@@ -5,6 +5,7 @@ Source: https://github.com/schwartz-lab-NLP/TOVA at 9c7d09b; kvpress 0.5.5, TOVA
 Differs:
     - from the paper: compressed once, after the prompt; the paper drops an entry at every step.
     - ``keep_last: true`` is kvpress's reading; in the paper's the last token is a candidate like the others.
+    - with ``model.tp_plan=auto`` the mean is over the heads of one process, each of which keeps its own tokens.
     - from kvpress: a share of the prompt is rounded to a whole number, not cut down.
 """
 

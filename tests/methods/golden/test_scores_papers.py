@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from harness.compression.method import LayerState, Method
 from harness.compression.selection import Selection
-from methods.l2norm import L2Norm
-from methods.nacl import NACL
-from methods.scissorhands import Scissorhands
-from methods.tova import Tova
-from tests.methods.golden.papers import Case, assert_kept, assert_near, kept, over, selection_of, states
+from methods.l2norm import L2Norm, SmallestKeys, WholeFirstLayers
+from methods.nacl import NACL, ProxyAttention
+from methods.scissorhands import RecentAttention, Scissorhands
+from methods.tova import LastQuery, Tova
+from tests.methods.golden.papers import (
+    Case,
+    assert_kept,
+    assert_near,
+    cases,
+    kept,
+    over,
+    selection_of,
+    states,
+    unequal,
+    wrong_formulas,
+)
+from tests.methods.golden.wrong import Wrong
 
 # Cases that nothing here can be: the file has them for the library's sake.
 NOT_OF_A_PROMPT = {
@@ -32,18 +45,21 @@ def attended(case: Case) -> LayerState:
 # --- TOVA: the first cut of the authors' cache
 
 
-@over("tova")
-def test_tova_keeps_what_the_authors_cache_keeps_of_the_prompt(case: Case) -> None:
+def compare_tova(case: Case) -> None:
     found = kept(Tova("m", False), case.params["cache_size"], states(case), PER_HEAD)
     positions = [int(position) for position in case.array("kept_pos")[0] if position >= 0]
     assert_kept(case, found, [[positions] * case.params["H"]])
 
 
+@over("tova")
+def test_tova_keeps_what_the_authors_cache_keeps_of_the_prompt(case: Case) -> None:
+    compare_tova(case)
+
+
 # --- L2Norm
 
 
-@over("scissor_nacl_l2norm", lambda case: case.id.startswith("l2norm"))
-def test_l2norm_keeps_the_smallest_keys_and_all_of_the_first_layers(case: Case) -> None:
+def compare_l2norm(case: Case) -> None:
     spared = case.params["skip_layers"]
     assert spared == list(range(len(spared)))
     index = case.params["layer_idx"]
@@ -54,6 +70,11 @@ def test_l2norm_keeps_the_smallest_keys_and_all_of_the_first_layers(case: Case) 
     ]
     found = kept(L2Norm("m", len(spared)), case.params["max_capacity_prompt"], layers, selection_of(case))[-1:]
     assert_kept(case, found, [case.expect["kept_stored_order"]])
+
+
+@over("scissor_nacl_l2norm", lambda case: case.id.startswith("l2norm"))
+def test_l2norm_keeps_the_smallest_keys_and_all_of_the_first_layers(case: Case) -> None:
+    compare_l2norm(case)
 
 
 # --- Scissorhands and NACL: functions of an attention matrix
@@ -73,8 +94,7 @@ def whole_prompt(case: Case) -> bool:
     return not any(part in case.id for part in NOT_OF_A_PROMPT)
 
 
-@over("scissor_nacl_l2norm", lambda case: case.id.startswith("scissorhands") and whole_prompt(case))
-def test_scissorhands_keeps_its_ends_and_what_recent_queries_attend_to(case: Case) -> None:
+def compare_scissorhands(case: Case) -> None:
     layer, method = attended(case), scissorhands(case)
     assert method.scorer is not None
     window = method.scorer.window
@@ -93,8 +113,12 @@ def test_scissorhands_keeps_its_ends_and_what_recent_queries_attend_to(case: Cas
         assert len(chosen) == len(wanted)
 
 
-@over("scissor_nacl_l2norm", lambda case: case.id.startswith("nacl") and whole_prompt(case))
-def test_nacl_keeps_its_proxies_and_what_they_attend_to(case: Case) -> None:
+@over("scissor_nacl_l2norm", lambda case: case.id.startswith("scissorhands") and whole_prompt(case))
+def test_scissorhands_keeps_its_ends_and_what_recent_queries_attend_to(case: Case) -> None:
+    compare_scissorhands(case)
+
+
+def compare_nacl(case: Case) -> None:
     layer, method = attended(case), nacl(case)
     assert method.scorer is not None
     assert_near(method.scorer.score(layer), case.array("scores").reshape(len(layer.keys), -1))
@@ -109,6 +133,11 @@ def test_nacl_keeps_its_proxies_and_what_they_attend_to(case: Case) -> None:
         assert proxies <= set(wanted)
         if sure >= len(proxies):
             assert set(chosen) <= set(wanted), "what chance leaves certain"
+
+
+@over("scissor_nacl_l2norm", lambda case: case.id.startswith("nacl") and whole_prompt(case))
+def test_nacl_keeps_its_proxies_and_what_they_attend_to(case: Case) -> None:
+    compare_nacl(case)
 
 
 def test_a_part_of_nacl_is_drawn_by_its_scores() -> None:
@@ -128,3 +157,41 @@ def test_a_part_of_nacl_is_drawn_by_its_scores() -> None:
         assert set(range(196, 200)) <= set(drawn) & set(again)
         assert 30 <= len(set(sure) & set(drawn)) < 60
         assert drawn != again
+
+
+# --- formulas that are wrong on purpose
+
+WRONG = {
+    "the last token forced": (Wrong(LastQuery, "smooth", "if self.keep_last", "if True"), compare_tova, "tova"),
+    "the largest head": (Wrong(LastQuery, "score", "mean(dim=0, keepdim=True)", "amax(0, True)"), compare_tova, "tova"),
+    "the largest keys": (Wrong(SmallestKeys, "score", "-norms", "norms"), compare_l2norm, "l2norm"),
+    "no layer spared": (Wrong(WholeFirstLayers, "counts", "layer < self.layers", "False"), compare_l2norm, "l2norm"),
+    "all queries vote": (
+        Wrong(RecentAttention, "score", "self.history is None", "True"),
+        compare_scissorhands,
+        "scissorhands",
+    ),
+    "first tokens not forced": (
+        Wrong(RecentAttention, "smooth", "forced(scores, first=self.sinks)", "scores"),
+        compare_scissorhands,
+        "scissorhands",
+    ),
+    "proxies not forced": (
+        Wrong(ProxyAttention, "smooth", "forced(scores, *self._ends(scores.shape[1]))", "scores"),
+        compare_nacl,
+        "nacl",
+    ),
+    "the last tokens alone vote": (Wrong(ProxyAttention, "score", "(0, first), ", "(0, 0), "), compare_nacl, "nacl"),
+}
+
+
+@wrong_formulas
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_formula_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong, compare, method = WRONG[name]
+    file = "tova" if method == "tova" else "scissor_nacl_l2norm"
+    among = [case for case in cases("whole", file) if case.id.startswith(method) and whole_prompt(case)]
+    assert unequal(compare, among) == 0
+    wrong.put(monkeypatch)
+    assert unequal(compare, among) > 0
