@@ -29,6 +29,7 @@ _MODULES = {
         "window_attention",
     ),
     "compression.selection": ("Selection",),
+    "compression.wrappers": ("Rescorer", "Wrapper"),
     # For tasks.
     "task": ("Average", "Example", "Metric", "Suite", "Task"),
     # For both.

@@ -26,6 +26,8 @@ from harness.compression.scorers import column_sums as column_sums
 from harness.compression.scorers import pool as pool
 from harness.compression.scorers import window_attention as window_attention
 from harness.compression.selection import Selection as Selection
+from harness.compression.wrappers import Rescorer as Rescorer
+from harness.compression.wrappers import Wrapper as Wrapper
 from harness.engine.engine import Engine as Engine
 from harness.errors import BudgetError as BudgetError
 from harness.errors import ConfigError as ConfigError

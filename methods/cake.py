@@ -100,7 +100,8 @@ class Cake(Allocation):
         held = [candidates] * shape.layers
         for layers, together in enumerate(accumulate(preferences), start=1):
             if self.cascading or layers == shape.layers:
-                shares = [preference / together * total for preference in preferences[:layers]]
+                # Without any preference, as where all attention is on the window, layers share evenly.
+                shares = [(one / together if together else 1 / layers) * total for one in preferences[:layers]]
                 numbers = adjusted(shares, total, candidates)
                 held = [*map(min, held[:layers], numbers), *held[layers:]]
         return [entries + shape.window for entries in held]

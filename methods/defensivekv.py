@@ -58,10 +58,10 @@ class WorstCase(Scorer):
         attention = weights[:, :, :candidates]  # [heads, window, candidates]
         rows = attention.reshape(-1, candidates)
         pooled = pool(rows, self.kernel, "avgpool")
-        pooled = pooled * (rows.sum(-1, keepdim=True) / pooled.sum(-1, keepdim=True))
+        pooled = pooled * (rows.sum(-1, keepdim=True) / _above_zero(pooled.sum(-1, keepdim=True)))
         worst = pooled.reshape(kv_heads, -1, candidates).amax(1)
         norms = self._norms(layer, candidates)
-        scores = torch.maximum(worst, worst.mean(-1, keepdim=True)) * norms / norms.sum(0, keepdim=True)
+        scores = torch.maximum(worst, worst.mean(-1, keepdim=True)) * norms / _above_zero(norms.sum(0, keepdim=True))
         return torch.where(self._safe(attention.reshape(kv_heads, -1, candidates).mean(1)), scores.max(), scores)
 
     def _norms(self, layer: LayerState, candidates: int) -> Tensor:
@@ -146,3 +146,8 @@ class DefensiveKV(Method):
     def allocation(self) -> BestOfAll:
         """The best of all heads, or of all layers."""
         return BestOfAll(self.across)
+
+
+def _above_zero(sums: Tensor) -> Tensor:
+    """Sums of numbers of 0 or more as divisors: where there is nothing to divide, nothing is left."""
+    return sums.clamp(min=torch.finfo(sums.dtype).tiny)

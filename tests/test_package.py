@@ -30,8 +30,8 @@ def test_the_public_names_are_these() -> None:
     assert sorted(kvgauge.__all__) == [
         "Accumulates", "Allocation", "Average", "BudgetError", "ColumnSums", "ConfigError", "Counts", "DataError",
         "Engine", "Example", "FirstTokens", "Kernel", "KvgaugeError", "LayerState", "Method", "Metric", "Pooling",
-        "Refusal", "Reranks", "Result", "Scorer", "Seen", "Selection", "Shape", "Sinks", "SinksThenRecent", "Suite",
-        "Task", "Uniform", "Window", "WindowAttention", "__version__", "check", "column_sums", "pool", "read",
+        "Refusal", "Reranks", "Rescorer", "Result", "Scorer", "Seen", "Selection", "Shape", "Sinks", "SinksThenRecent", "Suite",
+        "Task", "Uniform", "Window", "WindowAttention", "Wrapper", "__version__", "check", "column_sums", "pool", "read",
         "require_above", "run", "window_attention",
     ]  # fmt: skip
 

@@ -21,6 +21,7 @@ _WINDOW = 8  # as in most published tables
 _KINDS = {
     "scorer": "which entries survive (the default)",
     "allocation": "how many entries each head keeps, by SnapKV's scores",
+    "wrapper": "what to do with another method's scores",
 }
 """What a method may be about; each has its templates."""
 _FILES = ("methods/{name}.py", "conf/method/{name}.yaml", "tests/methods/test_{name}.py")

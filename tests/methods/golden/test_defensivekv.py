@@ -65,7 +65,10 @@ def test_the_layer_keeps_no_more_than_its_allocation_plans(case: Case) -> None:
 WRONG = {
     "mean of the group": Wrong(WorstCase, "score", ".amax(1)", ".mean(1)"),
     "pooled weights not rescaled": Wrong(
-        WorstCase, "score", "pooled * (rows.sum(-1, keepdim=True) / pooled.sum(-1, keepdim=True))", "pooled"
+        WorstCase,
+        "score",
+        "pooled * (rows.sum(-1, keepdim=True) / _above_zero(pooled.sum(-1, keepdim=True)))",
+        "pooled",
     ),
     "no prior": Wrong(WorstCase, "score", "torch.maximum(worst, worst.mean(-1, keepdim=True))", "worst"),
     "values compared over tokens": Wrong(

@@ -183,7 +183,7 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("kind", "tests"), [("scorer", "tests/methods"), ("allocation", "tests/methods/test_my_keys.py")]
+    ("kind", "tests"), [("scorer", "tests/methods"), ("allocation", "tests/methods"), ("wrapper", "tests/methods")]
 )
 def test_a_new_method_passes_every_test_as_it_is_written(
     kvgauge: Command, kind: str, tests: str, tmp_path: Path
@@ -207,7 +207,7 @@ def test_a_new_method_passes_every_test_as_it_is_written(
     assert again.code == 2 and "is there already: use another name" in again.err
 
 
-@pytest.mark.parametrize("kind", ["scorer", "allocation"])
+@pytest.mark.parametrize("kind", ["scorer", "allocation", "wrapper"])
 def test_a_new_method_of_any_kind_outside_the_clone_passes_its_own_test(
     kvgauge: Command, kind: str, tmp_path: Path
 ) -> None:
