@@ -206,13 +206,7 @@ def test_a_budget_of_1_is_refused_where_there_is_a_window(name: str, tokens: int
     if method.scorer is None:
         assert list(keep_of(method, 1, tokens, 8)) == [tokens] * 8
         return
-<<<<<<< HEAD
     if not method.uses_budget or (method.scorer.window == 0 and least_budget(name) == 1):
-=======
-    if not method.uses_budget:
-        return
-    if method.scorer.window == 0 and least_budget(name) == 1:
->>>>>>> elsewhere
         method.check_budget(1)
         return
     with pytest.raises(BudgetError, match=rf"^budget=1 is not .*method={name}.*: use ") as refused:
