@@ -58,11 +58,6 @@ class Case:
         return str(self.data["ref"]).partition("@")[0]
 
     @property
-    def function(self) -> str:
-        """What of the repository was run: commit, file, function."""
-        return str(self.data["ref"]).partition("@")[2]
-
-    @property
     def params(self) -> dict[str, Any]:
         """The settings of the run."""
         params: dict[str, Any] = self.data["params"]
