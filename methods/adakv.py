@@ -8,7 +8,7 @@ Differs:
     - as published, each head rounds its number (half to even) and the floor is cut down, so that the numbers of a layer
       add up to its budget within half an entry per head, and less than one for the floor.
     - a head without a window that would be left empty keeps one entry.
-    - from the published code: nothing is evicted while decoding there either, and nothing is here.
+    - a budget of the window alone is refused, since nothing is chosen; the published code keeps the window.
 """
 
 from __future__ import annotations

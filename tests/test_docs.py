@@ -20,7 +20,7 @@ from tests.documents import ROOT, clone, commands, embedded, files, made, own_ta
 from tests.harness.gguf_file import SMOLLM2, write
 
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
 EXTENDING = DOCS / "extending.md"
 DATA = {"longbench": "LongBench", "needle": "essays"}
 # What a reader has and a test has not: a network, a shell.
@@ -158,7 +158,7 @@ def test_the_site_is_built_without_a_broken_link(site: Path) -> None:
 
 
 def test_the_site_asks_for_nothing_from_elsewhere(site: Path) -> None:
-    for page in site.glob("*.html"):
+    for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         loaded = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=\"?(https?:[^\s\">]+|//[^\s\">]+)", text)
         loaded += [tag for tag in re.findall(r"<link[^>]*>", text) if re.search(r"href=\"?(https?:)?//", tag)]

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import torch
 from msgspec import Meta
 from torch import Tensor
+from torch.nn import functional
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape
 from harness.compression.method import LayerState
@@ -46,6 +47,22 @@ def chunk_means(scores: Tensor, length: int) -> Tensor:
     whole = len(scores) // length * length
     means = scores[:whole].view(-1, length).mean(dim=1)
     return means if whole == len(scores) else torch.cat([means, scores[whole:].mean()[None]])
+
+
+def ranks_in_chunks(scores: Tensor, length: int) -> Tensor:
+    """Ranks of scores among their neighbours, 0 for the best of each chunk; of equal ones the first is better.
+
+    Args:
+        scores: [heads, tokens].
+        length: tokens of a chunk; the last one may be shorter.
+
+    Returns:
+        [heads, tokens].
+    """
+    heads, tokens = scores.shape
+    chunks = functional.pad(scores, (0, -tokens % length), value=-torch.inf).view(heads, -1, length)
+    ranks = chunks.argsort(dim=2, descending=True, stable=True).argsort(dim=2)
+    return ranks.view(heads, -1)[:, :tokens]
 
 
 @dataclass(frozen=True)
@@ -112,12 +129,10 @@ class RanksInChunks(Rescorer):
 
     def rescore(self, scores: Tensor, layer: LayerState) -> Tensor:
         """Minus the share of the chunk that scores at least as high; 0 for the best token of a chunk."""
-        parts = []
-        for chunk in torch.split(scores, self.chunk_length, dim=1):
-            ranks = chunk.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-            # In float64, so that shares of chunks of different lengths compare as the fractions that they are.
-            parts.append(torch.where(ranks == 0, 0.0, -(ranks + 1).double() / chunk.shape[1]))
-        return torch.cat(parts, dim=1)
+        ranks, each = ranks_in_chunks(scores, self.chunk_length), lengths(scores.shape[1], self.chunk_length)
+        sizes = torch.tensor(each, device=scores.device)
+        # In float64, so that shares of chunks of different lengths compare as the fractions that they are.
+        return torch.where(ranks == 0, 0.0, -(ranks + 1).double() / sizes.repeat_interleave(sizes))
 
 
 @dataclass(frozen=True)

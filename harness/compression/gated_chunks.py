@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.compression.chunks import ChunkLength, chunk_means, lengths
+from harness.compression.chunks import ChunkLength, chunk_means, lengths, ranks_in_chunks
 from harness.compression.method import LayerState
 from harness.compression.wrappers import Rescorer
 
@@ -27,13 +27,20 @@ def entropies(scores: Tensor, length: int) -> Tensor:
     Returns:
         [chunks].
     """
-    found = []
-    for chunk in torch.split(scores, length):
-        raised = chunk - chunk.min().clamp(max=0)
-        shares = raised / (raised.sum() + _EPSILON)
-        entropy = -(shares * (shares + _EPSILON).log()).sum()
-        found.append((entropy / math.log(len(chunk))).clamp(0, 1) if len(chunk) > 1 else entropy.new_zeros(()))
-    return torch.stack(found)
+    whole = len(scores) // length * length
+    found = _entropies(scores[:whole].view(-1, length))
+    return found if whole == len(scores) else torch.cat([found, _entropies(scores[None, whole:])])
+
+
+def _entropies(chunks: Tensor) -> Tensor:
+    """Entropies of chunks [chunks, length]."""
+    length = chunks.shape[1]
+    if length == 1:
+        return chunks.new_zeros(len(chunks))
+    raised = chunks - chunks.amin(dim=1, keepdim=True).clamp(max=0)
+    shares = raised / (raised.sum(dim=1, keepdim=True) + _EPSILON)
+    entropy = -(shares * (shares + _EPSILON).log()).sum(dim=1)
+    return (entropy / math.log(length)).clamp(0, 1)
 
 
 def gated(scores: Tensor, count: int, length: int, spiky: int) -> Tensor:
@@ -56,8 +63,7 @@ def gated(scores: Tensor, count: int, length: int, spiky: int) -> Tensor:
     before = wanted[falling].cumsum(0) - wanted[falling]
     taken = torch.zeros_like(wanted)
     taken[falling] = (count - before).clamp(min=0).minimum(wanted[falling])
-    ranks = [chunk.argsort(descending=True, stable=True).argsort() for chunk in torch.split(scores, length)]
-    return torch.cat(ranks) < taken.repeat_interleave(sizes)
+    return ranks_in_chunks(scores[None], length)[0] < taken.repeat_interleave(sizes)
 
 
 @dataclass(frozen=True)

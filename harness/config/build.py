@@ -150,7 +150,7 @@ def split_scorer(value: object, setting: str) -> tuple[str, Mapping[str, Any]]:
             return name, {}
         case Mapping() if len(value) == 1:
             ((name, knobs),) = value.items()
-            if isinstance(name, str) and isinstance(knobs, Mapping):
+            if isinstance(name, str) and isinstance(knobs, Mapping) and not set(_HYDRA) & set(knobs):
                 return name, knobs
     raise ConfigError(
         f"{setting}={str(value)[:60]} names no method: give a name, as snapkv, or a name with its knobs, as "

@@ -63,7 +63,7 @@ def test_a_stopped_training_goes_on_to_the_same_weights(trained: Trained, tmp_pa
             run(tmp_path / "parts", stop)
     parts = run(tmp_path / "parts")
     assert all(torch.equal(weights, parts[name]) for name, weights in trained.weights.items())
-    histories = [list(csv.accumulator((work / "history.csv").open())) for work in (trained.work, tmp_path / "parts")]
+    histories = [list(csv.reader((work / "history.csv").open())) for work in (trained.work, tmp_path / "parts")]
     assert tuple(histories[0][0]) == COLUMNS
     assert [row[:6] for row in histories[0]] == [row[:6] for row in histories[1]], "no step is there twice"
     assert int(histories[0][-1][2]) == 115

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compression.budget import FULL, parse_budget, parse_budgets
+from harness.compression.budget import FULL, OWN, parse_budget, parse_budgets
 from harness.errors import ConfigError
+from harness.report.document import budget_size
 
 REPEATABLE = settings(deadline=None, derandomize=True, database=None)
 
@@ -156,3 +157,16 @@ def test_a_hostile_budget_is_one_short_line(value: str) -> None:
         parse_budget(value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_own_stands_in_records_for_a_method_without_a_budget_and_nobody_can_ask_for_it() -> None:
+    assert parse_budget("own") == OWN
+    assert OWN.entries(1000) == 1000
+    with pytest.raises(ConfigError, match="budget=own comes by itself with methods that have no budget, such as dms"):
+        parse_budgets(["64", "own"])
+
+
+def test_own_is_sorted_between_shares_and_the_full_cache() -> None:
+    texts = ["full", "own", "12%", "64", "100%", "1024"]
+    assert sorted(texts, key=lambda text: parse_budget(text).rank) == ["64", "1024", "12%", "100%", "own", "full"]
+    assert sorted(texts, key=lambda text: budget_size(text) or 0) == ["64", "1024", "12%", "100%", "own", "full"]

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 from harness.compression.allocation import Shape
-from harness.compression.budget import parse_budget
-from harness.compression.grid import Plan, Variant
+from harness.compression.budget import parse_budget, parse_budgets
+from harness.compression.grid import Plan, Variant, make_grid
 from harness.errors import BudgetError
 from harness.results import Cell
+from methods.adakv import AdaKV
+from methods.dms import DMS
+from methods.fullkv import FullKV
+from methods.snapkv import SnapKV
 from tests.conftest import Command
 from tests.harness.folders import cells, records
 from tests.harness.tiny import methods
@@ -46,3 +50,17 @@ def test_prompts_of_at_most_the_window_have_a_result_at_full_and_at_100_percent(
     found = {name: records(cell) for name, cell in cells(tmp_path / "results").items()}
     assert len(found) == 6 and all(record["error"] is None for of in found.values() for record in of)
     assert all(set(record["kept"]) == {record["prompt_tokens"]} for of in found.values() for record in of)
+
+
+def test_a_method_without_a_budget_is_one_cell_that_says_whether_it_drops_entries() -> None:
+    snapkv = SnapKV("snapkv", 8, 7, "maxpool")
+    grid = make_grid([FullKV("fullkv"), DMS("dms", snapkv, 0.01, 8), snapkv], parse_budgets([32, "12%"]))
+    assert [variant.cell.name for variant in grid] == ["fullkv-full", "dms-own", "snapkv-32", "snapkv-12%"]
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 8])
+def test_a_prompt_no_longer_than_the_window_is_kept_whole_by_whatever_sees_layers(tokens: int) -> None:
+    snapkv = SnapKV("snapkv", 8, 7, "maxpool")
+    for method in (DMS("dms", snapkv, 0.01, 8), AdaKV("adakv", snapkv, 0.2, True, 0)):
+        (variant,) = make_grid([method], parse_budgets([32]))
+        assert variant.plan(Shape(tokens, 3, 4, 2, 2)) == Plan((tokens,) * 3, None)

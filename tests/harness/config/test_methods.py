@@ -6,11 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
+from omegaconf import OmegaConf
 
 import kvgauge as package
+from harness.config.build import composed, recorded_method
 from harness.config.methods import build_methods
 from harness.errors import ConfigError
 from tests.conftest import Command
@@ -120,3 +122,145 @@ def test_python_takes_several_values_too() -> None:
     settings = {"task.lengths": [300], "task.depths": [50], "method.snapkv.window": [8, 32]}
     made = package.run("tiny", "needle", "snapkv", 64, settings=settings)
     assert made.table()["method"].tolist() == ["snapkv_w8", "snapkv_w32"]
+
+
+# --- wrapped methods
+
+
+def composed_methods(*words: str) -> list[Any]:
+    """The methods of a run's configuration."""
+    nodes = cast("dict[str, Any]", OmegaConf.to_container(composed(*words).method, resolve=True))
+    return build_methods(nodes)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["method=adakv"], [("adakv", "snapkv", 8)]),
+        (["method=adakv", "method.adakv.scorer=h2o"], [("adakv", "h2o", 8)]),
+        (["method=adakv", "method.adakv.scorer={snapkv:{window:16}}"], [("adakv", "snapkv", 16)]),
+        (
+            ["method=adakv", "method.adakv.scorer=[snapkv,h2o]"],
+            [("adakv_snapkv", "snapkv", 8), ("adakv_h2o", "h2o", 8)],
+        ),
+        (
+            ["method=adakv", "method.adakv.scorer={snapkv:{window:[8,32]}}"],
+            [("adakv_snapkv_w8", "snapkv_w8", 8), ("adakv_snapkv_w32", "snapkv_w32", 32)],
+        ),
+        (
+            ["method=adakv", "method.adakv.scorer=[snapkv,{snapkv:{window:16,label:sixteen}}]"],
+            [("adakv_snapkv", "snapkv", 8), ("adakv_sixteen", "sixteen", 16)],
+        ),
+        (
+            ["method=adakv", "method.adakv.scorer=[snapkv,h2o]", "method.adakv.floor=[0.1,0.3]"],
+            [
+                ("adakv_snapkv_f0.1", "snapkv", 8),
+                ("adakv_snapkv_f0.3", "snapkv", 8),
+                ("adakv_h2o_f0.1", "h2o", 8),
+                ("adakv_h2o_f0.3", "h2o", 8),
+            ],
+        ),
+    ],
+)
+def test_a_wrapper_wraps_the_methods_that_its_scorer_names(words: list[str], expected: list[Any]) -> None:
+    made = composed_methods(*words)
+    assert [(method.label, method.base.label, method.base.window) for method in made] == expected
+
+
+def test_a_wrapped_method_has_the_knobs_that_the_run_sets_for_it() -> None:
+    words = ("method=[snapkv,adakv]", "method.snapkv.window=16", "method.snapkv.label=mine")
+    plain, wrapper = composed_methods(*words)
+    assert (plain.label, plain.window) == ("mine", 16)
+    assert (wrapper.base.label, wrapper.base.window) == ("snapkv", 16)
+    *_, wrapper = composed_methods(*words, "method.adakv.scorer={snapkv:{window:32}}")
+    assert wrapper.base.window == 32
+
+
+def test_a_wrapper_may_wrap_one_that_gives_budgets_if_it_gives_none() -> None:
+    (method,) = composed_methods("method=criticalkv", "method.criticalkv.scorer={adakv:{scorer:h2o}}")
+    assert (method.base.label, method.base.base.label) == ("adakv", "h2o")
+    assert method.allocation == method.base.allocation
+
+
+@pytest.mark.parametrize(
+    ("scorer", "said"),
+    [
+        ("adakv", r"method\.adakv\.scorer=adakv wraps a method in itself: name another one"),
+        ("{criticalkv:{scorer:adakv}}", r"method\.criticalkv\.scorer=adakv wraps a method in itself"),
+        ("snapk", r"method\.adakv\.scorer=snapk is not there: did you mean snapkv\?"),
+        ("all", r"method\.adakv\.scorer=all stands for other files: name one method"),
+        ("fullkv", r"scorer=fullkv \(method=adakv\) scores no entry"),
+        ("pyramidkv", r"scorer=pyramidkv \(method=adakv\) has budgets of its own"),
+        ("adakv_kvpress", r"scorer=adakv_kvpress \(method=adakv\) has budgets of its own"),
+        ("dms", r"scorer=dms \(method=adakv\) is a wrapper with scores of its own"),
+        ("3", r"method\.adakv\.scorer=3 names no method: give a name"),
+        ("{snapkv:{},h2o:{}}", r"method\.adakv\.scorer=.* names no method"),
+        ("[]", r"method\.adakv\.scorer=\[\] has no value"),
+        ("{snapkv:{window:0}}", r"method\.adakv\.scorer=snapkv: window=0 is not a whole number"),
+        ("{snapkv:{widow:8}}", r"unexpected keyword argument 'widow'"),
+        ("{snapkv:{_target_:os.system}}", r"method\.adakv\.scorer=.* names no method"),
+    ],
+)
+def test_what_cannot_be_wrapped_is_refused_in_one_line(scorer: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        composed_methods("method=adakv", f"method.adakv.scorer={scorer}")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["method=block", "method.block.scorer=snapkv"],
+            r"scorer=snapkv .* always keeps its last 8 tokens",
+        ),
+        (
+            ["method=dms", "method.dms.sliding_window=4"],
+            r"sliding_window=4 .* is below the window=8 of",
+        ),
+        (["method=adakv", "method.adakv.floor=1.5"], r"floor=1\.5 is not a number of 0 to 1"),
+        (
+            ["method=entropy_chunkkv", "method.entropy_chunkkv.chunk_length=4"],
+            r"low_entropy_chunk_length=4 .* not below",
+        ),
+        (["method=chunkkv", "method.chunkkv.scorer=entropy_chunkkv"], r"is a wrapper with scores of its own"),
+    ],
+)
+def test_a_wrapper_refuses_knobs_that_do_not_fit(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        composed_methods(*words)
+
+
+def test_a_user_s_own_method_can_be_wrapped_and_rebuilt_from_its_records(
+    kvgauge: Command, prompts_file: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    (own / "method").mkdir(parents=True)
+    (own / "method/mine.yaml").write_text("# @package method.mine\n_target_: mine.Mine\nlabel: mine\nwindow: 3\n")
+    (own / "mine.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from harness.compression.method import Method\n"
+        "from harness.compression.scorers import ColumnSums, Window\n\n\n"
+        "@dataclass(frozen=True)\nclass Mine(Method):\n    window: Window\n\n"
+        "    @property\n    def scorer(self):\n        return ColumnSums(self.window, True)\n"
+    )
+    results = tmp_path / "results"
+    words = ("task=tokens", f"task.prompts={prompts_file}", "task.max_new_tokens=2", "budget=24", f"method_path={own}")
+    words = (*words, "selection.granularity=kv_head", f"results_dir={results}")
+    done = kvgauge("method=[fullkv,adakv,dms]", "method.adakv.scorer=[mine,h2o]", "method.dms.scorer=mine", *words)
+    assert done.code == 0, done.err
+    recorded = json.loads((results / "tiny/tokens/adakv_mine-24/manifest.json").read_text())["settings"]["method"]
+    assert {name: recorded["scorer"][name] for name in ("class", "label", "window")} == {
+        "class": "mine.Mine",
+        "label": "mine",
+        "window": 3,
+    }
+    assert "source_sha256" in recorded["scorer"]
+    assert json.loads((results / "tiny/tokens/dms-own/manifest.json").read_text())["cell"]["budget"] == "own"
+    assert "scorer=h2o(causal=True, window=8)" in (results / "report/index.html").read_text()
+    verified = kvgauge("verify", str(results), "--method-path", str(own))
+    assert verified.code == 0, verified.out + verified.err
+    assert recorded_method(recorded, "adakv_mine", {recorded["class"]}) == "mine.Mine", "a wrapped class is known too"
+    assert kvgauge("score", str(results)).code == 0
+    again = kvgauge("method=adakv", "method.adakv.scorer=[h2o]", *words)
+    assert again.code == 0 and "new records: 0," in again.out

@@ -393,7 +393,7 @@ def test_escapes_reach_no_terminal_and_no_file(kvgauge: Command, words: tuple[st
         if file.suffix in (".md", ".csv", ".tex", ".html"):
             text = file.read_text(encoding="utf-8")
             assert not controls(text), file.name
-    rows = list(csv.accumulator((tmp_path / "results/report/tiny/tokens/table.csv").read_text().splitlines()))
+    rows = list(csv.reader((tmp_path / "results/report/tiny/tokens/table.csv").read_text().splitlines()))
     assert len({len(row) for row in rows}) == 1
 
 
