@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SECTIONS = {
     name: text
     for page in sorted((ROOT / "docs/methods").glob("*.md"))
-    for name, text in re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", page.read_text(encoding="utf-8"), re.M | re.S)
+    for name, text in re.findall(r"^## ([a-z]\w*)\n(.*?)(?=^## |\Z)", page.read_text(encoding="utf-8"), re.M | re.S)
 }
 
 
