@@ -87,9 +87,9 @@ def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, 
     shown = kvgauge("show", "method", "snapkv", "--method-path", str(own_methods))
     assert shown.code == 0, shown.err
     _, title, readings = shown.out.partition("readings of arXiv:2404.14469\n")
-    assert title and re.match(r"\W*snapkv +mine *\n", readings)
-    assert re.search(r"^window +8 +64 *$", readings, re.MULTILINE)
-    assert re.search(r"^kernel +7 *$", readings, re.MULTILINE)
+    assert title and re.match(r"\W*snapkv +mine +snapkv_kvpress *\n", readings)
+    assert re.search(r"^window +8 +64 +64 *$", readings, re.MULTILINE)
+    assert re.search(r"^kernel +7 +5 *$", readings, re.MULTILINE)
     assert "mine: Mine (Who & Else, arXiv:2404.14469, 2024).\nDiffers:\n    - from the paper: in all." in readings
 
 
@@ -122,7 +122,7 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
         (["list", "method"], "kvgauge list does not take method: did you mean methods?"),
         (["show", "method", "pyramid"], "method=pyramid is not there: did you mean pyramidkv?"),
         (["show", "task", "x"], "task=x is not there: use labels, longbench"),
-        (["show", "method"], "method= is not there: use all, "),
+        (["show", "method"], "method= is not there: use ada_pyramidkv, "),
         (["show", "snapkv"], "use kvgauge show method snapkv"),
         (["show", "metod", "snapkv"], "use kvgauge show method snapkv"),
         (["doctor", "--result"], "kvgauge doctor: argument --results: expected one argument"),
