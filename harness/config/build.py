@@ -104,7 +104,7 @@ def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[st
     """The method that a results folder names.
 
     Args:
-        recorded: ``class``, the knobs and perhaps ``source_sha256``, from a manifest, which may come from anyone and is
+        recorded: ``class``, the knobs and perhaps hashes of files, from a manifest, which may come from anyone and is
             not trusted; of a wrapped method also ``label``.
         label: its label.
         known: full names of the classes that may be called.
@@ -118,7 +118,8 @@ def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[st
     target, base = str(recorded.get("class")), recorded.get(SCORER)
     if target not in known:
         return target
-    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", "source_sha256", SCORER)}
+    hashes = ("source_sha256", "file_sha256")
+    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", *hashes, SCORER)}
     _refuse_calls("settings.method", knobs)
     if base is not None and not isinstance(base, Mapping):
         raise ConfigError(f"settings.method.{SCORER} of the results is no method: restore their manifests")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
@@ -211,11 +212,16 @@ def refreshed(prepared: Prepared) -> Prepared:
 
 
 def _method_settings(method: Method) -> dict[str, Any]:
-    """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps."""
+    """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
+
+    A knob called ``file`` names a file whose content counts, too.
+    """
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     if isinstance(method, Wrapper):
         base = knobs.pop(BASE)
         knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+    if isinstance(file := knobs.get("file"), str):
+        knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
 
 
@@ -228,11 +234,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
         )
     # A method that keeps everything selects nothing, so the selection is none of its settings.
     common = {name: value for name, value in common.items() if name != "selection" or method.scorer is not None}
-    settings = {
-        **common,
-        "method": _method_settings(method),
-        "budget": variant.budget.text,
-    }
+    settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
     try:
         settings = json.loads(json.dumps(settings))
     except (TypeError, ValueError) as error:

@@ -200,7 +200,7 @@ def _another_name(wanted: Manifest, setting: str, value: str) -> str:
     group, _, name = setting.partition(".")
     if group in ("model", "task"):
         return f"use another {group}.name"
-    if group == "method" and name not in ("class", "source_sha256") and re.fullmatch(r"[\w.+-]+", value):
+    if group == "method" and name not in ("class", "source_sha256", "file_sha256") and re.fullmatch(r"[\w.+-]+", value):
         target = wanted.settings["method"].get("class")
         method = next((choice.name for choice in choices("method") if choice.target == target), wanted.cell.label)
         return f"give method.{method}.{name}=[{value}], a list, for a cell of its own, or use another label"

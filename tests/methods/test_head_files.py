@@ -20,6 +20,7 @@ from methods.duo import Duo
 from methods.headkv import HeadKV
 from methods.knorm import Knorm
 from methods.lukv import LUKV
+from tests.conftest import Command
 
 Make = Callable[[str | None], Method]
 
@@ -131,3 +132,20 @@ def test_scores_are_placed_by_their_keys_whatever_their_order(tmp_path: Path) ->
     shape = Shape(500, 2, 12, 12, 12, 8)
     first, second = (MAKE["headkv"](str(path)).allocation.counts(64, shape, ()) for path in (ordered, shuffled))
     assert first == second
+
+
+@pytest.mark.slow
+def test_a_file_with_another_content_is_another_method_and_its_records_are_not_mixed(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    file = tmp_path / "heads.json"
+    file.write_bytes(as_json(scores(8, 4)))
+    words = (
+        "method=headkv", f"method.headkv.file={file}", "budget=64", "task.lengths=[300]", "task.depths=[50]",
+        f"results_dir={tmp_path / 'results'}",
+    )  # fmt: skip
+    assert kvgauge(*words).code == 0 and "new records: 0" in kvgauge(*words).out
+    assert kvgauge("verify", str(tmp_path / "results")).code == 0
+    file.write_bytes(as_json({name: [1.0] for name in scores(8, 4)}))
+    done = kvgauge(*words)
+    assert done.code != 0 and "file_sha256" in done.err and done.err.count("\n") == 1
