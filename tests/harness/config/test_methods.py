@@ -192,6 +192,7 @@ def test_a_wrapper_may_wrap_one_that_gives_budgets_if_it_gives_none() -> None:
         ("fullkv", r"scorer=fullkv \(method=adakv\) scores no entry"),
         ("pyramidkv", r"scorer=pyramidkv \(method=adakv\) has budgets of its own"),
         ("adakv_kvpress", r"scorer=adakv_kvpress \(method=adakv\) has budgets of its own"),
+        ("defensivekv", r"scorer=defensivekv \(method=adakv\) has scores that depend on the budget"),
         ("dms", r"scorer=dms \(method=adakv\) is a wrapper with scores of its own"),
         ("3", r"method\.adakv\.scorer=3 names no method: give a name"),
         ("{snapkv:{},h2o:{}}", r"method\.adakv\.scorer=.* names no method"),
