@@ -3,8 +3,9 @@
     python benchmarks/grid.py            1k, 2k and 4k tokens, both granularities, four prompts together at 1k
     python benchmarks/grid.py --quick    a few seconds, to see that it works
 
-The grid has five methods and five budgets. The model has eight layers of width 512 with random weights; 64 new tokens
-are generated. Times are CPU time of one thread, and a round runs in one process.
+The grid has five budgets of the five published methods or, with ``--methods all``, of every method that needs no file.
+The model has eight layers of width 512 with random weights; 64 new tokens are generated. Times are CPU time of one
+thread, and a round runs in one process.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--grid-only", action="store_true", help="leave out the runs of one cell each, which take most of the time"
     )
+    parser.add_argument("--methods", default="published", help="published, all, or names in brackets")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -50,6 +52,7 @@ def main() -> None:
             granularity,
             BUDGETS[:2] if options.quick else BUDGETS,
             8 if options.quick else 64,
+            options.methods,
         )
         engine = subject.engine()
         for tokens, prompts in QUICK if options.quick else [point for point in POINTS if point[0] in options.tokens]:
@@ -58,7 +61,12 @@ def main() -> None:
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
     for path in write(
-        options.out, "grid", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+        options.out,
+        "grid" if options.methods == "published" else "grid_methods",
+        title,
+        machine(),
+        [cost.row() for cost in costs],
+        [asdict(cost) for cost in costs],
     ):
         print(path)
 

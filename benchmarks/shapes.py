@@ -68,9 +68,15 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
 
 
 def make_subject(
-    name: str, config: LlamaConfig, device: str, granularity: str, budgets: list[int], new_tokens: int
+    name: str,
+    config: LlamaConfig,
+    device: str,
+    granularity: str,
+    budgets: list[int],
+    new_tokens: int,
+    methods: str = "published",
 ) -> Subject:
-    """A subject with the grid of all five methods on a shape.
+    """A subject with a grid of methods on a shape.
 
     Args:
         name: the model's name.
@@ -79,6 +85,7 @@ def make_subject(
         granularity: the selection's granularity.
         budgets: the budgets of the grid, in entries.
         new_tokens: number of new tokens per row.
+        methods: ``published``, ``all``, or names in brackets.
     """
-    overrides = ["method=published", f"budget={budgets}", f"selection.granularity={granularity}"]
+    overrides = [f"method={methods}", f"budget={budgets}", f"selection.granularity={granularity}"]
     return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)

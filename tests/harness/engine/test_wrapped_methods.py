@@ -78,7 +78,7 @@ class Wrapped(Cell):
         cache_heads = HEADS if self.granularity == "query_head" else self.kv_heads
         return Shape(len(self.prompt), LAYERS, HEADS, self.kv_heads, cache_heads)
 
-    def plan(self, layers: int) -> Plan:
+    def plan(self, layers: int, cache_heads: int = HEADS) -> Plan:
         budget = Budget(str(self.budget), tokens=self.budget) if self.method.uses_budget else OWN
         return Variant(Name(self.method.label, budget.text), self.method, budget).plan(self.shape)
 
