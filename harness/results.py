@@ -110,7 +110,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain values that ``json`` can write."""
-        return structs.asdict(self) | {"audit": self.audit and structs.asdict(self.audit)}
+        kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
+        return structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def test_prompts_past_the_last_position_are_error_records_and_the_others_are_don
 ) -> None:
     note = "2 of 5 prompts have no result: with up to 5 new tokens they do not fit into the 48 positions of this model"
     planned = kvgauge(*words, "dry_run=true")
-    assert planned.code == 0 and note in planned.out
+    assert planned.code == 0 and note in planned.told
     done = kvgauge(*words, "wide=true")
     assert done.code == 1 and done.err == "" and note in " ".join(done.out.split())
     for folder in cells(tmp_path / "results").values():
