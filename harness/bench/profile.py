@@ -13,8 +13,8 @@ from harness.bench.subject import Subject, decoded, prefilled
 from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
+from harness.engine import keeping, prefill_attention
 from harness.engine import prefill as prefilling
-from harness.engine import prefill_attention
 from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
 
@@ -24,9 +24,9 @@ PREFILL, DECODE = "prefill: projections, MLP, head", "decode: projections, MLP, 
 _PARTS: Sequence[tuple[Any, str, str]] = (
     (prefill_attention, "causal_attention", "prefill: attention"),
     (ColumnAccumulator, "read", "prefill: H2O's column sums"),
-    (prefill_attention, "order_of", "prefill: window scores, pooling"),
+    (keeping, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
-    (prefill_attention.PrefillAttention, "_take", "prefill: kept entries gathered"),
+    (keeping.SeenLayer, "keep", "prefill: kept entries gathered"),
     (prefilling, "_hashes", "prefill: kept indices hashed"),
     (KVCache, "add", "decode: entries moved into the pool"),
     (KVCache, "attend", "decode: attention"),

@@ -62,7 +62,7 @@ class Keeping:
             raise ConfigError("budgets per head or by scores need all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
-        self._held: list[_Layer] = []
+        self._held: list[SeenLayer] = []
         self._waits = any(plan.waiting and plan.waiting.allocation.sees == "layers" for plan in self.growing)
 
     def take(self, state: LayerState, scores: Mapping[Scorer, Tensor]) -> None:
@@ -72,7 +72,7 @@ class Keeping:
             state: the state of the layer.
             scores: scores of some scorers, read from the attention's own weights.
         """
-        layer = _Layer(state, self._selection, dict(scores))
+        layer = SeenLayer(state, self._selection, dict(scores))
         for plan, growing in self.growing.items():
             if plan.waiting is None:
                 layer.keep(plan, plan.keep[state.index], growing)
@@ -96,7 +96,7 @@ class Keeping:
         self._held.clear()
 
 
-class _Layer:
+class SeenLayer:
     """One layer: its state, and what plans share of it."""
 
     def __init__(self, state: LayerState, selection: Selection, scores: dict[Scorer, Tensor]) -> None:
@@ -108,7 +108,7 @@ class _Layer:
         self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
         self._heads = kv_heads * self._copies
 
-    def settled(self) -> _Layer:
+    def settled(self) -> SeenLayer:
         """The layer without its queries, which are not needed once every order is known."""
         self._state = replace(self._state, queries=self._state.queries[:, :0])
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import hashlib
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -38,17 +39,19 @@ def marks(labels: Sequence[str]) -> list[int]:
 def colour_of(label: str) -> str:
     """The colour of a method, as ``#rrggbb``.
 
-    By the place of the label among the methods of ``conf/method``. A label of one of them with other values of its
-    knobs, as ``snapkv_w32``, has a shade of its colour; any other label one of the colours that are left. Which shade
-    and which colour, the label's hash says.
+    Each of the published methods has one of its own; the other methods of ``conf/method`` share the colours that are
+    left, in turn. A label of one of them with other values of its knobs, as ``snapkv_w32``, has a shade of its colour;
+    any other label one of the colours that are left. Which shade and which colour, the label's hash says.
     """
-    names = _names()
-    if label in names:
-        return _PALETTE[names.index(label) % len(_PALETTE)]
+    published, others = _names()
+    left = _PALETTE[len(published) :]
+    if label in published:
+        return _PALETTE[published.index(label)]
+    if label in others:
+        return left[others.index(label) % len(left)]
     drawn = hashlib.sha256(label.encode()).digest()
-    if family := max((name for name in names if label.startswith(f"{name}_")), key=len, default=None):
+    if family := max((name for name in (*published, *others) if label.startswith(f"{name}_")), key=len, default=None):
         return _shade(colour_of(family), drawn[0] / 255, drawn[1] / 255)
-    left = _PALETTE[len(names) :] or _PALETTE
     return left[drawn[0] % len(left)]
 
 
@@ -67,8 +70,9 @@ def _shade(colour: str, turn: float, light: float) -> str:
 
 
 @cache
-def _names() -> tuple[str, ...]:
-    """All methods by name; a list of others, as ``all``, is none."""
-    return tuple(
-        sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml") if "_target_:" in path.read_text("utf-8"))
-    )
+def _names() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The published methods, and all others, by name; a list of methods, as ``all``, is none."""
+    folder = ROOT / "conf/method"
+    names = sorted(path.stem for path in folder.glob("*.yaml") if "_target_:" in path.read_text("utf-8"))
+    published = re.findall(r"^  - (\w+)$", (folder / "published.yaml").read_text("utf-8"), re.MULTILINE)
+    return tuple(sorted(published)), tuple(name for name in names if name not in published)

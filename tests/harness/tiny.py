@@ -145,7 +145,9 @@ class Cell:
         tokens, scorer, allocation = len(self.prompt), self.method.scorer, self.method.allocation
         if scorer is None or allocation.sees == "shape":
             return Plan(tuple(keep_of(self.method, self.budget, tokens, layers)), scorer)
-        shape = Shape(tokens, layers, HEADS, cache_heads, cache_heads, min(scorer.window, tokens))
+        if tokens <= scorer.window:
+            return Plan((tokens,) * layers, None)
+        shape = Shape(tokens, layers, HEADS, cache_heads, cache_heads, scorer.window)
         return Plan((min(self.budget, tokens),) * layers, scorer, Waiting(allocation, self.budget, shape))
 
 

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from harness.compression.selection import Selection
 from harness.engine.decode import Decoding, Limits, Row, decode
 from harness.engine.prefill import prefill
-from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
+from tests.harness.tiny import HEADS, NAME, Cell, methods, prompt_of, tiny
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -47,10 +47,15 @@ class Uncast:
 def logits_of(model: PreTrainedModel, cells: list[Cell], selection: Selection, steps: int) -> list[list[Tensor]]:
     """Per cell, float64 logits of its new tokens but the first, all cells decoded together."""
     uncast = Uncast(model)
+    cached = HEADS if selection.granularity == "query_head" else model.config.num_key_value_heads
     rows = []
     for cell in cells:
         done = prefill(
-            cast("PreTrainedModel", uncast), NAME, cell.prompt, [cell.plan(model.config.num_hidden_layers)], selection
+            cast("PreTrainedModel", uncast),
+            NAME,
+            cell.prompt,
+            [cell.plan(model.config.num_hidden_layers, cached)],
+            selection,
         )
         rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
     uncast.steps.clear()

@@ -18,7 +18,7 @@ from harness.engine.decode import Limits, Row, decode
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefix import pauses
 from tests.conftest import Command
-from tests.harness.tiny import NAME, Cell, methods, prompt_of, selections, tiny
+from tests.harness.tiny import HEADS, NAME, Cell, methods, prompt_of, selections, tiny
 
 METHODS = methods()
 EXACT = settings(deadline=None, derandomize=True, database=None, max_examples=60)
@@ -48,7 +48,8 @@ def test_prompt_in_pieces_keeps_and_generates_what_it_does_in_one(
 ) -> None:
     model, prompt = tiny(kv_heads), prompt_of(tokens)
     budget = data.draw(st.integers(window + 1, tokens + 10))
-    plans = [Cell(prompt, method, budget).plan(3) for method in methods(window).values()]
+    cached = HEADS if selection.granularity == "query_head" else kv_heads
+    plans = [Cell(prompt, method, budget).plan(3, cached) for method in methods(window).values()]
     stops = data.draw(st.lists(st.integers(1, tokens - 1), min_size=1, max_size=4, unique=True))
     past = None
     for stop in sorted(stops):
