@@ -16,6 +16,7 @@ from tests.methods.test_contract import NAMES, make
 PROMPT, BUDGET, LAYERS = prompt_of(90), 70, 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_heads", [2, 4])
 @pytest.mark.parametrize("granularity", ["kv_head", "query_head"])
 def test_every_method_gives_in_a_grid_of_all_what_it_gives_alone(

@@ -207,6 +207,7 @@ def test_a_new_method_passes_every_test_as_it_is_written(
     assert again.code == 2 and "is there already: use another name" in again.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scorer", "allocation", "wrapper"])
 def test_a_new_method_of_any_kind_outside_the_clone_passes_its_own_test(
     kvgauge: Command, kind: str, tmp_path: Path
