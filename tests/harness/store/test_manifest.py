@@ -107,7 +107,7 @@ def test_what_this_version_knows_of_another_ones_cell_is_read_and_nothing_of_it_
     assert report.code == 0 and (table / "table.csv").read_bytes() == before
     assert "another version of kvgauge, and read in part: snapkv-32 (9.1)." in (table / "table.md").read_text()
     status = kvgauge("status", str(results))
-    assert f"- readable in part: {cell} was written by kvgauge 9.1, and this is " in status.out, status
+    assert f"- readable in part: {cell} was written by kvgauge 9.1, and this is " in status.told, status
     assert kvgauge("verify", str(results)).code == 0
     for command in (words, [*words, "task.depths=[50,100]"], ["score", str(results)]):
         refused = kvgauge(*command)
