@@ -171,6 +171,7 @@ def test_a_dry_run_of_the_leaderboard_measures_and_writes_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_leaderboard_that_was_killed_twice_goes_on_and_loses_and_doubles_nothing(
     kvgauge: Command, tmp_path: Path
 ) -> None:
