@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -56,19 +54,10 @@ def check_gpu(read: dict[str, Any], out: Path) -> None:
     assert "--out" not in read["grid"]["command"] and str(out) not in json.dumps(read["grid"]["command"])
 
 
-@pytest.mark.slow
-def test_the_one_command_for_a_gpu_runs_small_on_a_cpu(tmp_path: Path) -> None:
-    words = [sys.executable, str(ROOT / "benchmarks/gpu.py"), "--quick", "--out", str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, done.stderr
-    check_gpu({path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*.json")}, tmp_path)
-
-
 def test_every_part_of_the_one_command_for_a_gpu_is_measured(
     program: Callable[[str], dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a process for each peak of memory: the next test has one."""
+    """Without a process for each peak of memory, of which another test has one."""
     for module in (methods, parts):
         monkeypatch.setattr(module, "peak_bytes", lambda *_: 1)
     check_gpu(program("gpu.py"), tmp_path)
