@@ -14,6 +14,8 @@ from harness.cli.commands import add_own_paths
 from harness.config.catalog import GROUPS, Choice, choices
 from harness.config.outside import used
 
+_ROOM_FOR_PHRASES = 130
+"""Columns of a terminal from which on a phrase fits beside a method's paper."""
 _NEEDS = {
     "nothing": "needs positions alone",
     "keys": "needs keys",
@@ -42,7 +44,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         if arguments.what not in (None, plural):
             continue
         found = choices(group, used())
-        console.print(_methods(found) if group == "method" else _table(group, found))
+        console.print(_methods(found, console.width) if group == "method" else _table(group, found))
         console.print()
     console.print("kvgauge show method pyramidkv: all knobs of one, with their sources", markup=False)
 
@@ -56,12 +58,14 @@ def _table(group: str, found: Sequence[Choice]) -> Table:
     return table
 
 
-def _methods(found: Sequence[Choice]) -> Table:
-    """Methods by what they need, each group under its title."""
+def _methods(found: Sequence[Choice], width: int) -> Table:
+    """Methods by what they need, each group under its title; where there is room, with a phrase on each."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("method=", "paper", "year"):
         table.add_column(header, no_wrap=True)
-    table.add_column("")
+    phrases = width >= _ROOM_FOR_PHRASES
+    if phrases:
+        table.add_column("")
     for title, belongs in _NEEDS.items():
         group = [choice for choice in found if _need(choice) == title]
         if group:
@@ -72,7 +76,7 @@ def _methods(found: Sequence[Choice]) -> Table:
             about = " ".join(about.split()) if choice.target else choice.about
             if "reading of kvpress" in choice.text:
                 about += " Reading of kvpress."
-            table.add_row(*map(Text, (choice.name, choice.paper, choice.year, about)))
+            table.add_row(*map(Text, (choice.name, choice.paper, choice.year, *([about] if phrases else []))))
     return table
 
 
