@@ -13,9 +13,8 @@ from rich.text import Text
 from harness.cli.commands import add_own_paths
 from harness.config.catalog import GROUPS, Choice, choices
 from harness.config.outside import used
+from harness.printing import lines, width_of
 
-_ROOM_FOR_PHRASES = 130
-"""Columns of a terminal from which on a phrase fits beside a method's paper."""
 _NEEDS = {
     "nothing": "needs positions alone",
     "keys": "needs keys",
@@ -44,7 +43,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         if arguments.what not in (None, plural):
             continue
         found = choices(group, used())
-        console.print(_methods(found, console.width) if group == "method" else _table(group, found))
+        if group == "method":
+            _print_methods(found, console)
+        else:
+            console.print(_table(group, found))
         console.print()
     console.print("kvgauge show method pyramidkv: all knobs of one, with their sources", markup=False)
 
@@ -58,26 +60,24 @@ def _table(group: str, found: Sequence[Choice]) -> Table:
     return table
 
 
-def _methods(found: Sequence[Choice], width: int) -> Table:
-    """Methods by what they need, each group under its title; where there is room, with a phrase on each."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for header in ("method=", "paper", "year"):
-        table.add_column(header, no_wrap=True)
-    phrases = width >= _ROOM_FOR_PHRASES
-    if phrases:
-        table.add_column("")
+def _print_methods(found: Sequence[Choice], console: Console) -> None:
+    """Print methods by what they need, each with its paper and year and, on lines below, a phrase."""
+    console.print("method=", style="bold")
+    wide = max(len(choice.name) for choice in found)
+    papers = max(len(choice.paper) for choice in found)
     for title, belongs in _NEEDS.items():
         group = [choice for choice in found if _need(choice) == title]
         if group:
-            table.add_section()
-            table.add_row(Text(belongs, style="bold"))
+            console.print(Text(f"\n{belongs}", style="bold"))
         for choice in group:
             about, _, _ = choice.module_doc.partition("\n\n")
             about = " ".join(about.split()) if choice.target else choice.about
             if "reading of kvpress" in choice.text:
                 about += " Reading of kvpress."
-            table.add_row(*map(Text, (choice.name, choice.paper, choice.year, *([about] if phrases else []))))
-    return table
+            paper = f"{choice.name:<{wide}}  {choice.paper:<{papers}}  {choice.year}".rstrip()
+            console.print(Text(paper), soft_wrap=True)
+            phrase = "\n".join(f"    {line}" for line in lines(about, width_of(console) - 4))
+            console.print(Text(phrase), soft_wrap=True)
 
 
 def _need(choice: Choice) -> str:

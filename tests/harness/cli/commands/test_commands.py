@@ -51,7 +51,7 @@ def test_list_names_every_file_of_every_group_and_what_it_is(kvgauge: Command, m
         for choice in choices(group):
             assert choice.about, f"conf/{group}/{choice.name}.yaml does not say what it is"
             title, _, _ = choice.module_doc.partition("\n\n")
-            assert (" ".join(title.split()) if group == "method" and title else choice.about) in shown.out
+            assert (" ".join(title.split()) if group == "method" and title else choice.about) in shown.told
 
 
 def test_list_shows_one_group_alone(kvgauge: Command) -> None:
