@@ -1,7 +1,8 @@
-"""Peak memory by prompt length, for FullKV alone and for all 21 cells together.
+"""Peak memory by prompt length, for FullKV alone and for a grid of five budgets, as 21 cells of the published methods.
 
     python benchmarks/memory.py            prompts of 4k to 32k tokens
     python benchmarks/memory.py --quick    one length, to see that it works
+    python benchmarks/memory.py --tokens 16384 --heads kv_head --methods [fullkv,cake]
 
 It takes the model of ``grid.py``. Every point is measured in a process of its own, as the growth of its resident set.
 """
@@ -34,12 +35,21 @@ def main() -> None:
         help="lengths (default: 4096 8192 16384 32768)",
     )
     parser.add_argument("--heads", nargs="+", default=["kv_head", "query_head"], help="granularities (default: both)")
+    parser.add_argument("--methods", default="published", help="all, or names in brackets, fullkv among them")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = []
     subjects = {
-        heads: make_subject("width-512", WIDTH_512, "cpu", heads, BUDGETS[:2] if options.quick else BUDGETS, NEW_TOKENS)
+        heads: make_subject(
+            "width-512",
+            WIDTH_512,
+            "cpu",
+            heads,
+            BUDGETS[:2] if options.quick else BUDGETS,
+            NEW_TOKENS,
+            options.methods,
+        )
         for heads in options.heads
     }
     for tokens in [512] if options.quick else options.tokens:
@@ -58,8 +68,9 @@ def main() -> None:
                 }
             )
             print("\n".join(table([rows[-1]])), flush=True)
-    title = "Peak memory beyond the model, FullKV alone and 21 cells together: 8 layers of width 512, float32"
-    for path in write(options.out, "memory", title, machine(), rows, rows):
+    title = "Peak memory beyond the model, FullKV alone and a grid together: 8 layers of width 512, float32"
+    name = "memory" if options.methods == "published" else "memory_methods"
+    for path in write(options.out, name, title, machine(), rows, rows):
         print(path)
 
 

@@ -63,7 +63,7 @@ class Keeping:
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
         self._held: list[SeenLayer] = []
-        self._waits = any(plan.waiting and plan.waiting.allocation.sees == "layers" for plan in self.growing)
+        self._late = [plan for plan in self.growing if plan.waiting and plan.waiting.allocation.sees == "layers"]
 
     def take(self, state: LayerState, scores: Mapping[Scorer, Tensor]) -> None:
         """Take a layer's entries for every plan that need not wait for further layers.
@@ -80,19 +80,19 @@ class Keeping:
                 layer.keep(plan, layer.counts(plan.waiting, plan.scorer), growing)
             else:
                 layer.see(plan.waiting.allocation, plan.scorer)
-        if self._waits:
-            self._held.append(layer.settled())
+        if self._late:
+            self._held.append(layer.settled(self._late))
 
     def end(self) -> None:
         """After the last layer, take the entries of the plans that had to see all layers."""
-        for plan, growing in self.growing.items():
-            if plan.waiting is not None and plan.waiting.allocation.sees == "layers":
-                waiting, scorer = plan.waiting, plan.scorer
-                with _failing_as(waiting):
-                    seen = [layer.see(waiting.allocation, scorer) for layer in self._held]
-                    counts = counted(waiting.allocation, waiting.budget, waiting.shape, seen, _name(waiting.allocation))
-                for layer, kept in zip(self._held, counts, strict=True):
-                    layer.keep(plan, kept, growing)
+        for plan in self._late:
+            waiting, scorer = plan.waiting, plan.scorer
+            assert waiting is not None
+            with _failing_as(waiting):
+                seen = [layer.see(waiting.allocation, scorer) for layer in self._held]
+                counts = counted(waiting.allocation, waiting.budget, waiting.shape, seen, _name(waiting.allocation))
+            for layer, kept in zip(self._held, counts, strict=True):
+                layer.keep(plan, kept, self.growing[plan])
         self._held.clear()
 
 
@@ -108,9 +108,14 @@ class SeenLayer:
         self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
         self._heads = kv_heads * self._copies
 
-    def settled(self) -> SeenLayer:
-        """The layer without its queries, which are not needed once every order is known."""
-        self._state = replace(self._state, queries=self._state.queries[:, :0])
+    def settled(self, late: Sequence[Plan]) -> SeenLayer:
+        """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
+        heads, _, dim = self._state.queries.shape
+        # A new tensor, as a view of no tokens would hold the memory of all.
+        self._state = replace(self._state, queries=self._state.queries.new_empty(heads, 0, dim))
+        scorers = {plan.scorer for plan in late}
+        self._orders = {scorer: order for scorer, order in self._orders.items() if scorer in scorers}
+        self._scores = {}
         return self
 
     def order(self, scorer: Scorer) -> Order:

@@ -67,6 +67,24 @@ def test_a_matrix_of_all_weights_would_be_seen(monkeypatch: pytest.MonkeyPatch) 
     assert long == 4 * short
 
 
+def test_while_an_allocation_waits_for_all_layers_their_keys_are_held_and_no_queries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive: list[tuple[weakref.ref[Any], weakref.ref[Any]]] = []
+    counts = []
+    attend = prefill_attention.PrefillAttention.attend
+
+    def watched(self: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        counts.append(tuple(sum(pair[which]() is not None for pair in alive) for which in (0, 1)))
+        alive.append((weakref.ref(queries.untyped_storage()), weakref.ref(keys.untyped_storage())))
+        return attend(self, layer, queries, keys, values, scaling)
+
+    monkeypatch.setattr(prefill_attention.PrefillAttention, "attend", watched)
+    cell = Cell(prompt_of(200), METHODS["heads-of-all-layers"], 20)
+    prefill(tiny(), NAME, cell.prompt, [cell.plan(3)], Selection("query_head", "mean", "stable", "float32"))
+    assert counts == [(0, 0), (0, 1), (0, 2)], "storages of queries and of keys of earlier layers, at each layer"
+
+
 def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     alive: list[weakref.ref[Tensor]] = []
     counts = []
