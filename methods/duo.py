@@ -21,8 +21,8 @@ from msgspec import Meta
 
 from harness.compression.allocation import Allocation, Seen, Shape
 from harness.compression.method import Method
+from harness.compression.method_files import of_cache, read_text, refusal
 from harness.compression.scorers import FirstTokens, Window
-from harness.compression.tables import of_cache, read_text, refusal
 from harness.values import Refusal
 
 Sparsity = Annotated[

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Seen, Shape
 from harness.compression.method import LayerState
-from harness.compression.tables import of_cache, place, refusal
+from harness.compression.method_files import of_cache, place, refusal
 from harness.compression.wrappers import Rescorer, Wrapper
 from harness.values import Refusal
 
