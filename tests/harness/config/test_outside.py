@@ -37,7 +37,7 @@ def outer(kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_method_outside_is_listed_shown_run_and_known_by_its_code(
     kvgauge: Command, outer: Path, prompts_file: Path, tmp_path: Path
 ) -> None:
-    assert "outer  " in kvgauge("list", "methods", "--method-path", str(outer)).out
+    assert "outer" in kvgauge("list", "methods", "--method-path", str(outer)).out.splitlines()
     shown = kvgauge("show", "method", "outer", "--method-path", str(outer)).out
     assert "Differs:" in shown and str(outer / "method/outer.yaml") in shown.replace("\n", "")
     words = [
