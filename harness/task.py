@@ -217,6 +217,10 @@ class Example:
         details: what scoring needs besides the references, as plain JSON values.
         tokens_before_truncation: length of the prompt before the task cut it; None if the task cuts nothing.
         passages: parts of the prompt that a reader looks for, such as a needle and what stands around it.
+        question_at: where the context ends and the question begins, as an offset into the prompt: in characters, or in
+            tokens if the prompt is token ids. Everything from there on (the end of a chat turn, the beginning of the
+            answer) belongs to the question. None if no such place is known. Examples with the same context, up to
+            there, share it.
     """
 
     id: str
@@ -226,6 +230,7 @@ class Example:
     details: Json = field(default_factory=dict)
     tokens_before_truncation: int | None = None
     passages: tuple[str, ...] = ()
+    question_at: int | None = None
 
 
 @dataclass(frozen=True)
