@@ -240,14 +240,14 @@ def _compute(
 
     known = {
         "cells": [cell.name for cell in prepared.manifests],
-        "examples": len(prepared.prompts),
         "prompts": len(prepared.requests),
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": run.checkpoint.provenance["device"],
         "width": scheduler.width,
         "kernels": engine.kernels,
     }
-    with logged(prepared.folder, prepared.worker, now, **known), stop.finishing():
+    asked = [prompt.example.id for prompt in prepared.prompts]
+    with logged(prepared.folder, prepared.worker, asked, now, **known), stop.finishing():
         for prompts in evaluate(run, scheduler, prepared.requests, more):
             for cell, records in _by_cell(prompts).items():
                 writers[cell].append(records)
