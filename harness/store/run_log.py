@@ -20,7 +20,7 @@ from msgspec import Meta, Struct, field, structs
 
 from harness.errors import Stopped
 from harness.store.costs import Costs
-from harness.store.files import MAX_RECORD_BYTES, failed
+from harness.store.files import MAX_RECORD_BYTES, append_line, failed
 from harness.store.shards import Worker
 from harness.values import LARGEST, Count
 
@@ -164,10 +164,4 @@ def read_runs(folder: Path) -> list[RunLine]:
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:
-    line = json.dumps(values) + "\n"
-    with path.open("a+b") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":
-            line = "\n" + line  # the line before it is torn
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(values).encode())
