@@ -97,7 +97,7 @@ class Result:
         return heatmap_figure(self._with_axes(task))
 
     def page(self, path: str | Path) -> Path:
-        """Write the report page, a single HTML file that needs no network.
+        """Write the report page, an HTML file that needs no network, and beside it the whole prompts that runs saved.
 
         Args:
             path: the HTML file; its folder is created if need be.

@@ -1,10 +1,14 @@
-"""Names that can become folders, text made safe to show, and tokens decoded as the published runs decoded them."""
+"""Names that can become folders, texts made safe to show or packed, and tokens decoded as the published runs did."""
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
+import zlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import ConfigError
 
@@ -23,6 +27,35 @@ def size_text(size: int) -> str:
     if size < 1e9:
         return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB" if size < 100e9 else f"{size / 1e9:,.0f} GB"
+
+
+def packed(value: Any) -> str:
+    """A value as JSON in ASCII, through gzip, in base64, as the page's script unpacks it.
+
+    Equal values give equal texts.
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return base64.b64encode(gzip.compress(text.encode("ascii"), 6, mtime=0)).decode()
+
+
+def unpacked(text: str, most: int) -> Any:
+    """The value that ``packed`` made a text of.
+
+    Args:
+        text: the text, which may come from anywhere.
+        most: most bytes that it may unpack to.
+
+    Raises:
+        ValueError: it is no packed value, or a larger one.
+    """
+    reader = zlib.decompressobj(wbits=31)
+    try:
+        value = reader.decompress(base64.b64decode(text, validate=True), most)
+    except zlib.error as error:
+        raise ValueError("not packed") from error
+    if not reader.eof:
+        raise ValueError("torn, or too large")
+    return json.loads(value)
 
 
 _SPACED = (

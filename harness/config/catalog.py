@@ -20,6 +20,7 @@ SETTINGS = (
     "shards",
     "shard",
     "retry_errors",
+    "save_prompts",
     "results_dir",
     "wide",
     "dry_run",

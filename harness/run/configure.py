@@ -51,6 +51,7 @@ class RunSettings:
     Attributes:
         limit: compute only this many examples, the first ones; None for all.
         retry_errors: whether to compute examples again whose record is an error.
+        save_prompts: whether prompts are written beside the records as texts, for readers.
         dry_run: whether to print what would be computed and what it will cost, and stop; ``measure`` loads the model
             and measures.
         results_dir: the results folder.
@@ -61,6 +62,7 @@ class RunSettings:
 
     limit: Annotated[Size | None, Refusal("is not a whole number of 1 or more", "use limit=null for all examples")]
     retry_errors: bool
+    save_prompts: bool
     dry_run: Annotated[
         bool | Literal["measure"], Refusal("is none of true, false and measure", "use dry_run=true or dry_run=measure")
     ]
@@ -124,6 +126,7 @@ def runs(
             engine_settings=engine_settings,
             shard=shard,
             retry_errors=settings.retry_errors,
+            save_prompts=settings.save_prompts,
         )
         for each in tasks
     ]

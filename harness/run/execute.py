@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from harness.run.evaluate import evaluate, make_scheduler
 from harness.run.meter import Meter
 from harness.run.prepare import Prepared, Run, refreshed
 from harness.run.progress import Bar
+from harness.run.prompts import prompt_saver
 from harness.run.signals import Relay, Stop
 from harness.store.cells import CellWriter, count_lines, is_whole
 from harness.store.places import cells_of_task
@@ -85,9 +86,11 @@ def execute(
                 current = refreshed(prepared)  # with records that others wrote before this process got the locks
                 bar.begin(index, current.requests)
                 bar.advance(len(prepared.requests) - len(current.requests))
+                save = prompt_saver(current)
+                save({name for by_id in current.records.values() for name in by_id})  # those of before
                 if engine is not None and current.requests:
                     tensor_parallel.say(("task", index, current.requests))
-                    counts = _compute(current, engine, writers, counts, bar, stop, written)
+                    counts = _compute(current, engine, writers, counts, bar, stop, written, save)
                 if current.run.shard.count > 1:
                     current = refreshed(current)  # with the records of the other shards
                 _finish(current, writers)
@@ -210,6 +213,7 @@ def _compute(
     bar: Bar,
     stop: Stop,
     written: Written,
+    save: Callable[[Collection[str]], None],
 ) -> Counts:
     """Compute every request of a task.
 
@@ -240,20 +244,21 @@ def _compute(
 
     known = {
         "cells": [cell.name for cell in prepared.manifests],
-        "examples": len(prepared.prompts),
         "prompts": len(prepared.requests),
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": run.checkpoint.provenance["device"],
         "width": scheduler.width,
         "kernels": engine.kernels,
     }
-    with logged(prepared.folder, prepared.worker, now, **known), stop.finishing():
+    asked = [prompt.example.id for prompt in prepared.prompts]
+    with logged(prepared.folder, prepared.worker, asked, now, **known), stop.finishing():
         for prompts in evaluate(run, scheduler, prepared.requests, more):
             for cell, records in _by_cell(prompts).items():
                 writers[cell].append(records)
                 prepared.records[cell].update({record.example_id: record for record in records})
                 counts.records += len(records)
                 counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
+            save({record.example_id for records in prompts for record in records.values()})
             bar.advance(len(prompts))
             written(prepared, prompts, bar)
         more()

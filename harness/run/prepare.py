@@ -56,6 +56,7 @@ class Run:
         engine_settings: how rows are computed.
         shard: the part of the examples that this process computes.
         retry_errors: whether to compute examples again whose record is an error.
+        save_prompts: whether prompts are written beside the records as texts, for readers.
     """
 
     checkpoint: Checkpoint
@@ -68,6 +69,7 @@ class Run:
     engine_settings: EngineSettings
     shard: Shard
     retry_errors: bool
+    save_prompts: bool
 
     @property
     def model(self) -> str:

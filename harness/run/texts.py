@@ -1,9 +1,9 @@
-"""Generated texts: tokens decoded in the way that the task asks for."""
+"""Texts of tokens: generated ones decoded in the way that the task asks for, and prompts as the model reads them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from harness.task import Task
 from harness.text import decode
@@ -29,3 +29,8 @@ def cleans_up(task: Task, tokenizer: PreTrainedTokenizerBase | None) -> bool | N
 def generated_text(task: Task, tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
     """The text of generated tokens, without special tokens and with nothing stripped."""
     return decode(tokenizer, tokens, cleans_up(task, tokenizer))
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> str:
+    """The text of a prompt's tokens as the model reads it, with special tokens written out and nothing cleaned up."""
+    return cast("str", tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))

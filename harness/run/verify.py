@@ -87,6 +87,7 @@ def prepared_again(
                 engine_settings=engine_settings,
                 shard=Shard(0, 1),
                 retry_errors=False,
+                save_prompts=False,
             )
             yield prepare(run)
 

@@ -47,6 +47,22 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line, and sync it; what a killed process left of its last line is ended first.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a+b") as file:
+        torn = False
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        file.write(b"\n" * torn + line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of at most ``MAX_RECORD_BYTES`` bytes.
 

@@ -8,7 +8,7 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, structs
 
 from harness.errors import Stopped
 from harness.store.costs import Costs
-from harness.store.files import MAX_RECORD_BYTES, failed
+from harness.store.files import MAX_RECORD_BYTES, append_line, failed
 from harness.store.shards import Worker
 from harness.values import LARGEST, Count
 
@@ -38,6 +38,8 @@ class RunLine(Struct, frozen=True):
         started: time of the start, ISO 8601 in UTC.
         cells: names of the cells.
         examples: number of examples asked for, in all shards.
+        asked: ids of these examples. They stand in the first line alone, and ``read_runs`` takes them over; empty in
+            lines of before.
         prompts: number of prompts that this process had yet to compute.
         records_before: number of records in its files at the start.
         device: name of the device that the model runs on.
@@ -81,6 +83,7 @@ class RunLine(Struct, frozen=True):
     peak_bytes: Count = 0
     peak_of: Literal["cuda", "process"] = "process"
     costs: Costs = field(default_factory=Costs)
+    asked: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _ = self.start_seconds
@@ -97,7 +100,9 @@ class RunLine(Struct, frozen=True):
 
 
 @contextmanager
-def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], **known: Any) -> Iterator[None]:
+def logged(
+    folder: Path, worker: Worker, asked: Sequence[str], now: Callable[[], Mapping[str, Any]], **known: Any
+) -> Iterator[None]:
     """Write a line to the log before and after the ``with`` block.
 
     If the second line cannot be written, nothing is lost but the outcome.
@@ -105,6 +110,7 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
     Args:
         folder: the task's folder.
         worker: the worker that the lines are about.
+        asked: ids of the examples asked for, in all shards.
         now: called at the end for the remaining fields of the second line.
         known: fields of both lines that are known at the start.
 
@@ -118,10 +124,11 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "examples": len(asked),
         **known,
     }
     try:
-        _append(path, common | {"outcome": "running"})
+        _append(path, common | {"outcome": "running", "asked": asked})
     except OSError as error:
         raise failed(path, "written", error) from error
     outcome = "failed"
@@ -137,7 +144,7 @@ def logged(folder: Path, worker: Worker, now: Callable[[], Mapping[str, Any]], *
 
 
 def read_runs(folder: Path) -> list[RunLine]:
-    """The last line of each process that worked on a task, in the order of their starts.
+    """The last line of each process that worked on a task, with what it asked for, in the order of their starts.
 
     Lines that cannot be read are skipped.
 
@@ -151,15 +158,10 @@ def read_runs(folder: Path) -> list[RunLine]:
                 with suppress(ValueError, OverflowError, RecursionError):
                     # Unlike msgspec, json accepts lone surrogates, which a command line can contain.
                     run = msgspec.convert(json.loads(line.decode("utf-8", "replace")), RunLine)
-                    runs[run.worker, run.host, run.pid, run.started] = run
+                    key = run.worker, run.host, run.pid, run.started
+                    runs[key] = structs.replace(run, asked=run.asked or (runs[key].asked if key in runs else ()))
     return sorted(runs.values(), key=lambda run: run.started)
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:
-    line = json.dumps(values) + "\n"
-    with path.open("a+b") as file:
-        if file.tell() and path.read_bytes()[-1:] != b"\n":
-            line = "\n" + line  # the line before it is torn
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(path, json.dumps(values).encode())

@@ -41,10 +41,11 @@ class _CellState:
     Attributes:
         cell: the cell.
         examples: number of examples with a record.
-        expected: number of examples that the last run with this cell asked for, or that it has, if these are more.
+        expected: number of examples that it has or that any run with this cell asked for.
         errors: number of records that are errors.
         lacks: what is missing, in words; "" if nothing is.
         workers: names of the workers that are writing it now; None if this user may not look.
+        earlier: the run that asked for what is missing, if the last run with this cell did not.
     """
 
     cell: Cell
@@ -53,6 +54,7 @@ class _CellState:
     errors: int
     lacks: str
     workers: frozenset[str] | None
+    earlier: RunLine | None = None
 
     @property
     def is_running(self) -> bool:
@@ -142,8 +144,10 @@ def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[
         unscored = scores_lack(path, by_id)
         # Without a line in the log, as of an imported cell, scores say that it is whole.
         unlogged = known if unscored else len(by_id)
-        asked = next((run.examples for run in reversed(runs) if cell.name in run.cells), unlogged)
-        expected = max(asked, len(by_id))
+        own = [run for run in runs if cell.name in run.cells]
+        # Lines of before tell a number and no ids.
+        asked = len(by_id.keys() | {example for run in own for example in run.asked})
+        expected = max([asked, *(run.examples for run in own)] if own else [unlogged, asked])
         if not by_id:
             lacks = _EMPTY
         elif len(by_id) < expected:
@@ -152,8 +156,10 @@ def _cells(manifests: Mapping[Path, Manifest], runs: Sequence[RunLine]) -> list[
             lacks = unscored
         errors = sum(record.error is not None for record in by_id.values())
         at_it = at_work(path)
+        asks = [run for run in own if set(run.asked) - by_id.keys() or (not run.asked and run.examples > len(by_id))]
+        earlier = asks[-1] if asks and asks[-1] is not own[-1] else None
         states.append(
-            _CellState(cell, len(by_id), expected, errors, lacks, None if at_it is None else frozenset(at_it))
+            _CellState(cell, len(by_id), expected, errors, lacks, None if at_it is None else frozenset(at_it), earlier)
         )
     return states
 
@@ -223,7 +229,13 @@ def _findings(
     if stalled and waits_for:
         lines.append(f"{name}: {_some(stalled)} may be waiting for the run that is at work on {waits_for}")
         stalled = []
-    left = {state.cell.name for state in states if state.is_short}
+    for run in {id(state.earlier): state.earlier for state in stalled if state.earlier is not None}.values():
+        lines.append(
+            f"{name}: an earlier command asked for more of "
+            f"{_some([state for state in stalled if state.earlier is run])}, and again goes on: `{run.command}`"
+        )
+    stalled = [state for state in stalled if state.earlier is None]
+    left = {state.cell.name for state in states if state.is_short and state.earlier is None}
     for worker in workers:
         if worker.state in ("gone", "stopped", "failed") and left.intersection(worker.run.cells):
             what = {"gone": "was killed", "stopped": "was stopped", "failed": "failed"}[worker.state]

@@ -2,17 +2,14 @@
 
 Each task has an index of scores, and blocks of texts that are unpacked when somebody looks.
 
-Packed is JSON in ASCII, through gzip, in base64: nothing that a model wrote can end the element it lies in, and
-thousands of examples open at once.
+They are packed by ``harness.text.packed``: nothing that a model wrote can end the element it lies in, and thousands of
+examples open at once.
 """
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from harness.report.stats.once import once
@@ -27,13 +24,6 @@ TEXTS = 100_000
 LONGEST = 20_000
 """Characters of a text that are shown; of a longer one the first and the last half of them."""
 _REFERENCE_CHARACTERS = 80
-
-
-def packed(value: Any) -> str:
-    """A value as the page's script unpacks it; the same value gives the same text."""
-    return base64.b64encode(
-        gzip.compress(json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii"), 6, mtime=0)
-    ).decode()
 
 
 def index(result: TaskResult) -> dict[str, Any]:
@@ -89,21 +79,39 @@ def left_out(result: TaskResult) -> list[str]:
     ] * (shown < there)
 
 
-def blocks(result: TaskResult) -> Iterator[list[dict[str, Any]]]:
-    """The texts of all examples, ``BLOCK`` at a time, in the order of the index."""
+def blocks(result: TaskResult, prompts: Collection[str] = ()) -> Iterator[list[dict[str, Any]]]:
+    """The texts of all examples, ``BLOCK`` at a time, in the order of the index.
+
+    Args:
+        result: the task's grid.
+        prompts: hashes of the prompts that lie beside the page as a whole.
+    """
     names = _examples(result)
     by_id = [{record.example_id: record for record in cell.records} for cell in result.cells]
     for start in range(0, len(names), BLOCK):
-        yield [_texts([cell.get(name) for cell in by_id]) for name in names[start : start + BLOCK]]
+        yield [_texts([cell.get(name) for cell in by_id], prompts) for name in names[start : start + BLOCK]]
 
 
-def visible(text: str) -> str:
+def prompt_hashes(result: TaskResult) -> set[str]:
+    """The hashes of the prompts of all examples that are shown."""
+    shown = set(_examples(result))
+    return {
+        record.prompt_sha256
+        for cell in result.cells
+        for record in cell.records
+        if record.prompt_sha256 is not None and record.example_id in shown
+    }
+
+
+def visible(text: str, longest: int | None = LONGEST) -> str:
     """``text`` with a picture or a code for each character that nobody would see, or that would move its surroundings.
 
-    Of a text longer than ``LONGEST`` the middle is left out.
+    Args:
+        text: the text.
+        longest: characters; of a longer text the middle is left out. None for no limit.
     """
-    if len(text) > LONGEST:
-        half = LONGEST // 2
+    if longest is not None and len(text) > longest:
+        half = longest // 2
         text = f"{text[:half]}\n… {len(text) - 2 * half:,} characters left out …\n{text[-half:]}"
     if text.replace("\n", "").replace("\t", "").isprintable():
         return text
@@ -141,12 +149,13 @@ def _share(record: Record | None, result: TaskResult) -> float | str | None:
     return None if score is None else round(score / result.metrics[0].maximum, 4)
 
 
-def _texts(records: Sequence[Record | None]) -> dict[str, Any]:
+def _texts(records: Sequence[Record | None], prompts: Collection[str]) -> dict[str, Any]:
     first = next(record for record in records if record is not None)
     ends = next((record.prompt_ends for record in records if record is not None and record.prompt_ends), ())
     return {
         "references": [visible(reference) for reference in first.references],
         "ends": [visible(end) for end in ends],
+        "prompt": first.prompt_sha256 if first.prompt_sha256 in prompts else None,
         "tokens": first.prompt_tokens,
         "before": first.tokens_before_truncation,
         "cells": [None if record is None else _cell(record) for record in records],

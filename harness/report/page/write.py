@@ -1,7 +1,8 @@
 """The report page: everything that a results folder holds in one file, which asks nothing of the network.
 
-The page's policy (Content-Security-Policy) lets only its own script run, by hash, and nothing be fetched; texts reach
-it through Jinja's escaping or as packed data, and are shown as text.
+The page's policy (Content-Security-Policy) lets only its own script run, by hash, and what that script loads, by a
+number: whole prompts beside the page. Nothing can be fetched. Texts reach the page through Jinja's escaping or as
+packed data, and are shown as text.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from harness.report.leaderboard import Board, board_curves
 from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
 from harness.report.page.charts import Chart, Panels, chart, heatmaps, scale
-from harness.report.page.examples import blocks, first_places, index, left_out, packed
+from harness.report.page.examples import blocks, first_places, index, left_out
 from harness.report.page.kept import kept_by_layer
 from harness.report.page.matrix import Matrix, matrix
+from harness.report.page.prompts import folder_of, write_prompts
 from harness.report.page.tables import LEGEND, origins
 from harness.report.stats.curves import score_curves
 from harness.report.stats.table import table
@@ -33,9 +35,11 @@ from harness.report.task_tables import score_table
 from harness.results import SuiteResult
 from harness.store.files import write_atomically
 from harness.store.reader import Grid
-from harness.text import plain
+from harness.text import packed, plain
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_NONCE = "nonce-of-this-page"
+"""What stands in the page's policy until its number is known."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class View:
 def write_page(
     grids: Sequence[Grid], together: Sequence[SuiteResult], beside: Sequence[tuple[Path, Document]], path: Path
 ) -> Path:
-    """Write the page; the same results give the same bytes.
+    """Write the page, and beside it the whole prompts that runs have saved; the same results give the same bytes.
 
     Args:
         grids: one per model and task.
@@ -91,8 +95,11 @@ def write_page(
     Returns:
         ``path``.
     """
-    views = [*map(_suite, together), *map(_task, grids), *(_published(*document) for document in beside)]
-    return _write(views, list(dict.fromkeys(grid.result.model for grid in grids)), path)
+    prompts = [write_prompts(grid, path) for grid in grids]
+    tasks = [_task(grid, saved) for grid, saved in zip(grids, prompts, strict=True)]
+    views = [*map(_suite, together), *tasks, *(_published(*document) for document in beside)]
+    beside_it = folder_of(path).name if any(prompts) else ""
+    return _write(views, list(dict.fromkeys(grid.result.model for grid in grids)), path, beside_it)
 
 
 def write_board_page(
@@ -117,8 +124,8 @@ def write_board_page(
     return _write([_board(board, model), *map(_suite, together), *alone], [model], path)
 
 
-def _write(views: Sequence[View], models: Sequence[str], path: Path) -> Path:
-    """Write a page of views, model by model in the order of ``models``."""
+def _write(views: Sequence[View], models: Sequence[str], path: Path, prompts: str = "") -> Path:
+    """Write a page of views, model by model in the order of ``models``; ``prompts`` is the folder of whole prompts."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -135,13 +142,18 @@ def _write(views: Sequence[View], models: Sequence[str], path: Path) -> Path:
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         scale=scale(),
         legend=LEGEND,
+        prompts=prompts,
+        nonce=_NONCE,
     )
+    # A hash of the page: no text in the page can name it. The first place is the policy's, before any text of others.
+    if prompts:
+        text = text.replace(_NONCE, f"nonce-{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()}", 1)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
     return path
 
 
-def _task(grid: Grid, texts: bool = True) -> View:
+def _task(grid: Grid, prompts: Collection[str] = (), texts: bool = True) -> View:
     """A task; without texts, what would lead to an example is left out with them."""
     result = grid.result
     settings = next(iter(grid.manifests.values())).settings
@@ -165,7 +177,7 @@ def _task(grid: Grid, texts: bool = True) -> View:
             {name: settings[name] for name in ("model", "task", "selection") if name in settings}, indent=2
         ),
         index=packed(index(result)) if texts else "",
-        blocks=[packed(block) for block in blocks(result)] if texts else (),
+        blocks=[packed(block) for block in blocks(result, prompts)] if texts else (),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -39,15 +40,15 @@ class Kill:
 
 
 def kill(words: Sequence[str], results: Path, times: int) -> list[Kill]:
-    """Start a needle run again and again, and kill it after some random step; fewer times if it ends.
+    """Start a needle run again and again, and kill it after some random step; one that ends begins anew.
 
     Args:
         words: words of the command line, without ``results_dir=``.
-        results: the results folder.
+        results: the results folder, emptied whenever the run has ended.
         times: how many times.
     """
     draw, kills, begun = random.Random(19), list[Kill](), results.with_name("begun")
-    for _ in range(times):
+    while len(kills) < times:
         begun.write_text("")
 
         def prepare() -> None:
@@ -67,7 +68,9 @@ def kill(words: Sequence[str], results: Path, times: int) -> list[Kill]:
         code, _ = in_child(prepare, [*words, f"results_dir={results}"])
         draw.random()
         if code == 0:
-            break
+            shutil.rmtree(results)
+            continue
+        assert code == -signal.SIGKILL, code
         written = [{of["example_id"] for of in records(cell)} for cell in cells(results, "needle").values()]
         saved = set.intersection(*written)
         prompts = [line.split() for line in begun.read_text().splitlines()]

@@ -13,14 +13,34 @@ function make(name, properties = {}, ...children) {
   return element;
 }
 
+function inflated(packed) {
+  const bytes = Uint8Array.from(atob(packed), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+}
+
 const unpacked = new Map();
 function unpack(id) {
-  if (!unpacked.has(id)) {
-    const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    unpacked.set(id, new Response(stream).json());
-  }
+  if (!unpacked.has(id)) unpacked.set(id, inflated(document.getElementById(id).textContent));
   return unpacked.get(id);
+}
+
+// A whole prompt lies in a script file beside the page, which calls this, and is loaded when somebody asks for it; the
+// page's policy lets it run by a number that stands there alone.
+const prompts = new Map();
+function kvgaugePrompt(sha256, packed) {
+  prompts.set(sha256, inflated(packed));
+}
+
+async function wholePrompt(part, sha256) {
+  if (!prompts.has(sha256)) {
+    const src = [document.body.dataset.prompts, ...part.split("/"), `${sha256}.js`].map(encodeURIComponent).join("/");
+    const [, nonce] = document.querySelector("meta[http-equiv]").content.match(/'nonce-(\w+)'/);
+    await new Promise((onload, fail) => {
+      const onerror = () => fail(new Error(`${decodeURIComponent(src)} is not beside this page`));
+      document.head.append(make("script", { src, nonce, onload, onerror }));
+    });
+  }
+  return prompts.get(sha256);
 }
 
 // Numbers by size, then texts; what is missing stands last whichever way.
@@ -290,7 +310,9 @@ const detail = {
             ? titled("prompt ends", "", text(`… ${end}`))
             : titled("within the prompt", "", text(`… ${end} …`)),
       );
-      blocks.push(make("div", { className: "ends" }, ...parts));
+      const both = make("div", { className: "ends" }, ...parts);
+      blocks.push(both);
+      if (this.example.prompt) blocks.push(this.whole(both, text));
     }
     if (references.length) blocks.push(titled(references.length > 1 ? "references" : "reference", "references", ...references.map(text)));
 
@@ -305,6 +327,23 @@ const detail = {
     const cards = make("div", { className: "cards" });
     this.cards(cards);
     this.body.replaceChildren(...blocks, make("div", { className: "tools" }, make("label", {}, "Mark what differs from ", select)), cards);
+  },
+
+  // A button that puts the whole prompt in the place of its ends.
+  whole(both, text) {
+    const button = make("button", { type: "button", textContent: "Show the whole prompt" });
+    const status = make("span", { className: "shown", role: "status" });
+    button.addEventListener("click", async () => {
+      try {
+        const prompt = text(await wholePrompt(this.list.root.closest(".part").id, this.example.prompt));
+        both.replaceChildren(make("div", { className: "block whole" }, make("h3", { textContent: "prompt" }), prompt));
+        prompt.focus({ preventScroll: true });
+        button.remove();
+      } catch (error) {
+        status.textContent = error.message;
+      }
+    });
+    return make("div", { className: "tools" }, button, status);
   },
 
   cards(parent) {

@@ -22,7 +22,9 @@ from harness.report.page.examples import BLOCK, blocks, index, left_out, visible
 from harness.report.page.write import write_board_page, write_page
 from harness.report.stats.curves import Curve, Curves
 from harness.results import Cell, CellResult, Manifest, Record, TaskResult
+from harness.store.prompts import PromptFile
 from harness.store.reader import Grid
+from harness.store.shards import ALONE
 from harness.task import Metric
 from tests.conftest import Command
 
@@ -153,11 +155,12 @@ def test_nothing_leaves_the_page_and_nothing_is_complained_of(opened: Opened) ->
     assert (opened.requests, opened.complaints) == ([], [])
 
 
+INJECT = "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.canary = 1'}))"
+
+
 def test_the_policy_lets_no_script_of_others_run_and_nothing_be_fetched(opened: Opened) -> None:
     """Even where markup got through."""
-    opened.page.evaluate(
-        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.canary = 1'}))"
-    )
+    opened.page.evaluate(INJECT)
     opened.page.evaluate(
         "document.body.insertAdjacentHTML('beforeend', "
         '\'<img src="https://example.org/x.png" onerror="window.canary = 1">\')'
@@ -361,6 +364,69 @@ def test_the_pyramid_is_as_wide_as_what_each_layer_keeps(opened: Opened) -> None
     assert bars.first.locator("title").text_content() == "layer 0: 64 entries"
     tiles = opened.part.locator(".heatmap").first.locator("rect")
     assert (tiles.count(), tiles.first.get_attribute("fill")) == (6, "#fde725")
+
+
+def test_a_whole_prompt_is_loaded_from_beside_the_page_when_a_reader_asks_for_it(
+    browser: Browser, tmp_path: Path
+) -> None:
+    hashes = [f"{place:064x}" for place in range(EXAMPLES)]
+    cells = grid().result.cells
+    of = grid(
+        cells=tuple(
+            replace(
+                cell,
+                records=tuple(
+                    structs.replace(one, prompt_sha256=sha256) for one, sha256 in zip(cell.records, hashes, strict=True)
+                ),
+            )
+            for cell in cells
+        )
+    )
+    of = replace(of, folders={cell: tmp_path / "model/needle" / cell.name for cell in of.folders})
+    (tmp_path / "model/needle").mkdir(parents=True)
+    middle = "the middle \u202e" * 2000
+    PromptFile(tmp_path / "model/needle", ALONE).append(
+        [
+            (hashes[0], f"Once upon {middle}{NASTY} the end?"),
+            (hashes[1], "one"),
+            ("f" * 64, "of an example that is gone"),
+        ]
+    )
+    path = write_page([of], [], [], tmp_path / "my report.html")
+    folder = tmp_path / "my report.prompts/model/needle"
+    assert sorted(file.stem for file in folder.iterdir()) == hashes[:2]
+    with browser.new_context() as context:
+        done = Opened(context.new_page())
+        done.page.on("request", lambda request: done.requests.append(request.url))
+        done.page.on("console", lambda message: done.complaints.append(message.text))
+        done.page.on("pageerror", lambda error: done.complaints.append(str(error)))
+        done.page.goto(f"{path.as_uri()}#model/needle?example=e00")
+        ask = done.page.get_by_role("button", name="Show the whole prompt")
+        ask.wait_for()
+        assert done.requests == [path.as_uri()]
+        ask.click()
+        whole = done.page.locator("dialog .whole .prose")
+        whole.wait_for()
+        assert done.requests[1:] == [(folder / f"{hashes[0]}.js").as_uri()]
+        assert (
+            whole.evaluate("element => element.textContent")
+            == f"Once upon {visible(middle, None)}{visible(NASTY)} the end?"
+        )
+        assert done.page.evaluate("window.canary === undefined") and not done.complaints
+        done.page.evaluate(INJECT)  # what the page loads is let in by its number, and nothing else with it
+        assert done.page.evaluate("window.canary === undefined") and len(done.complaints) == 1
+        shutil.rmtree(folder)
+        done.page.keyboard.press("ArrowRight")
+        done.page.locator("dialog h2", has_text="e01").wait_for()
+        ask.click()
+        status = done.page.locator("dialog .tools .shown")
+        status.get_by_text(f"my report.prompts/model/needle/{hashes[1]}.js is not beside this page").wait_for()
+        done.page.keyboard.press("ArrowRight")  # its prompt was not saved
+        done.page.locator("dialog h2", has_text="e02").wait_for()
+        assert ask.count() == 0
+    (tmp_path / "model/needle/prompts.0.jsonl").unlink()
+    write_page([of], [], [], path)
+    assert not list(tmp_path.glob("*.prompts/*/*/*"))
 
 
 def test_of_very_many_or_very_long_texts_the_page_has_a_part_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
