@@ -14,7 +14,7 @@ from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.files import locate
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
 from tasks.longbench.protocols import Protocol
-from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, fill
+from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, split
 from tasks.prompting import Frame, chat_frame, cleans_up, fit
 
 if TYPE_CHECKING:
@@ -220,9 +220,10 @@ class _Examples(Sequence[Example]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         row = self._rows[index]
-        text = fill(self._task.dataset, row["context"], row["input"])
+        parts = split(self._task.dataset, row["context"], row["input"])
         clean_up = self._task.cleans_up(self._tokenizer)
-        fitted = fit(text, self._tokenizer, self._task.max_prompt_tokens, self._frame, clean_up)
+        limit, context = self._task.max_prompt_tokens, len(parts.context)
+        fitted = fit("".join(parts), self._tokenizer, limit, self._frame, clean_up, context)
         return Example(
             id=row["_id"],
             prompt=fitted.ids,
@@ -230,4 +231,5 @@ class _Examples(Sequence[Example]):
             group={"length": row["length"], "bucket": bucket(row["length"])},
             tokens_before_truncation=fitted.tokens_before_truncation,
             details=self._details,
+            question_at=fitted.question_at,
         )
