@@ -93,15 +93,15 @@ NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
 _RESERVED = ("report", "published")
 
 
-def shared_tokens(whole: Sequence[int], context: Sequence[int]) -> int:
-    """Number of tokens with which a prompt begins as its context alone does.
+def shared_tokens(whole: Sequence[object], context: Sequence[object]) -> int:
+    """Number of tokens, or of characters, with which a prompt begins as its context alone does.
 
     The last token of a context can reach into the question; it belongs to the question then, as the context says
     nothing of it.
 
     Args:
-        whole: token ids of the whole prompt.
-        context: token ids of its context alone.
+        whole: token ids of the whole prompt, or its text.
+        context: the same of its context alone.
     """
     pairs = zip(whole, context, strict=False)
     return next((index for index, (one, other) in enumerate(pairs) if one != other), min(len(whole), len(context)))

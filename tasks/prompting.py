@@ -63,10 +63,13 @@ class Fitted:
         ids: token ids after truncation, chat template included.
         tokens_before_truncation: number of tokens of the whole prompt, with the tokenizer's special tokens and without
             a chat template.
+        question_at: number of ids, from the first, that are the context's alone; None if no question was marked. See
+            ``harness.task.Example``.
     """
 
     ids: tuple[int, ...]
     tokens_before_truncation: int
+    question_at: int | None = None
 
 
 def cleans_up(how: str, tokenizer: PreTrainedTokenizerBase) -> bool | None:
@@ -150,6 +153,7 @@ def fit(
     max_tokens: int,
     frame: Frame | None,
     clean_up: bool | None = None,
+    question_at: int | None = None,
 ) -> Fitted:
     """The ids of a prompt.
 
@@ -162,13 +166,23 @@ def fit(
         max_tokens: the limit, 2 or more; a longer prompt keeps its first and last ``max_tokens // 2`` tokens.
         frame: text of the chat template, or None for no chat template.
         clean_up: see ``harness.text.decode``; both halves of a long prompt are decoded.
+        question_at: where the question begins in the text, in characters; None if no such place is known.
     """
     whole = _encode(text, tokenizer)
-    kept = text if len(whole) <= max_tokens else without_middle(whole, tokenizer, max_tokens, clean_up)
-    if frame is not None:
-        # A chat template contains its own special tokens; adding the tokenizer's would double the first.
-        return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
-    return Fitted(tuple(whole if kept is text else _encode(kept, tokenizer)), len(whole))
+    kept = text
+    if len(whole) > max_tokens:
+        context = len(whole)
+        if question_at is not None:
+            context = shared_tokens(whole, _encode(text[:question_at], tokenizer))
+        kept, end = _halves(whole, context, tokenizer, max_tokens, clean_up)
+        question_at = None if question_at is None else end
+    # A chat template contains its own special tokens; adding the tokenizer's would double the first.
+    before, after, special = (frame.before, frame.after, False) if frame else ("", "", True)
+    ids = whole if frame is None and kept is text else _encode(before + kept + after, tokenizer, special)
+    shared = None
+    if question_at is not None:
+        shared = shared_tokens(ids, _encode(before + kept[:question_at], tokenizer, special))
+    return Fitted(tuple(ids), len(whole), shared)
 
 
 def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:
@@ -244,5 +258,27 @@ def without_middle(
         max_tokens: the limit, 2 or more.
         clean_up: see ``harness.text.decode``.
     """
+    return _halves(ids, len(ids), tokenizer, max_tokens, clean_up)[0]
+
+
+def _halves(
+    ids: Sequence[int], context: int, tokenizer: PreTrainedTokenizerBase, max_tokens: int, clean_up: bool | None
+) -> tuple[str, int]:
+    """The text of the first and the last half of the limit, and where in it the context ends.
+
+    Args:
+        ids: token ids of a prompt beyond the limit.
+        context: how many of them are the context's.
+        tokenizer: the model's tokenizer.
+        max_tokens: the limit.
+        clean_up: see ``harness.text.decode``.
+    """
     half = max_tokens // 2
-    return "".join(decode(tokenizer, part, clean_up) for part in (ids[:half], ids[-half:]))
+    last = len(ids) - half
+    first_text, last_text = (decode(tokenizer, part, clean_up) for part in (ids[:half], ids[last:]))
+    at = len(first_text)
+    if context < half:
+        at = shared_tokens(first_text, decode(tokenizer, ids[:context], clean_up))
+    elif context > last:
+        at += shared_tokens(last_text, decode(tokenizer, ids[last:context], clean_up))
+    return first_text + last_text, at

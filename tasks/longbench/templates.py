@@ -10,7 +10,9 @@ hashes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
 _PASSAGES = (
     "Answer the question based on the given passages. Only give me the answer and do not output any other words.\n\n"
@@ -163,6 +165,65 @@ NO_CHAT = frozenset({"trec", "triviaqa", "samsum", "lsht", "lcc", "repobench-p"}
 """Datasets whose prompts are never put into a chat template, because few-shot examples and code are to be continued."""
 
 
+_PLACES: Mapping[str, tuple[str, str]] = {
+    "narrativeqa": ("Question: {input}", "Answer:"),
+    "qasper": ("Question: {input}", "Answer:"),
+    "multifieldqa_en": ("Question: {input}", "Answer:"),
+    "multifieldqa_zh": ("问题：{input}", "回答："),
+    "hotpotqa": ("Question: {input}", "Answer:"),
+    "2wikimqa": ("Question: {input}", "Answer:"),
+    "musique": ("Question: {input}", "Answer:"),
+    "dureader": ("问题：{input}", "回答："),
+    "gov_report": ("Now, write", "Summary:"),
+    "qmsum": ("Query: {input}", "Answer:"),
+    "multi_news": ("Now, write", "Summary:"),
+    "vcsum": ("会议总结：", "会议总结："),
+    "trec": ("{input}", ""),
+    "triviaqa": ("{input}", ""),
+    "samsum": ("{input}", ""),
+    "lsht": ("{input}", ""),
+    "passage_count": ("Please enter", "The final answer is: "),
+    "passage_retrieval_en": ("{input}", "The answer is: "),
+    "passage_retrieval_zh": ("{input}", "答案是："),
+    "lcc": ("Next line of code:", "Next line of code:"),
+    "repobench-p": ("{input}", "Next line of code:"),
+}
+"""Where the question begins in each template, and where the beginning of the answer does; "" if the input ends in that.
+
+So NVIDIA/kvpress splits its LongBench (Apache-2.0): an instruction that is repeated after the context belongs to the
+context, as it is the same for every question.
+"""
+_BEGUN = re.compile(r"(?:Type|Answer|Summary|类别)[:：]\s*\Z")
+"""How the input of a few-shot dataset ends, white space included."""
+
+
+class Parts(NamedTuple):
+    """A prompt in three parts, which are the whole prompt one after the other; question and prefix may be empty."""
+
+    context: str
+    question: str
+    answer_prefix: str
+
+
+def split(dataset: str, context: str, question: str) -> Parts:
+    """The prompt of a record in its parts; braces in its texts stay as they are.
+
+    Args:
+        dataset: a dataset of LongBench or LongBench-E.
+        context: the record's context.
+        question: the record's input.
+    """
+    base = dataset.removesuffix("_e")
+    template, (asks, answers) = TEMPLATES[base], _PLACES[base]
+    question_at = template.rindex(asks)
+    prefix_at = template.rindex(answers) if answers else len(template)
+    asked = template[question_at:prefix_at].format(input=question)
+    prefix = template[prefix_at:]
+    if not answers and (begun := _BEGUN.search(asked)):
+        asked, prefix = asked[: begun.start()], begun[0]
+    return Parts(template[:question_at].format(context=context), asked, prefix)
+
+
 def fill(dataset: str, context: str, question: str) -> str:
     """The prompt of a record; braces in its texts stay as they are."""
-    return TEMPLATES[dataset.removesuffix("_e")].format(context=context, input=question)
+    return "".join(split(dataset, context, question))
