@@ -65,5 +65,5 @@ class Outcome:
 
 def in_prefix_order(requests: Sequence[Request]) -> list[Request]:
     """Requests in the order of ``prefix_order``, each with the beginnings to hold."""
-    order = prefix_order([request.prompt.ids for request in requests])
+    order = prefix_order([request.prompt.context for request in requests])
     return [replace(requests[index], hold=hold) for index, hold in order]

@@ -110,7 +110,9 @@ def shared_rows(
     for sha256, members in by_hash.items():
         twins = {cell: known for cell, known in request.known.items() if known.kept_sha256 == sha256}
         twin = next(iter(twins.values()), None)
-        row = Row(len(request.prompt.ids), prefilled.logits, members[0][1].layers, prefilled.broken)
+        prompt, layers = request.prompt, members[0][1].layers
+        question = tuple(prompt.question.tolist())
+        row = Row(len(prompt.ids), prefilled.logits, layers, prefilled.broken, question)
         audited = twin is None and is_audited(request.prompt.example.id, members[0][0], audit)
         rows.append(
             SharedRow(

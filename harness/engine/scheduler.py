@@ -221,8 +221,8 @@ class Scheduler:
     def _prefill(self, running: RunningPart) -> list[SharedRow]:
         """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
-        tokens, new_tokens = len(request.prompt.ids), self._limits.max_new_tokens
-        if (beyond := beyond_positions(self._engine.model.config, tokens, new_tokens)) is not None:
+        whole, tokens, new_tokens = len(request.prompt.ids), request.prompt.context_tokens, self._limits.max_new_tokens
+        if (beyond := beyond_positions(self._engine.model.config, whole, new_tokens)) is not None:
             running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:
@@ -251,7 +251,7 @@ class Scheduler:
 
     def _rows(self, request: Request, plans: Mapping[Variant, Plan]) -> list[SharedRow]:
         try:
-            prefilled = self.prefiller.prefill(request.prompt.ids.tolist(), list(plans.values()), request.hold)
+            prefilled = self.prefiller.prefill(request.prompt.context.tolist(), list(plans.values()), request.hold)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise PrefillMemoryError(reason_of(error)) from error
@@ -285,7 +285,8 @@ class Scheduler:
             EngineError: nothing can be made smaller.
         """
         request, tokens = parts[0].request, len(parts[0].request.prompt.ids)
-        if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(tokens)) is not None:
+        context = request.prompt.context_tokens
+        if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(context)) is not None:
             self._tell(
                 f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are"
             )

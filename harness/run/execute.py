@@ -160,6 +160,7 @@ def result(prepared: Prepared) -> TaskResult:
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
         knobs=tuple(run.task_config),
+        after=run.selection.after,
     )
 
 

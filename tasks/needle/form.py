@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
+from harness.text import shared_tokens
 from tasks.checks import short
 from tasks.needle.context import encode
 from tasks.prompting import Frame, chat_frame
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from tasks.needle.task import Needle
+
+
+_CONTEXT = "{context}"
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
@@ -54,8 +58,8 @@ def frame_of(task: Needle, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
 
 def written(
     task: Needle, texts: Mapping[str, str], frame: Frame | None, tokenizer: PreTrainedTokenizerBase
-) -> str | tuple[int, ...]:
-    """The prompt of an example.
+) -> tuple[str | tuple[int, ...], int]:
+    """The prompt of an example, and where its question begins, right behind the context; see ``Example``.
 
     A prompt in a chat template is given as token ids, because the template contains its own special tokens and the
     tokenizer would add another first one.
@@ -66,10 +70,14 @@ def written(
         frame: see ``frame_of``.
         tokenizer: the model's tokenizer.
     """
+    template = task.message if task.chat else task.prompt
+    end = template.rindex(_CONTEXT) + len(_CONTEXT)
+    context, question = fill(template[:end], texts), fill(template[end:], texts)
     if frame is None:
-        return fill(task.prompt, texts)
-    text = frame.before + fill(task.message, texts) + frame.after + fill(task.answer_prefix, texts)
-    return tuple(encode(tokenizer, text))
+        return context + question, len(context)
+    context = frame.before + context
+    ids = encode(tokenizer, context + question + frame.after + fill(task.answer_prefix, texts))
+    return tuple(ids), shared_tokens(ids, encode(tokenizer, context))
 
 
 def check_form(task: Needle) -> None:
@@ -90,5 +98,5 @@ def check_form(task: Needle) -> None:
     template = getattr(task, knob)
     if not isinstance(template, str) or not template.strip():
         raise ConfigError(f"task.{knob}={short(template)} is not a text: give it one, in quotes")
-    if "{context}" not in template:
+    if _CONTEXT not in template:
         raise ConfigError(f"task.{knob}={short(template)} has no {{context}}: put {{context}} where the haystack goes")

@@ -291,10 +291,12 @@ class Needle:
                 for point, needle in sorted(zip(points, needles, strict=True), key=lambda pair: -pair[0]):
                     context[point:point] = needle
                 text = decode(tokenizer, context, self.cleans_up(tokenizer))
+                prompt, question_at = written(self, texts | {"context": text}, frame, tokenizer)
                 yield Example(
                     id=example_id,
-                    prompt=written(self, texts | {"context": text}, frame, tokenizer),
+                    prompt=prompt,
                     references=tuple(fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
                     passages=around(texts["needle"], text),
+                    question_at=question_at,
                 )
