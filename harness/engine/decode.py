@@ -108,6 +108,7 @@ class Decoding:
 
     Attributes:
         generated: number of tokens generated so far.
+        asked: number of tokens of questions that ran through the cache so far.
     """
 
     def __init__(
@@ -128,7 +129,7 @@ class Decoding:
                 then at each step for the whole batch.
             kernels: what computes attention; see ``EngineSettings``.
         """
-        self.generated = 0
+        self.generated = self.asked = 0
         self._model = model
         self._name = name
         self._limits = limits
@@ -203,6 +204,7 @@ class Decoding:
         positions = firsts[:, None] + torch.arange(tokens, device=device)
         ask = partial(self._run, ids, positions, self._cache.attend_question, "a question")
         logits = ask()
+        self.asked += ids.numel()
         finite, broken = all_finite(logits), [row.broken for row in rows]
         if not all(finite):
             found = first_broken(self._model, ask, len(rows))

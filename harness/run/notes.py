@@ -8,6 +8,7 @@ from typing import Literal
 from harness.engine.model_notes import prompt_notes
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
+from harness.engine.request import contexts
 from harness.run.checkpoint import Checkpoint
 from harness.task import Departing, Task
 
@@ -34,7 +35,9 @@ def run_note(
         after: where entries are selected; see ``Selection``.
     """
     departures = task.departures if isinstance(task, Departing) else ""
-    boundary = _AFTER_CONTEXT if after == "context" else ""
+    boundary = ""
+    if after == "context":
+        boundary = f"{_AFTER_CONTEXT} Questions: {len(prompts)}; contexts: {len(contexts(prompts))}."
     notes = [note for note in (boundary, checkpoint.spec.note, departures, *checkpoint.notes) if note]
     new_tokens = task.max_new_tokens
     if checkpoint.tokenizer is not None:

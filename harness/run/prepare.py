@@ -19,7 +19,7 @@ from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.request import Known, Request, in_prefix_order
+from harness.engine.request import Known, Request, by_context, in_prefix_order
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
@@ -212,6 +212,8 @@ def refreshed(prepared: Prepared) -> Prepared:
             requests.append(Request(prompt, missing, known))
     if run.engine_settings.reuse_prefix:
         requests = in_prefix_order(requests)
+    if run.selection.after == "context":
+        requests = by_context(requests)
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 

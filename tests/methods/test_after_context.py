@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import Prompt
-from harness.engine.request import Outcome, Request
+from harness.engine.request import Outcome, Request, by_context
 from harness.engine.scheduler import Scheduler
 from harness.engine.settings import EngineSettings
 from harness.results import Cell
@@ -51,15 +52,18 @@ def request(question: Sequence[int], after: str = "context") -> Request:
     return Request(Prompt(Example(id=str(question), prompt=()), ids, "0" * 64, (), False, tokens), grid(), {})
 
 
-def run(requests: Sequence[Request], granularity: str = "kv_head") -> Found:
-    """Tokens and kept sets by question and cell."""
+def scheduler(granularity: str = "kv_head") -> Scheduler:
     settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
     order = [variant.cell for variant in grid()]
     engine, limits = Engine(tiny(), NAME), Limits(frozenset(), 4)
-    scheduler = Scheduler(engine, limits, order, selection_of(granularity), settings, lambda _: None)
+    return Scheduler(engine, limits, order, selection_of(granularity), settings, lambda _: None)
+
+
+def run(requests: Sequence[Request], granularity: str = "kv_head", at_work: Scheduler | None = None) -> Found:
+    """Tokens and kept sets by question and cell."""
     return {
         request.prompt.example.id: {cell: plain(outcome) for cell, outcome in outcomes.items()}
-        for finished in scheduler.run(requests, lambda: True)
+        for finished in (at_work or scheduler(granularity)).run(requests, lambda: True)
         for request, outcomes in finished
     }
 
@@ -85,6 +89,23 @@ def test_each_question_alone_has_the_tokens_that_it_has_among_others_in_any_orde
     assert run([request(question) for question in reversed(QUESTIONS)], granularity) == together
     for question in QUESTIONS[1:3]:
         assert run([request(question)], granularity) == {str(question): together[str(question)]}
+
+
+def test_a_context_is_prefilled_once_for_all_of_its_questions_and_gives_what_it_gives_apart(together: Found) -> None:
+    other = Request(replace(request((3, 4)).prompt, ids=request((3, 4)).prompt.ids[::-1].copy()), grid(), {})
+    mixed = [request(QUESTIONS[0]), other, request(QUESTIONS[1]), request(QUESTIONS[3])]
+    ordered = by_context(mixed)
+    assert [one.prompt.sha256 == other.prompt.sha256 and one.prompt is other.prompt for one in ordered] == [
+        False, False, False, True,
+    ]  # fmt: skip
+    assert [one.shared for one in ordered] == [True, True, False, False]
+    at_work = scheduler()
+    found = run(ordered, at_work=at_work)
+    assert found == run(mixed)
+    assert at_work.prefiller.prompts == 2 and at_work.prefiller.prefilled_tokens == 2 * len(CONTEXT)
+    rows = len({sha256 for _, sha256 in found[str(QUESTIONS[0])].values()})
+    of_other = len({sha256 for _, sha256 in found[str((3, 4))].values()})
+    assert at_work.asked == rows * sum(map(len, (QUESTIONS[0], QUESTIONS[1], QUESTIONS[3]))) + 2 * of_other
 
 
 def test_no_question_changes_what_was_kept(together: Found) -> None:
