@@ -101,7 +101,9 @@ def requests_of(subject: Subject, count: int) -> list[Request]:
     requests = []
     for number in range(count):
         ids = np.array(subject.prompt(96 + number * 53 % 96, number), dtype="<i4")
-        requests.append(Request(Prompt(Example(id=str(number), prompt=()), ids, "", ()), subject.variants, {}))
+        requests.append(
+            Request(Prompt(Example(id=str(number), prompt=()), ids, "", (), False, len(ids)), subject.variants, {})
+        )
     return requests
 
 

@@ -75,7 +75,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         scores: one value per metric name; empty if the task scores nothing or the example failed.
         kept: number of entries kept per head, for each layer, first layer first: one number for all heads of the cache
             or, where they differ, one for each.
-        retention: mean of ``kept`` over heads, then layers, / ``prompt_tokens``, 0-1.
+        retention: mean of ``kept`` over heads, then layers, / ``compressed_tokens``, 0-1.
         kept_bytes: bytes of the kept keys and values.
         retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads). It can be above
             1, because a cache of query heads is larger.
@@ -85,6 +85,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
             cell's own row was decoded.
         error: why there is no result; None if there is one.
         audit: the comparison with the row decoded again alone; None if it was not.
+        context_tokens: tokens of the prompt's context, if entries were selected there, before the question, so that
+            ``kept`` and what follows from it are of the context; None if they were selected after the whole prompt.
     """
 
     example_id: str
@@ -107,11 +109,18 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     alias_of: str | None = None
     error: str | None = None
     audit: Audit | None = None
+    context_tokens: Size | None = None
+
+    @property
+    def compressed_tokens(self) -> int | None:
+        """Tokens among which entries were selected: of the context or of the prompt; None for an imported text."""
+        return self.prompt_tokens if self.context_tokens is None else self.context_tokens
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write."""
+        """The record as plain values that ``json`` can write; without ``context_tokens`` if that is None."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
-        return structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
+        values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
+        return {name: value for name, value in values.items() if name != "context_tokens" or value is not None}
 
 
 @dataclass(frozen=True)
@@ -192,6 +201,17 @@ class CellResult:
         return len(self.records) - len(self.done)
 
 
+def titled(name: str, model: str, after: str) -> str:
+    """The title of results: a task or suite, the model and, unless it is the end of the prompt, the boundary.
+
+    Args:
+        name: the task's or the suite's name.
+        model: the model's name.
+        after: where entries were selected, after the ``prompt`` or after the ``context``.
+    """
+    return f"{name} on {model}" + ("" if after == "prompt" else f", compressed after the {after}")
+
+
 @dataclass(frozen=True, eq=False)
 class TaskResult:
     """The results of one task and one model, from which a report is made. It is equal to itself alone.
@@ -206,6 +226,7 @@ class TaskResult:
         breakdown: the ``group`` key for whose values a table shows separate scores, or None.
         published: number of examples behind published numbers of the task; None if there are none.
         knobs: names of the task's settings.
+        after: where entries were selected, after the ``prompt`` or after the ``context``.
     """
 
     model: str
@@ -217,6 +238,12 @@ class TaskResult:
     breakdown: str | None
     published: int | None = None
     knobs: tuple[str, ...] = ()
+    after: str = "prompt"
+
+    @property
+    def title(self) -> str:
+        """What tables, plots and pages of it are called."""
+        return titled(self.task, self.model, self.after)
 
 
 @dataclass(frozen=True)
@@ -234,3 +261,8 @@ class SuiteResult:
     suite: str
     tasks: tuple[TaskResult, ...]
     averages: tuple[Average, ...]
+
+    @property
+    def title(self) -> str:
+        """What tables, plots and pages of it are called."""
+        return titled(self.suite, self.model, self.tasks[0].after)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class Tokens:
     """Prompts from a JSON file ``{name: [ids]}``. Every default is in ``conf/task/tokens.yaml``.
 
+    A prompt may also be ``{"ids": [ids], "question_at": number}``, the number of its tokens before the question.
+
     Attributes:
         name: label of the results.
         prompts: path of the file.
@@ -82,7 +84,7 @@ class Tokens:
         """One example per prompt, in the order of the file; its id is the prompt's name.
 
         Raises:
-            DataError: the file is missing, is not ``{name: [ids]}``, or has two prompts of one name.
+            DataError: the file is missing, holds something else than prompts, or has two prompts of one name.
         """
         try:
             prompts = json.loads(
@@ -98,13 +100,7 @@ class Tokens:
             ) from error
         if not isinstance(prompts, dict) or not prompts:
             raise DataError(f"task.prompts={self.prompts} holds no prompt: give a JSON file {{name: [ids]}}")
-        for name, ids in prompts.items():
-            if not fits(ids, list[int]):
-                raise DataError(
-                    f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole "
-                    "numbers"
-                )
-        return [Example(id=name, prompt=tuple(ids)) for name, ids in prompts.items()]
+        return [self._example(name, given) for name, given in prompts.items()]
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
         """The ids in ``stop``, and no others."""
@@ -113,6 +109,22 @@ class Tokens:
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
         """An empty mapping: nothing is scored."""
         return {}
+
+    def _example(self, name: str, given: Any) -> Example:
+        """The example of a prompt, given as its ids or as an object with ``ids`` and ``question_at``."""
+        fields: dict[str, Any] = given if isinstance(given, dict) else {"ids": given}
+        ids, question_at = fields.get("ids"), fields.get("question_at")
+        if (
+            fields.keys() - {"ids", "question_at"}
+            or not isinstance(ids, list)
+            or not fits(ids, list[int])
+            or not fits(question_at, int | None)
+        ):
+            raise DataError(
+                f"prompt {short(name)} of task.prompts={self.prompts} is not a list of token ids: give whole "
+                'numbers, or {"ids": […], "question_at": 100}'
+            )
+        return Example(id=name, prompt=tuple(ids), question_at=question_at)
 
     def _without_doubled(self, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         """The prompts by name; JSON itself would silently keep the last of a name."""

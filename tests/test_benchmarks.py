@@ -84,6 +84,13 @@ def test_prompts_that_join_are_measured_in_fewer_and_wider_steps(program: Callab
     assert row["with"] < row["steps without"] and row["rows with"] > row["rows per step without"]
 
 
+@pytest.mark.slow
+def test_questions_on_one_context_prefill_it_once(program: Callable[[str], dict[str, Any]]) -> None:
+    (row,) = program("questions.py")["questions"]["table"]
+    assert row["prefilled apart"] == row["questions"] * row["prefilled together"]
+    assert row["of questions"] == 32 * row["rows"]
+
+
 def test_projection_is_made_of_what_was_measured(program: Callable[[str], dict[str, Any]]) -> None:
     shared, alone, stock = program("projection.py")["projection"]["table"]
     assert 5 < alone["hours"] / shared["hours"] < 500 and 5 < stock["hours"] / shared["hours"] < 500

@@ -25,6 +25,8 @@ class Selection:
         group: how the scores of query heads that share a kv head are reduced; used with ``kv_head`` alone.
         ties: ``stable`` prefers the lowest index, on every device; ``torch`` takes what ``torch.topk`` takes.
         dtype: ``float32`` scores, or scores in the ``model``'s dtype, as in the published code.
+        after: where the prefill ends and entries are selected: after the whole ``prompt``, or after the ``context``,
+            before the question is seen, which then runs through the compressed cache.
 
     Raises:
         ConfigError: a value is none of its choices.
@@ -34,6 +36,7 @@ class Selection:
     group: Literal["mean", "max", "sum"]
     ties: Literal["stable", "torch"]
     dtype: Literal["float32", "model"]
+    after: Literal["prompt", "context"] = "prompt"
 
     def __post_init__(self) -> None:
         check(self, "selection")

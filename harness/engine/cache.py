@@ -73,7 +73,8 @@ class _Bucket:
     Attributes:
         keys: [rows, heads, entries + spare, head_dim]; entries of steps that are still to come are uninitialised.
         values: the same shape.
-        entries: number of entries kept of the prompt, without the decoded ones.
+        entries: number of entries kept of the prompt, with those of a question that ran through the cache, without the
+            decoded ones.
         joined_at: the cache's step when its rows joined.
         row: index of the first row.
         head: index of the first head.
@@ -98,27 +99,30 @@ class _Bucket:
         times = all_heads // self.cached
         return slice(self.head * times, (self.head + self.keys.shape[1]) * times)
 
-    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, step: int) -> Tensor:
-        """Append one entry per row and head, then attend to all entries.
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, start: int) -> Tensor:
+        """Write the entries of new tokens, then attend to all entries up to each token's own.
 
         Args:
-            queries: [rows, query heads of the bucket, D].
-            keys: [rows, heads, D], of the new token.
-            values: [rows, heads, D], of the new token.
+            queries: [rows, query heads of the bucket, tokens, D].
+            keys: [rows, heads, tokens, D], of the new tokens.
+            values: [rows, heads, tokens, D], of the new tokens.
             scaling: factor on query-key products.
-            step: the cache's step.
+            start: number of entries before those of the new tokens.
 
         Returns:
-            [rows, query heads of the bucket, D].
+            [rows, query heads of the bucket, tokens, D].
         """
         rows, heads, _, dim = self.keys.shape
-        length = self.entries + step - self.joined_at
-        self.keys[:, :, length] = keys
-        self.values[:, :, length] = values
-        # The query heads of one cache head take the place of several query tokens.
+        tokens, copies = keys.shape[2], queries.shape[1] // heads
+        new, seen = slice(start, start + tokens), slice(0, start + tokens)
+        self.keys[:, :, new] = keys
+        self.values[:, :, new] = values
+        # The query heads of one cache head take the place of further query tokens.
         grouped = queries.reshape(rows, heads, -1, dim)
-        seen = slice(0, length + 1)
-        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling)
+        mask = None
+        if tokens > 1:
+            mask = queries.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start).repeat(copies, 1)
+        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling, attn_mask=mask)
         return out.reshape(queries.shape)
 
 
@@ -147,18 +151,20 @@ class KVCache:
         if self._ragged is not None:
             self._ragged.advance()
 
-    def add(self, rows: Sequence[list[LayerKV]], spare: int) -> None:
+    def add(self, rows: Sequence[list[LayerKV]], spare: int, question: int = 0) -> None:
         """Take over the entries of rows that join behind the present ones.
 
         Args:
             rows: per row, one ``LayerKV`` per layer. Entries are removed from these lists, so that memory holds them
                 once.
             spare: largest number of steps that these rows will stay.
+            question: number of tokens that are still to run through these rows, by ``attend_question``, before the
+                next step.
         """
         for layer, buckets in enumerate(self._layers):
             first = max((bucket.rows.stop for bucket in buckets), default=0)
             for start, stop in _runs([row[layer].runs for row in rows]):
-                buckets += _buckets_of(rows[start:stop], layer, spare, self.step, first + start)
+                buckets += _buckets_of(rows[start:stop], layer, spare, question, self.step, first + start)
         for row in rows:
             row.clear()
         self._tabulate()
@@ -176,22 +182,50 @@ class KVCache:
         Returns:
             [rows, 1, H, D].
         """
-        rows, heads, _, dim = queries.shape
-        queries, keys, values = queries.squeeze(2), keys.squeeze(2), values.squeeze(2)
         if self._ragged is not None:
-            return self._ragged.attend(layer, queries, keys, values, scaling)[:, None]
+            new = queries.squeeze(2), keys.squeeze(2), values.squeeze(2)
+            return self._ragged.attend(layer, *new, scaling)[:, None]
+        return self._attend(layer, queries, keys, values, scaling, first=0, question=0)
+
+    def attend_question(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        """Run the question of the rows that joined last through one layer; it may be repeated.
+
+        Each token sees all entries of the row that were kept, and the question up to itself. This is computed by torch
+        whatever the kernels are.
+
+        Args:
+            layer: index of the layer.
+            queries: [rows, H, tokens, D], of the rows that joined last.
+            keys: [rows, Hk, tokens, D], written into the cache.
+            values: [rows, Hk, tokens, D], written into the cache.
+            scaling: factor on query-key products.
+
+        Returns:
+            [rows, tokens, H, D].
+        """
+        rows, _, tokens, _ = queries.shape
+        first = self._layers[layer][-1].rows.stop - rows
+        return self._attend(layer, queries, keys, values, scaling, first, tokens)
+
+    def _attend(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, first: int, question: int
+    ) -> Tensor:
+        """The attention of the rows from ``first`` on: of a step or, if it has tokens, of a question."""
+        heads = queries.shape[1]
         # By number of heads: the kv heads and, where a bucket caches query heads, copies for these.
         new = {keys.shape[1]: (keys, values)}
         out = torch.empty_like(queries)
         for bucket in self._layers[layer]:
+            if bucket.row < first:
+                continue
             if bucket.cached not in new:
                 copies = bucket.cached // keys.shape[1]
                 new[bucket.cached] = (keys.repeat_interleave(copies, dim=1), values.repeat_interleave(copies, dim=1))
-            entries, here = new[bucket.cached], (bucket.rows, bucket.heads(bucket.cached))
-            out[bucket.rows, bucket.heads(heads)] = bucket.attend(
-                queries[bucket.rows, bucket.heads(heads)], entries[0][here], entries[1][here], scaling, self.step
-            )
-        return out.view(rows, 1, heads, dim)
+            rows = slice(bucket.row - first, bucket.rows.stop - first)
+            entries, here, there = new[bucket.cached], (rows, bucket.heads(bucket.cached)), (rows, bucket.heads(heads))
+            start = bucket.entries - question + self.step - bucket.joined_at
+            out[there] = bucket.attend(queries[there], entries[0][here], entries[1][here], scaling, start)
+        return out.transpose(1, 2)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all rows but these.
@@ -228,7 +262,7 @@ def _runs(layouts: Sequence[object]) -> list[tuple[int, int]]:
 
 
 def _buckets_of(
-    rows: Sequence[list[LayerKV]], layer: int, spare: int, joined_at: int, first_row: int
+    rows: Sequence[list[LayerKV]], layer: int, spare: int, question: int, joined_at: int, first_row: int
 ) -> Iterator[_Bucket]:
     """Buckets of rows with equal layouts, one for each run of heads; the rows' own entries in this layer are freed."""
     held = [list(row[layer].parts()) for row in rows]
@@ -236,11 +270,11 @@ def _buckets_of(
     cached, head = sum(heads for heads, _ in runs), 0
     for part, (heads, entries) in enumerate(runs):
         key, value = held[0][part]
-        keys = key.new_empty(len(rows), heads, entries + spare, key.shape[-1])
+        keys = key.new_empty(len(rows), heads, entries + question + spare, key.shape[-1])
         values = value.new_empty(keys.shape)
         for index, parts in enumerate(held):
             keys[index, :, :entries], values[index, :, :entries] = parts[part]
-        yield _Bucket(keys, values, entries, joined_at, first_row, head, cached)
+        yield _Bucket(keys, values, entries + question, joined_at, first_row, head, cached)
         head += heads
     for row in rows:
         nothing = row[layer].keys.new_empty(0, 0, 0)

@@ -20,7 +20,10 @@ from harness.kernels import Kernels
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_QUESTION_TOKENS = 8192
+"""Tokens of questions that run through the model at once, of all rows together."""
 Observer = Callable[[Sequence[int], Tensor], None]
+LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,18 @@ class Row:
 
     Attributes:
         prompt_tokens: length of its prompt, which is the position of the first new token whatever was dropped.
-        logits: float32 logits of its first new token, [vocabulary].
+        logits: float32 logits of its first new token, [vocabulary]; with a question, those of the question's.
         layers: its kept entries, one ``LayerKV`` per layer. Decoding takes them over.
         broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.
+        question: the last tokens of its prompt, which are not among its entries and run through them first; none if
+            the whole prompt was prefilled.
     """
 
     prompt_tokens: int
     logits: Tensor
     layers: list[LayerKV]
     broken: str | None = None
+    question: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,16 @@ class Generated:
     error: str | None = None
 
 
-class _DecodingAttention:
-    """Sends the attention of one decoding step to the cache, and notes the layers."""
+class _CacheAttention:
+    """Sends the attention of one forward over the cache there, and notes the layers."""
 
-    def __init__(self, cache: KVCache) -> None:
+    def __init__(self, attend: LayerAttend) -> None:
         self.seen: list[int] = []
-        self._cache = cache
+        self._attend = attend
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
-        return self._cache.attend(layer, queries, keys, values, scaling)
+        return self._attend(layer, queries, keys, values, scaling)
 
 
 @dataclass
@@ -102,6 +108,7 @@ class Decoding:
 
     Attributes:
         generated: number of tokens generated so far.
+        asked: number of tokens of questions that ran through the cache so far.
     """
 
     def __init__(
@@ -122,7 +129,7 @@ class Decoding:
                 then at each step for the whole batch.
             kernels: what computes attention; see ``EngineSettings``.
         """
-        self.generated = 0
+        self.generated = self.asked = 0
         self._model = model
         self._name = name
         self._limits = limits
@@ -164,23 +171,54 @@ class Decoding:
         self._joined += len(rows)
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
         order = sorted(range(len(rows)), key=lambda index: [layer.keys.shape[:2] for layer in rows[index].layers])
-        joining = [_ActiveRow(first + index, self._cache.step) for index in order]
-        logits = torch.stack([rows[index].logits.to(self._model.device) for index in order])
-        chosen = self._choose(joining, logits, all_finite(logits), [rows[index].broken for index in order])
-        going = [index for index, row in enumerate(joining) if not row.ended]
-        self._drop()  # rows that have ended make room before others join
-        if going:
-            self._cache.add([rows[order[index]].layers for index in going], spare=self._limits.max_new_tokens - 1)
-            self._batch += [joining[index] for index in going]
-            positions = torch.tensor([rows[order[index]].prompt_tokens for index in going], device=self._model.device)
-            self._changed()
-            self._tokens, self._positions = (
-                torch.cat([self._tokens, chosen[going]]),
-                torch.cat([self._positions, positions]),
-            )
+        for tokens in sorted({len(row.question) for row in rows}):
+            alike = [index for index in order if len(rows[index].question) == tokens]
+            together = max(1, _QUESTION_TOKENS // tokens) if tokens else len(alike)
+            for start in range(0, len(alike), together):
+                some = alike[start : start + together]
+                join = self._join_with_question if tokens else self._join
+                join([rows[index] for index in some], [first + index for index in some])
         for row in rows:
             row.layers.clear()
         return range(first, self._joined)
+
+    def _join(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
+        """Add rows whose first token is known from their logits."""
+        joining = [_ActiveRow(number, self._cache.step) for number in numbers]
+        logits = torch.stack([row.logits.to(self._model.device) for row in rows])
+        chosen = self._choose(joining, logits, all_finite(logits), [row.broken for row in rows])
+        going = [index for index, row in enumerate(joining) if not row.ended]
+        self._drop()  # rows that have ended make room before others join
+        if going:
+            self._cache.add([rows[index].layers for index in going], spare=self._limits.max_new_tokens - 1)
+            self._enter([rows[index] for index in going], [joining[index] for index in going], chosen[going])
+
+    def _join_with_question(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
+        """Add rows whose questions are equally long, and run these through their entries."""
+        joining = [_ActiveRow(number, self._cache.step) for number in numbers]
+        self._drop()
+        tokens, device = len(rows[0].question), self._model.device
+        self._cache.add([row.layers for row in rows], spare=self._limits.max_new_tokens - 1, question=tokens)
+        ids = torch.tensor([row.question for row in rows], device=device)
+        firsts = torch.tensor([row.prompt_tokens - tokens for row in rows], device=device)
+        positions = firsts[:, None] + torch.arange(tokens, device=device)
+        ask = partial(self._run, ids, positions, self._cache.attend_question, "a question")
+        logits = ask()
+        self.asked += ids.numel()
+        finite, broken = all_finite(logits), [row.broken for row in rows]
+        if not all(finite):
+            found = first_broken(self._model, ask, len(rows))
+            broken = [before or here for before, here in zip(broken, found, strict=True)]
+        self._enter(rows, joining, self._choose(joining, logits, finite, broken))
+        self._drop()
+
+    def _enter(self, rows: Sequence[Row], joining: Sequence[_ActiveRow], chosen: Tensor) -> None:
+        """Put rows, whose entries the cache has, behind the others of the batch."""
+        self._changed()
+        self._batch += joining
+        positions = torch.tensor([row.prompt_tokens for row in rows], device=self._model.device)
+        self._tokens = torch.cat([self._tokens, chosen])
+        self._positions = torch.cat([self._positions, positions])
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -206,16 +244,21 @@ class Decoding:
 
     def _forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Float32 logits [rows, vocabulary] of the tokens that come next."""
-        attention = _DecodingAttention(self._cache)
+        where = f"decoding step {self._cache.step + 1}"
+        return self._run(tokens[:, None], positions[:, None], self._cache.attend, where)
+
+    def _run(self, ids: Tensor, positions: Tensor, attend: LayerAttend, where: str) -> Tensor:
+        """Run tokens [rows, tokens] over the cache; float32 logits [rows, vocabulary] of what comes after the last."""
+        attention = _CacheAttention(attend)
         output = self._model(
-            tokens[:, None],
-            position_ids=positions[:, None],
+            ids,
+            position_ids=positions,
             use_cache=False,
             past_key_values=None,
             logits_to_keep=1,
             **{ENGINE: attention},
         )
-        check_layers(attention.seen, self._layers, self._name, f"decoding step {self._cache.step + 1}")
+        check_layers(attention.seen, self._layers, self._name, where)
         logits: Tensor = output.logits[:, -1].float()
         return logits
 

@@ -135,7 +135,12 @@ class Engine:
         return decode(self.model, self.name, rows, limits, observe, self.kernels)
 
     def generate(
-        self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, limits: Limits
+        self,
+        prompt: Sequence[int],
+        plans: Sequence[Plan],
+        selection: Selection,
+        limits: Limits,
+        question: Sequence[int] = (),
     ) -> list[Generated]:
         """Generate from one prompt under every plan: one prefill, then all rows decoded together.
 
@@ -144,6 +149,7 @@ class Engine:
             plans: what to keep, 1 or more. Plans that keep the same entries are decoded once.
             selection: how entries are selected.
             limits: when a row ends.
+            question: token ids that follow the prompt and run through what each plan kept of it.
 
         Returns:
             One result per plan, in order.
@@ -152,8 +158,9 @@ class Engine:
             ModelError: a layer did not come through the engine.
         """
         prefilled = self.prefill(prompt, plans, selection)
+        tokens, asked = len(prompt) + len(question), tuple(question)
         rows = {
-            kept.sha256: Row(len(prompt), prefilled.logits, kept.layers, prefilled.broken) for kept in prefilled.kept
+            kept.sha256: Row(tokens, prefilled.logits, kept.layers, prefilled.broken, asked) for kept in prefilled.kept
         }
         generated = dict(zip(rows, self.decode(list(rows.values()), limits), strict=True))
         return [generated[kept.sha256] for kept in prefilled.kept]

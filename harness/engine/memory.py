@@ -121,7 +121,8 @@ def prompt_row_bytes(
     Returns:
         1 or more.
     """
-    tokens, plans = len(request.prompt.ids), []
+    tokens, plans = request.prompt.context_tokens, []
+    new_tokens += len(request.prompt.question)
     for variant in request.missing:
         with suppress(ConfigError):
             plans.append(variant.plan(shape_of(config, tokens, selection)))

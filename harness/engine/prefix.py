@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:  # a dry run needs the order of prompts but no engine
     from harness.compression.grid import Plan
     from harness.compression.selection import Selection
     from harness.engine.engine import Engine
-    from harness.engine.prefill import Prefilled
+    from harness.engine.prefill import Kept, Prefilled
     from harness.engine.prefill_attention import Past
 
 # A shared beginning that saves fewer tokens is not worth a forward of its own.
@@ -23,11 +24,13 @@ _LEAST_CHUNK_TOKENS = 64
 
 
 class Prefiller:
-    """Prefills prompts one after the other, each from the longest beginning that it holds.
+    """Prefills prompts or contexts one after the other, each from the longest beginning that it holds.
+
+    What was kept of a context whose next question comes behind it is held and not computed again.
 
     Attributes:
         prompts: number of prompts prefilled so far; a prompt that was prefilled twice counts twice.
-        prompt_tokens: number of their tokens.
+        prompt_tokens: number of tokens of all prompts, or contexts of questions.
         prefilled_tokens: number of those tokens that were computed, not reused.
     """
 
@@ -46,24 +49,44 @@ class Prefiller:
         self._selection = selection
         self._chunk_tokens = chunk_tokens
         self._held: list[Past] = []
+        self._context: tuple[int, ...] = ()
+        self._kept: dict[Plan, Kept] = {}
+        self._prefilled: Prefilled | None = None
 
-    def prefill(self, ids: Sequence[int], plans: Sequence[Plan], hold: Sequence[int]) -> Prefilled:
-        """Prefill a prompt.
+    def prefill(
+        self, ids: Sequence[int], plans: Sequence[Plan], hold: Sequence[int] = (), shared: bool = False
+    ) -> Prefilled:
+        """What plans keep of a prompt or context, prefilled if it is not held.
 
         Args:
             ids: its token ids, 1 or more.
             plans: what to keep.
             hold: lengths of the beginnings of this prompt that later prompts go on from. Other beginnings are dropped.
+            shared: whether all of it, with what is kept, is held for the next call. Its entries are not to be changed.
 
         Raises:
             ModelError: a layer did not come through the engine.
         """
-        shared = [past for past in self._held if past.begins(ids)]
-        past = max(shared, key=lambda past: len(past.ids), default=None)
-        self._held = [past for past in shared if len(past.ids) in hold]
+        if self._context != tuple(ids):
+            self._context, self._kept, self._prefilled = tuple(ids), {}, None
+        self.prompt_tokens += len(ids)
+        missing = [plan for plan in plans if plan not in self._kept]
+        prefilled = self._prefilled
+        if missing or prefilled is None:
+            prefilled = self._computed(ids, missing, hold)
+            self._kept |= zip(missing, prefilled.kept, strict=True)
+        kept = tuple(self._kept[plan] for plan in plans)
+        self._prefilled = replace(prefilled, kept=())
+        if not shared:
+            self._context, self._kept, self._prefilled = (), {}, None
+        return replace(prefilled, kept=kept)
+
+    def _computed(self, ids: Sequence[int], plans: Sequence[Plan], hold: Sequence[int]) -> Prefilled:
+        begun = [past for past in self._held if past.begins(ids)]
+        past = max(begun, key=lambda past: len(past.ids), default=None)
+        self._held = [past for past in begun if len(past.ids) in hold]
         done = len(past.ids) if past is not None else 0
         self.prompts += 1
-        self.prompt_tokens += len(ids)
         self.prefilled_tokens += len(ids) - done
         for stop in pauses(done, len(ids), self._chunk_tokens, hold):
             past = self._engine.extend(ids[:stop], plans, self._selection, past)
@@ -72,8 +95,9 @@ class Prefiller:
         return self._engine.prefill(ids, plans, self._selection, past)
 
     def forget(self) -> None:
-        """Drop all beginnings."""
+        """Drop all that is held."""
         self._held = []
+        self._context, self._kept, self._prefilled = (), {}, None
 
     def shorten(self, tokens: int) -> int | None:
         """Halve the chunks because memory ran out.

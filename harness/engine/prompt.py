@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import DataError
 from harness.task import Example
+from harness.text import shared_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -30,17 +31,33 @@ class Prompt:
         sha256: hash of the ids.
         ends: see ``Record.prompt_ends``.
         is_text: whether the example's prompt is a text, not token ids.
+        context_tokens: number of its first tokens after which entries are selected, 1 or more: all of them, or those of
+            the context alone.
     """
 
     example: Example
     ids: NDArray[np.int32]
     sha256: str
     ends: tuple[str, ...]
-    is_text: bool = False
+    is_text: bool
+    context_tokens: int
+
+    @property
+    def context(self) -> NDArray[np.int32]:
+        """The tokens that are prefilled, after which entries are selected."""
+        return self.ids[: self.context_tokens]
+
+    @property
+    def question(self) -> NDArray[np.int32]:
+        """The tokens that run through each compressed cache: none if entries are selected after the whole prompt."""
+        return self.ids[self.context_tokens :]
 
 
 def encode_prompts(
-    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase | None, vocabulary: int
+    examples: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase | None,
+    vocabulary: int,
+    after: Literal["prompt", "context"] = "prompt",
 ) -> list[Prompt]:
     """Encode the prompts of examples.
 
@@ -50,9 +67,12 @@ def encode_prompts(
         examples: the examples, each with an id of its own.
         tokenizer: the model's tokenizer; None if all prompts are token ids.
         vocabulary: number of token ids that the model knows.
+        after: where entries are selected; see ``Selection``. With ``context``, every example must say where its
+            question begins.
 
     Raises:
-        DataError: two examples share an id, a prompt is empty, or it has a token id that the model does not know.
+        DataError: two examples share an id, a prompt is empty, or it has a token id that the model does not know; or
+            a context is empty or longer than its prompt.
     """
     seen: set[str] = set()
     prompts = []
@@ -76,9 +96,31 @@ def encode_prompts(
                 hashlib.sha256(array.tobytes()).hexdigest(),
                 _ends(example, tokenizer),
                 isinstance(example.prompt, str),
+                len(ids) if after == "prompt" else _context_tokens(example, ids, tokenizer),
             )
         )
     return prompts
+
+
+def _context_tokens(example: Example, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> int:
+    """Number of tokens with which the prompt begins as its context alone does."""
+    at = example.question_at
+    assert at is not None
+    if not 0 <= at <= len(example.prompt):
+        unit = "characters" if isinstance(example.prompt, str) else "tokens"
+        raise DataError(
+            f"the question of example {example.id!r} begins at {at} (question_at), but its prompt has "
+            f"{len(example.prompt)} {unit}: mend the task"
+        )
+    tokens = at
+    if isinstance(example.prompt, str):
+        tokens = shared_tokens(ids, _encode(replace(example, prompt=example.prompt[:at]), tokenizer))
+    if not tokens:
+        raise DataError(
+            f"example {example.id!r} has no context before its question, so there is nothing to compress: use "
+            "selection.after=prompt"
+        )
+    return tokens
 
 
 def _ends(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tuple[str, ...]:

@@ -35,12 +35,14 @@ class Request:
         missing: variants without a result, in the order of the grid.
         known: stored results of this prompt in other cells of the grid.
         hold: lengths of the beginnings of this prompt that later requests go on from, ascending.
+        shared: whether the next request has the same context, so that what was kept of it is held.
     """
 
     prompt: Prompt
     missing: tuple[Variant, ...]
     known: Mapping[Cell, Known]
     hold: tuple[int, ...] = ()
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,24 @@ class Outcome:
     audit: Audit | None = None
 
 
+def by_context(requests: Sequence[Request]) -> list[Request]:
+    """Requests with one context behind each other, in the order in which their contexts come first."""
+    groups: dict[bytes, list[Request]] = {}
+    for request in requests:
+        groups.setdefault(request.prompt.context.tobytes(), []).append(request)
+    return [
+        replace(request, shared=place < len(group))
+        for group in groups.values()
+        for place, request in enumerate(group, 1)
+    ]
+
+
+def contexts(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of each context."""
+    return list({prompt.context.tobytes(): prompt for prompt in reversed(prompts)}.values())[::-1]
+
+
 def in_prefix_order(requests: Sequence[Request]) -> list[Request]:
     """Requests in the order of ``prefix_order``, each with the beginnings to hold."""
-    order = prefix_order([request.prompt.ids for request in requests])
+    order = prefix_order([request.prompt.context for request in requests])
     return [replace(requests[index], hold=hold) for index, hold in order]

@@ -108,9 +108,14 @@ def shared_rows(
         by_hash.setdefault(kept.sha256, []).append((variant.cell, kept))
     rows = []
     for sha256, members in by_hash.items():
+        # The row's own list, as decoding empties it and what was kept may be held for the next question.
+        layers = list(members[0][1].layers)
+        members = [(cell, replace(kept, layers=[])) for cell, kept in members]
         twins = {cell: known for cell, known in request.known.items() if known.kept_sha256 == sha256}
         twin = next(iter(twins.values()), None)
-        row = Row(len(request.prompt.ids), prefilled.logits, members[0][1].layers, prefilled.broken)
+        prompt = request.prompt
+        question = tuple(prompt.question.tolist())
+        row = Row(len(prompt.ids), prefilled.logits, layers, prefilled.broken, question)
         audited = twin is None and is_audited(request.prompt.example.id, members[0][0], audit)
         rows.append(
             SharedRow(
@@ -177,6 +182,11 @@ class Running:
     def generated(self) -> int:
         """Number of tokens generated so far."""
         return self._decoding.generated
+
+    @property
+    def asked(self) -> int:
+        """Number of tokens of questions that ran through the cache so far."""
+        return self._decoding.asked
 
     @property
     def rows(self) -> int:

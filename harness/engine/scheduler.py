@@ -47,6 +47,7 @@ class Scheduler:
     Attributes:
         prefiller: prefills the prompts and counts their tokens.
         decoded: number of rows decoded so far.
+        asked: number of tokens of questions that ran through compressed caches so far.
         width: largest number of rows that decode together; with ``engine.width=auto``, 0 until the first requests.
     """
 
@@ -77,7 +78,7 @@ class Scheduler:
         if settings.time_limit_seconds is not None:
             check_time_limit()
         self.prefiller = Prefiller(engine, selection, settings.chunk_tokens)
-        self.decoded = 0
+        self.decoded = self.asked = 0
         self.width = 1 if settings.exact else settings.width if settings.width != "auto" else 0
         self._free = tensor_parallel.least(free_bytes(engine.device)) if settings.width == "auto" else 0
         self._engine = engine
@@ -195,8 +196,9 @@ class Scheduler:
         return part.begun or not self._unsaved or sum(self._unsaved.values()) + tokens <= self._most_unsaved
 
     def _advance(self, running: Running) -> None:
-        begun, before = time.monotonic(), running.generated
+        begun, before, asked = time.monotonic(), running.generated, running.asked
         ended = running.advance(self.width)
+        self.asked += running.asked - asked
         lengths = [len(shared.generated.tokens) for shared in ended if shared.generated is not None]
         self._watch.decoded(running.generated - before, lengths, time.monotonic() - begun)
         for shared in ended:
@@ -221,8 +223,8 @@ class Scheduler:
     def _prefill(self, running: RunningPart) -> list[SharedRow]:
         """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
-        tokens, new_tokens = len(request.prompt.ids), self._limits.max_new_tokens
-        if (beyond := beyond_positions(self._engine.model.config, tokens, new_tokens)) is not None:
+        whole, tokens, new_tokens = len(request.prompt.ids), request.prompt.context_tokens, self._limits.max_new_tokens
+        if (beyond := beyond_positions(self._engine.model.config, whole, new_tokens)) is not None:
             running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:
@@ -234,7 +236,7 @@ class Scheduler:
         while plans:
             try:
                 with time_limit(limit):
-                    return self._rows(request, plans)
+                    return self._rows(running.part, plans)
             except TimeLimit as expired:
                 at, why = expired.at, too_long(prefill_at(expired.at), limit)
             except SelectionFailed as error:
@@ -249,9 +251,13 @@ class Scheduler:
                 del plans[variant]
         return []
 
-    def _rows(self, request: Request, plans: Mapping[Variant, Plan]) -> list[SharedRow]:
+    def _rows(self, part: Part, plans: Mapping[Variant, Plan]) -> list[SharedRow]:
+        request = part.request
+        # Where memory suffices for a part of the variants alone, nothing is held.
+        shared = request.shared and not (part.later or part.outcomes)
         try:
-            prefilled = self.prefiller.prefill(request.prompt.ids.tolist(), list(plans.values()), request.hold)
+            ids = request.prompt.context.tolist()
+            prefilled = self.prefiller.prefill(ids, list(plans.values()), request.hold, shared)
         except (MemoryError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise PrefillMemoryError(reason_of(error)) from error
@@ -285,7 +291,8 @@ class Scheduler:
             EngineError: nothing can be made smaller.
         """
         request, tokens = parts[0].request, len(parts[0].request.prompt.ids)
-        if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(tokens)) is not None:
+        context = request.prompt.context_tokens
+        if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(context)) is not None:
             self._tell(
                 f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are"
             )

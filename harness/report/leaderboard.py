@@ -24,6 +24,7 @@ from harness.report.stats.means import MISSING
 from harness.report.stats.ranking import Ranking, rank
 from harness.report.stats.summary import full_cache
 from harness.results import SuiteResult, TaskResult
+from harness.store.reader import check_boundaries
 from harness.text import plain
 
 _NOTHING = {f"{what}{end}": MISSING for what in ("score", "difference", "gain") for end in ("", "_low", "_high")}
@@ -90,8 +91,9 @@ def groups(
         interval needs where others have enough: they would take the interval of all.
 
     Raises:
-        StoreError: no task has scores and a cell that kept everything.
+        StoreError: no task has scores and a cell that kept everything, or not all tasks have one boundary.
     """
+    check_boundaries(results)
     suite_of = {task.task: suite.suite for suite in suites for task in suite.tasks}
     named: dict[str, list[TaskResult]] = {}
     few: list[str] = []

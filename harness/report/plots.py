@@ -168,7 +168,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _title(figure: Figure, result: TaskResult) -> None:
-    lines = [f"{result.task} on {result.model}", *([result.note] if result.note else [])]
+    lines = [result.title, *([result.note] if result.note else [])]
     figure.suptitle("\n".join(_fold(line, figure.get_figwidth()) for line in lines), parse_math=False, fontsize=10)
 
 

@@ -88,7 +88,7 @@ def write_suite_report(result: SuiteResult, folder: Path) -> list[Path]:
     raw, title = suite_table(result), headline(result)
     files = write(suite_document(result), folder)
     if raw["score"].notna().any():
-        about = [f"{result.suite} on {result.model}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]
+        about = [f"{result.title}.", *dict.fromkeys(task.note for task in result.tasks if task.note)]
         for drawn in score_curves(raw[raw["column"] == title]):
             files.append(folder / f"{drawn.stem}.png")
             curves(drawn, " ".join(about), f"{title} (0-100)", files[-1])
@@ -124,7 +124,7 @@ def suite_document(result: SuiteResult) -> Document:
         tables.append(_long_table("Averages and intervals", raw[averages]))
         papers.append(wide_table("", raw[averages]))
     tables += [*_breakdown_tables(result), _long_table(_TASKS, raw[tasks])]
-    return Document(f"{result.suite} on {result.model}", "table", tables, _notes(result), {"scores": raw}, papers)
+    return Document(result.title, "table", tables, _notes(result), {"scores": raw}, papers)
 
 
 def wide_table(title: str, raw: pd.DataFrame) -> Table:

@@ -77,7 +77,7 @@ def task_document(result: TaskResult) -> Document:
     if is_broken_down(result):
         tables.append(_breakdown_table(result))
         data["breakdown"] = breakdown(result)
-    return Document(f"{result.task} on {result.model}", "table", tables, task_notes(result), data)
+    return Document(result.title, "table", tables, task_notes(result), data)
 
 
 @once

@@ -98,7 +98,7 @@ def curve_images(result: TaskResult, folder: Path) -> list[Path]:
     paths = []
     for drawn in score_curves(raw):
         paths.append(folder / f"{drawn.stem}.png")
-        curves(drawn, f"{result.task} on {result.model}", f"{result.metrics[0].title} (0-100)", paths[-1])
+        curves(drawn, result.title, f"{result.metrics[0].title} (0-100)", paths[-1])
     return paths
 
 

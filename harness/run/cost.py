@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.engine.memory import free_bytes, prefill_bytes, prompt_row_bytes, rows_that_fit
 from harness.engine.model_spec import choose_device
-from harness.engine.request import Request
+from harness.engine.request import Request, contexts
 from harness.engine.weights_size import weights_bytes
 from harness.printing import say
 from harness.run.prepare import Prepared
@@ -58,7 +58,7 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     most = sum(
         len(request.missing) * prepared.run.task.max_new_tokens for prepared in tasks for request in prepared.requests
     )
-    prompt_tokens = sum(len(request.prompt.ids) for request in asked)
+    prompt_tokens = sum(_tokens_to_prefill(prepared) for prepared in tasks)
     lines = [f"tokens: {prompt_tokens:,} to prefill; to generate at most {most:,}, in {rows:,} rows"]
     lines.append(_memory(tasks))
     if basis is None:
@@ -115,6 +115,13 @@ def width_of(tasks: Sequence[Prepared]) -> int:
     return rows_that_fit(max(0, free_bytes(_device(tasks)) - weights), max(map(_row_bytes, tasks)))
 
 
+def _tokens_to_prefill(prepared: Prepared) -> int:
+    """Tokens of the prompts to compute, or of their contexts, each once."""
+    prompts = [request.prompt for request in prepared.requests]
+    once = contexts(prompts) if prepared.run.selection.after == "context" else prompts
+    return sum(prompt.context_tokens for prompt in once)
+
+
 def _seconds(prepared: Prepared, costs: Costs) -> float:
     """Seconds that a task takes."""
     requests, most = prepared.requests, prepared.run.task.max_new_tokens
@@ -128,7 +135,7 @@ def _seconds(prepared: Prepared, costs: Costs) -> float:
         tokens += rows * length
         steps += ceil(rows / width) * costs.longest(length, max(1.0, min(rows, width)), most)
     return (
-        costs.of_prompt_token * sum(len(request.prompt.ids) for request in requests)
+        costs.of_prompt_token * _tokens_to_prefill(prepared)
         + of_token * tokens
         + of_step * steps
         + costs.of_prompt * len(requests)

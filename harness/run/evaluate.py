@@ -73,6 +73,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         tokens_before_truncation=example.tokens_before_truncation,
         prompt_ends=prompt.ends,
         error=outcome.generated.error,
+        context_tokens=prompt.context_tokens if run.selection.after == "context" else None,
     )
     if kept is None:
         return record
@@ -80,7 +81,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         record,
         tokens=outcome.generated.tokens,
         kept=kept.entries,
-        retention=sum(layer_means(kept.entries)) / len(kept.entries) / len(prompt.ids),
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
         kept_bytes=kept.bytes,
         retention_bytes=kept.bytes / outcome.full_bytes,
         kept_sha256=kept.sha256,

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.engine import tensor_parallel
 from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
+from harness.engine.request import contexts
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
@@ -34,9 +35,10 @@ class Counts:
     """How much work runs took.
 
     Attributes:
-        prefills: number of prompts prefilled.
-        prompt_tokens: tokens of these prompts.
-        prefilled_tokens: tokens that went through the model; fewer than ``prompt_tokens`` if beginnings were shared.
+        prefills: number of prompts or contexts prefilled.
+        prompt_tokens: tokens of all prompts, or of the contexts of all questions.
+        prefilled_tokens: those that went through the model; fewer than ``prompt_tokens`` if some were shared.
+        question_tokens: tokens of questions that ran through compressed caches, of all rows together.
         decoded_rows: number of rows decoded.
         generated_tokens: tokens generated in these rows.
         records: number of records written.
@@ -45,6 +47,7 @@ class Counts:
     prefills: int = 0
     prompt_tokens: int = 0
     prefilled_tokens: int = 0
+    question_tokens: int = 0
     decoded_rows: int = 0
     generated_tokens: int = 0
     records: int = 0
@@ -163,6 +166,7 @@ def result(prepared: Prepared) -> TaskResult:
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
         knobs=tuple(run.task_config),
+        after=run.selection.after,
     )
 
 
@@ -229,6 +233,7 @@ def _compute(
         return {
             "prefills": scheduler.prefiller.prompts,
             "prefilled_tokens": scheduler.prefiller.prefilled_tokens,
+            "question_tokens": scheduler.asked,
             "rows": scheduler.decoded,
             "generated_tokens": counts.generated_tokens,
             "records": counts.records,
@@ -242,9 +247,11 @@ def _compute(
         stop.learn(heard)
         return heard == 0  # what all processes agreed on; stop.heard may already be another signal
 
+    missing = [request.prompt for request in prepared.requests]
     known = {
         "cells": [cell.name for cell in prepared.manifests],
         "prompts": len(prepared.requests),
+        "contexts": len(contexts(missing)) if run.selection.after == "context" else 0,
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": run.checkpoint.provenance["device"],
         "width": scheduler.width,
@@ -266,6 +273,7 @@ def _compute(
         before.prefills + scheduler.prefiller.prompts,
         before.prompt_tokens + scheduler.prefiller.prompt_tokens,
         before.prefilled_tokens + scheduler.prefiller.prefilled_tokens,
+        before.question_tokens + scheduler.asked,
         before.decoded_rows + scheduler.decoded,
         before.generated_tokens + counts.generated_tokens,
         before.records + counts.records,

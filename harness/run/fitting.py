@@ -27,7 +27,7 @@ def check_plans(
         BudgetError: with the first such budget.
         ConfigError: with the first such method.
     """
-    longest = max(len(prompt.ids) for prompt in prompts)
+    longest = max(prompt.context_tokens for prompt in prompts)
     for variant in variants:
         try:
             variant.plan(shape_of(config, longest, selection))

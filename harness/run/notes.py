@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from harness.engine.model_notes import prompt_notes
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
+from harness.engine.request import contexts
 from harness.run.checkpoint import Checkpoint
 from harness.task import Departing, Task
 
+_AFTER_CONTEXT = (
+    "Compressed after the context, before the question was seen (selection.after=context): budgets, kept entries and "
+    "retention are of the context."
+)
 
-def run_note(checkpoint: Checkpoint, prompts: Sequence[Prompt], task: Task, knobs: Iterable[str]) -> str:
+
+def run_note(
+    checkpoint: Checkpoint,
+    prompts: Sequence[Prompt],
+    task: Task,
+    knobs: Iterable[str],
+    after: Literal["prompt", "context"],
+) -> str:
     """The notes on a model and the prompts of a task, as one text; "" if there is nothing to say.
 
     Args:
@@ -19,9 +32,13 @@ def run_note(checkpoint: Checkpoint, prompts: Sequence[Prompt], task: Task, knob
         prompts: the task's prompts, 1 or more.
         task: the task.
         knobs: names of the task's settings.
+        after: where entries are selected; see ``Selection``.
     """
     departures = task.departures if isinstance(task, Departing) else ""
-    notes = [note for note in (checkpoint.spec.note, departures, *checkpoint.notes) if note]
+    boundary = ""
+    if after == "context":
+        boundary = f"{_AFTER_CONTEXT} Questions: {len(prompts)}; contexts: {len(contexts(prompts))}."
+    notes = [note for note in (boundary, checkpoint.spec.note, departures, *checkpoint.notes) if note]
     new_tokens = task.max_new_tokens
     if checkpoint.tokenizer is not None:
         notes += prompt_notes(prompts, checkpoint.tokenizer, checkpoint.end_ids, knobs)

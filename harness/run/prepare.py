@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.compression.grid import Variant
 from harness.compression.method import Method
@@ -19,10 +19,11 @@ from harness.config.outside import source_of, used
 from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.request import Known, Request, in_prefix_order
+from harness.engine.request import Known, Request, by_context, in_prefix_order
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
+from harness.run.boundary import check_questions, check_suite
 from harness.run.checkpoint import Checkpoint
 from harness.run.fitting import check_plans, check_positions
 from harness.run.notes import run_note
@@ -36,9 +37,6 @@ from harness.store.records import has_records, read_records, stamp
 from harness.store.shards import Shard, Worker
 from harness.task import Task, published_examples
 from harness.text import check_name
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,11 @@ def prepare(run: Run) -> Prepared:
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
-    prompts = encode_prompts((examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size)
+    if run.selection.after == "context":
+        check_questions(run.task.name, [examples[index] for index in asked])
+    prompts = encode_prompts(
+        (examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size, run.selection.after
+    )
     check_plans(run.variants, prompts, config, run.selection)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
@@ -168,7 +170,7 @@ def prepare(run: Run) -> Prepared:
         | ({"clean_up": True} if cleans_up(run.task, run.checkpoint.tokenizer) else {}),
         "selection": asdict(run.selection),
     }
-    note = run_note(run.checkpoint, prompts, run.task, run.task_config)
+    note = run_note(run.checkpoint, prompts, run.task, run.task_config, run.selection.after)
     there = {} if run.results is None else cells_of_task(run.folder(run.variants[0].cell).parent)
     labels = {variant.cell.label: variant.method.scorer is None for variant in run.variants}
     places = method_places(there.values(), labels)
@@ -177,6 +179,8 @@ def prepare(run: Run) -> Prepared:
     manifests = {cell: manifests[cell] for cell in order if cell in manifests}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
     _check_siblings(there, next(iter(manifests.values())))
+    if run.results is not None:
+        check_suite(run.results / run.model, run.task_config.get("name"), run.task.name, run.selection.after)
     return prepared
 
 
@@ -210,6 +214,8 @@ def refreshed(prepared: Prepared) -> Prepared:
             requests.append(Request(prompt, missing, known))
     if run.engine_settings.reuse_prefix:
         requests = in_prefix_order(requests)
+    if run.selection.after == "context":
+        requests = by_context(requests)
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
@@ -234,8 +240,13 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
             f"method={variant.cell.label} is not a dataclass: its fields are what a result is known by; make it a "
             "frozen one"
         )
-    # A method that keeps everything selects nothing, so the selection is none of its settings.
-    common = {name: value for name, value in common.items() if name != "selection" or method.scorer is not None}
+    # The end of the prompt is where manifests that do not say it have the boundary. A method that keeps everything
+    # selects nothing, so that nothing else of the selection is one of its settings.
+    boundary = {} if run.selection.after == "prompt" else {"after": run.selection.after}
+    others = {name: value for name, value in common["selection"].items() if name != "after"}
+    selection = boundary if method.scorer is None else {**others, **boundary}
+    common = {name: value for name, value in common.items() if name != "selection"}
+    common |= {"selection": selection} if selection else {}
     settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
     try:
         settings = json.loads(json.dumps(settings))

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.engine.model_spec import entry_bytes, shape_of
+from harness.engine.request import contexts
 from harness.errors import ConfigError
 from harness.printing import say, width_of
-from harness.results import by_head
+from harness.results import by_head, titled
 from harness.run.prepare import Prepared
 
 
@@ -22,6 +23,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     layers = config.num_hidden_layers
     per_entry, _, kv_heads = entry_bytes(config, spec.torch_dtype(config))
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
+    of_context = [prompt.context_tokens for prompt in prepared.prompts]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for header in ("method", "budget", "kept entries per layer", "kept KV bytes per prompt", "examples", "done"):
         table.add_column(header, justify="left" if header in ("method", "budget") else "right")
@@ -29,7 +31,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     for variant in (variants[cell] for cell in prepared.manifests):
         entries: list[int] = []
         sizes: list[int] = []
-        for tokens in lengths:
+        for tokens in of_context:
             try:
                 shape = shape_of(config, tokens, run.selection)
                 plan = variant.plan(shape)
@@ -45,14 +47,18 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             f"{len(lengths)}",
             f"{len(prepared.records[variant.cell])}",
         )
-    console.print(f"{run.task.name} on {run.model}; cells: {len(run.variants)}", highlight=False)
+    title = titled(run.task.name, run.model, run.selection.after)
+    console.print(f"{title}; cells: {len(run.variants)}", highlight=False)
     console.print(table, width=min(width_of(console), console.width), crop=False)
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     say(console, f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all")
+    asked, what = [request.prompt for request in prepared.requests], "prompts"
+    if run.selection.after == "context":
+        asked, what = contexts(asked), "contexts"
     say(
         console,
-        f"prefills: {len(prepared.requests)} (prompts with a cell that is not done); the full cache is "
-        f"{fmean(lengths) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
+        f"prefills: {len(asked)} ({what} with a cell that is not done); the full cache is "
+        f"{fmean(of_context) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
     )
     if note := next(iter(prepared.manifests.values())).note:
         say(console, f"note: {note}")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from harness.engine.request import contexts
 from harness.errors import KvgaugeError
 from harness.lock_files import waited_for
 from harness.printing import say
@@ -63,17 +64,22 @@ def print_end(tasks: Sequence[Prepared], counts: Counts, files: Sequence[Path], 
         console: where to print.
     """
     prompts, cells = sum(len(task.own) for task in tasks), sum(len(task.manifests) for task in tasks)
+    before_question = tasks[0].run.selection.after == "context"
+    distinct = sum(len(contexts(task.own)) for task in tasks)
+    of_contexts = f" on {distinct} context{'s' * (distinct != 1)}" if before_question else ""
     known = sum(prompt.example.id in by_id for task in tasks for by_id in task.records.values() for prompt in task.own)
     say(
         console,
-        f"prompts: {prompts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, decoded as "
-        f"{counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
+        f"prompts: {prompts}{of_contexts}; prefills: {counts.prefills}; cells: {cells}; new records: {counts.records}, "
+        f"decoded as {counts.decoded_rows} rows; from earlier runs: {known - counts.records}",
     )
     if counts.prefilled_tokens < counts.prompt_tokens:
         say(
             console,
             f"prefilled tokens: {counts.prefilled_tokens:,} of {counts.prompt_tokens:,}, the others shared",
         )
+    if counts.question_tokens:
+        say(console, f"tokens of questions, each row through its own cache: {counts.question_tokens:,}")
     print_places(files, console)
     run = tasks[0].run
     if waiting := [task for task in tasks if not task.whole]:

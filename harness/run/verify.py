@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from harness.store.rescoring import recorded_task
 from harness.store.shards import Shard
 
 _SELECTION = Selection("query_head", "mean", "stable", "float32")
-"""Stands in for cells that keep everything, and so record no selection."""
+"""Stands in for cells that keep everything, and so record of the selection its boundary at most."""
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
@@ -62,9 +63,9 @@ def prepared_again(
     """
     by_selection: dict[Selection, list[Variant]] = {}
     for cell, variant in variants.items():
-        settings = grid.manifests[cell].settings.get("selection")
+        settings = grid.manifests[cell].settings.get("selection", {})
         try:
-            selection = _SELECTION if settings is None else Selection(**settings)
+            selection = replace(_SELECTION, **settings) if settings.keys() <= {"after"} else Selection(**settings)
         except (TypeError, ConfigError) as error:
             raise StoreError(
                 f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest"
@@ -120,7 +121,11 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
                 "(where a later run asked for more, say how: --set task.KNOB=VALUE)"
             )
         verdict.compare(
-            "prompts", ((r, (r.prompt_sha256, r.prompt_tokens) == (p.sha256, len(p.ids))) for r, p in known)
+            "prompts",
+            (
+                (r, (r.prompt_sha256, r.prompt_tokens, r.compressed_tokens) == (p.sha256, len(p.ids), p.context_tokens))
+                for r, p in known
+            ),
         )
         for name, what in (("references", "references"), ("group", "groups"), ("details", "details")):
             verdict.compare(

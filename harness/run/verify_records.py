@@ -107,12 +107,12 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
 
 def _is_planned(record: Record, variant: Variant) -> bool:
     """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
-    if record.prompt_tokens is None or not record.kept:
+    if record.compressed_tokens is None or not record.kept:
         return False
-    share = fmean(layer_means(record.kept)) / record.prompt_tokens
+    share = fmean(layer_means(record.kept)) / record.compressed_tokens
     if record.retention is None or not close(share, record.retention):
         return False
-    return any(_fits(record, variant, shape) for shape in _shapes(record, record.prompt_tokens))
+    return any(_fits(record, variant, shape) for shape in _shapes(record, record.compressed_tokens))
 
 
 def _fits(record: Record, variant: Variant, shape: Shape) -> bool:
@@ -155,7 +155,7 @@ def _bytes_fit(record: Record) -> bool:
 
     A layer that keeps everything is stored with kv heads, so nothing is known of a record with one.
     """
-    if record.retention_bytes is None or not record.retention or record.prompt_tokens in record.kept:
+    if record.retention_bytes is None or not record.retention or record.compressed_tokens in record.kept:
         return True
     times = record.retention_bytes / record.retention
     return times > 0.5 and close(times, round(times))

@@ -62,6 +62,15 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+def boundary(settings: Mapping[str, Any]) -> str | None:
+    """Where a cell's entries were selected, after the ``prompt`` or after the ``context``; None if nobody knows.
+
+    Only ``context`` is recorded. The manifest of an imported cell need not say.
+    """
+    after: str | None = settings.get("selection", {}).get("after")
+    return after or ("prompt" if "method" in settings else None)
+
+
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in a cell's folder; None if there is none yet.
 
@@ -174,7 +183,7 @@ def check_manifest(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
 
 
 def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
-    """Refuse a cell beside one of another model or of other task settings, as a table must not compare the two.
+    """Refuse a cell beside one of another model, other task settings or another boundary: a table has one of each.
 
     Args:
         folder: the folder of the earlier cell.
@@ -184,6 +193,12 @@ def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
     Raises:
         StoreError: names the first setting that differs.
     """
+    old, new = boundary(earlier.settings), boundary(wanted.settings)
+    if None not in (old, new) and old != new:
+        raise StoreError(
+            f"{folder} was made with selection.after={old}, but {wanted.cell.name} beside it has {new}, and one table "
+            "has one of them: use another task.name or another results folder for one of them"
+        )
     for group in ("model", "task"):
         then, now = earlier.settings.get(group), wanted.settings.get(group)
         # The manifest of an imported cell does not say how its texts were made.
@@ -200,6 +215,8 @@ def _another_name(wanted: Manifest, setting: str, value: str) -> str:
     group, _, name = setting.partition(".")
     if group in ("model", "task"):
         return f"use another {group}.name"
+    if setting == "selection.after":
+        return "use another task.name"
     if group == "method" and name not in ("class", "source_sha256", "file_sha256") and re.fullmatch(r"[\w.+-]+", value):
         target = wanted.settings["method"].get("class")
         method = next((choice.name for choice in choices("method") if choice.target == target), wanted.cell.label)

@@ -11,7 +11,7 @@ from harness.config.build import recorded_tasks
 from harness.errors import KvgaugeError, StoreError
 from harness.results import Cell, CellResult, Manifest, Record, SuiteResult, TaskResult
 from harness.store.cells import is_whole
-from harness.store.manifest import check_sibling, writer_of
+from harness.store.manifest import boundary, check_sibling, writer_of
 from harness.store.order import in_order
 from harness.store.places import LeftOut, find_cells, left_out_for
 from harness.store.records import read_records
@@ -129,6 +129,7 @@ def _read_grid(manifests: Mapping[Path, Manifest], left_out: Sequence[str], part
         breakdown=first.breakdown,
         published=first.published,
         knobs=tuple(first.task_config),
+        after=next((after for manifest, _ in cells if (after := boundary(manifest.settings))), "prompt"),
     )
     return Grid(
         result,
@@ -193,6 +194,20 @@ def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
     )
 
 
+def check_boundaries(results: Sequence[TaskResult]) -> None:
+    """Refuse tasks that no average may go over, as entries of some were selected before their question was seen.
+
+    Raises:
+        StoreError: names a task of each kind.
+    """
+    by_boundary = {result.after: result.task for result in reversed(results)}
+    if len(by_boundary) > 1:
+        raise StoreError(
+            f"task {by_boundary['context']} was made with selection.after=context, {by_boundary['prompt']} with "
+            "selection.after=prompt, and no average goes over both: keep them in results folders of their own"
+        )
+
+
 def _strays(left_out: Sequence[str]) -> list[str]:
     """A sentence for the same note about folders that were left out."""
     return [f"Left out: {'; '.join(left_out)}."] if left_out else []
@@ -211,6 +226,7 @@ def _suite(name: str, grids: Sequence[Grid]) -> SuiteResult:
             f"the results name {name} as a suite, which is a single task: restore the manifests of "
             f"{grids[0].result.task}"
         )
+    check_boundaries([grid.result for grid in grids])
     order = in_order(manifest for grid in grids for manifest in grid.manifests.values())
     tasks = {}
     for grid in grids:

@@ -41,14 +41,16 @@ class RunLine(Struct, frozen=True):
         asked: ids of these examples. They stand in the first line alone, and ``read_runs`` takes them over; empty in
             lines of before.
         prompts: number of prompts that this process had yet to compute.
+        contexts: number of their different contexts, where questions run through compressed caches; else 0.
         records_before: number of records in its files at the start.
         device: name of the device that the model runs on.
         width: largest number of rows that decode together.
         kernels: what computed attention and scores; see ``EngineSettings``.
         outcome: ``running`` in the first line; in the second ``done``, ``stopped`` or ``failed``.
         seconds: duration. This and the numbers below are 0 in the first line.
-        prefills: number of prompts prefilled.
+        prefills: number of prompts or contexts prefilled.
         prefilled_tokens: number of tokens prefilled.
+        question_tokens: number of tokens of questions that ran through compressed caches, of all rows together.
         rows: number of rows decoded.
         generated_tokens: number of tokens generated.
         records: number of records written.
@@ -72,11 +74,13 @@ class RunLine(Struct, frozen=True):
     records_before: Count
     device: str
     width: Count
+    contexts: Count = 0
     kernels: str = "torch"
     outcome: Literal["running", "done", "stopped", "failed"] = "running"
     seconds: Annotated[float, Meta(ge=0, le=LARGEST)] = 0.0
     prefills: Count = 0
     prefilled_tokens: Count = 0
+    question_tokens: Count = 0
     rows: Count = 0
     generated_tokens: Count = 0
     records: Count = 0

@@ -150,8 +150,13 @@ def compare(grids: Sequence[Grid], table: Table, model: str) -> Comparison:
 
 
 def unlike(grids: Sequence[Grid], table: Table) -> str | None:
-    """Why grids cannot be held against a table: the first that does not record its metric; None if they can."""
+    """Why grids cannot be held against a table: another boundary, or the first without its metric; None if they can."""
     for grid in grids:
+        if grid.result.after != "prompt":
+            return (
+                f"task {grid.result.task} was made with selection.after={grid.result.after}, and {table.title} after "
+                "the whole prompt: compare it with a second results folder"
+            )
         recorded = [metric.name for metric in grid.result.metrics]
         if table.metric and table.metric not in recorded:
             return (

@@ -98,7 +98,10 @@ def paired_documents(
     missing["B"] = [grid for grid in a if _key(grid, single) not in theirs]
     lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing.items() if grids]
     for (model, suite), pairs in suites.items():
-        yield Path(model, suite), _document(suite, pairs, path_a, path_b, [*_other_model(pairs), *lacking])
+        yield (
+            Path(model, suite),
+            _document(suite, pairs, path_a, path_b, [*_other_model(pairs), *_other_boundary(pairs), *lacking]),
+        )
 
 
 def _contents(grids: Sequence[Grid]) -> str:
@@ -107,6 +110,18 @@ def _contents(grids: Sequence[Grid]) -> str:
     for grid in grids:
         by_model.setdefault(grid.result.model, []).append(grid.result.task)
     return plain("; ".join(f"{', '.join(tasks)} of {model}" for model, tasks in by_model.items()))
+
+
+def _other_boundary(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
+    """Whether entries were selected before the question in one folder alone."""
+    return list(
+        dict.fromkeys(
+            f"A was compressed after the {a.result.after}, B after the {b.result.after} (selection.after): the "
+            "difference is also that of the boundary."
+            for a, b in pairs
+            if a.result.after != b.result.after
+        )
+    )
 
 
 def _other_model(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:

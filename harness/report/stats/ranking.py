@@ -143,7 +143,7 @@ class _Task:
         self._draws, self._full = TaskDraws(result), full.cell
         self.full, self.examples = self._draws.score(full.cell), len(full.done)
         # A share of a prompt is rounded to whole entries, so that retentions this close are the same.
-        self._same = max((0.5 / r.prompt_tokens for r in full.done if r.prompt_tokens), default=0.0)
+        self._same = max((0.5 / r.compressed_tokens for r in full.done if r.compressed_tokens), default=0.0)
         self._results = {cell.cell: len(cell.done) for cell in result.cells}
         self.curves: dict[str, list[tuple[float, Cell]]] = {}
         for cell in result.cells:

@@ -45,11 +45,11 @@ def percent_of(cell: CellResult, full: CellResult, metric: Metric) -> float:
 
 def nominal(budget: Budget, record: Record) -> float | None:
     """Entries per head and layer that a budget names for a record's prompt, unrounded; None for the full cache."""
-    if record.prompt_tokens is None or not record.kept:
+    if record.compressed_tokens is None or not record.kept:
         return None
     if budget.tokens is not None:
-        return float(min(budget.tokens, record.prompt_tokens))
-    return None if budget.share is None else float(budget.share) * record.prompt_tokens
+        return float(min(budget.tokens, record.compressed_tokens))
+    return None if budget.share is None else float(budget.share) * record.compressed_tokens
 
 
 def misses(off: float) -> bool:

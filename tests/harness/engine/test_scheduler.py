@@ -51,7 +51,7 @@ def requests(count: int = 14) -> list[Request]:
     made = []
     for index in range(count):
         ids = np.array(prompt_of(30 + 3 * index, index), dtype="<i4")
-        made.append(Request(Prompt(Example(id=f"p{index}", prompt=()), ids, "0" * 64, ()), grid(), {}))
+        made.append(Request(Prompt(Example(id=f"p{index}", prompt=()), ids, "0" * 64, (), False, len(ids)), grid(), {}))
     return made
 
 

@@ -25,7 +25,9 @@ LONGBENCH = (
 
 
 def request(tokens: int, number: int) -> Request:
-    return Request(Prompt(Example(id=f"p{number}", prompt=()), np.zeros(tokens, "<i4"), "0" * 64, ()), grid(), {})
+    return Request(
+        Prompt(Example(id=f"p{number}", prompt=()), np.zeros(tokens, "<i4"), "0" * 64, (), False, tokens), grid(), {}
+    )
 
 
 def test_the_estimate_counts_tokens_and_is_exact_where_each_costs_the_same() -> None:

@@ -1,0 +1,58 @@
+"""Checks of a run that compresses before the question: what it needs to know, and what no average goes over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import ConfigError, StoreError
+from harness.store.manifest import boundary, read_manifest
+from harness.store.records import has_records
+from harness.task import Example
+
+
+def check_questions(task: str, examples: Sequence[Example]) -> None:
+    """Refuse to compress before the question if a task does not say where its questions begin.
+
+    Args:
+        task: the task's name.
+        examples: its examples.
+
+    Raises:
+        ConfigError: names the task and the first such example.
+    """
+    unknown = [example.id for example in examples if example.question_at is None]
+    if unknown:
+        raise ConfigError(
+            f"selection.after=context needs to know where questions begin, and task={task} does not say it of "
+            f"{len(unknown)} of {len(examples)} examples, such as {unknown[0]!r} (Example.question_at): use "
+            "selection.after=prompt"
+        )
+
+
+def check_suite(folder: Path, suite: object, task: str, after: str) -> None:
+    """Refuse to add a task to a suite whose other tasks have another boundary, as no average goes over both.
+
+    Args:
+        folder: the model's folder.
+        suite: the suite's name; that of the task itself if it belongs to none.
+        task: the task's name.
+        after: the boundary of the task.
+
+    Raises:
+        StoreError: names a cell with another boundary.
+    """
+    if suite == task:
+        return
+    seen: set[Path] = set()
+    for cell in sorted(file.parent for file in folder.glob("*/*/manifest.json")):
+        manifest = read_manifest(cell) if cell.parent not in seen and has_records(cell) else None
+        other = boundary(manifest.settings) if manifest is not None else None
+        if manifest is None or other is None:
+            continue
+        seen.add(cell.parent)  # all cells of a task have the same
+        if manifest.task_config["name"] == suite and other != after:
+            raise StoreError(
+                f"{cell} was made with selection.after={other}, and no average of {suite} goes over both boundaries: "
+                f"use selection.after={other}, another task.name or another results folder"
+            )
