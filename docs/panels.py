@@ -59,7 +59,8 @@ def lines(axes: Axes, steps: list[dict[str, Any]], names: list[str], title: str)
         method, _, budget = label.rpartition("-")
         look = {"color": colour_of(method), "linestyle": STYLES[budget]} if name.startswith("running/") else {}
         shown = [(step["progress/prompts"], step[name]) for step in steps if name in step]
-        axes.plot(*zip(*shown, strict=True), label=label, linewidth=1.3, **look)
+        mark = "." if len(shown) == 1 else None  # one batch of prompts is no line
+        axes.plot(*zip(*shown, strict=True), label=label, linewidth=1.3, marker=mark, **look)
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("progress/prompts", fontsize=7)
     axes.set_ylim(bottom=0)
@@ -121,4 +122,4 @@ def draw(run: Path, to: Path) -> None:
 
 if __name__ == "__main__":
     files = sorted(Path(sys.argv[1]).glob(".wandb/wandb/*/run-*.wandb"), key=lambda file: file.stat().st_mtime)
-    draw(files[-1], ROOT / "docs/images/wandb.png")
+    draw(max(files, key=lambda file: len(history(file))), ROOT / "docs/images/wandb.png")

@@ -15,6 +15,8 @@ from harness.config.words import quoted
 from harness.errors import ConfigError, EngineError, KvgaugeError
 from harness.text import plain
 
+_MOST_NAMED = 8
+"""Settings that a remedy names."""
 _INTERRUPTED = 130
 
 
@@ -110,6 +112,9 @@ def _closest(setting: str) -> str:
         lasts = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == above]
         if near := [last] if last in lasts else difflib.get_close_matches(last, lasts, 1):
             return f"did you mean {'.'.join(filter(None, [above, near[0]]))}?"
+    if stem and (names := [name.removeprefix(f"{stem}.") for name in known if name.startswith(f"{stem}.")]):
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        return f"{stem} has {', '.join(names[:_MOST_NAMED])}{more}; --cfg job prints all settings"
     return "--cfg job prints all settings"
 
 

@@ -37,7 +37,7 @@ _CHANGES_GREEDY: Mapping[str, object] = {
     "watermarking_config": None,
     "num_beams": 1,
     "num_beam_groups": 1,
-    "penalty_alpha": None,
+    "penalty_alpha": 0,
     "dola_layers": None,
     "constraints": None,
     "force_words_ids": None,
@@ -57,7 +57,7 @@ def generation_notes(generation: GenerationConfig | None) -> list[str]:
     values: Mapping[str, Any] = {} if generation is None else generation.to_dict()
     applied = []
     for field, neutral in _CHANGES_GREEDY.items():
-        if (value := values.get(field)) and value != neutral:
+        if not _is_idle(value := values.get(field), neutral):
             written = str(value)
             applied.append(f"{field}={written if len(written) <= _LONGEST_VALUE else written[:_LONGEST_VALUE] + '…'}")
     if not applied:
@@ -66,6 +66,11 @@ def generation_notes(generation: GenerationConfig | None) -> list[str]:
         f"The generation config of this model has {', '.join(applied)}: its own generate applies that, and kvgauge "
         "does not, as published runs do not; each token is the one with the largest logit."
     ]
+
+
+def _is_idle(value: Any, neutral: object) -> bool:
+    """Whether a field of a generation config does nothing; a token's id can be 0."""
+    return value is None or value is False or value == neutral or (isinstance(value, list | tuple | dict) and not value)
 
 
 def prompt_notes(

@@ -205,7 +205,12 @@ class ModelSpec:
                 )
                 if not missing:
                     raise
-                read = GenerationConfig.from_model_config(config)
+                # The config.json of earlier models has such fields, which a configuration that was read has lost.
+                pinned |= {"config_file_name": "config.json", "_from_model_config": True}
+                try:
+                    read = GenerationConfig.from_pretrained(self.files, **pinned)
+                except OSError:
+                    read = GenerationConfig.from_model_config(config)
         check_end_ids(self.path, "generation_config.json", read.eos_token_id)
         return read
 

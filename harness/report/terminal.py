@@ -16,6 +16,7 @@ from rich.text import Text
 from harness.printing import lines, say, width_of
 from harness.report.document import Column, Document, Table, budgets, number_cell, texts
 from harness.report.format import number
+from harness.report.notes import MISSED
 from harness.text import plain
 
 _MOST_LINES = 11
@@ -74,9 +75,9 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
         what: what the number is.
     """
     table, width = _brief(document.tables[0]), width_of(console)
-    rest: list[str] = []
+    rest, marked = list[str](), True
     if table.title or _lines(table) > _MOST_LINES - 3:
-        table = _matrix(scores, what)
+        table, marked = _matrix(scores, what), False
         if len(table.rows) < scores["method"].nunique():
             rest = [REST]
     room = _MOST_LINES - _lines(table)
@@ -88,7 +89,8 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
         if free < 1:
             shown.append(f"{len(told) - place} more notes are in the files")
             break
-        shown += lines(note, width, most=min(2, free))
+        # Only the whole table has the mark that some notes explain.
+        shown += lines(note if marked else note.removeprefix(f"{MISSED} "), width, most=min(2, free))
     show(replace(document, tables=[table], notes=shown), console)
 
 

@@ -64,6 +64,11 @@ class Wandb:
     def __post_init__(self) -> None:
         check(self, "tracker")
 
+    @property
+    def is_offline(self) -> bool:
+        """Whether runs stay on this machine until somebody sends them."""
+        return bool(_mode(self.mode) == "offline")
+
     def begin(self, tracked: Tracked) -> LiveRun | None:
         """Begin the W&B run of a grid while it is computed; see ``Tracker``. Runs of cells begin when all is done."""
         if self.per == "cell":

@@ -70,6 +70,10 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             tracker.log(Tracked(result.model, name, manifests), _finished(result, grids, Path(folder)))
         runs = 1 if tracker.per == "grid" else sum(map(len, manifests.values()))
         say(console, f"{result.model}/{name}: {runs} W&B run{'s' * (runs > 1)}")
+    if tracker.is_offline:
+        say(
+            console, f"offline, in {tracker.dir}/wandb: `wandb sync <folder>` sends the newest of each run", indent="  "
+        )
 
 
 def _finished(result: TaskResult | SuiteResult, grids: dict[str, Grid], folder: Path) -> Finished:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import shutil
 from collections.abc import Iterable
@@ -10,11 +12,19 @@ from typing import Any, cast
 
 import pytest
 import torch
+from rich.console import Console
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
+from harness.config.build import composed
 from harness.engine.model_notes import generation_notes, prompt_notes
 from harness.engine.prompt import encode_prompts
+from harness.report.page.write import write_page
+from harness.report.task_tables import print_table
+from harness.run.configure import runs
+from harness.run.execute import result
+from harness.run.prepare import prepare
+from harness.store.reader import Grid
 from harness.task import Example
 from tests.conftest import ROOT, Command
 
@@ -101,6 +111,7 @@ def test_a_begin_token_that_is_also_the_end_token_need_not_begin_a_prompt() -> N
         ({"repetition_penalty": 1.1, "no_repeat_ngram_size": 3}, "repetition_penalty=1.1, no_repeat_ngram_size=3"),
         ({"suppress_tokens": [5, 6]}, "suppress_tokens=[5, 6]"),
         ({"forced_eos_token_id": 1}, "forced_eos_token_id=1"),
+        ({"forced_bos_token_id": 0}, "forced_bos_token_id=0"),
         ({"begin_suppress_tokens": list(range(100))}, "begin_suppress_tokens=[0, 1, 2,"),
         ({"repetition_penalty": 1.0, "num_beams": 1, "min_length": 0, "suppress_tokens": []}, None),
         ({"do_sample": True, "temperature": 0.6, "top_p": 0.9, "eos_token_id": [1, 2]}, None),
@@ -109,6 +120,39 @@ def test_a_begin_token_that_is_also_the_end_token_need_not_begin_a_prompt() -> N
 def test_what_the_models_own_generate_would_apply_is_named(fields: dict[str, Any], named: str | None) -> None:
     found = generation_notes(GenerationConfig(**fields))
     assert (found == []) if named is None else (named in found[0] and len(found) == 1 and len(found[0]) < 320)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "file"),
+    [
+        ("repetition_penalty", 1.1, "generation_config.json"),
+        ("repetition_penalty", 1.2, "config.json"),  # of earlier models, which have no other file
+        ("no_repeat_ngram_size", 3, "generation_config.json"),
+        ("suppress_tokens", [5, 6], "generation_config.json"),
+        ("begin_suppress_tokens", [5], "generation_config.json"),
+        ("forced_bos_token_id", 0, "generation_config.json"),
+        ("forced_eos_token_id", 1, "generation_config.json"),
+        ("bad_words_ids", [[5, 6]], "generation_config.json"),
+    ],
+)
+def test_each_thing_that_generate_would_apply_is_noted_in_manifest_table_and_page(
+    field: str, value: Any, file: str, tmp_path: Path
+) -> None:
+    for path in (ROOT / "models/tiny").iterdir():
+        if path.name == file:
+            (tmp_path / file).write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+        elif path.is_file() and path.name != "generation_config.json":
+            (tmp_path / path.name).symlink_to(path)
+    words = ("model=hf", f"model.path={tmp_path}", "method=fullkv", "task.lengths=[300]", "task.depths=[0]")
+    prepared = prepare(runs(composed(*words), in_memory=True)[0][0])
+    noted = f"The generation config of this model has {field}={value}: its own generate applies that, and kvgauge "
+    manifests, grid = prepared.manifests, result(prepared)
+    assert all(noted in manifest.note for manifest in manifests.values())
+    printed = Console(file=io.StringIO(), width=100)
+    print_table(grid, printed)
+    assert noted in " ".join(cast("io.StringIO", printed.file).getvalue().split())
+    page = write_page([Grid(grid, manifests, {})], [], [], tmp_path / "page.html")
+    assert noted in html.unescape(page.read_text())
 
 
 def test_a_penalty_changes_generate_and_not_ours_and_both_table_and_manifest_say_so(

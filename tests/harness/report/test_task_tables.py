@@ -222,4 +222,4 @@ def test_the_end_of_a_run_has_room_for_few_methods_and_says_where_all_are(method
     lines = out.getvalue().splitlines()
     assert len(lines) <= 11
     assert (REST in lines) == ("and 26 more" in out.getvalue()) == (methods == 30)
-    assert any(line.startswith("* misses its budget") for line in lines)
+    assert any(line.startswith("misses its budget") for line in lines) and "*" not in out.getvalue(), "no mark, no key"

@@ -122,7 +122,8 @@ def test_runs_that_a_kill_cut_short_are_made_whole_from_the_records(kvgauge: Com
     assert len(run_files(tmp_path)) == 1 and not list((tmp_path / ".wandb").rglob("cells_*.table.json"))
     done = kvgauge("wandb", str(tmp_path), "--mode", "offline")
     assert done.code == 0, done.err
-    assert "tiny/needle: 1 W&B run\n" in done.out
+    where = f"offline, in {tmp_path}/.wandb/wandb: `wandb sync <folder>` sends"
+    assert "tiny/needle: 1 W&B run\n" in done.out and where in " ".join(done.out.split())
     cut, whole = run_files(tmp_path)
     assert cut.stem == whole.stem
     check_grid(whole, tmp_path)

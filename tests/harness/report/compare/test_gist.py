@@ -22,6 +22,10 @@ def test_the_gist_counts_what_is_inside_and_names_the_largest_gap() -> None:
     )
     trial = gist(document(difference=[0.5, -3.25, nan], theirs_is=["trial: 2 of 200", "outside", None]))
     assert "0 of 1 published" in trial and "1 numbers of trials" in trial
+    trials = gist(document(difference=[0.5, -3.25, nan], theirs_is=["trial: 2 of 200", None, None])).splitlines()
+    assert trials[1].startswith("1 numbers of trials are not held against theirs; largest gap -3.25")
+    few = gist(document(difference=[0.5, -3.25, nan], zero_is=[None, None, None])).splitlines()
+    assert few[1] == "nothing has an interval, which takes 5 examples; largest gap -3.25: H2O at 64 in qasper"
     assert "3 of 3 differences have 0 inside" in gist(document(difference=[0.0] * 3, zero_is=["inside"] * 3))
 
 
