@@ -1,4 +1,4 @@
-"""Metrics by name: what ``task.metrics=[contains,f1]`` can ask for, each the best over an example's references.
+"""Metrics by name: what ``task.scores=[contains,f1]`` can ask for, each the best over an example's references.
 
 No score is defined here. F1, ROUGE-L and their Chinese forms are LongBench's, ``rouge_score_*`` are Google's package.
 """
@@ -39,7 +39,7 @@ NAMES = tuple(_TITLES)
 """The metrics that there are."""
 
 
-def named_metrics(names: object, show: object, setting: str = "task.metrics") -> tuple[Metric, ...]:
+def named_metrics(names: object, show: object, setting: str = "task.scores") -> tuple[Metric, ...]:
     """Metrics by their names, with the one to show first.
 
     Args:

@@ -40,12 +40,12 @@ def test_the_metric_to_show_comes_first() -> None:
 @pytest.mark.parametrize(
     ("names", "show", "words"),
     [
-        ("f1", None, "task.metrics='f1' is not a list"),
-        (["rouge-l"], None, "task.metrics has 'rouge-l', which is no metric: did you mean rouge_l?"),
+        ("f1", None, "task.scores='f1' is not a list"),
+        (["rouge-l"], None, "task.scores has 'rouge-l', which is no metric: did you mean rouge_l?"),
         (["accuracy"], None, "which is no metric: use some of exact_match, contains"),
-        ([1], None, "task.metrics has 1, which is no metric"),
-        (["f1", "f1"], None, "task.metrics names f1 twice"),
-        (["f1"], "contains", "task.show='contains' is not in task.metrics: use one of f1"),
+        ([1], None, "task.scores has 1, which is no metric"),
+        (["f1", "f1"], None, "task.scores names f1 twice"),
+        (["f1"], "contains", "task.show='contains' is not in task.scores: use one of f1"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_one_line(names: object, show: object, words: str) -> None:
