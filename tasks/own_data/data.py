@@ -142,7 +142,13 @@ def questions(record: Fields, number: str, scored: bool) -> Iterator[Asked]:
     """
     context, own = record.text("context"), record.id() or number
     if context is None:
-        yield _one(record, own, None, _prompt(record), scored)
+        prompt = _prompt(record)
+        if record.has_question and record.named.get("prompt") is None:
+            record.refuse(
+                "has a prompt and a question, but no context",
+                "say what it is, as task.fields.prompt=prompt or task.fields.context=prompt",
+            )
+        yield _one(record, own, None, prompt, scored)
         return
     if record.values.get("prompt") is not None and record.named.get("context") is None:
         record.refuse("has a context and a prompt", "give a context with a question, or a whole prompt alone")

@@ -21,7 +21,9 @@ _LIKELY = {
 }
 """Parts of names by which a field is known whose name is none of ``NAMES``."""
 _HAN = re.compile(r"[\u4e00-\u9fff]")
-_SIZES = (16, 32, 64, 128, 256, 512)
+_SIZES = (32, 64, 128, 256, 512)
+_CONTEXT = 200
+"""Characters from which a text may be a context."""
 _LONG = 20
 """Words from which an answer is a text, which is compared by ROUGE-L, and no longer a fact."""
 
@@ -51,53 +53,75 @@ def drafted(path: Path) -> tuple[Mapping[str, Any], Sequence[str]]:
     settings["max_new_tokens"] = max([fitting, *own] if len(own) < len(data.asked) else own)
     texts = {asked.context for asked in data.asked if asked.context is not None}
     sizes = sorted(len(text) for text in texts) or sorted(len(asked.question) for asked in data.asked)
+    known = {"choice_", *(name for names in NAMES.values() for name in names)} | {
+        name.split(".")[0] for name in named.values()
+    }
+    unread = sorted({name for values in _looked_at(path) for name in values if not {name, name[:7]} & known})[:8]
     return settings, [
         f"{data.records} records, {len(data.asked)} questions; {len(texts)} different contexts.",
         f"{'Contexts' if texts else 'Prompts'} of {sizes[0]:,} to {sizes[-1]:,} characters; "
         f"answers of up to {max(map(len, answers)):,}.",
+        *([f"Not read: {', '.join(unread)}."] if unread else []),
     ]
 
 
 def _named(path: Path) -> dict[str, str]:
-    """Names of fields that are none of the usual ones: the longest text is the context, others are known by name."""
+    """Names of fields that are none of the usual ones, where the usual ones do not do."""
     try:
         load(str(path), {})
         return {}
-    except DataError as error:
-        try:
-            looked = [values for _, values in islice(records(path.expanduser().read_bytes(), str(path)), _LOOKED_AT)]
-        except (OSError, RuntimeError):
-            raise error from None
-        texts = (
-            {
-                name: sum(len(values[name]) for values in looked)
-                for name in looked[0]
-                if all(isinstance(values.get(name), str) for values in looked)
-            }
-            if looked
-            else {}
-        )
-        usual = {field for field, names in NAMES.items() if any(name in values for values in looked for name in names)}
-        named: dict[str, str] = {}
-        for field, parts in _LIKELY.items():
-            likely = [name for name in (looked[0] if looked else {}) if any(part in name.lower() for part in parts)]
-            if field not in usual and likely:
-                named[field] = likely[0]
-        rest = [
-            name for name in texts if name not in named.values() and not any(name in names for names in NAMES.values())
-        ]
-        if not {"context", "prompt"} & usual or ("prompt" in usual and "question" in usual and rest):
-            named |= {"context": max(rest, key=texts.__getitem__)} if rest else {}
-        if not named:
-            raise
+    except DataError:
+        if named := _guessed(_looked_at(path)):
+            return named
+        raise
+
+
+def _looked_at(path: Path) -> list[dict[str, Any]]:
+    """The first records of a file, as they are; none if it cannot be read."""
+    try:
+        return [values for _, values in islice(records(path.expanduser().read_bytes(), str(path)), _LOOKED_AT)]
+    except (OSError, RuntimeError, DataError):
+        return []
+
+
+def _guessed(looked: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Names by field: questions and answers are known by parts of their names, the longest other text is the context.
+
+    Where there is no long text, the question is the whole prompt.
+    """
+    there = list(looked[0]) if looked else []
+    usual = {field: name for field, names in NAMES.items() for name in reversed(names) if name in there}
+    named = {
+        field: name
+        for field, parts in _LIKELY.items()
+        for name in reversed(there)
+        if field not in usual and any(part in name.lower() for part in parts)
+    }
+    if "context" in usual or "prompt" in usual:
         return named
+    lengths = {
+        name: sum(len(values[name]) for values in looked) / len(looked)
+        for name in there
+        if name not in (*usual.values(), *named.values())
+        and not any(part in name.lower() for part in _LIKELY["answers"])
+        and all(isinstance(values.get(name), str) for values in looked)
+    }
+    longest = max(lengths, key=lengths.__getitem__, default=None)
+    if longest is not None and lengths[longest] >= _CONTEXT:
+        return named | {"context": longest}
+    question = named.pop("question", usual.get("question"))
+    return named | ({"prompt": question} if question else {})
 
 
 def _scoring(asked: Sequence[Asked], answers: Sequence[str]) -> dict[str, Any]:
     """Metrics that fit the answers, the headline first."""
     if all(one.choices for one in asked):
         return {"scores": ["choice", "contains"], "show": "choice"}
-    if all(re.fullmatch(r"\W*[\d.,]+\W*", answer) and last_number(answer) is not None for answer in answers):
+    numbers = all(
+        re.fullmatch(r"\W*[\d.,]+\W*", answer.rpartition("####")[2]) and last_number(answer) is not None
+        for answer in answers
+    )
+    if numbers and all(len(one.answers) == 1 for one in asked):
         return {"scores": ["number", "contains", "exact_match"], "show": "number"}
     chinese = median(len(_HAN.findall(answer)) / len(answer) for answer in answers) > 0.3
     if median(map(_words, answers)) > _LONG:

@@ -17,7 +17,7 @@ from tasks.scores.answers import LETTERS
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "context": ("context",),
-    "question": ("question", "questions", "query", "input"),
+    "question": ("question", "questions", "query", "instruction", "instructions", "input"),
     "prompt": ("prompt", "input"),
     "answers": (
         "answers", "answer", "outputs", "output", "target", "ideal", "gold", "references", "reference", "answerKey",
@@ -29,7 +29,8 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "group": ("group", "task"),
 }  # fmt: skip
 """What a record may have, by the names it may have there; the first that is there counts. ``input`` is the question of
-a record with a context, and the whole prompt of one without."""
+a record with a context, the context of one with a question, and else the whole prompt."""
+_INPUT = "input"
 _CHOICE_COLUMNS = tuple(f"choice_{letter}" for letter in LETTERS)
 
 
@@ -63,7 +64,14 @@ class Fields:
         for name in NAMES[field]:
             if self.values.get(name) is not None:
                 return name, self.values[name]
+        if field == "context" and self.has_question and self.values.get(_INPUT) is not None:
+            return _INPUT, self.values[_INPUT]
         return None
+
+    @property
+    def has_question(self) -> bool:
+        """Whether there is a question that is not called ``input``."""
+        return any(self.values.get(name) is not None for name in NAMES["question"] if name != _INPUT)
 
     def refuse(self, fact: str, remedy: str) -> NoReturn:
         """Raise a ``DataError`` of one line about this record."""

@@ -49,6 +49,11 @@ FILES: dict[str, tuple[bytes, str]] = {
         lines({**GOOD, "prompt": "Go on."}),
         "has a context and a prompt: give a context with a question, or",
     ),
+    "a prompt with a question": (
+        lines({"prompt": "The harbour …", "question": "Which?", "answers": "a"}),
+        "has a prompt and a question, but no context: say what it is, as task.fields.prompt=prompt",
+    ),
+    "a question alone": (lines(without("context")), "line 1 of mine.jsonl has no context and no prompt, but 'question"),
     "messages": (lines({"messages": [{"role": "user"}], "ideal": "a"}), "has chat messages, which are not read: give"),
     "no question": (
         lines(without("question")),

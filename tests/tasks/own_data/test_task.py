@@ -62,6 +62,8 @@ def plain() -> PreTrainedTokenizerFast:
         {"context": CONTEXT, "input": QUESTION, "answers": ["red"], "all_classes": None, "length": 9},  # LongBench
         {"context": CONTEXT, "question": QUESTION, "answers": {"text": ["red"], "answer_start": [34]}},  # SQuAD
         {"context": CONTEXT, "query": QUESTION, "target": "red"},
+        {"instruction": QUESTION, "input": CONTEXT, "output": "red"},  # Alpaca
+        {"instructions": [QUESTION], "input": CONTEXT, "outputs": ["red"], "source": "a"},  # L-Eval
         {"context": CONTEXT, "questions": [QUESTION], "answers": ["red"]},
         {"context": CONTEXT, "questions": [{"question": QUESTION, "ideal": "red"}]},
     ],
@@ -179,6 +181,29 @@ def test_every_example_file_runs_with_the_settings_that_are_drafted_for_it(file:
     (record,) = made.records()
     assert record["task"] == file.stem and record["text"] and next(iter(record["scores"])) == settings["show"]
     assert str(len(file.read_text(encoding="utf-8").splitlines())) in seen[0]
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        ({"article": CONTEXT * 9, "id": 1, "highlights": "Green."}, {"context": "article", "answers": "highlights"}),
+        ({"document": CONTEXT * 9, "problem": QUESTION, "solution": CONTEXT * 20, "answer": "red"},
+         {"context": "document", "question": "problem"}),
+        ({"problem": QUESTION, "solution": CONTEXT * 20, "answer": "red"}, {"prompt": "problem"}),  # MATH
+        ({"question": QUESTION, "answer": "It is 3 + 4.\n#### 7"}, {"prompt": "question"}),  # GSM8K
+        ({"context": CONTEXT, "question": QUESTION, "answers": ["red"]}, {}),
+    ],
+)  # fmt: skip
+def test_a_draft_names_the_fields_that_have_no_usual_name(
+    record: dict[str, Any], expected: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text(json.dumps({**record, "level": 3}), encoding="utf-8")
+    settings, seen = drafted(file)
+    assert settings.get("fields", {}) == expected
+    assert "level" in seen[-1] and not any(name in seen[-1] for name in expected.values())
+    assert settings["show"] == ("number" if "####" in str(record) else "contains")
+    build({**task_config("jsonl", "task.data=x"), "data": str(file), **settings}).settings()
 
 
 def test_a_record_with_a_smaller_limit_gets_the_beginning_of_the_same_answer(make: Make, tiny: kvgauge.Engine) -> None:

@@ -129,7 +129,7 @@ def test_doctor_names_versions_device_memory_and_data(kvgauge: Command, tmp_path
         (["new", "method", "snapkv"], "method snapkv is there already"),
         (["new", "method", "../x"], "'../x' cannot name a method"),
         (["new", "method", "class"], "'class' cannot name a method"),
-        (["new", "model", "x"], "kvgauge new does not take model: did you mean method?"),
+        (["new", "model", "x"], "kvgauge new does not take model: use method, task"),
         (["new", "method", "x", "--kind", "scores"], "kvgauge new does not take scores: did you mean scorer?"),
         (["new", "method", "x", "--to", "/dev"], "/dev is no clone of kvgauge"),
     ],
