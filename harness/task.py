@@ -221,6 +221,7 @@ class Example:
             tokens if the prompt is token ids. Everything from there on (the end of a chat turn, the beginning of the
             answer) belongs to the question. None if no such place is known. Examples with the same context, up to
             there, share it.
+        max_new_tokens: the example's own limit of generated tokens, below the task's; None for the task's.
     """
 
     id: str
@@ -231,6 +232,7 @@ class Example:
     tokens_before_truncation: int | None = None
     passages: tuple[str, ...] = ()
     question_at: int | None = None
+    max_new_tokens: int | None = None
 
 
 @dataclass(frozen=True)

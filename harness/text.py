@@ -8,6 +8,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from harness.errors import ConfigError
@@ -124,6 +125,11 @@ def check_name(value: object, setting: str) -> str:
             "use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"
         )
     return value
+
+
+def label_of(path: str) -> str:
+    """A label of a file's name without its ending: ``my data.jsonl`` is ``my-data``; ``data`` if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._")[:128].rstrip("-._") or "data"
 
 
 def check_model_name(value: object, setting: str) -> str:

@@ -36,6 +36,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write(Path(SMOLLM2.name))
     Path("LongBench").symlink_to(ROOT / "tests/fixtures/longbench")
+    Path("examples").symlink_to(ROOT / "examples")
     Path("essays").symlink_to(ROOT / "tests/golden/needle/haystack")
     Path("prompts.json").write_text(json.dumps({"one": [*range(2, 80)]}))
     Path("clone/conf/method").mkdir(parents=True)
@@ -63,7 +64,7 @@ def run(line: str, kvgauge: Command, desk: Path) -> None:
             words += ["task.lengths=[300]", "task.depths=[50]"]
     else:
         assert words[0] == "kvgauge", f"nobody runs {line}"
-        words = words[1:] + (["--to", "clone"] if words[1] == "new" else [])
+        words = words[1:] + (["--to", "clone"] if words[1:3] == ["new", "method"] else [])
     done = kvgauge(*words)
     assert done.code == OTHERWISE.get(line, 0), (line, done.err)
     assert done.out
@@ -144,7 +145,17 @@ def test_every_test_that_a_page_names_is_there() -> None:
 def test_every_page_can_be_read_in_three_minutes() -> None:
     """Of the pages that are read from top to bottom, at 250 words a minute; code and tables are looked at."""
     for page in PAGES:
-        if page.stem in ("index", "quickstart", "concepts", "tasks", "reproduce", "commands", "faq", "extending"):
+        if page.stem in (
+            "index",
+            "quickstart",
+            "concepts",
+            "tasks",
+            "reproduce",
+            "commands",
+            "faq",
+            "extending",
+            "your-data",
+        ):
             text = re.sub(
                 r"^```.*?^```$|^\|[^\n]*$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
             )

@@ -19,6 +19,7 @@ from harness.config.words import understood
 from harness.errors import ConfigError, KvgaugeError, Stopped
 from harness.folders import cache_folder
 from harness.task import Suite, Task
+from harness.text import label_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -240,13 +241,17 @@ def _entries(values: Mapping[str, Any]) -> Iterator[tuple[str, object, object]]:
 
 
 def register_resolvers() -> None:
-    """Register the resolvers of ``conf``: ``root``, ``cache``, ``user`` (expands ``~``) and ``importable``."""
+    """Register the resolvers of ``conf``.
+
+    ``root``, ``cache``, ``user`` (expands ``~``), ``importable``, and ``stem``, which makes a label of a file's name.
+    """
     from omegaconf import OmegaConf
 
     OmegaConf.register_new_resolver("root", lambda: str(ROOT), replace=True)
     OmegaConf.register_new_resolver("cache", lambda: str(cache_folder()), replace=True)
     OmegaConf.register_new_resolver("user", os.path.expanduser, replace=True)
     OmegaConf.register_new_resolver("importable", importable, replace=True)
+    OmegaConf.register_new_resolver("stem", lambda path: label_of(str(path)), replace=True)
 
 
 def composed(*overrides: str) -> DictConfig:

@@ -28,15 +28,25 @@ def search_path_words(words: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a folder contains no methods or tasks, or one whose name is taken.
     """
-    folders: dict[Path, None] = {}
-    for group in GROUPS:
-        if given := [word for word in words if word.startswith(f"{group}_path=")]:
-            folders |= dict.fromkeys(own_folders(group, _listed(given[-1])))
+    folders = folders_of_words(words)
     if not folders:
         return list(words)
     addresses = ",".join("'" + f"{_SCHEME}{folder}".replace("'", "\\'") + "'" for folder in folders)
     others = [word for word in words if not word.startswith(tuple(f"{group}_path=" for group in GROUPS))]
     return [*others, f"hydra.searchpath=[{addresses}]"]
+
+
+def folders_of_words(words: Sequence[str]) -> list[Path]:
+    """The folders that ``method_path=`` and ``task_path=`` on a run's command line name.
+
+    Raises:
+        ConfigError: as ``search_path_words``.
+    """
+    folders: dict[Path, None] = {}
+    for group in GROUPS:
+        if given := [word for word in words if word.startswith(f"{group}_path=")]:
+            folders |= dict.fromkeys(own_folders(group, _listed(given[-1])))
+    return list(folders)
 
 
 def own_folders(group: str, given: Iterable[str | Path]) -> list[Path]:

@@ -79,7 +79,8 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         return record
     record = structs.replace(
         record,
-        tokens=outcome.generated.tokens,
+        # What greedy decoding gives under a smaller limit is the beginning of what it gives under a larger one.
+        tokens=outcome.generated.tokens[: example.max_new_tokens],
         kept=kept.entries,
         retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
         kept_bytes=kept.bytes,

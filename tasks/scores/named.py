@@ -1,4 +1,6 @@
-"""Metrics by name: what ``task.metrics=[contains,f1]`` can ask for, each the best over an example's references.
+"""Metrics by name: what ``task.scores=[contains,f1]`` can ask for, each the best over an example's references.
+
+``contains_all`` alone is a mean over them: the share of the references that a text contains.
 
 No score is defined here. F1, ROUGE-L and their Chinese forms are LongBench's, ``rouge_score_*`` are Google's package.
 """
@@ -18,7 +20,7 @@ from tasks.scores.answers import choice, contains, exact_match, last_number, num
 from tasks.scores.rouge_l import ROUGE_SCORES, rouge_l, rouge_score_f
 from tasks.scores.text import qa_f1, qa_f1_zh, rouge_l_zh
 
-CHOICE = "choice"
+CHOICE, ALL = "choice", "contains_all"
 _ROUGE_SCORE = "rouge_score_"
 _OF: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
     "exact_match": ("exact match", exact_match),
@@ -32,6 +34,7 @@ _OF: Mapping[str, tuple[str, Callable[[str, str], float]]] = {
 }
 _TITLES: Mapping[str, str] = {
     **{name: title for name, (title, _) in _OF.items()},
+    ALL: "contains all answers",
     CHOICE: "accuracy",
     **{f"{_ROUGE_SCORE}{measure}": f"{measure} (rouge-score)" for measure in ROUGE_SCORES},
 }
@@ -39,7 +42,7 @@ NAMES = tuple(_TITLES)
 """The metrics that there are."""
 
 
-def named_metrics(names: object, show: object, setting: str = "task.metrics") -> tuple[Metric, ...]:
+def named_metrics(names: object, show: object, setting: str = "task.scores") -> tuple[Metric, ...]:
     """Metrics by their names, with the one to show first.
 
     Args:
@@ -69,7 +72,7 @@ def named_metrics(names: object, show: object, setting: str = "task.metrics") ->
 def named_scores(
     names: Sequence[str], prediction: str, references: Sequence[str], choices: Sequence[str] = ()
 ) -> dict[str, float]:
-    """The scores of one prediction, 0-1, each the best over the references; 0 if there is no reference.
+    """The scores of one prediction, 0-1, each the best over the references, or their mean; 0 if there is none.
 
     Args:
         names: some of ``NAMES``.
@@ -88,7 +91,9 @@ def named_scores(
             }
         if CHOICE in names:
             values[CHOICE] = choice(prediction, reference, choices)
-        best = {name: max(best[name], values[name]) for name in names}
+        best = {name: max(best[name], values.get(name, 0.0)) for name in names}
+    if ALL in names and references:
+        best[ALL] = sum(contains(prediction, reference) for reference in references) / len(references)
     return best
 
 

@@ -1,4 +1,4 @@
-"""``kvgauge new method NAME``: the files of a new method, which work as they are and are meant to be edited."""
+"""``kvgauge new method NAME`` and ``kvgauge new task FILE``: files that work as they are and are meant to be edited."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.console import Console
 
 from harness import cli
+from harness.cli.new_task import new_task, write
 from harness.config.catalog import choices
-from harness.errors import ConfigError, StoreError
+from harness.errors import ConfigError
 
-HELP = "Write the files of a new method: its code, its knobs and a test, which pass as they are."
+HELP = "Write the files of a new method, which pass their test as they are, or the preset of a file of your own data."
 _WINDOW = 8  # as in most published tables
 _KINDS = {
     "scorer": "which entries survive (the default)",
@@ -30,9 +31,13 @@ _TEMPLATES = ("{kind}.py.j2", "{kind}.yaml.j2", "test_{kind}.py.j2")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``new method NAME [--kind KIND] [--to CLONE | --method-path FOLDER]``."""
-    parser.add_argument("what", choices=["method"], help="what to write")
-    parser.add_argument("name", help="its name on the command line and in tables: small letters, digits and _")
+    """Declare ``new method NAME [--kind KIND] [--to CLONE | --method-path FOLDER]`` and ``new task FILE …``."""
+    parser.add_argument("what", choices=["method", "task"], help="what to write")
+    parser.add_argument(
+        "name",
+        help="of a method its name on the command line and in tables, small letters, digits and _; of a task the file "
+        "of JSON lines that it is to ask",
+    )
     kinds = "; ".join(f"{kind}: {about}" for kind, about in _KINDS.items())
     parser.add_argument("--kind", choices=[*_KINDS], default="scorer", help=f"what it is about. {kinds}")
     where = parser.add_mutually_exclusive_group()
@@ -40,15 +45,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--to", metavar="CLONE", type=Path, default=Path(), help="the clone to write into (default: this folder)"
     )
     where.add_argument("--method-path", metavar="FOLDER", type=Path, help="a folder of your own to write into instead")
+    where.add_argument("--task-path", metavar="FOLDER", type=Path, help="the same, of a task")
+    parser.add_argument("--name", dest="label", help="of a task: its name on the command line, if not the file's")
 
 
 def run(arguments: argparse.Namespace, console: Console) -> None:
-    """Write three files, and print commands that use them.
+    """Write the files, and print commands that use them.
 
     Raises:
         ConfigError: the name cannot be used, or is taken.
+        DataError: of a task: the file cannot be read or understood.
         StoreError: a file cannot be written.
     """
+    if arguments.what == "task":
+        new_task(Path(arguments.name), arguments.label, arguments.to, arguments.task_path, console)
+        return
     name, outside = arguments.name, arguments.method_path is not None
     root = (arguments.method_path if outside else arguments.to).expanduser()
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) or keyword.iskeyword(name):
@@ -80,12 +91,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         text = templates.get_template(template).render(
             name=name, module=name if outside else f"methods.{name}", outside=outside, title=title, window=_WINDOW
         )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8", newline="\n")
-        except OSError as error:
-            raise StoreError(f"{path} cannot be written ({error.strerror}): make the folder writable") from error
-        console.print(str(path), markup=False, soft_wrap=True)
+        write(path, text, console)
     path, tests = "", f"tests/methods -k {name}"
     if outside:
         path, tests = f"{shlex.quote(f'method_path={root}')} ", shlex.quote(f"{root}/test_{name}.py")

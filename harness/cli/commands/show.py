@@ -1,4 +1,4 @@
-"""``kvgauge show``: one method, model, task, … with its knobs, their defaults and their sources."""
+"""``kvgauge show``: one method, model, task, … with its knobs, their defaults and sources; or one prompt of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ from harness.config.catalog import GROUPS, ROOT, Choice, choice, choices
 from harness.config.outside import used
 from harness.errors import ConfigError
 
-HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources."
+HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources; or one prompt of a run."
+_PROMPT = "prompt"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``show GROUP NAME [--method-path FOLDER] [--task-path FOLDER]``."""
-    parser.add_argument("group", help=", ".join(GROUPS))
-    parser.add_argument("name", nargs="?", default="", help="its value, as kvgauge list shows it")
+    """Declare ``show GROUP NAME`` and ``show prompt SETTING… [--example ID]``, with folders of the user's own."""
+    parser.add_argument("group", help=", ".join((*GROUPS, _PROMPT)))
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"its value, as kvgauge list shows it; of {_PROMPT} the settings of a run: task=needle model=tiny",
+    )
+    parser.add_argument("--example", metavar="ID", help=f"of {_PROMPT}: the example's id (default: the first one)")
     add_own_paths(parser, "method", "task")
 
 
@@ -31,13 +38,19 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 
     Raises:
         ConfigError: the group has no such name.
+        KvgaugeError: of ``show prompt``: a setting, the data or the tokenizer cannot be used.
     """
-    group, name = arguments.group, arguments.name
+    if arguments.group == _PROMPT:
+        from harness.cli.one_prompt import print_prompt  # here, because it needs Hydra and transformers
+
+        print_prompt(arguments.names, arguments.example, console)
+        return
+    group, name = arguments.group, " ".join(arguments.names)
     if group not in GROUPS:
         owners = [one for one in GROUPS if group in {choice.name for choice in choices(one, used())}]
-        near = owners or difflib.get_close_matches(group, GROUPS, 1)
+        near = owners or difflib.get_close_matches(group, (*GROUPS, _PROMPT), 1)
         raise ConfigError(
-            f"kvgauge show got {group} in place of {', '.join(GROUPS)}: "
+            f"kvgauge show got {group} in place of {', '.join((*GROUPS, _PROMPT))}: "
             + (f"use kvgauge show {near[0]} {group if owners else name or 'NAME'}" if near else "give one, then a name")
         )
     chosen = choice(group, name, used())

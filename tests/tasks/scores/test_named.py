@@ -17,7 +17,7 @@ def test_every_metric_gives_its_best_over_the_references() -> None:
     names = [name for name in NAMES if name != "number"]
     scores = named_scores(names, ONE, [TWO, ONE], CHOICES)
     assert list(scores) == names
-    assert scores == {**{name: pytest.approx(1.0) for name in names}, "choice": 0.0}
+    assert scores == {**{name: pytest.approx(1.0) for name in names}, "choice": 0.0, "contains_all": 0.5}
     assert named_scores(["choice"], "a boat, surely", ["a boat"], CHOICES) == {"choice": 1.0}
     assert named_scores(["number"], "about 12", ["11", "12.0"]) == {"number": 1.0}
     assert named_scores(["f1"], ONE, []) == {"f1": 0.0}
@@ -40,12 +40,12 @@ def test_the_metric_to_show_comes_first() -> None:
 @pytest.mark.parametrize(
     ("names", "show", "words"),
     [
-        ("f1", None, "task.metrics='f1' is not a list"),
-        (["rouge-l"], None, "task.metrics has 'rouge-l', which is no metric: did you mean rouge_l?"),
+        ("f1", None, "task.scores='f1' is not a list"),
+        (["rouge-l"], None, "task.scores has 'rouge-l', which is no metric: did you mean rouge_l?"),
         (["accuracy"], None, "which is no metric: use some of exact_match, contains"),
-        ([1], None, "task.metrics has 1, which is no metric"),
-        (["f1", "f1"], None, "task.metrics names f1 twice"),
-        (["f1"], "contains", "task.show='contains' is not in task.metrics: use one of f1"),
+        ([1], None, "task.scores has 1, which is no metric"),
+        (["f1", "f1"], None, "task.scores names f1 twice"),
+        (["f1"], "contains", "task.show='contains' is not in task.scores: use one of f1"),
     ],
 )
 def test_a_list_that_cannot_be_used_is_one_line(names: object, show: object, words: str) -> None:
