@@ -12,7 +12,7 @@ from typing import Protocol
 
 from tasks.ruler.text import Text, Undrawable
 
-_MOST_TRIES = 200
+_MOST_TRIES = 100
 """How often a text of the smallest size is drawn anew before it counts as one that never fits."""
 
 
