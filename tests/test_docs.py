@@ -43,6 +43,13 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("pred/some-model").mkdir(parents=True)
     prediction = {"pred": "Paris.", "answers": ["Paris"], "all_classes": None, "length": 3}
     Path("pred/some-model/hotpotqa.jsonl").write_text(json.dumps(prediction) + "\n")
+    Path("ruler/1024").mkdir(parents=True)
+    needle = "One of the special magic uuids for a is: b.\nWhat is the special magic uuid for a?"
+    record = {"input": needle, "outputs": ["b"], "answer_prefix": " The special magic uuid for a is"}
+    Path("ruler/1024/niah_multikey_3.jsonl").write_text(json.dumps(record) + "\n")
+    Path("ruler__4096__some-model__snapkv__0.50").mkdir()
+    table = "question,answer,predicted_answer,task\nWhich?,['one' 'two'],one,vt\n"
+    Path("ruler__4096__some-model__snapkv__0.50/predictions.csv").write_text(table)
     return tmp_path
 
 

@@ -30,12 +30,12 @@ from msgspec import Meta
 from harness.errors import DataError
 from harness.task import Example
 from tasks.checks import short
-from tasks.files import MAX_FILE_BYTES
+from tasks.doubled import without_doubled
 from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
+from tasks.kvpress import budget_of, run_of, table
 from tasks.longbench.data import RECORDS, RECORDS_E, check_answers
-from tasks.longbench.doubled import without_doubled
-from tasks.longbench.kvpress_csv import table
 from tasks.longbench.metrics import METRIC_OF, bucket
+from tasks.prediction_files import files_below, read_bytes
 
 FORMATS = ("longbench", "kvcache_factory", "kvpress")
 Rows = Iterator[tuple[str, dict[str, Any]]]
@@ -49,17 +49,6 @@ _RULER = frozenset(
     )
 )
 """The 13 tasks of RULER, https://github.com/NVIDIA/RULER (Apache-2.0)."""
-_KVPRESS = (
-    "ruler",
-    "loogle",
-    "infinitebench",
-    "zero_scrolls",
-    "needle_in_haystack",
-    "longbench-v2",
-    "aime25",
-    "math500",
-)
-"""What kvpress calls its other benchmarks, https://github.com/NVIDIA/kvpress at 7f5d6b8 (Apache-2.0)."""
 _REMEDY = "give the file as the program wrote it"
 
 
@@ -93,19 +82,13 @@ def read_predictions(path: Path, format: str, doubled: str | None) -> list[Impor
     Args:
         path: a folder, or a file, the names of whose parent folders matter as well.
         format: one of ``FORMATS``.
-        doubled: see ``tasks.longbench.doubled.without_doubled``.
+        doubled: see ``tasks.doubled.without_doubled``.
 
     Raises:
         DataError: there is no such file, one is not of this format, or it holds a record twice.
     """
     pattern, parse_path, rows = _FORMATS[format]
-    try:
-        path = path.expanduser().resolve(strict=True)
-        files = [path] if path.is_file() else sorted(file for file in path.rglob(pattern) if file.is_file())
-    except (OSError, RuntimeError) as error:
-        raise DataError(
-            f"{path} cannot be read ({type(error).__name__}): give a file or folder of predictions"
-        ) from error
+    files = files_below(path, pattern)
     predictions = [(file, info) for file in files if (info := parse_path(file)) is not None]
     if not predictions:
         raise DataError(f"{path} holds no predictions of format {format}: they lie at {_LAYOUTS[format]}")
@@ -113,19 +96,13 @@ def read_predictions(path: Path, format: str, doubled: str | None) -> list[Impor
 
 
 def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows], doubled: str | None) -> Imported:
-    try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{file} has {file.stat().st_size} bytes, more than the {MAX_FILE_BYTES} that are read: give "
-                "predictions alone"
-            )
-        raw = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"{file} cannot be read ({type(error).__name__}): make it readable") from error
+    raw = read_bytes(file)
     if other := _other_benchmark(raw, file):
+        if other.lower().startswith("ruler") and file.name == "predictions.csv":
+            raise DataError(f"{file} is of {other}: import it with --task ruler, or move it elsewhere")
         raise DataError(
-            f"{file} is of {other}, which kvgauge cannot score: it imports predictions on LongBench and LongBench-E "
-            "alone, so give the folder of those, or move this file elsewhere"
+            f"{file} is of {other}, which kvgauge cannot score: it imports predictions on LongBench and LongBench-E, "
+            "and kvpress's on RULER, so give the folder of those, or move this file elsewhere"
         )
     lines = list(rows(raw, file))
     if not lines:
@@ -133,10 +110,10 @@ def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows], do
     dataset = _dataset(lines, info, file)
     for where, values in lines:
         _check(where, values, dataset)
-    lines = without_doubled(lines, dataset, file, doubled)
+    lines = without_doubled(lines, dataset, {**RECORDS, **RECORDS_E}[dataset], file, doubled)
     ratios = {values["ratio"] for _, values in lines if "ratio" in values}
     if len(ratios) == 1 and info.budget != "full":
-        info = replace(info, budget=_budget(ratios.pop()))
+        info = replace(info, budget=budget_of(ratios.pop()))
     return Imported(
         file=file,
         sha256=hashlib.sha256(raw).hexdigest(),
@@ -216,11 +193,10 @@ def _info_longbench(file: Path) -> _PathInfo:
 
 def _other_benchmark(raw: bytes, file: Path) -> str | None:
     """The benchmark that a file is of, by its path or its first record, if it is known to be another than LongBench."""
+    benchmark = run_of(file).benchmark if file.name == "predictions.csv" else None
+    if benchmark is not None and benchmark not in ("longbench", "longbench-e"):
+        return benchmark
     for folder in file.parents[:3]:
-        # kvpress names the benchmark first, with its length or dataset behind it: ruler__4096__…
-        name, parted, _ = folder.name.partition("__")
-        if parted and name in _KVPRESS and file.name == "predictions.csv":
-            return name
         if folder.name in _RULER:
             return f"RULER ({folder.name})"
     head = raw[: 2**20].decode("utf-8", errors="replace")
@@ -244,26 +220,9 @@ def _info_kvcache_factory(file: Path) -> _PathInfo | None:
 
 
 def _info_kvpress(file: Path) -> _PathInfo:
-    folder = file.parent.parent if file.parent.name.isdigit() else file.parent  # repeated runs are in 1/, 2/, …
-    data, _, rest = folder.name.partition("__")
-    match = re.fullmatch(
-        r"(?P<dataset>[^_]+(?:_[^_]+)*)__(?P<model>.+)__(?P<press>.+?)__(?P<ratio>\d\.\d+)(?P<more>(?:__.+)?)", rest
-    )
-    if not data.startswith("longbench") or match is None:
-        return _PathInfo(extended=data == "longbench-e")
-    press, ratio = match["press"], float(match["ratio"])
-    return _PathInfo(
-        model=match["model"],
-        label=press + match["more"].replace("__", "-"),
-        budget="full" if press == "no_press" else _budget(ratio),
-        dataset=match["dataset"],
-        extended=data == "longbench-e",
-    )
-
-
-def _budget(ratio: float) -> str:
-    """The budget for one of kvpress's ratios, which are the share that is dropped."""
-    return "full" if ratio == 0 else f"{100 * (1 - ratio):g}%"
+    run = run_of(file)
+    extended = run.benchmark == "longbench-e"
+    return _PathInfo(run.model, run.label, run.budget, run.dataset, extended)
 
 
 # --- lines

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import DataError
 from harness.text import decode
-from tasks.checks import short
 from tasks.needle.haystack import builtin_text
+from tasks.text_folder import joined_texts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,41 +34,7 @@ def read_haystack(source: str) -> str:
         DataError: the folder is missing, contains no ``.txt`` file, one that leads nowhere, is not UTF-8 or holds the
             same text as another, or nothing but white space.
     """
-    if source == BUILTIN:
-        return builtin_text()
-    files = _files(source)
-    if not files:
-        raise DataError(f"task.haystack={short(source)} holds no .txt file: give a folder of .txt files, or {BUILTIN}")
-    texts = [_read(path) for path in files]
-    names: dict[str, str] = {}
-    for path, text in zip(files, texts, strict=True):
-        if text.strip() and names.setdefault(text, path.name) != path.name:
-            raise DataError(
-                f"{names[text]} and {path.name} in task.haystack={short(source)} hold the same text: take one away"
-            )
-    if not names:
-        raise DataError(
-            f"task.haystack={short(source)} holds no text in its {len(files)} .txt files: fill one, or use {BUILTIN}"
-        )
-    return "".join(texts)
-
-
-def _files(source: str) -> list[Path]:
-    """The ``.txt`` files of a folder, sorted by name; hidden ones and folders are left out."""
-    try:
-        folder = Path(source).expanduser()
-        if not folder.is_dir():
-            raise DataError(f"task.haystack={short(source)} is not a folder: give a folder of .txt files, or {BUILTIN}")
-        files = [path for path in folder.glob("*.txt") if not path.is_dir() and not path.name.startswith(".")]
-        if dead := sorted(path.name for path in files if not path.is_file()):
-            raise DataError(
-                f"{dead[0]} in task.haystack={short(source)} is a link that leads to no file: mend it or take it away"
-            )
-    except (OSError, RuntimeError, ValueError) as error:  # unreadable, no home folder for ~, a null byte
-        raise DataError(
-            f"task.haystack={short(source)} cannot be listed ({type(error).__name__}): give a readable folder"
-        ) from error
-    return sorted(files, key=lambda path: path.name)
+    return builtin_text() if source == BUILTIN else joined_texts(source, "task.haystack", BUILTIN)
 
 
 def haystack_tokens(
@@ -127,19 +92,6 @@ def period_ids(given: Sequence[int] | None, tokenizer: PreTrainedTokenizerBase) 
     # SentencePiece has different tokens for a period that stands alone and for one after a word.
     written = (encode(tokenizer, "."), encode(tokenizer, "a."))
     return frozenset(ids[-1] for ids in written if ids)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path.name} in task.haystack is not UTF-8 at byte {error.start}: convert it to UTF-8"
-        ) from error
-    except OSError as error:
-        raise DataError(
-            f"{path.name} in task.haystack cannot be read ({type(error).__name__}): make it readable or take it away"
-        ) from error
 
 
 def around(needle: str, context: str) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.kvpress import texts
 from tasks.longbench.data import RECORDS_E
-from tasks.longbench.kvpress_csv import texts
 from tests.conftest import Command
 
 ROOT = Path(__file__).parents[3]
@@ -475,11 +475,8 @@ def test_a_malformed_table_is_one_line(
 @pytest.mark.parametrize(
     ("format", "place", "text", "benchmark"),
     [
-        ("kvpress", "ruler__4096__a--b__snapkv__0.50/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
-        ("kvpress", "ruler__4096__a--b__snapkv__0.50/1/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
         ("kvpress", "infinitebench__passkey__a--b__knorm__0.50/predictions.csv", "answer,task\n", "infinitebench"),
         ("kvpress", "longbench-v2__0shot__a--b__knorm__0.50/predictions.csv", "answer,task\n", "longbench-v2"),
-        ("kvpress", "mine/predictions.csv", "question,answer,task,predicted_answer\nq,x,vt,x\n", "RULER (vt)"),
         ("kvcache_factory", "llama_128/4096/qa_1/SnapKV.json", '{"pred": "x", "answers": ["x"]}\n', "RULER (qa_1)"),
     ],
 )
@@ -494,6 +491,26 @@ def test_files_of_other_benchmarks_are_said_to_be_theirs(
             kvgauge, tmp_path, [str(given_path), "--format", format], 3, str(path),
             f"is of {benchmark}, which kvgauge cannot score", "so give the folder of those",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "benchmark"),
+    [
+        ("ruler__4096__a--b__snapkv__0.50/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
+        ("ruler__4096__a--b__snapkv__0.50/1/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
+        ("mine/predictions.csv", "question,answer,task,predicted_answer\nq,x,vt,x\n", "RULER (vt)"),
+    ],
+)
+def test_kvpress_files_of_ruler_are_said_to_be_read_as_that_task(
+    kvgauge: Command, tmp_path: Path, place: str, text: str, benchmark: str
+) -> None:
+    path = tmp_path / "files" / place
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    refused(
+        kvgauge, tmp_path, [str(path), "--format", "kvpress"], 3, str(path),
+        f"is of {benchmark}: import it with --task ruler",
+    )  # fmt: skip
 
 
 def test_a_folder_of_ones_own_name_is_read_by_what_its_table_says(kvgauge: Command, tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
-from tasks.longbench.data import RECORDS, RECORDS_E
 
 DOUBLED = ("first", "last", "all")
 """What to take of predictions for the same record: the first, the last, or all of them."""
@@ -26,14 +25,15 @@ def record_key(values: Mapping[str, Any]) -> str:
     return json.dumps([values["answers"], values.get("length"), values.get("question", values.get("input"))])
 
 
-def without_doubled(lines: Sequence[Line], dataset: str, file: Path, take: str | None) -> list[Line]:
+def without_doubled(lines: Sequence[Line], dataset: str, published: int, file: Path, take: str | None) -> list[Line]:
     """The predictions of a file, at most one for each record unless all are wanted.
 
     A file with exactly the published number of lines is complete, and its few doubled ones are the dataset's own.
 
     Args:
         lines: the predictions, each with its position.
-        dataset: a key of ``RECORDS`` or ``RECORDS_E``.
+        dataset: name of the dataset, for errors.
+        published: number of records that it has.
         file: path of the file, for errors.
         take: one of ``DOUBLED``; None to refuse doubled predictions, and more of them than the dataset has records.
 
@@ -45,7 +45,6 @@ def without_doubled(lines: Sequence[Line], dataset: str, file: Path, take: str |
     copies: dict[str, list[Line]] = {}
     for where, values in lines:
         copies.setdefault(record_key(values), []).append((where, values))
-    published = {**RECORDS, **RECORDS_E}[dataset]
     doubled = len(lines) - len(copies)
     identified = any(values.get("_id") is not None for _, values in lines)
     if doubled and len(lines) == published and doubled <= OWN_SHARE * published and not identified:

@@ -1,4 +1,9 @@
-"""kvpress's predictions.csv, a table written by pandas in which lists are printed numpy arrays."""
+"""kvpress's predictions.csv: what its folder says, and its table, written by pandas, in which lists are printed arrays.
+
+    <benchmark>__<dataset>__<model>__<press>__<ratio>[__…]/predictions.csv
+
+Source: ``evaluation/evaluate.py`` of https://github.com/NVIDIA/kvpress at 7f5d6b8 (Apache-2.0); read, not copied.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +12,100 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError
 from tasks.checks import short
+from tasks.prediction_files import files_below
 
 _LITERAL = re.compile(r"""\s*,?\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""", re.DOTALL)
 _REMEDY = "give the file as the program wrote it"
+_LISTS = ("answer", "answers", "all_classes")
+BENCHMARKS = (
+    "longbench",
+    "longbench-e",
+    "ruler",
+    "loogle",
+    "infinitebench",
+    "zero_scrolls",
+    "needle_in_haystack",
+    "longbench-v2",
+    "aime25",
+    "math500",
+)
+"""What kvpress calls its benchmarks."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the folder of a file says about its predictions; None for what it does not say.
+
+    Attributes:
+        benchmark: one of ``BENCHMARKS``.
+        dataset: the dataset, or the length of RULER.
+        model: the model's name.
+        label: the press, with whatever follows the ratio.
+        budget: the budget.
+    """
+
+    benchmark: str | None = None
+    dataset: str | None = None
+    model: str | None = None
+    label: str | None = None
+    budget: str | None = None
+
+
+def run_of(file: Path) -> Run:
+    """What the path of a predictions.csv says; repeated runs are in folders 1/, 2/, … of its folder."""
+    folder = file.parent.parent if file.parent.name.isdigit() else file.parent
+    benchmark, parted, rest = folder.name.partition("__")
+    if not parted or benchmark not in BENCHMARKS:
+        return Run()
+    match = re.fullmatch(
+        r"(?P<dataset>[^_]+(?:_[^_]+)*)__(?P<model>.+)__(?P<press>.+?)__(?P<ratio>\d\.\d+)(?P<more>(?:__.+)?)", rest
+    )
+    if match is None:
+        return Run(benchmark)
+    full = match["press"] == "no_press"
+    return Run(
+        benchmark,
+        match["dataset"],
+        match["model"],
+        match["press"] + match["more"].replace("__", "-"),
+        "full" if full else budget_of(float(match["ratio"])),
+    )
+
+
+def tables(path: Path) -> list[Path]:
+    """Every predictions.csv at or below a path, sorted by path.
+
+    Args:
+        path: a folder, or a file of whatever name.
+
+    Raises:
+        DataError: there is none.
+    """
+    files = files_below(path, "predictions.csv")
+    if not files:
+        raise DataError(
+            f"{path} holds no predictions of format kvpress: they lie at "
+            "<benchmark>__<dataset>__<model>__<press>__<ratio>/predictions.csv"
+        )
+    return files
+
+
+def budget_of(ratio: float) -> str:
+    """The budget for one of kvpress's ratios, which are the share that is dropped."""
+    return "full" if ratio == 0 else f"{100 * (1 - ratio):g}%"
 
 
 def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a table, each with its position for errors and its values by column.
 
-    ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio`` a number
-    called ``ratio``. Empty fields are left out unless the column is needed.
+    ``answer``, ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio``
+    a number called ``ratio``. Empty fields are left out unless the column is needed.
 
     Args:
         raw: contents of the file.
@@ -67,7 +151,7 @@ def _values(row: dict[str, str], where: str, needed: Sequence[str]) -> dict[str,
             continue
         try:
             match name:
-                case "answers" | "all_classes":
+                case "answer" | "answers" | "all_classes":
                     values[name] = texts(text)
                 case "length":
                     values[name] = int(text)
@@ -80,9 +164,7 @@ def _values(row: dict[str, str], where: str, needed: Sequence[str]) -> dict[str,
     return values
 
 
-_KINDS = {"length": "a whole number", "compression_ratio": "a number"} | dict.fromkeys(
-    ("answers", "all_classes"), "a list of texts"
-)
+_KINDS = {"length": "a whole number", "compression_ratio": "a number"} | dict.fromkeys(_LISTS, "a list of texts")
 
 
 def texts(printed: str) -> list[str]:
