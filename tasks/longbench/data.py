@@ -21,7 +21,7 @@ from msgspec import Meta
 from harness.errors import ConfigError, DataError
 from tasks.checks import short
 from tasks.jsonl import TEXT, TEXTS, Kind, Text, check_fields, read_lines
-from tasks.longbench.files import REMEDY, names, read
+from tasks.longbench.files import REMEDY, SOURCE
 from tasks.scores.text import PARAGRAPH
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def load(path: Path, dataset: str, asked: Sequence[str] = ()) -> Records:
         raise ConfigError(
             f"{short(dataset)} is not a dataset of LongBench: use one of {', '.join([*RECORDS, *RECORDS_E])}"
         )
-    rows = parse(read(path, f"{dataset}.jsonl", [f"{one}.jsonl" for one in asked]), dataset)
+    rows = parse(SOURCE.read(path, f"{dataset}.jsonl", [f"{one}.jsonl" for one in asked]), dataset)
     digest = hashlib.sha256()
     for row in rows:
         digest.update(
@@ -114,7 +114,7 @@ def survey(path: Path) -> dict[str, int | DataError | None]:
     Raises:
         DataError: the path as a whole cannot be read.
     """
-    files = names(path)
+    files = SOURCE.names(path)
     states: dict[str, int | DataError | None] = {}
     for dataset in (*RECORDS, *RECORDS_E):
         try:

@@ -30,10 +30,10 @@ from msgspec import Meta
 from harness.errors import DataError
 from harness.task import Example
 from tasks.checks import short
+from tasks.files import MAX_FILE_BYTES
 from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
 from tasks.longbench.data import RECORDS, RECORDS_E, check_answers
 from tasks.longbench.doubled import without_doubled
-from tasks.longbench.files import MAX_FILE_BYTES
 from tasks.longbench.kvpress_csv import table
 from tasks.longbench.metrics import METRIC_OF, bucket
 

@@ -19,7 +19,7 @@ from harness.errors import ConfigError
 from harness.task import Average, DataFile, Predictions
 from tasks.checks import is_list, short, whole
 from tasks.longbench.data import RECORDS, RECORDS_E, survey
-from tasks.longbench.files import REMEDY, cached, fetch
+from tasks.longbench.files import HUB, REMEDY
 from tasks.longbench.metrics import Scoring
 from tasks.longbench.predictions import FORMATS, read_predictions
 from tasks.longbench.protocols import PROTOCOLS
@@ -192,11 +192,11 @@ class LongBench:
 
     def cached(self) -> Path | None:
         """The path of data.zip in the hub's cache; None if it is not there."""
-        return cached()
+        return HUB.cached()
 
     def fetch(self) -> Path:
-        """The path of LongBench's data.zip, from the hub's cache or the hub; see ``tasks.longbench.files.fetch``."""
-        return fetch()
+        """The path of LongBench's data.zip, from the hub's cache or the hub; see ``tasks.files.Hub``."""
+        return HUB.fetch()
 
     def survey(self, path: Path) -> list[DataFile]:
         """The state of the 21 + 13 files; a number of records other than the published one is a problem, too."""

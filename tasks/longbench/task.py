@@ -6,19 +6,19 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.task import Example, Metric
+from harness.task import Example, Json, Metric
+from tasks.asking import Lazy
 from tasks.longbench.data import RECORDS, RECORDS_E, load
-from tasks.longbench.files import locate
+from tasks.longbench.files import SOURCE
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
 from tasks.longbench.protocols import Protocol
 from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, split
 from tasks.prompting import Frame, chat_frame, cleans_up, fit
 
 if TYPE_CHECKING:
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 
@@ -105,7 +105,7 @@ class LongBenchTask:
         return (
             {
                 "dataset": self.dataset,
-                "data_sha256": load(locate(self.data), self.dataset, self.asked).sha256,
+                "data_sha256": load(SOURCE.locate(self.data), self.dataset, self.asked).sha256,
                 "template_sha256": hashlib.sha256(TEMPLATES[self.base].encode()).hexdigest(),
                 "max_prompt_tokens": self.max_prompt_tokens,
                 "chat": self.chat,
@@ -154,7 +154,10 @@ class LongBenchTask:
                 f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer"
             )
         frame = chat_frame(tokenizer, self.chat_arguments) if self.chat else None
-        return _Examples(self, load(locate(self.data), self.dataset, self.asked).rows, tokenizer, frame)
+        rows = load(SOURCE.locate(self.data), self.dataset, self.asked).rows
+        # The official code scores a whole file by the classes of its last record.
+        details = {"all_classes": rows[-1]["all_classes"]} if METRIC_OF[self.base] == "classification" else {}
+        return Lazy(len(rows), lambda index: self._example(rows[index], frame, details, tokenizer))
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:
         """The ids that end a generation under the protocol.
@@ -195,41 +198,18 @@ class LongBenchTask:
             self.dataset, text or "", example.references, example.details.get("all_classes") or ()
         )
 
-
-class _Examples(Sequence[Example]):
-    """Examples that are encoded when they are accessed.
-
-    So a trial run of two examples encodes only two, and no run holds all ids at once.
-    """
-
-    def __init__(
-        self, task: LongBenchTask, rows: Dataset, tokenizer: PreTrainedTokenizerBase, frame: Frame | None
-    ) -> None:
-        self._task, self._rows, self._tokenizer, self._frame = task, rows, tokenizer, frame
-        # The official code scores a whole file by the classes of its last record.
-        self._details = {"all_classes": rows[-1]["all_classes"]} if METRIC_OF[task.base] == "classification" else {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Example]: ...
-    def __getitem__(self, index: int | slice) -> Example | list[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        row = self._rows[index]
-        parts = split(self._task.dataset, row["context"], row["input"])
-        clean_up = self._task.cleans_up(self._tokenizer)
-        limit, context = self._task.max_prompt_tokens, len(parts.context)
-        fitted = fit("".join(parts), self._tokenizer, limit, self._frame, clean_up, context)
+    def _example(
+        self, row: Mapping[str, Any], frame: Frame | None, details: Json, tokenizer: PreTrainedTokenizerBase
+    ) -> Example:
+        parts = split(self.dataset, row["context"], row["input"])
+        limit, context = self.max_prompt_tokens, len(parts.context)
+        fitted = fit("".join(parts), tokenizer, limit, frame, self.cleans_up(tokenizer), context)
         return Example(
             id=row["_id"],
             prompt=fitted.ids,
             references=tuple(row["answers"]),
             group={"length": row["length"], "bucket": bucket(row["length"])},
             tokens_before_truncation=fitted.tokens_before_truncation,
-            details=self._details,
+            details=details,
             question_at=fitted.question_at,
         )

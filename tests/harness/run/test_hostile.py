@@ -21,7 +21,8 @@ import pytest
 
 from harness.config import build, catalog
 from harness.errors import ConfigError, DataError
-from tasks.longbench import files as longbench_files
+from tasks import files as task_files
+from tasks.longbench.files import SOURCE
 from tests.conftest import ROOT, Command
 
 CANARY = "hf_canaryCanaryCanary"
@@ -342,7 +343,7 @@ def test_a_zip_that_is_small_and_unpacks_to_much_is_refused_unread(
     kvgauge: Command, bomb: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"of 100000000 bytes in \d+, more than 200 for one"):
-        longbench_files.read(bomb, "trec.jsonl")
+        SOURCE.read(bomb, "trec.jsonl")
     refused = kvgauge(
         "task=longbench", f"task.data={bomb}", "task.datasets=[trec]", f"results_dir={tmp_path / 'results'}"
     )
@@ -351,10 +352,10 @@ def test_a_zip_that_is_small_and_unpacks_to_much_is_refused_unread(
 
 
 def test_a_zip_of_many_large_members_is_refused(bomb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(longbench_files, "MAX_RATIO", 10**6)
-    monkeypatch.setattr(longbench_files, "MAX_ZIP_BYTES", 10**7)
+    monkeypatch.setattr(task_files, "MAX_RATIO", 10**6)
+    monkeypatch.setattr(task_files, "MAX_ZIP_BYTES", 10**7)
     with pytest.raises(DataError, match="would have 100000000 bytes unpacked, more than the 10000000"):
-        longbench_files.read(bomb, "trec.jsonl")
+        SOURCE.read(bomb, "trec.jsonl")
 
 
 @pytest.mark.parametrize(("file", "code"), [("manifest.json", 5), ("scores.json", 5)])

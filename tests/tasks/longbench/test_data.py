@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 
 from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError, KvgaugeError
-from tasks.longbench import files
+from tasks import files
+from tasks.files import Source
 from tasks.longbench.data import FIELDS, RECORDS, RECORDS_E, features, load, parse, survey
-from tasks.longbench.files import REPOSITORY, REVISION, locate
+from tasks.longbench.files import HUB, SOURCE
 from tasks.longbench.metrics import METRIC_OF
 from tasks.longbench.suite import LongBench
 
@@ -84,7 +86,7 @@ def test_folder_and_zip_of_any_layout_give_the_same_records(tmp_path: Path) -> N
         make_zip(tmp_path / "a.zip", {"data/qasper.jsonl": raw, **other}),
         make_zip(tmp_path / "b.zip", {"qasper.jsonl": b"\xef\xbb\xbf" + raw.rstrip(b"\n") + b"\n\n"}),
     ]
-    found = [load(locate(str(place)), "qasper") for place in places]
+    found = [load(SOURCE.locate(str(place)), "qasper") for place in places]
     assert [row for row in found[0].rows] == [record("qasper", n) for n in range(3)]
     assert all(list(each.rows) == list(found[0].rows) and each.sha256 == found[0].sha256 for each in found)
     assert all(each.rows.features == features() for each in found)
@@ -150,7 +152,7 @@ def cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty hub cache, offline; the place of data.zip in it."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    return folder / f"datasets--{REPOSITORY.replace('/', '--')}/snapshots/{REVISION}/data.zip"
+    return folder / f"datasets--{HUB.repository.replace('/', '--')}/snapshots/{HUB.revision}/data.zip"
 
 
 def test_cached_zip_is_used_without_a_network_and_only_if_it_is_the_pinned_one(
@@ -159,16 +161,16 @@ def test_cached_zip_is_used_without_a_network_and_only_if_it_is_the_pinned_one(
     path = cache(tmp_path, monkeypatch)
     path.parent.mkdir(parents=True)
     make_zip(path, {"data/qasper.jsonl": lines()})
-    message = fail(lambda: locate(None))
+    message = fail(lambda: SOURCE.locate(None))
     assert "not cb45b11a4133c6bc1d6a44b0f8e701335ff1e543195db1103472e575857f7f64: delete it" in message
-    monkeypatch.setattr(files, "ZIP_SHA256", message.split("SHA-256 ")[1][:64])
-    assert locate(None) == path
-    assert load(locate(None), "qasper").rows.num_rows == 2
+    right = Source("", replace(HUB, sha256=message.split("SHA-256 ")[1][:64]))
+    assert right.locate(None) == path
+    assert load(right.locate(None), "qasper").rows.num_rows == 2
 
 
 def test_without_cache_and_network_the_way_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache(tmp_path, monkeypatch)
-    assert "set task.data to a local data.zip or a folder" in fail(lambda: locate(None))
+    assert "set task.data to a local data.zip or a folder" in fail(lambda: SOURCE.locate(None))
 
 
 # --- what is refused
@@ -289,7 +291,7 @@ def test_a_hub_out_of_reach_is_asked_once_however_many_datasets_there_are(monkey
         raise OSError("no network")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
-    monkeypatch.setattr("tasks.longbench.files.cached", lambda: None)
+    monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_, **__: None)
     files._download.cache_clear()
     for task in longbench(data=None, datasets="paper").tasks():
         assert "cannot be downloaded (OSError): set task.data" in fail(lambda t=task: t.settings())
@@ -351,11 +353,11 @@ def test_too_large_a_file_is_refused_before_it_is_read(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("data", ["missing", "nul\0l", "x" * 5000, "~nobody-of-this-name/x"])
 def test_path_that_is_nothing_is_refused(data: str) -> None:
-    assert "task.data=" in fail(lambda: locate(data))
+    assert "task.data=" in fail(lambda: SOURCE.locate(data))
 
 
 def test_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(lines())
-    message = fail(lambda: load(locate(str(tmp_path / "data.zip")), "qasper"))
+    message = fail(lambda: load(SOURCE.locate(str(tmp_path / "data.zip")), "qasper"))
     assert "is no zip" in message
     assert "or a folder with its .jsonl files" in message

@@ -1,0 +1,1 @@
+"""LongBench v2: 503 multiple-choice questions on long texts."""
