@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from harness.errors import ConfigError
 from harness.task import Example
-from tasks.checks import short, whole
+from tasks.checks import is_list, short, whole
 from tasks.prompting import CLEAN_UP, Fitted, Frame, chat_frame, cleans_up, fit
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ class Form:
         return chat_frame(tokenizer, self.chat_arguments) if wanted else None
 
     def fit(self, asked: Asked, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> Fitted:
-        """The ids of a prompt; without a context it has no place where the question begins."""
+        """The ids of a prompt; without a context or a question there is no place where the question begins."""
         at = len(asked.context) or None
         clean = cleans_up(self.clean_up, tokenizer)
-        return fit(asked.context + asked.question, tokenizer, self.max_prompt_tokens, frame, clean, at)
+        fitted = fit(asked.context + asked.question, tokenizer, self.max_prompt_tokens, frame, clean, at)
+        return fitted if fitted.question_at != len(fitted.ids) else replace(fitted, question_at=None)
 
 
 class TextTask:
@@ -126,6 +127,30 @@ class TextTask:
                 f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer"
             )
         return tokenizer
+
+
+def choose(datasets: object, known: Sequence[str], sets: Mapping[str, Sequence[str]], benchmark: str) -> list[str]:
+    """Names of datasets in the order given, with sets expanded, without repeats.
+
+    Args:
+        datasets: one name, or a list of names; each of ``known`` or of ``sets``.
+        known: names of all datasets.
+        sets: the datasets of each set.
+        benchmark: its name, for errors.
+
+    Raises:
+        ConfigError: there is no such dataset, or none is given.
+    """
+    entries = list(datasets) if is_list(datasets) else [datasets]
+    usable = ", ".join((*sets, *known))
+    if not entries or entries == [None]:
+        raise ConfigError(f"task.datasets is empty: use {usable}")
+    names: list[str] = []
+    for entry in entries:
+        if not isinstance(entry, str) or not (entry in sets or entry in known):
+            raise ConfigError(f"task.datasets has {short(entry)}, which is no dataset of {benchmark}: use {usable}")
+        names += sets.get(entry, (entry,))
+    return list(dict.fromkeys(names))
 
 
 class Lazy(Sequence[Example]):

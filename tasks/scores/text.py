@@ -57,6 +57,15 @@ def qa_f1_zh(prediction: str, reference: str) -> float:
     return _f1(_words_zh(prediction), _words_zh(reference))
 
 
+def qa_f1_characters(prediction: str, reference: str) -> float:
+    """F1 over characters, counting repeats, as InfiniteBench scores Chinese.
+
+    Texts are lower-cased, and ASCII and Chinese punctuation and white space are removed.
+    """
+    both = ("".join(text.lower().translate(_NO_PUNCTUATION_ZH).split()) for text in (prediction, reference))
+    return _f1(*both)
+
+
 def rouge_l_zh(prediction: str, reference: str, official_zero: bool = False) -> float:
     """``rouge_l`` of both texts after jieba has split them into words.
 

@@ -13,18 +13,8 @@ from harness.errors import ConfigError, DataError
 from tasks.longbench_v2.prompts import KINDS, fill, templates
 from tasks.longbench_v2.scores import COLUMNS, columns, extract, kvpress, official
 from tasks.longbench_v2.task import FIELDS, LongBenchV2, load
+from tests.tasks.goldens import SHARED, golden, needs_shared
 from tests.tasks.longbench.test_suite import tokenizer
-
-ROOT = Path(__file__).parents[3]
-SHARED = ROOT.parent / "shared/benchmarks"
-PART = ROOT / "tests/golden/benchmarks"
-HERE = SHARED.is_dir()
-
-
-def golden(whole: str, part: str) -> Any:
-    file = SHARED / whole if HERE else PART / part
-    return json.loads(file.read_text(encoding="utf-8"))
-
 
 FIXTURE = golden("longbench_v2/fixture.json", "longbench_v2_fixture.json")
 CASES = golden("longbench_v2/extraction_cases.json", "longbench_v2_extraction.json")
@@ -96,7 +86,7 @@ def test_an_answer_is_read_as_the_official_code_and_as_kvpress_reads_it(case: di
         )
 
 
-@pytest.mark.skipif(not HERE, reason="no ../shared")
+@needs_shared
 def test_the_published_columns_of_four_runs_come_out() -> None:
     published = json.loads((SHARED / "data/longbench_v2/published_gpt4o_mini.json").read_text(encoding="utf-8"))
     assert tuple(published["order"]) == COLUMNS
@@ -143,7 +133,7 @@ def test_a_long_prompt_loses_its_middle_and_keeps_its_question(tmp_path: Path) -
     assert asked == fill("0shot", RECORD).question
 
 
-@pytest.mark.skipif(not HERE, reason="no ../shared")
+@needs_shared
 def test_the_25_real_records_become_prompts_and_are_scored() -> None:
     records = load(SHARED / "data/longbench_v2/sample.jsonl").rows
     assert len(records) == 25

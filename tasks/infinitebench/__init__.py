@@ -1,0 +1,1 @@
+"""InfiniteBench: twelve tasks on texts of 100k tokens and more."""
