@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 from harness.errors import ConfigError
@@ -72,11 +72,10 @@ class Form:
         return chat_frame(tokenizer, self.chat_arguments) if wanted else None
 
     def fit(self, asked: Asked, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> Fitted:
-        """The ids of a prompt; without a context or a question there is no place where the question begins."""
+        """The ids of a prompt; without a context there is no place where the question begins."""
         at = len(asked.context) or None
         clean = cleans_up(self.clean_up, tokenizer)
-        fitted = fit(asked.context + asked.question, tokenizer, self.max_prompt_tokens, frame, clean, at)
-        return fitted if fitted.question_at != len(fitted.ids) else replace(fitted, question_at=None)
+        return fit(asked.context + asked.question, tokenizer, self.max_prompt_tokens, frame, clean, at)
 
 
 class TextTask:

@@ -157,10 +157,11 @@ def test_generated_tasks_need_no_files_and_say_so() -> None:
     assert one("passkey", data="x").departures == ""
 
 
-def test_a_prompt_without_a_question_marks_no_place(tmp_path: Path) -> None:
+def test_a_prompt_without_a_question_is_all_context(tmp_path: Path) -> None:
     record = {"id": 0, "context": "word " * 9, "input": "", "answer": ["x"], "options": []}
     task = one("longbook_sum_eng", data=write(tmp_path, "longbook_sum_eng", record), template="gpt4")
-    assert task.examples(tokenizer())[0].question_at is None
+    example = task.examples(tokenizer())[0]
+    assert example.question_at == len(example.prompt)
 
 
 def test_the_suite_is_what_its_file_says() -> None:
