@@ -24,7 +24,8 @@ from tests.tasks.longbench.test_suite import tokenizer
 FIXTURE = golden("scbench/fixture.json", "scbench_fixture.json")
 CASES = golden("scbench/scorer_cases.json", "scbench_scores.json")
 SMOLLM2 = Frame(
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n",
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\n",
     "<|im_end|>\n<|im_start|>assistant\n",
 )
 CHATS = "{% for m in messages %}<|turn|>{{ m['role'] }}:{{ m['content'] }}{% endfor %}<|turn|>assistant:"
