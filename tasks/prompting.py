@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import ConfigError
 from harness.text import decode, plain, shared_tokens
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 CLEAN_UP = ("tokenizer", "installed", "always", "never")
 """Whether decoded texts lose spaces before punctuation: as the tokenizer's files ask for, which is what transformers
 did at the time of the published runs; as the installed version of transformers does; always; or never."""
-CHAT = "auto"
-"""The value of ``task.chat`` that takes a chat template where the tokenizer has one."""
+Chat = bool | Literal["auto"]
+"""The values of ``task.chat``; auto takes a chat template where the tokenizer has one."""
 _SLOT = "kvgauge-prompt-goes-here"
 _CLOCK = "strftime_now"
 """The function by which a chat template asks for today's date; an argument of this name sets the day instead."""
@@ -84,18 +84,18 @@ def cleans_up(how: str, tokenizer: PreTrainedTokenizerBase) -> bool | None:
     return {"always": True, "never": False}.get(how)
 
 
-def check_chat(chat: object) -> bool | str:
+def check_chat(chat: object) -> Chat:
     """``chat``, checked to be a value of ``task.chat``: true, false or auto.
 
     Raises:
         ConfigError: it is none of them.
     """
-    if not isinstance(chat, bool) and chat != CHAT:
-        raise ConfigError(f"task.chat={short(chat)} is neither true nor false nor {CHAT}: use one of them")
-    return chat if isinstance(chat, bool) else CHAT
+    if not isinstance(chat, bool) and chat != "auto":
+        raise ConfigError(f"task.chat={short(chat)} is neither true nor false nor auto: use one of them")
+    return chat if isinstance(chat, bool) else "auto"
 
 
-def frame_of(chat: bool | str, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame | None:
+def frame_of(chat: Chat, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame | None:
     """The text of the chat template, or None for no chat template.
 
     Args:
@@ -106,7 +106,7 @@ def frame_of(chat: bool | str, tokenizer: PreTrainedTokenizerBase, arguments: Ma
     Raises:
         ConfigError: a template is needed, and there is none or it cannot be used.
     """
-    wanted = bool(tokenizer.chat_template) if chat == CHAT else chat
+    wanted = bool(tokenizer.chat_template) if chat == "auto" else chat
     return chat_frame(tokenizer, arguments) if wanted else None
 
 

@@ -25,7 +25,7 @@ from tasks.longbench.predictions import FORMATS, read_predictions
 from tasks.longbench.protocols import PROTOCOLS
 from tasks.longbench.task import LongBenchTask
 from tasks.longbench.templates import NO_CHAT
-from tasks.prompting import CLEAN_UP, check_chat
+from tasks.prompting import CLEAN_UP, Chat, check_chat
 from tasks.scores.text import check_backend
 
 PAPER_DATASETS = (
@@ -72,7 +72,7 @@ class LongBench:
     datasets: Sequence[str] | str
     protocol: str
     max_prompt_tokens: int | Mapping[str, int] | None
-    chat: bool | str | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     code_similarity: str
     official_zero: bool

@@ -16,7 +16,7 @@ from tasks.longbench.files import SOURCE
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
 from tasks.longbench.protocols import Protocol
 from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, split
-from tasks.prompting import Frame, cleans_up, fit, frame_of
+from tasks.prompting import Chat, Frame, cleans_up, fit, frame_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -46,7 +46,7 @@ class LongBenchTask:
     data: str | None
     protocol: Protocol
     max_prompt_tokens: int
-    chat: bool | str
+    chat: Chat
     chat_arguments: Mapping[str, Any]
     new_tokens: int | None
     clean_up: str

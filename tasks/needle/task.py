@@ -37,7 +37,7 @@ from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
-from tasks.prompting import Frame, cleans_up, line_break
+from tasks.prompting import Chat, Frame, cleans_up, line_break
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +102,7 @@ class Needle:
     show: str
     ignore_punctuation: bool = False
     clean_up: str = "installed"
-    chat: bool | str = False
+    chat: Chat = False
     message: str = ""
     answer_prefix: str = ""
     chat_arguments: Mapping[str, Any] = field(default_factory=dict)

@@ -53,10 +53,7 @@ def drafted(path: Path) -> tuple[Mapping[str, Any], Sequence[str]]:
     settings["max_new_tokens"] = max([fitting, *own] if len(own) < len(data.asked) else own)
     texts = {asked.context for asked in data.asked if asked.context is not None}
     sizes = sorted(len(text) for text in texts) or sorted(len(asked.question) for asked in data.asked)
-    known = {"choice_", *(name for names in NAMES.values() for name in names)} | {
-        name.split(".")[0] for name in named.values()
-    }
-    unread = sorted({name for values in _looked_at(path) for name in values if not {name, name[:7]} & known})[:8]
+    unread = _unread(path, named)
     return settings, [
         f"{data.records} records, {len(data.asked)} questions; {len(texts)} different contexts.",
         f"{'Contexts' if texts else 'Prompts'} of {sizes[0]:,} to {sizes[-1]:,} characters; "
@@ -82,6 +79,14 @@ def _looked_at(path: Path) -> list[dict[str, Any]]:
         return [values for _, values in islice(records(path.expanduser().read_bytes(), str(path)), _LOOKED_AT)]
     except (OSError, RuntimeError, DataError):
         return []
+
+
+def _unread(path: Path, named: Mapping[str, str]) -> list[str]:
+    """Some names of fields that nothing is made of."""
+    known = {*(name for names in NAMES.values() for name in names), *(name.split(".")[0] for name in named.values())}
+    known |= {"doc", "doc_id", "arguments"}  # of a log
+    there = dict.fromkeys(name for values in _looked_at(path) for name in values)
+    return [name for name in there if name not in known and not name.startswith("choice_")][:8]
 
 
 def _guessed(looked: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -18,7 +18,7 @@ from tasks.own_data.data import Asked, Data, load
 from tasks.own_data.draft import drafted
 from tasks.own_data.fields import NAMES
 from tasks.own_data.form import check_template, written
-from tasks.prompting import Frame, Rendered, check_chat, frame_of, line_break, without_middle
+from tasks.prompting import Chat, Frame, Rendered, check_chat, frame_of, line_break, without_middle
 from tasks.scores.named import CHOICE, named_metrics, named_scores, named_settings, unscorable
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class OwnData:
     fields: Mapping[str, str | None]
     template: str
     choice: str
-    chat: bool | str
+    chat: Chat
     chat_arguments: Mapping[str, Any]
     answer_prefix: str | None
     before_answer: str

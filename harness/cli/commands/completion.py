@@ -113,14 +113,14 @@ def _split(line: str) -> list[str]:
 def _command_words(command: str, before: Sequence[str], word: str) -> Iterable[str]:
     if word.startswith("-"):
         return [*_flags(command), "--help"]
-    if command == "bench":
-        return [choice for choice in _run_words(["bench", *before], word) if choice not in COMMANDS]
+    if command == "bench" or before[:1] == ["prompt"]:
+        return [choice for choice in _run_words([command, *before], word) if choice not in COMMANDS]
     given = [each for flag, each in pairwise(["", *before]) if not each.startswith("-") and not flag.startswith("--")]
     if command == "list" and not given:
         return GROUPS.values()
     if command == "show":
-        return GROUPS if not given else _names(given[0], before) if len(given) == 1 else ()
-    fixed = {"new": ["method"], "data": ["longbench", "check"], "completion": list(SCRIPTS)}
+        return (*GROUPS, "prompt") if not given else _names(given[0], before) if len(given) == 1 else ()
+    fixed = {"new": ["method", "task"], "data": ["longbench", "check"], "completion": list(SCRIPTS)}
     return fixed.get(command, ()) if not given else ()
 
 
