@@ -1,1 +1,1 @@
-"""Benchmarks: needle in a haystack, LongBench and prompts of token ids."""
+"""Benchmarks: needle in a haystack, LongBench, RULER and prompts of token ids."""

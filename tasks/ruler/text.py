@@ -1,4 +1,4 @@
-"""The text of one record, and what is told from it: where its question begins, and its answer."""
+"""The text of one record: the message, the beginning of the answer, and the answers."""
 
 from __future__ import annotations
 

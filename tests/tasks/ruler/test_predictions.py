@@ -37,36 +37,36 @@ def write(folder: Path, rows: list[dict[str, Any]], commas: bool = False, place:
     return path
 
 
-@pytest.mark.parametrize("commas", [False, True])
-def test_scores_are_those_that_kvpress_prints(kvgauge: Command, tmp_path: Path, commas: bool) -> None:
+def test_scores_are_those_that_kvpress_prints_with_and_without_commas(kvgauge: Command, tmp_path: Path) -> None:
     cases = {case["task"]: case for case in CASES if len(case["predictions"]) > 3}  # several tasks in one table
     assert len(cases) > 4
-    write(tmp_path / "files", [row for case in cases.values() for row in rows(case)], commas, compression_ratio=0.5)
+    lines = [row for case in cases.values() for row in rows(case)]
+    write(tmp_path / "files", lines, commas=False, compression_ratio=0.5)
+    write(tmp_path / "files", lines, commas=True, place=PLACE.replace("0.50", "0.88"), compression_ratio=0.875)
     words = ("--format", "kvpress", "--task", "ruler", "--to", str(tmp_path / "to"), "--set", "task.newlines=drop")
     done = kvgauge("import", str(tmp_path / "files"), *words)
     assert done.code == 0, done.err
     for task, case in cases.items():
-        cell = tmp_path / f"to/meta--llama/ruler-4096-{task}/snapkv-50%"
-        assert round(json.loads((cell / "scores.json").read_text())["score"], 2) == case["kvpress_score"], task
+        for budget in ("50%", "12.5%"):
+            scores = tmp_path / f"to/meta--llama/ruler-4096-{task}/snapkv-{budget}/scores.json"
+            assert round(json.loads(scores.read_text())["score"], 2) == case["kvpress_score"], task
     assert f"average of {len(cases)} of 13" in (tmp_path / "to/report/meta--llama/ruler/table.md").read_text()
 
 
-def test_predictions_pair_with_a_run_on_the_same_records(kvgauge: Command, tmp_path: Path) -> None:
-    settings = {"lengths": [1000], "tasks": ["niah_multikey_3"], "samples": 2, "words": "2.2.0"}
-    (task,) = build(task_config("ruler") | settings).tasks()
+def test_predictions_pair_with_a_run_on_the_same_records(tmp_path: Path) -> None:
+    suite = build(task_config("ruler") | {"lengths": [1000], "tasks": ["niah_multikey_3"], "samples": 2})
+    (task,) = suite.tasks()
     examples = list(task.examples(AutoTokenizer.from_pretrained(ROOT / "models/tiny")))
     lines = []
-    for example in examples:
+    for example in examples[::-1]:
         question = str(example.prompt)[example.question_at :].partition("The special magic")[0]
         lines.append(
             {"question": question, "answer": list(example.references), "predicted_answer": "x", "task": task.task}
         )
-    path = write(tmp_path / "files", lines[::-1], place="ruler__1000__m__no_press__0.00")
-    done = kvgauge("import", str(path), "--format", "kvpress", "--task", "ruler", "--to", str(tmp_path / "to"))
-    assert done.code == 0, done.err
-    cell = tmp_path / "to/m/ruler-1000-niah_multikey_3/no_press-full/records.0.jsonl"
-    ids = [json.loads(line)["example_id"] for line in cell.read_text().splitlines()]
-    assert ids == [example.id for example in examples][::-1]
+    path = write(tmp_path, lines, place="ruler__1000__m__no_press__0.00")
+    (imported,) = suite.predictions(path, "kvpress")
+    assert (imported.task, imported.model, imported.label, imported.budget) == (task.name, "m", "no_press", "full")
+    assert [example.id for example, _ in imported.rows] == [example.id for example in examples[::-1]]
 
 
 @pytest.mark.parametrize(

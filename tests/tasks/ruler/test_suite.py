@@ -75,9 +75,9 @@ def test_each_of_the_13_tasks_fits_its_length_and_names_where_the_question_begin
     tokenizer: PreTrainedTokenizerBase, sources: dict[str, str]
 ) -> None:
     made = {}
-    for task in ruler(tasks="all", lengths=[2048], samples=2, **sources).tasks():
+    for task in ruler(tasks="all", lengths=[2048], samples=1, **sources).tasks():
         examples = list(task.examples(tokenizer))
-        assert len(examples) == len({example.id for example in examples}) == 2
+        assert len(examples) == 1
         for example in examples:
             assert isinstance(example.prompt, str) and example.question_at is not None
             tokens = len(tokenizer.encode(example.prompt, add_special_tokens=False))
