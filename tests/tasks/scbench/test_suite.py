@@ -24,7 +24,8 @@ from tests.tasks.longbench.test_suite import tokenizer
 FIXTURE = golden("scbench/fixture.json", "scbench_fixture.json")
 CASES = golden("scbench/scorer_cases.json", "scbench_scores.json")
 SMOLLM2 = Frame(
-    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n<|im_start|>user\n",
+    "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+    "<|im_start|>user\n",
     "<|im_end|>\n<|im_start|>assistant\n",
 )
 CHATS = "{% for m in messages %}<|turn|>{{ m['role'] }}:{{ m['content'] }}{% endfor %}<|turn|>assistant:"
@@ -214,7 +215,7 @@ TURN = {"input": "The x is: ", "answer": "a", "options": ["a", "b", "c", "d"], "
         (
             "scbench_choice_eng",
             {"options": ["a"]},
-            "turn 1 of record 1 of scbench_choice_eng.jsonl has 1 options, not 4",
+            "record 1 of scbench_choice_eng.jsonl has 1 options, not 4",
         ),
         ("scbench_choice_eng", {"answer": "x"}, "has the answer 'x', which is none of its options"),
         ("scbench_summary_with_needles", {"task": "x"}, "is of 'x', which scbench_summary_with_needles does not have"),
