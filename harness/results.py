@@ -223,7 +223,8 @@ class TaskResult:
         heatmap_axes: the two ``group`` keys (column, row) of a heatmap, or None.
         note: what a reader must know about the numbers, or "".
         cells: the cells in the order of the grid.
-        breakdown: the ``group`` key for whose values a table shows separate scores, or None.
+        breakdown: the ``group`` key for whose values a table shows separate scores, several with commas between, or
+            None.
         published: number of examples behind published numbers of the task; None if there are none.
         knobs: names of the task's settings.
         after: where entries were selected, after the ``prompt`` or after the ``context``.

@@ -48,7 +48,7 @@ class Task(Protocol):
 
     @property
     def breakdown(self) -> str | None:
-        """The ``Example.group`` key for whose values tables show separate scores, or None."""
+        """The ``Example.group`` key for whose values tables show separate scores; several with commas; or None."""
         ...
 
     def settings(self) -> Mapping[str, Any]:

@@ -185,7 +185,7 @@ def fit(
     return Fitted(tuple(ids), len(whole), shared)
 
 
-def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame:
+def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], system: str | None = None) -> Frame:
     """The text that the tokenizer's chat template puts around a single user message, up to the start of the answer.
 
     The prompt is inserted between the two parts afterwards, unchanged, because many templates strip the white space
@@ -197,6 +197,8 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
         tokenizer: the model's tokenizer.
         arguments: arguments of the template, for example ``enable_thinking: false``; ``strftime_now`` is the day that
             it gets for today, as ``2024-07-26``.
+
+        system: the text of a system message before the user's; None for the template's own, if it has one.
 
     Raises:
         ConfigError: there is no template, or it cannot be used in this way.
@@ -211,7 +213,8 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any])
     except (TypeError, ValueError) as error:
         raise ConfigError(f"task.chat_arguments.{_CLOCK}={short(day)} is no day: use one such as {_DAY}") from error
     values = {name: value for name, value in arguments.items() if name != _CLOCK}
-    message = [{"role": "user", "content": _SLOT}]
+    message = [] if system is None else [{"role": "system", "content": system}]
+    message.append({"role": "user", "content": _SLOT})
     try:
         template = tokenizer.get_chat_template()
         if _CLOCK in template:

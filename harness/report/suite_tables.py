@@ -37,7 +37,7 @@ from harness.report.stats.curves import score_curves
 from harness.report.stats.means import mean
 from harness.report.stats.once import once
 from harness.report.stats.summary import alias_of, full_cache, kept_total, nominal
-from harness.report.stats.table import breakdown
+from harness.report.stats.table import breakdown, breakdown_name
 from harness.report.task_tables import is_broken_down
 from harness.report.terminal import show, show_end
 from harness.results import Cell, CellResult, Record, SuiteResult, TaskResult, by_head, layer_means
@@ -226,11 +226,11 @@ def _long_table(title: str, raw: pd.DataFrame) -> Table:
 def _breakdown_tables(result: SuiteResult) -> list[Table]:
     """Cells and values of a breakdown down, its tasks and their mean across; one table for each breakdown."""
     tables = []
-    for key in dict.fromkeys(task.breakdown for task in result.tasks if is_broken_down(task)):
+    for key in dict.fromkeys(breakdown_name(task) for task in result.tasks if is_broken_down(task)):
         parts = {
             _title(result, task): breakdown(task).set_index([*_KEYS, key])["score"]
             for task in result.tasks
-            if task.breakdown == key
+            if task.breakdown and breakdown_name(task) == key
         }
         wide = pd.DataFrame(parts)
         if len(parts) > 1:

@@ -26,7 +26,7 @@ from harness.report.render import write
 from harness.report.stats.bootstrap import LEVEL
 from harness.report.stats.once import once
 from harness.report.stats.summary import full_cache
-from harness.report.stats.table import breakdown, table
+from harness.report.stats.table import breakdown, breakdown_name, table
 from harness.report.terminal import show, show_end
 from harness.results import TaskResult
 from harness.text import plain
@@ -117,7 +117,8 @@ def _breakdown_table(result: TaskResult) -> Table:
     raw = breakdown(result)
     cells = raw.drop_duplicates(["method", "budget"])
     columns = [texts("method", cells["method"]), budgets(cells["budget"])]
-    for value, part in raw.groupby(str(result.breakdown), sort=False):
-        header = plain(f"{result.breakdown} {value!s}")
+    name = breakdown_name(result)
+    for value, part in raw.groupby(name, sort=False):
+        header = plain(str(value) if name == "part" else f"{name} {value!s}")
         columns.append(Column(header, [number_cell(score, part_score(score)) for score in part["score"]]))
     return Table("", columns)

@@ -116,8 +116,8 @@ class LongBenchV2(TextTask):
 
     @property
     def breakdown(self) -> str | None:
-        """``length``: short, medium and long, as published; ``difficulty`` is in the records."""
-        return "length"
+        """``difficulty`` and ``length``, as published."""
+        return "difficulty,length"
 
     @property
     def published_examples(self) -> int:

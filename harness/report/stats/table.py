@@ -60,20 +60,31 @@ def table(result: TaskResult) -> pd.DataFrame:
 def breakdown(result: TaskResult) -> pd.DataFrame:
     """One row per cell and value of ``result.breakdown``, unrounded: values by size, numbers before texts.
 
-    Columns: ``method``, ``budget``, the key, ``score`` (the headline, 0-100) and ``n`` (results).
+    Columns: ``method``, ``budget``, ``breakdown_name``, ``score`` (the headline, 0-100) and ``n`` (results). Of several
+    keys the values are texts that begin with the key.
     """
     assert result.breakdown and result.metrics
-    key, metric = result.breakdown, result.metrics[0]
-    values = sorted(
-        {r.group[key] for cell in result.cells for r in cell.done if key in r.group},
-        key=lambda value: (isinstance(value, str), value),
-    )
+    keys, name, metric = result.breakdown.split(","), breakdown_name(result), result.metrics[0]
+    parts = [
+        (key, value)
+        for key in keys
+        for value in sorted(
+            {r.group[key] for cell in result.cells for r in cell.done if key in r.group},
+            key=lambda value: (isinstance(value, str), value),
+        )
+    ]
     rows = []
     for cell in result.cells:
-        for value in values:
+        for key, value in parts:
             scores = [r.scores.get(metric.name) for r in cell.done if r.group.get(key) == value]
-            shown = part_mean(scores, metric.maximum)
+            shown, part = part_mean(scores, metric.maximum), value if len(keys) == 1 else f"{key} {value}"
             rows.append(
-                {"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)}
+                {"method": cell.cell.label, "budget": cell.cell.budget, name: part, "score": shown, "n": len(scores)}
             )
-    return pd.DataFrame(rows, columns=["method", "budget", key, "score", "n"])
+    return pd.DataFrame(rows, columns=["method", "budget", name, "score", "n"])
+
+
+def breakdown_name(result: TaskResult) -> str:
+    """The name of the column of ``breakdown`` that has the values: the key, or ``part`` if there are several."""
+    assert result.breakdown
+    return "part" if "," in result.breakdown else result.breakdown

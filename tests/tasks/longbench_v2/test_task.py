@@ -10,6 +10,8 @@ import pytest
 
 from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError
+from harness.report.stats.table import breakdown, table
+from harness.results import Cell, CellResult, Record, TaskResult
 from tasks.longbench_v2.prompts import KINDS, fill, templates
 from tasks.longbench_v2.scores import COLUMNS, columns, extract, kvpress, official
 from tasks.longbench_v2.task import FIELDS, LongBenchV2, load
@@ -94,6 +96,17 @@ def test_the_published_columns_of_four_runs_come_out() -> None:
         rows = [({"difficulty": difficulty, "length": length}, pair) for _, difficulty, length, *pair, _ in run["rows"]]
         scored = [(row, float(answer == letter)) for row, (answer, letter) in rows]
         assert [columns(scored)[column] for column in COLUMNS] == run["published"]
+        # And so the tables have them.
+        records = tuple(
+            Record(str(place), row, (), {}, 10, "00", scores={"accuracy": score})
+            for place, (row, score) in enumerate(scored)
+        )
+        cells = (CellResult(Cell("run", "full"), len(records), records),)
+        result = TaskResult("model", "task", task().metrics, None, "", cells, task().breakdown)
+        shown = breakdown(result).set_index("part")["score"].round(1).to_dict()
+        parts = {"difficulty easy": 1, "difficulty hard": 2, "length short": 3, "length medium": 4, "length long": 5}
+        assert shown == {name: run["published"][at] for name, at in parts.items() if run["published"][at] is not None}
+        assert round(float(table(result)["score"][0]), 1) == run["published"][0]
 
 
 def test_columns_without_records_are_none() -> None:

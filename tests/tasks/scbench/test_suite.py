@@ -215,7 +215,7 @@ TURN = {"input": "The x is: ", "answer": "a", "options": ["a", "b", "c", "d"], "
         (
             "scbench_choice_eng",
             {"options": ["a"]},
-            "turn 1 of record 1 of scbench_choice_eng.jsonl has 1 options, not 4",
+            "record 1 of scbench_choice_eng.jsonl has 1 options, not 4",
         ),
         ("scbench_choice_eng", {"answer": "x"}, "has the answer 'x', which is none of its options"),
         ("scbench_summary_with_needles", {"task": "x"}, "is of 'x', which scbench_summary_with_needles does not have"),

@@ -13,6 +13,7 @@ from rich.console import Console
 from harness.report.stats.bootstrap import TaskDraws, summarize
 from harness.report.stats.means import mean, part_mean, score_mean
 from harness.report.stats.summary import score
+from harness.report.stats.table import breakdown
 from harness.report.task_tables import print_table
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.task import Metric
@@ -54,6 +55,24 @@ def test_a_table_prints_the_sum_in_order_as_longbench_does() -> None:
 def test_a_part_is_rounded_by_numpy_as_longbench_e_does() -> None:
     assert float(round(100 * np.mean([0.02675]), 2)) == 2.68 != round(2.675, 2)
     assert rows(result(0.02675))[1] == ["snapkv", "64", "2.68"]
+
+
+def test_values_of_several_keys_stand_beside_each_other_under_their_keys() -> None:
+    records = tuple(
+        Record(str(place), group, (), {}, 10, "00", scores={"m": score})
+        for place, (group, score) in enumerate(
+            [
+                ({"side": "left", "size": 2}, 1.0),
+                ({"side": "right", "size": 2}, 0.0),
+                ({"side": "left", "size": 10}, 0.5),
+            ]
+        )
+    )
+    of = TaskResult("model", "task", (METRIC,), None, "", (CellResult(CELL, 3, records),), "side,size")
+    table = breakdown(of)
+    assert table["part"].tolist() == ["side left", "side right", "size 2", "size 10"]
+    assert table["score"].tolist() == [75.0, 0.0, 50.0, 50.0] and table["n"].tolist() == [2, 1, 2, 1]
+    assert rows(of)[1] == ["snapkv", "64", "75.00", "0.00", "50.00", "50.00"]
 
 
 def test_a_result_without_a_score_makes_the_mean_missing_wherever_it_is_made() -> None:

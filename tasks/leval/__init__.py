@@ -1,0 +1,1 @@
+"""L-Eval: many questions on each long document."""
