@@ -16,8 +16,10 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
+from harness.engine.keeping import failing_as
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
+from harness.engine.replay import Encode, replayed_scores
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ def prefill(
     selection: Selection,
     past: Past | None = None,
     kernels: Kernels = "torch",
+    encode: Encode | None = None,
 ) -> Prefilled:
     """Run a prompt once and keep the entries of every plan.
 
@@ -109,6 +112,7 @@ def prefill(
         selection: how entries are selected.
         past: its beginning, if that is prefilled already. The same entries are kept; logits agree up to rounding.
         kernels: what computes scores; see ``EngineSettings``.
+        encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
 
     Raises:
         ModelError: a layer did not come through the engine.
@@ -116,6 +120,12 @@ def prefill(
     layers = model.config.num_hidden_layers
     attention = PrefillAttention(plans, layers, selection, past, True, kernels, ModelParts(model, name))
     logits, broken = _forward(model, name, prompt, attention, past)
+    if replaying := attention.keeping.replaying:
+        held = attention.keeping.held_states
+        for scorer in replaying:
+            with failing_as(scorer):
+                scores = replayed_scores(model, name, prompt, held, [scorer], encode)
+            attention.keeping.score(scorer, scores[scorer])
     attention.keeping.end()
     growing_plans = attention.keeping.growing
     by_digest: dict[str, Kept] = {}

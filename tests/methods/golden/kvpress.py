@@ -203,11 +203,17 @@ class _Recorder(Keeping):
 @torch.inference_mode()
 def states(name: str, tokens: int) -> tuple[LayerState, ...]:
     """The states of all layers of a model after the prompt of this length."""
+    return states_of(name, tuple(_text("part", "models.json")["prompts"][str(tokens)]))
+
+
+@torch.inference_mode()
+def states_of(name: str, prompt: Sequence[int]) -> tuple[LayerState, ...]:
+    """The states of all layers of a model after these tokens."""
     loaded = model(name)
     recorder = _Recorder()
     attention = PrefillAttention((), len(loaded.model.layers), SELECTION, None, True, parts=ModelParts(loaded, name))
     attention.keeping = recorder
-    ids = torch.tensor([_text("part", "models.json")["prompts"][str(tokens)]])
+    ids = torch.tensor([list(prompt)])
     loaded(ids, use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     return tuple(recorder.states)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -23,14 +24,15 @@ from harness.engine.cache import LayerKV
 from harness.engine.decode import Limits, Row, decode
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
+from harness.engine.replay import replayed_scores
 from methods.fullkv import FullKV
-from tests.methods.golden import kvpress, test_scores, test_wrappers
+from tests.methods.golden import kvpress, test_kvzip, test_scores, test_wrappers
 from tests.methods.golden.kvpress import ROOTS, SELECTION, Bits, Case, kept_of, plan_of
 
 ARBITRARY = ("LagKVPress", "SnapKVPress")
 """Presses whose choice can be arbitrary: LagKV's ranks tie, and of a window that is wider than the budget any part may
 be kept. Where ours is another, the answers are held on kvpress's own kept set."""
-LATER = ("KVzipPress", "FinchPress", "KeyRerotationPress")
+LATER = ("FinchPress", "KeyRerotationPress")
 """Presses of which the pipeline's cases are not held: the methods are not built."""
 NEW_TOKENS = 16
 
@@ -73,6 +75,8 @@ def _read(folder: Any) -> Iterator[Pipe]:
         tokens = case["kept_T"]
         kept = np.unpackbits(arrays[case["kept"]], axis=-1)[..., :tokens].astype(bool)
         ends = frozenset({case["eos_token_id"]} if "eos_token_id" in case else ())
+        if settings[variant]["press"] == "KVzipPress":
+            settings[variant] = {**settings[variant], "chat": case["chat"]}
         of_context = Case(case["id"], variant, float(level), model, tokens, settings[variant], kept, None, None, True)
         ids, questions = tuple(case["context_ids"]), case["question_ids"]
         yield Pipe(of_context, ids, questions, case["question_start"], case["generated"], ends)
@@ -83,6 +87,8 @@ def method_of(case: Case) -> tuple[Method, int | Budget]:
     press = case.settings["press"]
     if press == "none":
         return FullKV("m"), FULL
+    if press == "KVzipPress":
+        return test_kvzip.method_of(case), Budget("share", share=1 - Fraction(case.level))
     if press in test_scores.METHODS:
         return test_scores.method_of(case), test_scores.budget_of(case)
     return test_wrappers.method_of(case), test_wrappers.budget_of(case)
@@ -93,9 +99,12 @@ def answered(pipe: Pipe) -> tuple[Bits, list[tuple[int, ...]]]:
     """What is kept of the context, and the tokens after each question, all decoded together."""
     name, model = pipe.case.model, kvpress.model(pipe.case.model)
     plan = plan_of(*method_of(pipe.case), name, len(pipe.context))
-    layers = model.config.num_hidden_layers
-    attention = PrefillAttention([plan], layers, SELECTION, None, True, parts=ModelParts(model, name))
+    count = model.config.num_hidden_layers
+    attention = PrefillAttention([plan], count, SELECTION, None, True, parts=ModelParts(model, name))
     model(torch.tensor([pipe.context]), use_cache=False, logits_to_keep=1, **{ENGINE: attention})
+    for scorer in attention.keeping.replaying:
+        layers, words = attention.keeping.held_states, test_kvzip.WORDS.__getitem__
+        attention.keeping.score(scorer, replayed_scores(model, name, pipe.context, layers, [scorer], words)[scorer])
     attention.keeping.end()
     growing = attention.keeping.growing[plan]
     heads = model.config.num_key_value_heads
