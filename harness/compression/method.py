@@ -103,6 +103,18 @@ class LayerState:
         scale = cosines**2 + sines**2
         return rotated(states, cosines / scale, -sines / scale)
 
+    def moved(self, states: Tensor, steps: Tensor) -> Tensor:
+        """Keys turned to other positions.
+
+        Args:
+            states: [heads, tokens, head_dim], after the rotary embedding.
+            steps: new position minus old one, [heads, tokens].
+        """
+        cosines, sines = self.rotary(steps.flatten())
+        scale = (cosines**2 + sines**2).sqrt()
+        cosines, sines = (angles.view(*steps.shape, -1) for angles in (cosines / scale, sines / scale))
+        return rotated(states, cosines, sines).to(states.dtype)
+
 
 def rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """States [..., tokens, head_dim] turned by angles with these cosines and sines [tokens, head_dim].
@@ -304,6 +316,14 @@ class Method:
             shape: the prompt, the model, and the budget as a share of the prompt.
         """
         return self.scorer
+
+    @property
+    def rerotates(self) -> bool:
+        """Whether kept keys are turned to the positions 0, 1, …, and what follows stands right behind them.
+
+        It needs equally many entries in every layer and head, known before any weight is read.
+        """
+        return False
 
     @property
     def allocation(self) -> Allocation:

@@ -168,9 +168,15 @@ class Engine:
             ModelError: a layer did not come through the engine.
         """
         prefilled = self.prefill(prompt, plans, selection)
-        tokens, asked = len(prompt) + len(question), tuple(question)
         rows = {
-            kept.sha256: Row(tokens, prefilled.logits, kept.layers, prefilled.broken, asked) for kept in prefilled.kept
+            kept.sha256: Row(
+                kept.first_new(len(prompt), len(question)),
+                prefilled.logits,
+                kept.layers,
+                prefilled.broken,
+                tuple(question),
+            )
+            for kept in prefilled.kept
         }
         generated = dict(zip(rows, self.decode(list(rows.values()), limits), strict=True))
         return [generated[kept.sha256] for kept in prefilled.kept]

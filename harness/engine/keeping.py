@@ -192,7 +192,10 @@ class SeenLayer:
             if order is not None:
                 growing.ties.append(order.tied_heads(indices[:, : kept - window]))
             source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
+            keys = state.keys[source, indices]
+            if plan.rerotates:
+                keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
+            growing.layers.append(LayerKV(keys, state.values[source, indices]))
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             return
         assert order is not None

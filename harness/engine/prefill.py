@@ -38,6 +38,8 @@ class Kept:
         sha256: hash of the kept indices of all layers and heads. A layer that keeps everything hashes the same
             whatever its heads are.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
+        positions: number of positions that the entries take, where keys were turned to new ones; None where every key
+            has the position that it had.
     """
 
     layers: list[LayerKV]
@@ -45,6 +47,11 @@ class Kept:
     bytes: int
     sha256: str
     tied_heads: int
+    positions: int | None = None
+
+    def first_new(self, context: int, question: int) -> int:
+        """The position of the first new token, behind a context and a question of so many tokens."""
+        return (context if self.positions is None else self.positions) + question
 
 
 @dataclass(frozen=True)
@@ -132,6 +139,8 @@ def prefill(
     kept: dict[Plan, Kept] = {}
     hashes = _hashes([growing.indices for growing in growing_plans.values()])
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
+        if plan.rerotates:  # the same entries with other keys
+            sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
         if sha256 not in by_digest:
             by_digest[sha256] = Kept(
                 layers=growing.layers,
@@ -139,6 +148,7 @@ def prefill(
                 bytes=tensor_parallel.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
+                positions=plan.positions,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

@@ -112,7 +112,7 @@ def kvpress(whole: Path, part: Path) -> None:
     """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
     part.mkdir(exist_ok=True)
     settings = json.loads((whole / "variants.json").read_text())
-    later = ("FinchPress", "KeyRerotationPress", "ThinKPress")
+    later = ("FinchPress", "ThinKPress")
     chosen: dict[str, dict[str, Any]] = {}
     cases = sorted(
         json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
@@ -127,7 +127,7 @@ def kvpress(whole: Path, part: Path) -> None:
     written = []
     for case in chosen.values():
         case = {key: value for key, value in case.items() if key not in ("gap_row", "score_row")}
-        for field, array in (("row", "kept"), ("tied_row", "tied")):
+        for field, array in (("row", "kept"), ("tied_row", "tied"), ("rekeys_row", "rekeys")):
             if field in case:
                 key = f"{array}_{case['model']}_{case['T']}"
                 rows.setdefault(key, []).append(stored[key][case[field]])

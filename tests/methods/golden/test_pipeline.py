@@ -26,13 +26,13 @@ from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.replay import replayed_scores
 from methods.fullkv import FullKV
-from tests.methods.golden import kvpress, test_kvzip, test_scores, test_wrappers
+from tests.methods.golden import kvpress, test_kvzip, test_rerotated, test_scores, test_wrappers
 from tests.methods.golden.kvpress import ROOTS, SELECTION, Bits, Case, kept_of, plan_of
 
 ARBITRARY = ("LagKVPress", "SnapKVPress")
 """Presses whose choice can be arbitrary: LagKV's ranks tie, and of a window that is wider than the budget any part may
 be kept. Where ours is another, the answers are held on kvpress's own kept set."""
-LATER = ("FinchPress", "KeyRerotationPress")
+LATER = ("FinchPress",)
 """Presses of which the pipeline's cases are not held: the methods are not built."""
 NEW_TOKENS = 16
 
@@ -89,6 +89,8 @@ def method_of(case: Case) -> tuple[Method, int | Budget]:
         return FullKV("m"), FULL
     if press == "KVzipPress":
         return test_kvzip.method_of(case), Budget("share", share=1 - Fraction(case.level))
+    if press == "KeyRerotationPress":
+        return test_rerotated.method_of(case), case.budget
     if press in test_scores.METHODS:
         return test_scores.method_of(case), test_scores.budget_of(case)
     return test_wrappers.method_of(case), test_wrappers.budget_of(case)
@@ -109,6 +111,7 @@ def answered(pipe: Pipe) -> tuple[Bits, list[tuple[int, ...]]]:
     growing = attention.keeping.growing[plan]
     heads = model.config.num_key_value_heads
     bits = np.stack([kept_of(indices, heads, len(pipe.context)) for indices in growing.indices])
+    assert set(pipe.starts) == {len(pipe.context) if plan.positions is None else plan.positions}
     return bits, after_questions(pipe, growing.layers)
 
 
