@@ -8,14 +8,10 @@ from typing import Any
 
 from harness.bench.subject import Subject, decoded, prefilled, random_layer
 from harness.compression.attention_weights import causal_attention
-from harness.compression.grid import Plan
-from harness.compression.selection import Selection
 from harness.engine.audit import audit
 from harness.engine.decode import Row
 from harness.engine.engine import Engine
-from harness.engine.prefill_attention import PrefillAttention
-
-_STABLE = Selection("kv_head", "mean", "stable", "float32")
+from harness.engine.prefill_attention import full_attention
 
 
 def attention_error(subject: Subject, engine: Engine, tokens: int) -> float:
@@ -33,8 +29,7 @@ def attention_error(subject: Subject, engine: Engine, tokens: int) -> float:
     state = random_layer(subject, engine, tokens)
     queries, keys, values = (states.cpu().float() for states in (state.queries, state.keys, state.values))
     exact = causal_attention(queries, keys, values, state.scaling)
-    attention = PrefillAttention((Plan((tokens,), None),), 1, _STABLE, None, whole=True)
-    output = attention._attention(state.queries, state, ()).float().cpu()
+    output = full_attention(state.queries, state, ()).float().cpu()
     return float((output - exact).abs().max() / exact.abs().max())
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from operator import index
 
-from harness.compression.allocation import Allocation, Counts, Seen, Shape
+from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
 from harness.compression.method import Method, Scorer
 from harness.errors import BudgetError, ConfigError, KvgaugeError
@@ -48,6 +48,11 @@ class Variant:
         scorer, allocation = method.scorer, method.allocation
         if scorer is None:
             return whole
+        if method.rerotates and allocation != Uniform():
+            raise ConfigError(
+                f"method={method.label} turns kept keys to new positions, for which all layers and heads keep equally "
+                "many: name a method with the same budget everywhere"
+            )
         if tokens <= scorer.window:
             return whole
         share = self.budget.share if self.budget.share is not None else Fraction(budget, tokens)
@@ -58,7 +63,7 @@ class Variant:
         keep = counted(allocation, budget, shape, (), method.label)
         if all(count >= tokens for counts in keep for count in by_head(counts)):
             return whole
-        return Plan(keep, scorer)
+        return Plan(keep, scorer, rerotates=method.rerotates)
 
 
 def counted(
@@ -165,11 +170,19 @@ class Plan:
             of the cache or one for each. If the plan waits, this is the budget.
         scorer: which candidates survive; None if every layer keeps everything.
         waiting: how entries are counted once layers have been seen; None if ``keep`` is known.
+        rerotates: see ``Method.rerotates``.
     """
 
     keep: tuple[int | tuple[int, ...], ...]
     scorer: Scorer | None
     waiting: Waiting | None = None
+    rerotates: bool = False
+
+    @property
+    def positions(self) -> int | None:
+        """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
+        count = self.keep[0]
+        return count if self.rerotates and isinstance(count, int) else None
 
     def total(self, shape: Shape) -> int:
         """The most entries that all layers and heads keep together. A layer that keeps everything has the kv heads."""

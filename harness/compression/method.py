@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
@@ -102,6 +103,18 @@ class LayerState:
         scale = cosines**2 + sines**2
         return rotated(states, cosines / scale, -sines / scale)
 
+    def moved(self, states: Tensor, steps: Tensor) -> Tensor:
+        """Keys turned to other positions.
+
+        Args:
+            states: [heads, tokens, head_dim], after the rotary embedding.
+            steps: new position minus old one, [heads, tokens].
+        """
+        cosines, sines = self.rotary(steps.flatten())
+        scale = (cosines**2 + sines**2).sqrt()
+        cosines, sines = (angles.view(*steps.shape, -1) for angles in (cosines / scale, sines / scale))
+        return rotated(states, cosines, sines).to(states.dtype)
+
 
 def rotated(states: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """States [..., tokens, head_dim] turned by angles with these cosines and sines [tokens, head_dim].
@@ -198,6 +211,74 @@ class Reranks(Protocol):
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Tokens that run through the whole cache of a prompt once more, behind its last token.
+
+    Attributes:
+        ids: their token ids, 1 or more.
+        start: index of the first token of the prompt that is scored by them.
+        stop: index behind the last one.
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One layer of a replay.
+
+    Attributes:
+        queries: [heads, tokens, head_dim], after the rotary embedding.
+        keys: [kv_heads, tokens, head_dim], after the rotary embedding.
+        hidden_norms: Euclidean norms [tokens] of what the layer's attention reads; None if no scorer weighs by it.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    hidden_norms: Tensor | None
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A scorer whose scores come from replays, which run once all layers of the prompt have come.
+
+    Its method's allocation sees all layers, and its ``score`` is never called.
+    """
+
+    @property
+    def weighs_hidden(self) -> bool:
+        """Whether ``Replayed.hidden_norms`` are needed."""
+        ...
+
+    def replays(self, prompt: Sequence[int], encode: Callable[[str], Sequence[int]] | None) -> Sequence[Replay]:
+        """The replays of a prompt. A token that none of them scores has the score 0.
+
+        Args:
+            prompt: token ids of what is compressed.
+            encode: token ids of a text, without added special tokens; None if there is no tokenizer.
+
+        Raises:
+            ConfigError: there is no tokenizer, and the scorer needs one.
+        """
+        ...
+
+    def read(self, layer: LayerState, replay: Replay, replayed: Replayed) -> Tensor:
+        """Score the tokens of a replay in one layer; larger is better.
+
+        Args:
+            layer: the state of the layer after the prompt, without its queries.
+            replay: the replay.
+            replayed: what the layer computed of it.
+
+        Returns:
+            [kv_heads, stop - start].
+        """
+        ...
+
+
+@dataclass(frozen=True)
 class Method:
     """A compression method: which entries survive (``scorer``), and how many (``allocation``).
 
@@ -235,6 +316,14 @@ class Method:
             shape: the prompt, the model, and the budget as a share of the prompt.
         """
         return self.scorer
+
+    @property
+    def rerotates(self) -> bool:
+        """Whether kept keys are turned to the positions 0, 1, …, and what follows stands right behind them.
+
+        It needs equally many entries in every layer and head, known before any weight is read.
+        """
+        return False
 
     @property
     def allocation(self) -> Allocation:

@@ -133,8 +133,8 @@ def order_of(scorer: Scorer, layer: LayerState, selection: Selection, scores: Te
     """
     if isinstance(scorer, Rescorer):
         return rescored(scorer, order_of(scorer.base, layer, selection, scores), layer)
-    heads, tokens = layer.queries.shape[:2]
-    kv_heads, candidates, who = layer.keys.shape[0], tokens - scorer.window, type(scorer).__name__
+    heads, (kv_heads, tokens, _) = layer.queries.shape[0], layer.keys.shape
+    candidates, who = tokens - scorer.window, type(scorer).__name__
     if scores is None:
         scores = scorer.score(layer)
     _check_shape(f"{who}.score", scores, (1, kv_heads, heads), candidates, candidates)

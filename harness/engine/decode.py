@@ -46,7 +46,8 @@ class Row:
     """One sequence to decode.
 
     Attributes:
-        prompt_tokens: length of its prompt, which is the position of the first new token whatever was dropped.
+        prompt_tokens: the position of the first new token: the length of its prompt, whatever was dropped, unless kept
+            keys were turned to new positions.
         logits: float32 logits of its first new token, [vocabulary]; with a question, those of the question's.
         layers: its kept entries, one ``LayerKV`` per layer. Decoding takes them over.
         broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.

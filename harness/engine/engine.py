@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,6 +18,7 @@ from harness.engine.loading import check_against_stock, load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefill_attention import Past
+from harness.engine.replay import Encode
 from harness.engine.settings import choose_kernels
 from harness.errors import ConfigError
 from harness.kernels import Kernels
@@ -118,7 +120,15 @@ class Engine:
         self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
     ) -> Prefilled:
         """Run a prompt once and keep the entries of every plan; see ``prefill.prefill``."""
-        return prefill(self.model, self.name, prompt, plans, selection, past, self.kernels)
+        return prefill(self.model, self.name, prompt, plans, selection, past, self.kernels, self._encode)
+
+    @cached_property
+    def _encode(self) -> Encode | None:
+        """Token ids of a text without added special tokens; None without a tokenizer. It is read when first used."""
+        if self.tokenizer is None and self.spec is None:
+            return None
+        read = cache(lambda: self.tokenizer or self.spec.tokenizer())  # type: ignore[union-attr]
+        return lambda text: read().encode(text, add_special_tokens=False, verbose=False)
 
     def extend(
         self, beginning: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None
@@ -158,9 +168,15 @@ class Engine:
             ModelError: a layer did not come through the engine.
         """
         prefilled = self.prefill(prompt, plans, selection)
-        tokens, asked = len(prompt) + len(question), tuple(question)
         rows = {
-            kept.sha256: Row(tokens, prefilled.logits, kept.layers, prefilled.broken, asked) for kept in prefilled.kept
+            kept.sha256: Row(
+                kept.first_new(len(prompt), len(question)),
+                prefilled.logits,
+                kept.layers,
+                prefilled.broken,
+                tuple(question),
+            )
+            for kept in prefilled.kept
         }
         generated = dict(zip(rows, self.decode(list(rows.values()), limits), strict=True))
         return [generated[kept.sha256] for kept in prefilled.kept]

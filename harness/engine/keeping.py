@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Seen
 from harness.compression.grid import Plan, Waiting, counted
-from harness.compression.method import LayerState, Reranks, Scorer
+from harness.compression.method import LayerState, Replays, Reranks, Scorer
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
@@ -78,17 +78,33 @@ class Keeping:
                 layer.keep(plan, plan.keep[state.index], growing)
             elif plan.waiting.allocation.sees == "layer":
                 layer.keep(plan, layer.counts(plan.waiting, plan.scorer), growing)
-            else:
+            elif not isinstance(plan.scorer, Replays):
                 layer.see(plan.waiting.allocation, plan.scorer)
         if self._late:
             self._held.append(layer.settled(self._late))
+
+    @property
+    def replaying(self) -> list[Scorer]:
+        """The scorers that are waiting for their replays."""
+        scorers = [plan.scorer for plan in self._late if plan.scorer is not None]
+        return list(dict.fromkeys(scorer for scorer in scorers if isinstance(scorer, Replays)))
+
+    @property
+    def held_states(self) -> list[LayerState]:
+        """The states of the layers that are held for plans that wait, without their queries."""
+        return [layer.state for layer in self._held]
+
+    def score(self, scorer: Scorer, scores: Sequence[Tensor]) -> None:
+        """Take a scorer's scores of all layers, before ``end``."""
+        for layer, known in zip(self._held, scores, strict=True):
+            layer.scores[scorer] = known
 
     def end(self) -> None:
         """After the last layer, take the entries of the plans that had to see all layers."""
         for plan in self._late:
             waiting, scorer = plan.waiting, plan.scorer
             assert waiting is not None
-            with _failing_as(waiting):
+            with failing_as(waiting):
                 seen = [layer.see(waiting.allocation, scorer) for layer in self._held]
                 counts = counted(waiting.allocation, waiting.budget, waiting.shape, seen, _name(waiting.allocation))
             for layer, kept in zip(self._held, counts, strict=True):
@@ -97,11 +113,16 @@ class Keeping:
 
 
 class SeenLayer:
-    """One layer: its state, and what plans share of it."""
+    """One layer: its state, and what plans share of it.
+
+    Attributes:
+        state: the state of the layer.
+        scores: scores of some scorers that are known without computing them.
+    """
 
     def __init__(self, state: LayerState, selection: Selection, scores: dict[Scorer, Tensor]) -> None:
         """Take the state of the layer, and the scores that are known."""
-        self._state, self._selection, self._scores = state, selection, scores
+        self.state, self.scores, self._selection = state, scores, selection
         self._orders: dict[Scorer, Order] = {}
         self._seen: dict[tuple[Allocation, Scorer], Seen] = {}
         kv_heads, self._tokens, _ = state.keys.shape
@@ -110,22 +131,22 @@ class SeenLayer:
 
     def settled(self, late: Sequence[Plan]) -> SeenLayer:
         """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
-        heads, _, dim = self._state.queries.shape
+        heads, _, dim = self.state.queries.shape
         # A new tensor, as a view of no tokens would hold the memory of all.
-        self._state = replace(self._state, queries=self._state.queries.new_empty(heads, 0, dim))
+        self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim))
         scorers = {plan.scorer for plan in late}
         self._orders = {scorer: order for scorer, order in self._orders.items() if scorer in scorers}
-        self._scores = {}
+        self.scores = {}
         return self
 
     def order(self, scorer: Scorer) -> Order:
         """The order of the candidates by a scorer, computed once."""
         if scorer not in self._orders:
-            with _failing_as(scorer):
+            with failing_as(scorer):
                 self._orders[scorer] = (
-                    rescored(scorer, self.order(scorer.base), self._state)
+                    rescored(scorer, self.order(scorer.base), self.state)
                     if isinstance(scorer, Rescorer)
-                    else order_of(scorer, self._state, self._selection, self._scores.get(scorer))
+                    else order_of(scorer, self.state, self._selection, self.scores.get(scorer))
                 )
         return self._orders[scorer]
 
@@ -134,15 +155,15 @@ class SeenLayer:
         assert scorer is not None  # without one there is nothing to wait for
         if (allocation, scorer) not in self._seen:
             order = self.order(scorer)
-            with _failing_as(scorer):
-                summary = allocation.summary(self._state)
-            self._seen[allocation, scorer] = Seen(self._state.index, order.scores, summary)
+            with failing_as(scorer):
+                summary = allocation.summary(self.state)
+            self._seen[allocation, scorer] = Seen(self.state.index, order.scores, summary)
         return self._seen[allocation, scorer]
 
     def counts(self, waiting: Waiting, scorer: Scorer | None) -> _Kept:
         """How many entries are kept by an allocation that sees this layer alone."""
         seen = self.see(waiting.allocation, scorer)
-        with _failing_as(waiting):
+        with failing_as(waiting):
             return counted(waiting.allocation, waiting.budget, waiting.shape, [seen], _name(waiting.allocation))[0]
 
     def keep(self, plan: Plan, kept: _Kept, growing: Growing) -> None:
@@ -153,7 +174,7 @@ class SeenLayer:
             kept: number of entries to keep: one for all heads of the cache or one for each.
             growing: where the entries are added.
         """
-        state, scorer, window = self._state, plan.scorer, 0
+        state, scorer, window = self.state, plan.scorer, 0
         growing.entries.append(kept)
         if scorer is None or kept == self._tokens:
             growing.layers.append(LayerKV(state.keys, state.values))
@@ -163,7 +184,7 @@ class SeenLayer:
         order = self.order(scorer) if kept != window else None
         if order is not None and isinstance(scorer, Reranks):
             each = [kept] * self._heads if isinstance(kept, int) else list(kept)
-            with _failing_as(scorer):
+            with failing_as(scorer):
                 counts = torch.tensor(each, device=state.keys.device) - window
                 order = reranked(scorer, order, state, counts)
         if isinstance(kept, int):
@@ -171,7 +192,10 @@ class SeenLayer:
             if order is not None:
                 growing.ties.append(order.tied_heads(indices[:, : kept - window]))
             source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            growing.layers.append(LayerKV(state.keys[source, indices], state.values[source, indices]))
+            keys = state.keys[source, indices]
+            if plan.rerotates:
+                keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
+            growing.layers.append(LayerKV(keys, state.values[source, indices]))
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             return
         assert order is not None
@@ -179,7 +203,7 @@ class SeenLayer:
 
     def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing) -> None:
         """Add entries of heads that keep different numbers."""
-        state, device = self._state, self._state.keys.device
+        state, device = self.state, self.state.keys.device
         heads = [
             kept_indices(order.of(head), count, window, self._tokens, 1, device)[0] for head, count in enumerate(kept)
         ]
@@ -203,7 +227,7 @@ def _name(allocation: Allocation) -> str:
 
 
 @contextmanager
-def _failing_as(at: Scorer | Waiting) -> Iterator[None]:
+def failing_as(at: Scorer | Waiting) -> Iterator[None]:
     """Raise what concerns the prompt alone as a failure of this scorer or allocation, which ends its variants."""
     try:
         yield

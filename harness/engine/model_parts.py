@@ -36,7 +36,7 @@ class ModelParts:
             ModelError: the model's layers have no such weight.
         """
         heads = self._model.config.num_attention_heads
-        attention = self._attention.get(layer)
+        attention = self.attention.get(layer)
         for name in _PROJECTIONS:
             projection = getattr(attention, name, None)
             if isinstance(projection, nn.Linear) and projection.in_features % heads == 0:
@@ -60,7 +60,7 @@ class ModelParts:
         return cosines[0], sines[0]
 
     @cached_property
-    def _attention(self) -> dict[int, nn.Module]:
+    def attention(self) -> dict[int, nn.Module]:
         """Attention modules by the index of their layer."""
         found = {}
         for module in self._model.modules():

@@ -16,8 +16,10 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import LayerKV
 from harness.engine.finite import all_finite, first_broken
+from harness.engine.keeping import failing_as
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
+from harness.engine.replay import Encode, replayed_scores
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Kept:
         sha256: hash of the kept indices of all layers and heads. A layer that keeps everything hashes the same
             whatever its heads are.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
+        positions: number of positions that the entries take, where keys were turned to new ones; None where every key
+            has the position that it had.
     """
 
     layers: list[LayerKV]
@@ -43,6 +47,11 @@ class Kept:
     bytes: int
     sha256: str
     tied_heads: int
+    positions: int | None = None
+
+    def first_new(self, context: int, question: int) -> int:
+        """The position of the first new token, behind a context and a question of so many tokens."""
+        return (context if self.positions is None else self.positions) + question
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,7 @@ def prefill(
     selection: Selection,
     past: Past | None = None,
     kernels: Kernels = "torch",
+    encode: Encode | None = None,
 ) -> Prefilled:
     """Run a prompt once and keep the entries of every plan.
 
@@ -109,6 +119,7 @@ def prefill(
         selection: how entries are selected.
         past: its beginning, if that is prefilled already. The same entries are kept; logits agree up to rounding.
         kernels: what computes scores; see ``EngineSettings``.
+        encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
 
     Raises:
         ModelError: a layer did not come through the engine.
@@ -116,12 +127,20 @@ def prefill(
     layers = model.config.num_hidden_layers
     attention = PrefillAttention(plans, layers, selection, past, True, kernels, ModelParts(model, name))
     logits, broken = _forward(model, name, prompt, attention, past)
+    if replaying := attention.keeping.replaying:
+        held = attention.keeping.held_states
+        for scorer in replaying:
+            with failing_as(scorer):
+                scores = replayed_scores(model, name, prompt, held, [scorer], encode)
+            attention.keeping.score(scorer, scores[scorer])
     attention.keeping.end()
     growing_plans = attention.keeping.growing
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
     hashes = _hashes([growing.indices for growing in growing_plans.values()])
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
+        if plan.rerotates:  # the same entries with other keys
+            sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
         if sha256 not in by_digest:
             by_digest[sha256] = Kept(
                 layers=growing.layers,
@@ -129,6 +148,7 @@ def prefill(
                 bytes=tensor_parallel.count() * sum(layer.bytes for layer in growing.layers),
                 sha256=sha256,
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
+                positions=plan.positions,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

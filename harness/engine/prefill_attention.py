@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -126,7 +126,7 @@ class PrefillAttention:
         )
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
-        out = self._attention(new, state, list(readers.values()))
+        out = full_attention(new, state, list(readers.values()), self._selection.ties)
         if self._whole:
             self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})
         else:
@@ -159,24 +159,32 @@ class PrefillAttention:
                 readers[scorer] = reader
         return readers
 
-    def _attention(self, queries: Tensor, state: LayerState, readers: Sequence[Accumulator]) -> Tensor:
-        """The attention output [H, rows, D] of queries that stand at the last positions."""
-        keys, values = state.keys, state.values
-        if queries.device.type == "cpu":
-            # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
-            # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
-            block_bytes = _PUBLISHED_BLOCK_BYTES if self._selection.ties == "torch" else None
-            return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
-        rows, tokens = queries.shape[1], keys.shape[1]
-        from torch.nn.attention.bias import causal_lower_right  # not above: it imports the compiler
 
-        options: dict[str, Any] = (
-            {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
-        )
-        copies = queries.shape[0] // keys.shape[0]
-        if copies > 1 and keys.dtype.itemsize > 2:
-            # No fused kernel takes grouped heads in float32; without copies all weights would be in memory at once.
-            keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
-        return fused_attention(
-            queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
-        )[0]
+def full_attention(
+    queries: Tensor, state: LayerState, readers: Sequence[Accumulator], ties: Literal["stable", "torch"] = "stable"
+) -> Tensor:
+    """The attention output [H, rows, D] of queries that stand at the last positions of a layer.
+
+    Args:
+        queries: [H, rows, D].
+        state: the layer with the keys and values of all positions.
+        readers: read the attention weights, on a CPU alone.
+        ties: see ``Selection``; with ``torch`` blocks are as large as the published code's.
+    """
+    keys, values = state.keys, state.values
+    if queries.device.type == "cpu":
+        # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
+        # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
+        block_bytes = _PUBLISHED_BLOCK_BYTES if ties == "torch" else None
+        return causal_attention(queries, keys, values, state.scaling, block_bytes, readers)
+    rows, tokens = queries.shape[1], keys.shape[1]
+    from torch.nn.attention.bias import causal_lower_right  # not above: it imports the compiler
+
+    options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
+    copies = queries.shape[0] // keys.shape[0]
+    if copies > 1 and keys.dtype.itemsize > 2:
+        # No fused kernel takes grouped heads in float32; without copies all weights would be in memory at once.
+        keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
+    return fused_attention(
+        queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
+    )[0]

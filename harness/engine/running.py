@@ -115,7 +115,8 @@ def shared_rows(
         twin = next(iter(twins.values()), None)
         prompt = request.prompt
         question = tuple(prompt.question.tolist())
-        row = Row(len(prompt.ids), prefilled.logits, layers, prefilled.broken, question)
+        first_new = members[0][1].first_new(prompt.context_tokens, len(question))
+        row = Row(first_new, prefilled.logits, layers, prefilled.broken, question)
         audited = twin is None and is_audited(request.prompt.example.id, members[0][0], audit)
         rows.append(
             SharedRow(

@@ -112,7 +112,7 @@ def kvpress(whole: Path, part: Path) -> None:
     """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
     part.mkdir(exist_ok=True)
     settings = json.loads((whole / "variants.json").read_text())
-    later = ("FinchPress", "KVzipPress", "KeyRerotationPress", "ThinKPress")
+    later = ("FinchPress", "ThinKPress")
     chosen: dict[str, dict[str, Any]] = {}
     cases = sorted(
         json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
@@ -127,19 +127,38 @@ def kvpress(whole: Path, part: Path) -> None:
     written = []
     for case in chosen.values():
         case = {key: value for key, value in case.items() if key not in ("gap_row", "score_row")}
-        for field, array in (("row", "kept"), ("tied_row", "tied")):
+        for field, array in (("row", "kept"), ("tied_row", "tied"), ("rekeys_row", "rekeys")):
             if field in case:
                 key = f"{array}_{case['model']}_{case['T']}"
                 rows.setdefault(key, []).append(stored[key][case[field]])
                 case[field] = len(rows[key]) - 1
         written.append(case)
     write(part, "cases.json", written)
-    write(part, "variants.json", {name: settings[name] for name in dict.fromkeys(case["variant"] for case in written)})
+    piped = pipes(whole, part)
+    named = dict.fromkeys([case["variant"] for case in written] + [name for name in piped if name != "none"])
+    write(part, "variants.json", {name: settings[name] for name in named})
     models = json.loads((whole / "models.json").read_text())
     write(part, "models.json", {key: models[key] for key in ("versions", "models", "prompts", "anchors")})
     np.savez_compressed(part / "prefill.npz", **{key: np.stack(value) for key, value in rows.items()})
     given = np.load(whole / "given.npz")
     np.savez_compressed(part / "given.npz", **{key: given[key] for key in given.files if not key.startswith("sketch")})
+
+
+def pipes(whole: Path, part: Path) -> list[str]:
+    """Of the pipeline one case of every kind and of every press that is more than scores; their variants."""
+    found = json.loads((whole / "pipeline.json").read_text())
+    kinds: dict[str, dict[str, Any]] = {}
+    for case in sorted(found["cases"], key=lambda case: str(case["id"])):
+        if case["kind"] == "pipe":
+            _, variant, _, _, kind = case["id"].split("/")
+            kinds.setdefault(kind, case)
+            if variant.partition("_")[0] in ("adakv", "kvzip", "finch", "rerot"):
+                kinds.setdefault(variant, case)
+    chosen = list({case["id"]: case for case in kinds.values()}.values())
+    write(part, "pipeline.json", {"cases": chosen})
+    arrays = np.load(whole / "pipeline.npz")
+    np.savez_compressed(part / "pipeline.npz", **{case["kept"]: arrays[case["kept"]] for case in chosen})
+    return [case["id"].split("/")[1] for case in chosen]
 
 
 def papers(whole: Path, part: Path) -> None:

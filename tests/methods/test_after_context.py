@@ -28,18 +28,28 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.settings import EngineSettings
 from harness.results import Cell
 from harness.task import Example
-from tests.harness.tiny import NAME, prompt_of, tiny
+from methods.kvzip import KVzip
+from tests.harness.tiny import NAME, VOCABULARY, prompt_of, tiny
 
 CONTEXT = prompt_of(150)
 QUESTIONS = (prompt_of(5, 1), prompt_of(1, 2), (), prompt_of(5, 3))
 Found = Mapping[str, Mapping[Cell, tuple[tuple[int, ...], str]]]
 
 
+class Words:
+    """A tokenizer by which a letter is a token."""
+
+    def encode(self, text: str, **_: object) -> list[int]:
+        return [ord(letter) % VOCABULARY for letter in text]
+
+
 @lru_cache
 def grid() -> tuple[Variant, ...]:
-    """Every method of ``method=all``, at half of the context."""
+    """Every method of ``method=all``, and those that need a tokenizer, at half of the context."""
     nodes = cast("dict[str, Any]", OmegaConf.to_container(composed("method=all").method, resolve=True))
-    return make_grid(build_methods(nodes), parse_budgets(["50%"]))
+    texts = ("repeat this", "repeat the part after", "now")
+    replayed = [KVzip(f"kvzip{layerwise}", layerwise, 64, 4, True, *texts, 0) for layerwise in (False, True)]
+    return make_grid([*build_methods(nodes), *replayed], parse_budgets(["50%"]))
 
 
 def selection_of(granularity: str) -> Selection:
@@ -55,7 +65,7 @@ def request(question: Sequence[int], after: str = "context") -> Request:
 def scheduler(granularity: str = "kv_head") -> Scheduler:
     settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
     order = [variant.cell for variant in grid()]
-    engine, limits = Engine(tiny(), NAME), Limits(frozenset(), 4)
+    engine, limits = Engine(tiny(), NAME, tokenizer=cast("Any", Words())), Limits(frozenset(), 4)
     return Scheduler(engine, limits, order, selection_of(granularity), settings, lambda _: None)
 
 

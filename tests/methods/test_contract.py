@@ -39,7 +39,9 @@ use(OUTSIDE)
 TEXTS = {choice.name: choice.text for choice in choices("method", OUTSIDE) if choice.name not in ("all", "published")}
 # A method that needs a file has none here, and its tables fit one model: its own tests hold it to its promises.
 NEED_A_FILE = [name for name, text in TEXTS.items() if re.search(r"^# needs: .*\bfile\b", text, re.MULTILINE)]
-NAMES = [name for name in TEXTS if name not in NEED_A_FILE]
+# A method whose scores come from replays has none without a whole model.
+REPLAYED = [name for name, text in TEXTS.items() if re.search(r"^# needs: .*\breplay\b", text, re.MULTILINE)]
+NAMES = [name for name in TEXTS if name not in (*NEED_A_FILE, *REPLAYED)]
 LAYERS = (1, 2, 3, 8, 32, 80)
 LONG = 7500
 

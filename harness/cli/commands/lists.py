@@ -23,6 +23,7 @@ _NEEDS = {
     "attention": "needs attention",
     "scorer": "around another method's scorer",
     "layers": "needs all layers",
+    "replay": "reads the context again",
     "file": "needs a file",
     "": "does not say what it needs",
     "lists": "lists of methods",

@@ -69,6 +69,7 @@ class Case:
         tie: None where its choice is certain; ``exact`` or ``near``.
         tied: tokens within 1e-5 of the last cut, [layers, kv_heads, tokens]; None where they were not recorded.
         counts_certain: False where a tie moves entries from one head to another.
+        rekeys: the first re-rotated keys of the last layer and head, [6, head_dim]; None where keys are not.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Case:
     tie: str | None
     tied: Bits | None
     counts_certain: bool
+    rekeys: NDArray[np.float32] | None = None
 
     @property
     def budget(self) -> int:
@@ -138,6 +140,7 @@ def cases(which: str, *names: str) -> list[Case]:
                 tie=case["tie"],
                 tied=bits("tied", case["tied_row"]) if "tied_row" in case else None,
                 counts_certain=not case.get("tie_changes_counts", False),
+                rekeys=arrays(which)[f"rekeys_{key}"][case["rekeys_row"]] if "rekeys_row" in case else None,
             )
         )
     return found
@@ -203,11 +206,17 @@ class _Recorder(Keeping):
 @torch.inference_mode()
 def states(name: str, tokens: int) -> tuple[LayerState, ...]:
     """The states of all layers of a model after the prompt of this length."""
+    return states_of(name, tuple(_text("part", "models.json")["prompts"][str(tokens)]))
+
+
+@torch.inference_mode()
+def states_of(name: str, prompt: Sequence[int]) -> tuple[LayerState, ...]:
+    """The states of all layers of a model after these tokens."""
     loaded = model(name)
     recorder = _Recorder()
     attention = PrefillAttention((), len(loaded.model.layers), SELECTION, None, True, parts=ModelParts(loaded, name))
     attention.keeping = recorder
-    ids = torch.tensor([_text("part", "models.json")["prompts"][str(tokens)]])
+    ids = torch.tensor([list(prompt)])
     loaded(ids, use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     return tuple(recorder.states)
 

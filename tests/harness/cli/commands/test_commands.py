@@ -73,12 +73,12 @@ def test_list_groups_methods_by_what_they_need_with_paper_and_year(kvgauge: Comm
     assert re.search(r"^mine +Who & Else, arXiv:2404\.14469 +2024\b", shown.out, re.MULTILINE)
 
 
-def test_every_method_says_what_it_needs_and_method_all_is_every_one_that_needs_no_file() -> None:
+def test_every_method_says_what_it_needs_and_method_all_is_every_one_that_needs_no_file_and_no_replay() -> None:
     methods = [choice for choice in choices("method") if choice.target]
     words = r"nothing|keys|values|queries|attention|layers|file|scorer"
     assert [choice.name for choice in methods if not re.search(words, choice.needs)] == []
     listed = yaml.safe_load((ROOT / "conf/method/all.yaml").read_text(encoding="utf-8"))["defaults"]
-    assert sorted(listed) == [choice.name for choice in methods if "file" not in choice.needs.split()]
+    assert sorted(listed) == [choice.name for choice in methods if not {"file", "replay"} & {*choice.needs.split()}]
 
 
 def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, own_methods: Path) -> None:

@@ -1,0 +1,115 @@
+"""Replays: tokens that run through the whole cache of a prompt once more, from which some scorers take their scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from harness.compression.method import LayerState, Replay, Replayed, Replays, Scorer
+from harness.engine.attention import ENGINE, check_layers
+from harness.engine.model_parts import ModelParts
+from harness.engine.positions import last_position
+from harness.engine.prefill_attention import full_attention
+from harness.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Encode = Callable[[str], Sequence[int]]
+"""Token ids of a text, without added special tokens."""
+
+
+class _ReplayAttention:
+    """The attention of tokens behind the whole cache of a prompt, which a scorer reads."""
+
+    def __init__(
+        self, layers: Sequence[LayerState], scorer: Replays, replay: Replay, norms: Mapping[int, Tensor]
+    ) -> None:
+        self.seen: list[int] = []
+        self.scores: list[Tensor] = []
+        self._layers, self._scorer, self._replay, self._norms = layers, scorer, replay, norms
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+        self.seen.append(layer)
+        state = self._layers[layer]
+        replayed = Replayed(queries[0], keys[0], self._norms.get(layer))
+        self.scores.append(self._scorer.read(state, self._replay, replayed))
+        every_key, every_value = torch.cat([state.keys, keys[0]], 1), torch.cat([state.values, values[0]], 1)
+        whole = replace(state, queries=queries[0], keys=every_key, values=every_value)
+        return full_attention(queries[0], whole, []).transpose(0, 1)[None]
+
+
+def replayed_scores(
+    model: PreTrainedModel,
+    name: str,
+    prompt: Sequence[int],
+    layers: Sequence[LayerState],
+    scorers: Sequence[Scorer],
+    encode: Encode | None,
+) -> dict[Scorer, list[Tensor]]:
+    """Scores of every layer by scorers that read replays.
+
+    Args:
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
+        prompt: token ids of what is compressed.
+        layers: the states of all layers after its prefill.
+        scorers: scorers that ``Replays``.
+        encode: token ids of a text; None if there is no tokenizer.
+
+    Returns:
+        For each scorer, the scores [kv_heads, tokens] of each layer.
+
+    Raises:
+        ConfigError: a scorer needs a tokenizer and there is none.
+        ModelError: a layer did not come through the engine.
+    """
+    found: dict[Scorer, list[Tensor]] = {}
+    positions_left = last_position(model.config)
+    count = model.config.num_hidden_layers
+    for scorer in scorers:
+        assert isinstance(scorer, Replays)
+        found[scorer] = [
+            state.keys.new_zeros(state.keys.shape[0], len(prompt), dtype=torch.float32) for state in layers
+        ]
+        for replay in scorer.replays(prompt, encode):
+            if positions_left is not None and len(prompt) + len(replay.ids) > positions_left:
+                raise ConfigError(
+                    f"a replay of {len(replay.ids)} tokens behind {len(prompt)} needs more than the {positions_left} "
+                    f"positions of model={name}: use smaller chunks, shorter prompts or another method"
+                )
+            with _hidden_norms(model, name, scorer.weighs_hidden) as norms:
+                attention = _ReplayAttention(layers, scorer, replay, norms)
+                ids = torch.tensor([list(replay.ids)], device=model.device)
+                positions = torch.arange(len(prompt), len(prompt) + ids.shape[1], device=model.device)[None]
+                model(
+                    ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1,
+                    **{ENGINE: attention},
+                )  # fmt: skip
+            check_layers(attention.seen, count, name, "a replay")
+            for scores, read in zip(found[scorer], attention.scores, strict=True):
+                scores[:, replay.start : replay.stop] = read
+    return found
+
+
+@contextmanager
+def _hidden_norms(model: PreTrainedModel, name: str, wanted: bool) -> Iterator[dict[int, Tensor]]:
+    """Norms [tokens] of what each layer's attention reads, by layer, of the forward in the ``with`` block."""
+    norms: dict[int, Tensor] = {}
+
+    def note(module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states: Tensor = named["hidden_states"] if "hidden_states" in named else given[0]
+        norms[module.layer_idx] = states[0].float().norm(dim=-1)
+
+    modules = ModelParts(model, name).attention.values() if wanted else ()
+    handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in modules]
+    try:
+        yield norms
+    finally:
+        for handle in handles:
+            handle.remove()
