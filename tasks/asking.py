@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 from harness.errors import ConfigError
 from harness.task import Example
 from tasks.checks import is_list, short, whole
-from tasks.prompting import CLEAN_UP, Fitted, Frame, chat_frame, cleans_up, fit
+from tasks.prompting import CLEAN_UP, Chat, Fitted, Frame, check_chat, cleans_up, fit, frame_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -28,13 +28,13 @@ class Form:
 
     Attributes:
         max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more; a chat template does not count.
-        chat: whether prompts are put into the tokenizer's chat template; None if there is one.
+        chat: whether prompts are put into the tokenizer's chat template; ``auto`` or None: if there is one.
         chat_arguments: arguments of the chat template.
         clean_up: whether decoded texts lose spaces before punctuation, one of ``tasks.prompting.CLEAN_UP``.
     """
 
     max_prompt_tokens: int
-    chat: bool | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     clean_up: str
 
@@ -45,8 +45,8 @@ class Form:
             ConfigError: a setting cannot be used.
         """
         whole(self.max_prompt_tokens, "task.max_prompt_tokens", 2)
-        if self.chat is not None and not isinstance(self.chat, bool):
-            raise ConfigError(f"task.chat={short(self.chat)} is unknown: use true, false, or null for a model's own")
+        if self.chat is not None:
+            check_chat(self.chat)
         if not isinstance(self.chat_arguments, Mapping):
             raise ConfigError(
                 f"task.chat_arguments={short(self.chat_arguments)} is not a mapping: use {{}} or "
@@ -58,18 +58,21 @@ class Form:
 
     def settings(self) -> dict[str, Any]:
         """The settings that can change a prompt."""
-        return {"max_prompt_tokens": self.max_prompt_tokens, "chat": self.chat} | (
+        return {"max_prompt_tokens": self.max_prompt_tokens, "chat": "auto" if self.chat is None else self.chat} | (
             {} if self.chat is False else {"chat_arguments": dict(self.chat_arguments)}
         )
 
-    def frame(self, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
+    def frame(self, tokenizer: PreTrainedTokenizerBase, system: str | None = None) -> Frame | None:
         """The text around a prompt, or None.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            system: the system message of the chat template; None for the template's own.
 
         Raises:
             ConfigError: a chat template is asked for and there is none, or it cannot be used.
         """
-        wanted = bool(tokenizer.chat_template) if self.chat is None else self.chat
-        return chat_frame(tokenizer, self.chat_arguments) if wanted else None
+        return frame_of("auto" if self.chat is None else self.chat, tokenizer, self.chat_arguments, system)
 
     def fit(self, asked: Asked, tokenizer: PreTrainedTokenizerBase, frame: Frame | None) -> Fitted:
         """The ids of a prompt; without a context there is no place where the question begins."""

@@ -95,19 +95,22 @@ def check_chat(chat: object) -> Chat:
     return chat if isinstance(chat, bool) else "auto"
 
 
-def frame_of(chat: Chat, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame | None:
+def frame_of(
+    chat: Chat, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any], system: str | None = None
+) -> Frame | None:
     """The text of the chat template, or None for no chat template.
 
     Args:
         chat: whether to use it; ``auto``: if the tokenizer has one.
         tokenizer: the model's tokenizer.
         arguments: see ``chat_frame``.
+        system: see ``chat_frame``.
 
     Raises:
         ConfigError: a template is needed, and there is none or it cannot be used.
     """
     wanted = bool(tokenizer.chat_template) if chat == "auto" else chat
-    return chat_frame(tokenizer, arguments) if wanted else None
+    return chat_frame(tokenizer, arguments, system) if wanted else None
 
 
 def rendered(
@@ -197,7 +200,6 @@ def chat_frame(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any],
         tokenizer: the model's tokenizer.
         arguments: arguments of the template, for example ``enable_thinking: false``; ``strftime_now`` is the day that
             it gets for today, as ``2024-07-26``.
-
         system: the text of a system message before the user's; None for the template's own, if it has one.
 
     Raises:

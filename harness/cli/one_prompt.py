@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -15,7 +15,6 @@ from harness.engine.prompt import encode_prompts
 from harness.errors import ConfigError
 from harness.run.checkpoint import read_checkpoint
 from harness.task import Example, Task
-from harness.text import shared_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -39,9 +38,10 @@ def print_prompt(settings: Sequence[str], wanted: str | None, console: Console) 
     tasks, _ = build_task(_plain(config.task))
     checkpoint = read_checkpoint(build(config.model), any(task.needs_tokenizer for task in tasks))
     task, example = _found(tasks, checkpoint.tokenizer, wanted)
-    (prompt,) = encode_prompts([example], checkpoint.tokenizer, checkpoint.config.vocab_size)
+    after: Literal["prompt", "context"] = "context" if example.question_at else "prompt"
+    (prompt,) = encode_prompts([example], checkpoint.tokenizer, checkpoint.config.vocab_size, after)
     ids = prompt.ids.tolist()
-    at = _question_at(example, ids, checkpoint.tokenizer)
+    at = prompt.context_tokens if after == "context" else None
     parts = [("prompt", ids)] if at is None else [("context", ids[:at]), ("question", ids[at:])]
 
     def say(text: str, style: str | None = None) -> None:
@@ -86,15 +86,6 @@ def _found(
         f"example {wanted} is not there: "
         + (f"did you mean {close[0]}?" if close else f"use one of the {len(near)} ids, {shown}")
     )
-
-
-def _question_at(example: Example, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> int | None:
-    """The number of tokens before the question."""
-    at = example.question_at
-    if at is None or not isinstance(example.prompt, str):
-        return at
-    assert tokenizer is not None
-    return shared_tokens(ids, tokenizer.encode(example.prompt[:at], verbose=False))
 
 
 def _safe(text: str) -> str:

@@ -25,6 +25,7 @@ from tasks.infinitebench.generate import GENERATORS, generate
 from tasks.infinitebench.prompts import KINDS, MAX_NEW_TOKENS, fill, templates
 from tasks.infinitebench.scores import METRICS, label_of, score
 from tasks.jsonl import TEXT, TEXTS, Kind
+from tasks.prompting import Chat
 from tasks.records import Records, Row, parse
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ class InfiniteBench:
         datasets: names of tasks, or of sets of them: ``all`` (12), ``generated`` (6).
         template: one of ``KINDS``: ``yarn_mistral`` is that of open models.
         max_prompt_tokens: limit beyond which prompts lose their middle.
-        chat: whether to use the tokenizer's chat template; None if it has one.
+        chat: whether to use the tokenizer's chat template; ``auto`` or None: if it has one.
         chat_arguments: arguments of the chat template.
         max_new_tokens: limit of new tokens for all tasks; None for that published for each.
         clean_up: whether decoded texts lose spaces before punctuation, one of ``tasks.prompting.CLEAN_UP``.
@@ -190,7 +191,7 @@ class InfiniteBench:
     datasets: Sequence[str] | str
     template: str
     max_prompt_tokens: int
-    chat: bool | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     max_new_tokens: int | None
     clean_up: str

@@ -30,7 +30,7 @@ from tasks.checks import short, whole
 from tasks.files import Source
 from tasks.jsonl import TEXT, TEXTS, Kind
 from tasks.leval.scores import KIND_OF, TITLES, score
-from tasks.prompting import Frame, chat_frame
+from tasks.prompting import Chat, Frame
 from tasks.records import Records, Row, parse
 
 if TYPE_CHECKING:
@@ -161,10 +161,8 @@ class LEvalTask(TextTask):
             DataError: the data is missing, damaged or malformed.
         """
         made = self.needed(tokenizer)
-        wanted = bool(made.chat_template) if self.form.chat is None else self.form.chat
-        frame = Frame(f"{system(self.dataset)}\n\n", "")
-        if wanted:
-            frame = chat_frame(made, self.form.chat_arguments, system(self.dataset))
+        template = self.form.frame(made, system(self.dataset))
+        frame = template or Frame(f"{system(self.dataset)}\n\n", "")
         # The worked examples of gsm100 are gone on with: their turn is not closed.
         after = "" if self.dataset == "gsm100" else frame.after
         if self.dataset in CLOSED and self.dataset not in ("gsm100", "topic_retrieval_longchat"):
@@ -188,7 +186,7 @@ class LEvalTask(TextTask):
             asked = fill(self.dataset, kept, rows[number]["instructions"][at], reference)
             context = frame.before + asked.context
             ids, alone = (
-                list(made.encode(text, add_special_tokens=not wanted, verbose=False))
+                list(made.encode(text, add_special_tokens=template is None, verbose=False))
                 for text in (context + asked.question + after, context)
             )
             return Example(
@@ -227,7 +225,7 @@ class LEval:
         data: a folder or a zip of L-Eval's .jsonl files.
         datasets: names of datasets, or of sets of them: ``all``, ``closed``, ``open``.
         max_document_tokens: limit of a document, beyond which it loses its end.
-        chat: whether to use the tokenizer's chat template; None if it has one.
+        chat: whether to use the tokenizer's chat template; ``auto`` or None: if it has one.
         chat_arguments: arguments of the chat template.
         max_new_tokens: limit of new tokens; None for the published one.
         clean_up: whether generated texts lose spaces before punctuation, one of ``tasks.prompting.CLEAN_UP``.
@@ -237,7 +235,7 @@ class LEval:
     data: str | None
     datasets: Sequence[str] | str
     max_document_tokens: int
-    chat: bool | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     max_new_tokens: int | None
     clean_up: str

@@ -29,6 +29,7 @@ from tasks.files import Hub, Source
 from tasks.jsonl import TEXT, Kind, Text
 from tasks.longbench_v2.prompts import KINDS, fill, templates
 from tasks.longbench_v2.scores import kvpress, official
+from tasks.prompting import Chat
 from tasks.records import Records, Row, parse
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class LongBenchV2(TextTask):
         data: a data.json, its folder, or JSON lines of the same records; None for the hub's cache or the hub.
         prompt: ``0shot``, ``0shot_cot``, ``0shot_no_context``, or ``kvpress``, which also scores as kvpress does.
         max_prompt_tokens: limit beyond which prompts lose their middle.
-        chat: whether to use the tokenizer's chat template; None if it has one.
+        chat: whether to use the tokenizer's chat template; ``auto`` or None: if it has one.
         chat_arguments: arguments of the chat template.
         compensated: whether a response without an answer counts 0.25, as in one of the published tables.
         max_new_tokens: limit of new tokens; ``MAX_NEW_TOKENS`` has the published ones.
@@ -82,7 +83,7 @@ class LongBenchV2(TextTask):
     data: str | None
     prompt: str
     max_prompt_tokens: int
-    chat: bool | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     compensated: bool
     max_new_tokens: int

@@ -28,6 +28,7 @@ from harness.errors import ConfigError
 from harness.task import Average, Example, Metric
 from tasks.asking import Form, Lazy, TextTask, choose
 from tasks.checks import is_whole, short, whole
+from tasks.prompting import Chat
 from tasks.records import Records, Row
 from tasks.scbench.data import load
 from tasks.scbench.generate import GENERATORS, generate
@@ -200,7 +201,7 @@ class SCBench:
         datasets: names of tasks, or of sets of them: ``all`` (10), ``generated`` (4).
         mode: one of ``tasks.scbench.prompts.MODES``.
         max_prompt_tokens: limit of a conversation; beyond what it leaves after all answers, a context loses its middle.
-        chat: whether to use the tokenizer's chat template; None if it has one.
+        chat: whether to use the tokenizer's chat template; ``auto`` or None: if it has one.
         chat_arguments: arguments of the chat template.
         max_new_tokens: limit of new tokens for all tasks; None for that published for each.
         clean_up: whether generated texts lose spaces before punctuation, one of ``tasks.prompting.CLEAN_UP``.
@@ -213,7 +214,7 @@ class SCBench:
     datasets: Sequence[str] | str
     mode: str
     max_prompt_tokens: int
-    chat: bool | None
+    chat: Chat | None
     chat_arguments: Mapping[str, Any]
     max_new_tokens: int | None
     clean_up: str

@@ -191,7 +191,7 @@ def test_settings_name_what_changes_numbers(tmp_path: Path) -> None:
         ({"compensated": 1}, "task.compensated=1 is neither true nor false"),
         ({"max_prompt_tokens": 1}, "task.max_prompt_tokens is 1"),
         ({"max_new_tokens": 0}, "task.max_new_tokens is 0"),
-        ({"chat": "yes"}, "task.chat='yes' is unknown"),
+        ({"chat": "yes"}, "task.chat='yes' is neither true nor false nor auto"),
         ({"data": 3}, "task.data=3 is not a path"),
     ],
 )
