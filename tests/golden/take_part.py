@@ -112,7 +112,7 @@ def kvpress(whole: Path, part: Path) -> None:
     """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
     part.mkdir(exist_ok=True)
     settings = json.loads((whole / "variants.json").read_text())
-    later = ("FinchPress", "ThinKPress")
+    later = ("ThinKPress",)
     chosen: dict[str, dict[str, Any]] = {}
     cases = sorted(
         json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
