@@ -1,19 +1,20 @@
-"""Token ids of a prompt by LongBench's rule: a long text loses its middle, gets a chat template and is encoded again.
+"""Prompts: context, question and begun answer within a chat template or without one, and LongBench's truncation.
 
-Rule: ``pred.py`` of https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template does not count towards the
-limit, and encoding the two halves as one text can change the length by a few tokens, as in the published runs.
+LongBench's rule: a long text loses its middle, gets a chat template and is encoded again; ``pred.py`` of
+https://github.com/THUDM/LongBench at c5ea10b (MIT). The chat template does not count towards the limit, and encoding
+the two halves as one text can change the length by a few tokens, as in the published runs.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
-from harness.text import decode, plain
+from harness.text import decode, plain, shared_tokens
 from tasks.checks import short
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 CLEAN_UP = ("tokenizer", "installed", "always", "never")
 """Whether decoded texts lose spaces before punctuation: as the tokenizer's files ask for, which is what transformers
 did at the time of the published runs; as the installed version of transformers does; always; or never."""
+CHAT = "auto"
+"""The value of ``task.chat`` that takes a chat template where the tokenizer has one."""
 _SLOT = "kvgauge-prompt-goes-here"
 _CLOCK = "strftime_now"
 """The function by which a chat template asks for today's date; an argument of this name sets the day instead."""
@@ -36,6 +39,20 @@ class Frame:
 
     before: str
     after: str
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A prompt with the place where its question begins; both are fields of ``harness.task.Example``.
+
+    Attributes:
+        prompt: a text without a chat template, to which the tokenizer adds its special tokens; else token ids.
+        question_at: where the question begins: in characters of a text, in tokens of ids; None if it is not behind the
+            context.
+    """
+
+    prompt: str | tuple[int, ...]
+    question_at: int | None
 
 
 @dataclass(frozen=True)
@@ -64,6 +81,69 @@ def cleans_up(how: str, tokenizer: PreTrainedTokenizerBase) -> bool | None:
     return {"always": True, "never": False}.get(how)
 
 
+def check_chat(chat: object) -> bool | str:
+    """``chat``, checked to be a value of ``task.chat``: true, false or auto.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if not isinstance(chat, bool) and chat != CHAT:
+        raise ConfigError(f"task.chat={short(chat)} is neither true nor false nor {CHAT}: use one of them")
+    return chat if isinstance(chat, bool) else CHAT
+
+
+def frame_of(chat: bool | str, tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> Frame | None:
+    """The text of the chat template, or None for no chat template.
+
+    Args:
+        chat: whether to use it; ``auto``: if the tokenizer has one.
+        tokenizer: the model's tokenizer.
+        arguments: see ``chat_frame``.
+
+    Raises:
+        ConfigError: a template is needed, and there is none or it cannot be used.
+    """
+    wanted = bool(tokenizer.chat_template) if chat == CHAT else chat
+    return chat_frame(tokenizer, arguments) if wanted else None
+
+
+def rendered(
+    context: str, question: str, answer_prefix: str, frame: Frame | None, tokenizer: PreTrainedTokenizerBase
+) -> Rendered:
+    """The prompt of a question about a context: context, question, end of the chat turn, begun answer.
+
+    What the chat template writes before the user's message belongs to the context; the end of the turn and the begun
+    answer belong to the question.
+
+    Args:
+        context: the beginning of the user's message, up to where the question begins.
+        question: the rest of it.
+        answer_prefix: the beginning of the answer, as it is; "" leaves all of it to the model.
+        frame: text of the chat template, or None for no chat template.
+        tokenizer: the model's tokenizer.
+    """
+    if frame is None:
+        return Rendered(context + question + answer_prefix, len(context))
+    before = frame.before + context
+    # A chat template contains its own special tokens; adding the tokenizer's would double the first.
+    ids = _encode(before + question + frame.after + answer_prefix, tokenizer, special=False)
+    return Rendered(tuple(ids), shared_tokens(ids, _encode(before, tokenizer, special=False)))
+
+
+def line_break(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token of a line break, for ``task.stop_at_newline=true``; of one that takes several tokens, the last.
+
+    Raises:
+        ConfigError: the tokenizer has no token for it.
+    """
+    ids = _encode("\n", tokenizer, special=False)
+    if not ids:
+        raise ConfigError(
+            "task.stop_at_newline=true, but the tokenizer has no token for a line break: use task.stop_at_newline=false"
+        )
+    return ids[-1]
+
+
 def fit(
     text: str,
     tokenizer: PreTrainedTokenizerBase,
@@ -84,7 +164,7 @@ def fit(
         clean_up: see ``harness.text.decode``; both halves of a long prompt are decoded.
     """
     whole = _encode(text, tokenizer)
-    kept = text if len(whole) <= max_tokens else _without_middle(whole, tokenizer, max_tokens, clean_up)
+    kept = text if len(whole) <= max_tokens else without_middle(whole, tokenizer, max_tokens, clean_up)
     if frame is not None:
         # A chat template contains its own special tokens; adding the tokenizer's would double the first.
         return Fitted(tuple(_encode(frame.before + kept + frame.after, tokenizer, special=False)), len(whole))
@@ -153,6 +233,16 @@ def _encode(text: str, tokenizer: PreTrainedTokenizerBase, special: bool = True)
     return list(tokenizer.encode(text, add_special_tokens=special, verbose=False))
 
 
-def _without_middle(ids: list[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int, clean_up: bool | None) -> str:
+def without_middle(
+    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, max_tokens: int, clean_up: bool | None = None
+) -> str:
+    """The text of the first and last ``max_tokens // 2`` tokens, which may be encoded into a few more or less.
+
+    Args:
+        ids: more than ``max_tokens`` tokens.
+        tokenizer: the model's tokenizer.
+        max_tokens: the limit, 2 or more.
+        clean_up: see ``harness.text.decode``.
+    """
     half = max_tokens // 2
     return "".join(decode(tokenizer, part, clean_up) for part in (ids[:half], ids[-half:]))

@@ -25,7 +25,7 @@ from tasks.longbench.predictions import FORMATS, read_predictions
 from tasks.longbench.protocols import PROTOCOLS
 from tasks.longbench.task import LongBenchTask
 from tasks.longbench.templates import NO_CHAT
-from tasks.prompting import CLEAN_UP
+from tasks.prompting import CLEAN_UP, check_chat
 from tasks.scores.text import check_backend
 
 PAPER_DATASETS = (
@@ -56,8 +56,8 @@ class LongBench:
         protocol: ``longbench``, ``kvcache_factory`` or ``paper``.
         max_prompt_tokens: limit beyond which prompts lose their middle: a number, or one for each protocol. None, or a
             protocol that is left out, means the protocol's own limit.
-        chat: whether to use the tokenizer's chat template, which few-shot and code datasets never do; None for what the
-            protocol does.
+        chat: whether to use the tokenizer's chat template, which few-shot and code datasets never do; ``auto``: if
+            there is one; None for what the protocol does.
         chat_arguments: arguments of the chat template.
         code_similarity: measure for the code datasets, ``difflib`` or ``levenshtein``.
         official_zero: whether to score 0 if the official ROUGE-L would hit Python's recursion limit.
@@ -72,7 +72,7 @@ class LongBench:
     datasets: Sequence[str] | str
     protocol: str
     max_prompt_tokens: int | Mapping[str, int] | None
-    chat: bool | None
+    chat: bool | str | None
     chat_arguments: Mapping[str, Any]
     code_similarity: str
     official_zero: bool
@@ -96,7 +96,7 @@ class LongBench:
             raise ConfigError(
                 f"task.protocol={short(self.protocol)} is not a protocol: use one of {', '.join(PROTOCOLS)}"
             )
-        for knob in ("official_zero", "rouge_score", *(["chat"] if self.chat is not None else [])):
+        for knob in ("official_zero", "rouge_score"):
             if not isinstance(getattr(self, knob), bool):
                 raise ConfigError(
                     f"task.{knob}={short(getattr(self, knob))} is neither true nor false: use one of them"
@@ -111,6 +111,7 @@ class LongBench:
                 "{enable_thinking: false}"
             )
         protocol = PROTOCOLS[self.protocol]
+        chat = protocol.chat if self.chat is None else check_chat(self.chat)
         limits = self.max_prompt_tokens
         if isinstance(limits, Mapping):
             if unknown := set(limits) - set(PROTOCOLS):
@@ -137,7 +138,7 @@ class LongBench:
                 data=self.data,
                 protocol=protocol,
                 max_prompt_tokens=whole(limit, "task.max_prompt_tokens", 2),
-                chat=(protocol.chat if self.chat is None else self.chat) and dataset.removesuffix("_e") not in NO_CHAT,
+                chat=False if dataset.removesuffix("_e") in NO_CHAT else chat,
                 chat_arguments=self.chat_arguments,
                 new_tokens=self.max_new_tokens,
                 clean_up=self.clean_up,

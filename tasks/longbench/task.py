@@ -15,7 +15,7 @@ from tasks.longbench.files import locate
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
 from tasks.longbench.protocols import Protocol
 from tasks.longbench.templates import MAX_NEW_TOKENS, TEMPLATES, fill
-from tasks.prompting import Frame, chat_frame, cleans_up, fit
+from tasks.prompting import Frame, cleans_up, fit, frame_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -33,7 +33,7 @@ class LongBenchTask:
         data: see ``LongBench``.
         protocol: see ``LongBench``.
         max_prompt_tokens: the limit beyond which prompts lose their middle, 2 or more.
-        chat: whether this dataset's prompts are put into the chat template.
+        chat: whether this dataset's prompts are put into the chat template; ``auto``: if there is one.
         chat_arguments: see ``LongBench``.
         new_tokens: limit of new tokens; None for the one that was published.
         clean_up: see ``LongBench``.
@@ -46,7 +46,7 @@ class LongBenchTask:
     data: str | None
     protocol: Protocol
     max_prompt_tokens: int
-    chat: bool
+    chat: bool | str
     chat_arguments: Mapping[str, Any]
     new_tokens: int | None
     clean_up: str
@@ -153,7 +153,7 @@ class LongBenchTask:
             raise ConfigError(
                 f"{self.name} counts prompts in tokens and got no tokenizer: use a model with a tokenizer"
             )
-        frame = chat_frame(tokenizer, self.chat_arguments) if self.chat else None
+        frame = frame_of(self.chat, tokenizer, self.chat_arguments)
         return _Examples(self, load(locate(self.data), self.dataset, self.asked).rows, tokenizer, frame)
 
     def stop_ids(self, tokenizer: PreTrainedTokenizerBase | None, end_ids: frozenset[int]) -> frozenset[int]:

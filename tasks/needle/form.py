@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from tasks.checks import short
-from tasks.needle.context import encode
-from tasks.prompting import Frame, chat_frame
+from tasks.prompting import Frame, Rendered, check_chat, rendered
+from tasks.prompting import frame_of as framed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,9 +27,16 @@ def fill(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"\{(context|question|key|value)\}", lambda match: values.get(match[1], match[0]), template)
 
 
+def forms(task: Needle) -> tuple[str, ...]:
+    """The settings that hold the prompt's template: in a chat template, without one, or both if either may come."""
+    if isinstance(task.chat, bool):
+        return ("message",) if task.chat else ("prompt",)
+    return ("message", "prompt")
+
+
 def templates(task: Needle) -> tuple[str, ...]:
-    """The templates of the prompt in the form that is asked for; the first one holds the context."""
-    return (task.message, task.answer_prefix) if task.chat else (task.prompt,)
+    """All templates of the prompt that may be used."""
+    return (*(getattr(task, form) for form in forms(task)), *((task.answer_prefix,) if task.chat else ()))
 
 
 def form_settings(task: Needle) -> Mapping[str, Any]:
@@ -36,9 +44,9 @@ def form_settings(task: Needle) -> Mapping[str, Any]:
     if not task.chat:
         return {"prompt": task.prompt}
     return {
-        "chat": True,
+        "chat": task.chat,
         "chat_arguments": dict(task.chat_arguments),
-        "message": task.message,
+        **{form: getattr(task, form) for form in forms(task)},
         "answer_prefix": task.answer_prefix,
     }
 
@@ -49,16 +57,13 @@ def frame_of(task: Needle, tokenizer: PreTrainedTokenizerBase) -> Frame | None:
     Raises:
         ConfigError: the tokenizer has no usable chat template and one is needed.
     """
-    return chat_frame(tokenizer, task.chat_arguments) if task.chat else None
+    return framed(task.chat, tokenizer, task.chat_arguments)
 
 
 def written(
     task: Needle, texts: Mapping[str, str], frame: Frame | None, tokenizer: PreTrainedTokenizerBase
-) -> str | tuple[int, ...]:
-    """The prompt of an example.
-
-    A prompt in a chat template is given as token ids, because the template contains its own special tokens and the
-    tokenizer would add another first one.
+) -> Rendered:
+    """The prompt of an example; its question begins where its haystack ends, unless it was asked before it.
 
     Args:
         task: the task.
@@ -66,10 +71,10 @@ def written(
         frame: see ``frame_of``.
         tokenizer: the model's tokenizer.
     """
-    if frame is None:
-        return fill(task.prompt, texts)
-    text = frame.before + fill(task.message, texts) + frame.after + fill(task.answer_prefix, texts)
-    return tuple(encode(tokenizer, text))
+    before, context, after = (task.prompt if frame is None else task.message).rpartition("{context}")
+    prefix = "" if frame is None else fill(task.answer_prefix, texts)
+    prompt = rendered(fill(before + context, texts), fill(after, texts), prefix, frame, tokenizer)
+    return prompt if fill(before, texts) == before else replace(prompt, question_at=None)
 
 
 def check_form(task: Needle) -> None:
@@ -78,17 +83,18 @@ def check_form(task: Needle) -> None:
     Raises:
         ConfigError: a setting cannot be used.
     """
-    if not isinstance(task.chat, bool):
-        raise ConfigError(f"task.chat={short(task.chat)} is neither true nor false: use one of them")
+    check_chat(task.chat)
     if not isinstance(task.chat_arguments, Mapping):
         raise ConfigError(
             f"task.chat_arguments={short(task.chat_arguments)} is not a mapping: use {{}} or {{enable_thinking: false}}"
         )
     if not isinstance(task.answer_prefix, str):
         raise ConfigError(f"task.answer_prefix={short(task.answer_prefix)} is not a text: use task.answer_prefix=''")
-    knob = "message" if task.chat else "prompt"
-    template = getattr(task, knob)
-    if not isinstance(template, str) or not template.strip():
-        raise ConfigError(f"task.{knob}={short(template)} is not a text: give it one, in quotes")
-    if "{context}" not in template:
-        raise ConfigError(f"task.{knob}={short(template)} has no {{context}}: put {{context}} where the haystack goes")
+    for knob in forms(task):
+        template = getattr(task, knob)
+        if not isinstance(template, str) or not template.strip():
+            raise ConfigError(f"task.{knob}={short(template)} is not a text: give it one, in quotes")
+        if "{context}" not in template:
+            raise ConfigError(
+                f"task.{knob}={short(template)} has no {{context}}: put {{context}} where the haystack goes"
+            )

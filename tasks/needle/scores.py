@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from harness.task import Metric
+from tasks.scores.answers import contains as holds
 
 if TYPE_CHECKING:
     from rouge_score import rouge_scorer
@@ -50,7 +50,7 @@ def score_response(
     expected = [_words(answer.lower(), ignore_punctuation) for answer in answers]
     contains, overlap, rouge = needle_metrics(ignore_punctuation)
     return {
-        contains.name: sum(_bare(answer.lower()) in lowered for answer in answers) / len(answers),
+        contains.name: sum(holds(response, answer) for answer in answers) / len(answers),
         overlap.name: sum(len(words & wanted) / len(wanted) for wanted in expected) / len(expected),
         rouge.name: 10 * float(_scorer().score(needle, response)["rouge1"].fmeasure) if response else 0.0,
     }
@@ -63,11 +63,6 @@ def _words(text: str, ignore_punctuation: bool) -> set[str]:
     """
     runs = _LETTERS_AND_DIGITS.findall(text) if ignore_punctuation else []
     return set(runs or text.split())
-
-
-def _bare(text: str) -> str:
-    """A text without white space and punctuation at its ends; one of nothing else stays as it is."""
-    return text.strip(string.whitespace + string.punctuation) or text
 
 
 @lru_cache(maxsize=1)

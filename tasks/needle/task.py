@@ -37,7 +37,7 @@ from tasks.needle.grid import expand_depths, expand_lengths
 from tasks.needle.scores import needle_metrics, score_response
 from tasks.needle.settings import check_needle, is_drawn
 from tasks.needle.words import keys_and_values
-from tasks.prompting import Frame, cleans_up
+from tasks.prompting import Frame, cleans_up, line_break
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,7 +75,8 @@ class Needle:
             Manifests without it are of needles that are scored as published.
         clean_up: whether decoded texts, the context among them, lose spaces before punctuation; one of
             ``tasks.prompting.CLEAN_UP``.
-        chat: whether the question is asked in the model's chat template, by ``message``, and not by ``prompt``.
+        chat: whether the question is asked in the model's chat template, by ``message``, and not by ``prompt``;
+            ``auto``: if its tokenizer has one.
         message: template of the user's message in the chat template, with ``{context}``.
         answer_prefix: template of the beginning of the answer in the chat template; "" leaves all of it to the model.
         chat_arguments: arguments of the chat template. This and the last five have defaults here, because the results
@@ -101,7 +102,7 @@ class Needle:
     show: str
     ignore_punctuation: bool = False
     clean_up: str = "installed"
-    chat: bool = False
+    chat: bool | str = False
     message: str = ""
     answer_prefix: str = ""
     chat_arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -216,13 +217,7 @@ class Needle:
         """
         if not self.stop_at_newline or tokenizer is None:
             return end_ids
-        newline = encode(tokenizer, "\n")
-        if not newline:
-            raise ConfigError(
-                "task.stop_at_newline=true, but the tokenizer has no token for a line break: use "
-                "task.stop_at_newline=false"
-            )
-        return end_ids | {newline[-1]}
+        return end_ids | {line_break(tokenizer)}
 
     def cleans_up(self, tokenizer: PreTrainedTokenizerBase) -> bool | None:
         """Whether spaces of contexts and of generated texts are cleaned up."""
@@ -291,9 +286,11 @@ class Needle:
                 for point, needle in sorted(zip(points, needles, strict=True), key=lambda pair: -pair[0]):
                     context[point:point] = needle
                 text = decode(tokenizer, context, self.cleans_up(tokenizer))
+                prompt = written(self, texts | {"context": text}, frame, tokenizer)
                 yield Example(
                     id=example_id,
-                    prompt=written(self, texts | {"context": text}, frame, tokenizer),
+                    prompt=prompt.prompt,
+                    question_at=prompt.question_at,
                     references=tuple(fill(answer, texts) for answer in self.answers),
                     group={"length": length, "depth": depth},
                     passages=around(texts["needle"], text),

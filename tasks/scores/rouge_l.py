@@ -74,21 +74,32 @@ def rouge_l(prediction: str, reference: str, official_zero: bool = False, calls:
     return 2.0 * ((precision * recall) / (precision + recall + 1e-8))
 
 
-def rouge_score_f(prediction: str, reference: str) -> dict[str, float]:
-    """F of ``rougeL`` and ``rougeLsum`` of Google's rouge-score, 0-1, without stemming.
+ROUGE_SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+"""The measures of Google's rouge-score."""
+
+
+def rouge_score_f(
+    prediction: str, reference: str, measures: Sequence[str] = ("rougeL", "rougeLsum")
+) -> dict[str, float]:
+    """F of measures of Google's rouge-score, 0-1, without stemming.
 
     These are other measures than LongBench's. They only know words of a-z and 0-9, so other scripts always score 0.
     ``rougeLsum`` takes each line as a sentence.
+
+    Args:
+        prediction: the generated text.
+        reference: one reference.
+        measures: some of ``ROUGE_SCORES``.
     """
-    scores = _scorer().score(reference, prediction)
-    return {name: float(scores[name].fmeasure) for name in ("rougeL", "rougeLsum")}
+    scores = _scorer(tuple(measures)).score(reference, prediction)
+    return {name: float(scores[name].fmeasure) for name in measures}
 
 
-@lru_cache(maxsize=1)
-def _scorer() -> rouge_scorer.RougeScorer:
+@lru_cache(maxsize=4)
+def _scorer(measures: tuple[str, ...]) -> rouge_scorer.RougeScorer:
     from rouge_score import rouge_scorer  # here, because it imports nltk, which is only needed for this score
 
-    return rouge_scorer.RougeScorer(["rougeL", "rougeLsum"], use_stemmer=False)
+    return rouge_scorer.RougeScorer(list(measures), use_stemmer=False)
 
 
 def _sentences(text: str) -> list[_Sentence]:

@@ -46,7 +46,7 @@ def qa_f1(prediction: str, reference: str) -> float:
 
     Texts are lower-cased, and ASCII punctuation and the words a, an, the are removed.
     """
-    return _f1(_words(prediction), _words(reference))
+    return _f1(words(prediction), words(reference))
 
 
 def qa_f1_zh(prediction: str, reference: str) -> float:
@@ -192,7 +192,8 @@ class _Levenshtein:
         return Indel.normalized_similarity(*self._texts)
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """The words of a lower-cased text without ASCII punctuation and without a, an, the."""
     return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 

@@ -77,6 +77,8 @@ def test_a_model_that_says_nothing_is_asked_for_a_limit_where_the_protocol_has_n
 def test_the_command_line_overrules_the_preset() -> None:
     (task, _) = suite("model=mistral_7b", "task.max_prompt_tokens=100", "task.chat=true").tasks()
     assert (task.max_prompt_tokens, task.chat) == (100, True)
+    (task, few_shot) = suite("model=mistral_7b", "task.chat=auto").tasks()
+    assert (task.chat, few_shot.chat) == ("auto", False)
     for words in (
         ("task.max_prompt_tokens=100",),
         ("model.max_prompt_tokens=100",),

@@ -110,3 +110,35 @@ def test_a_tokenizer_without_a_chat_template_is_refused(chatting: PreTrainedToke
     chatting.chat_template = None
     with pytest.raises(ConfigError, match=r"task.chat=true, but the tokenizer has no chat template"):
         make("needle_chat", **GRID).examples(chatting)
+
+
+def test_auto_is_the_chat_template_where_there_is_one_and_else_the_published_form(
+    chatting: PreTrainedTokenizerFast,
+) -> None:
+    auto, chat, published = (make("needle", **GRID, chat=value) for value in ("auto", True, False))
+    assert asked(auto, chatting) == asked(chat, chatting)
+    chatting.chat_template = None
+    assert asked(auto, chatting) == asked(published, chatting)
+    assert auto.settings()["chat"] == "auto" and {"prompt", "message"} < auto.settings().keys()
+
+
+@pytest.mark.parametrize("preset", BEGUN)
+@pytest.mark.parametrize("chat", [True, False])
+def test_the_question_begins_where_the_haystack_ends(
+    preset: str, chat: bool, chatting: PreTrainedTokenizerFast
+) -> None:
+    (example,) = make(preset, **GRID, chat=chat, distractors=0).examples(chatting)
+    at, prompt = example.question_at, example.prompt
+    assert at is not None
+    if isinstance(prompt, str):
+        context, question = prompt[:at], prompt[at:]
+    else:
+        context, question = (cast(str, chatting.decode(list(ids))) for ids in (prompt[:at], prompt[at:]))
+        assert prompt[at:] and question.count("[assistant]") == 1
+    assert example.passages and all(passage.strip() in context for passage in example.passages)
+    assert "San Francisco is" in question or "special magic number for" in question
+
+
+def test_a_question_that_is_asked_first_begins_nowhere(chatting: PreTrainedTokenizerFast) -> None:
+    (example,) = make("needle_magic", **GRID, prompt="{question}\n{context}\n{question}").examples(chatting)
+    assert example.question_at is None
