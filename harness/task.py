@@ -81,7 +81,7 @@ class Task(Protocol):
         ...
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
-        """Score a generated text, with one value per metric.
+        """Score a generated text, with one value per metric but ``OUTPUT_TOKENS``.
 
         Args:
             example: the example.
@@ -203,6 +203,9 @@ class Importer(Protocol):
 
 
 Json = Mapping[str, Any]
+OUTPUT_TOKENS = "output_tokens"
+"""Name of a metric that the harness fills in for any task that has it: the number of generated tokens, the end token
+among them."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from harness.errors import ConfigError, Stopped
 from harness.results import Record
-from harness.task import Example, Task
+from harness.task import OUTPUT_TOKENS, Example, Task
 
 
 def with_scores(record: Record, task: Task, example: Example) -> Record:
@@ -34,6 +34,8 @@ def with_scores(record: Record, task: Task, example: Example) -> Record:
     except Exception as error:  # a user's own task may raise anything
         reason = str(error).strip().splitlines() or [""]
         return _failed(record, f"{type(error).__name__}: {reason[0][:200]}")
+    if any(metric.name == OUTPUT_TOKENS for metric in task.metrics):
+        scores[OUTPUT_TOKENS] = len(record.tokens)
     for metric in task.metrics:
         value = scores.get(metric.name)
         if not isinstance(value, int | float) or not math.isfinite(value):
