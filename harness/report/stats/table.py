@@ -60,18 +60,25 @@ def table(result: TaskResult) -> pd.DataFrame:
 def breakdown(result: TaskResult) -> pd.DataFrame:
     """One row per cell and value of ``result.breakdown``, unrounded: values by size, numbers before texts.
 
-    Columns: ``method``, ``budget``, the key, ``score`` (the headline, 0-100) and ``n`` (results).
+    Columns: ``method``, ``budget``, the key, ``score`` (the headline, 0-100) and ``n`` (results). If there are scores
+    named ``<key>:<value>``, they are the values, with scores of the headline's scale.
     """
     assert result.breakdown and result.metrics
     key, metric = result.breakdown, result.metrics[0]
+    done = [record for cell in result.cells for record in cell.done]
+    named = {name.partition(":")[2]: name for r in done for name in r.scores if name.startswith(f"{key}:")}
     values = sorted(
-        {r.group[key] for cell in result.cells for r in cell.done if key in r.group},
-        key=lambda value: (isinstance(value, str), value),
+        named or {r.group[key] for r in done if key in r.group}, key=lambda value: (isinstance(value, str), value)
     )
     rows = []
     for cell in result.cells:
         for value in values:
-            scores = [r.scores.get(metric.name) for r in cell.done if r.group.get(key) == value]
+            name = named.get(str(value))
+            scores = [
+                r.scores.get(name or metric.name)
+                for r in cell.done
+                if (name in r.scores if name else r.group.get(key) == value)
+            ]
             shown = part_mean(scores, metric.maximum)
             rows.append(
                 {"method": cell.cell.label, "budget": cell.cell.budget, key: value, "score": shown, "n": len(scores)}
