@@ -53,6 +53,20 @@ class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     margin: Finite | None
 
 
+class Sample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One of several answers that were drawn for an example.
+
+    Attributes:
+        tokens: as of ``Record``.
+        text: as of ``Record``.
+        scores: one value per metric of the task.
+    """
+
+    tokens: tuple[TokenId, ...]
+    text: str | None = None
+    scores: Mapping[str, Finite | Whole] = {}
+
+
 class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The outcome of one example under one (method, budget), which is one line of a cell's records file.
 
@@ -85,6 +99,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
             cell's own row was decoded.
         error: why there is no result; None if there is one.
         audit: the comparison with the row decoded again alone; None if it was not.
+        samples: all answers that were drawn, each with its scores; ``tokens`` and ``text`` are the first one's, and
+            ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
     """
 
     example_id: str
@@ -107,11 +123,19 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     alias_of: str | None = None
     error: str | None = None
     audit: Audit | None = None
+    samples: Sequence[Sample] = ()
+
+    @property
+    def generated_tokens(self) -> int:
+        """Number of generated tokens, of all answers together."""
+        return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write."""
+        """The record as plain values that ``json`` can write; without ``samples`` if there are none."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
-        return structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
+        values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
+        values["samples"] = [structs.asdict(sample) for sample in self.samples]
+        return {name: value for name, value in values.items() if name != "samples" or value}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.engine.engine import Engine
 from harness.engine.request import Request
+from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, StoreError
 from harness.results import Cell, Record
@@ -36,7 +37,7 @@ _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
     "bytes": ("kept_bytes", "retention_bytes"),
-    "tokens": ("tokens",),
+    "tokens": ("tokens", "samples"),
 }
 """Fields of a record that can only be computed with the model, under the names that findings give them."""
 
@@ -60,17 +61,21 @@ def prepared_again(
     Raises:
         KvgaugeError: a run cannot be prepared.
     """
-    by_selection: dict[Selection, list[Variant]] = {}
+    by_selection: dict[tuple[Selection, Sampling], list[Variant]] = {}
     for cell, variant in variants.items():
         settings = grid.manifests[cell].settings.get("selection")
         try:
             selection = _SELECTION if settings is None else Selection(**settings)
+            drawn = dict(grid.manifests[cell].settings.get("sampling", {}))
+            drawn.pop("reference", None)
+            sampling = Sampling(**drawn) if drawn else GREEDY
         except (TypeError, ConfigError) as error:
             raise StoreError(
-                f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest"
+                f"selection or sampling in the manifest of {grid.folders[cell]} is not one ({error}): restore the "
+                "manifest"
             ) from error
-        by_selection.setdefault(selection, []).append(variant)
-    for selection, selected in by_selection.items():
+        by_selection.setdefault((selection, sampling), []).append(variant)
+    for (selection, sampling), selected in by_selection.items():
         first = selected[0].cell
         manifest = grid.manifests[first]
         manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
@@ -87,6 +92,7 @@ def prepared_again(
                 engine_settings=engine_settings,
                 shard=Shard(0, 1),
                 retry_errors=False,
+                sampling=sampling,
             )
             yield prepare(run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import json
+import os
 import selectors
 import subprocess
 import sys
@@ -52,6 +53,7 @@ class Judge:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
+        self._owner = os.getpid()
 
     def same(self, gold: str, prediction: str) -> bool:
         """Whether math-verify finds the reference in a prediction.
@@ -74,12 +76,13 @@ class Judge:
     def close(self) -> None:
         """End the process, if there is one; the next comparison starts another."""
         process, self._process = self._process, None
-        if process is not None:
+        if process is not None and self._owner == os.getpid():
             process.kill()
             process.communicate()
 
     def _ask(self, question: str) -> bool:
-        if self._process is None:
+        if self._process is None or self._owner != os.getpid():  # a fork must not read its parent's answers
+            self._owner = os.getpid()
             self._process = subprocess.Popen(
                 [sys.executable, str(_WORKER)],
                 stdin=subprocess.PIPE,
