@@ -53,6 +53,20 @@ class Audit(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     margin: Finite | None
 
 
+class Sample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """One of several answers that were drawn for an example.
+
+    Attributes:
+        tokens: as of ``Record``.
+        text: as of ``Record``.
+        scores: one value per metric of the task.
+    """
+
+    tokens: tuple[TokenId, ...]
+    text: str | None = None
+    scores: Mapping[str, Finite | Whole] = {}
+
+
 class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The outcome of one example under one (method, budget), which is one line of a cell's records file.
 
@@ -87,6 +101,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         audit: the comparison with the row decoded again alone; None if it was not.
         context_tokens: tokens of the prompt's context, if entries were selected there, before the question, so that
             ``kept`` and what follows from it are of the context; None if they were selected after the whole prompt.
+        samples: all answers that were drawn, each with its scores; ``tokens`` and ``text`` are the first one's, and
+            ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
     """
 
     example_id: str
@@ -110,17 +126,25 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     error: str | None = None
     audit: Audit | None = None
     context_tokens: Size | None = None
+    samples: Sequence[Sample] = ()
 
     @property
     def compressed_tokens(self) -> int | None:
         """Tokens among which entries were selected: of the context or of the prompt; None for an imported text."""
         return self.prompt_tokens if self.context_tokens is None else self.context_tokens
 
+    @property
+    def generated_tokens(self) -> int:
+        """Number of generated tokens, of all answers together."""
+        return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
+
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write; without ``context_tokens`` if that is None."""
+        """The record as plain values that ``json`` can write; without ``context_tokens`` and ``samples`` if unused."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
-        return {name: value for name, value in values.items() if name != "context_tokens" or value is not None}
+        values["samples"] = [structs.asdict(sample) for sample in self.samples]
+        unused: dict[str, Any] = {"context_tokens": None, "samples": []}
+        return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, runtime_checkable
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,10 @@ class Task(Protocol):
 
     @property
     def breakdown(self) -> str | None:
-        """The ``Example.group`` key for whose values tables show separate scores; several with commas; or None."""
+        """The ``Example.group`` key for whose values tables show separate scores; several with commas; or None.
+
+        Scores named ``<key>:<value>`` are shown likewise, over the examples that have them: of parts of an example.
+        """
         ...
 
     def settings(self) -> Mapping[str, Any]:
@@ -81,7 +84,7 @@ class Task(Protocol):
         ...
 
     def score(self, example: Example, text: str | None) -> Mapping[str, float]:
-        """Score a generated text, with one value per metric.
+        """Score a generated text, with one value per metric but ``OUTPUT_TOKENS``.
 
         Args:
             example: the example.
@@ -203,6 +206,9 @@ class Importer(Protocol):
 
 
 Json = Mapping[str, Any]
+OUTPUT_TOKENS = "output_tokens"
+"""Name of a metric that the harness fills in for any task that has it: the number of generated tokens, the end token
+among them."""
 
 
 @dataclass(frozen=True)
@@ -235,19 +241,21 @@ class Example:
     max_new_tokens: int | None = None
 
 
-@dataclass(frozen=True)
-class Metric:
+class Metric(Struct, frozen=True, omit_defaults=True):
     """A score of one example.
 
     Attributes:
         name: its key in ``Record.scores``.
         title: its name in tables and plots.
         maximum: the largest possible value, above 0; scores are stored on the scale that was published.
+        weight: key in ``Record.scores`` of what an example weighs in the mean, such as its number of instructions; None
+            if all weigh the same, as they do for a headline metric.
     """
 
     name: str
     title: str
     maximum: Annotated[float, Meta(gt=0, lt=2**53)]
+    weight: str | None = None
 
 
 @dataclass(frozen=True)

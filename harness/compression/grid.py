@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, is_dataclass, replace
 from fractions import Fraction
 from operator import index
 
@@ -17,11 +17,24 @@ from harness.text import check_name, plain
 
 @dataclass(frozen=True)
 class Variant:
-    """One (method, budget): a cell of the grid with its method and its parsed budget."""
+    """One (method, budget): a cell of the grid with its method and its parsed budget.
+
+    Attributes:
+        cell: the cell.
+        method: the method.
+        budget: the budget.
+        drawn: number of answers that are drawn for each prompt; 0 for one greedy answer.
+    """
 
     cell: Cell
     method: Method
     budget: Budget
+    drawn: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that it decodes for a prompt."""
+        return max(1, self.drawn)
 
     def plan(self, shape: Shape) -> Plan:
         """What this variant keeps of a prompt.
@@ -129,8 +142,15 @@ def _whole(counts: Counts, tokens: int) -> int | tuple[int, ...]:
     return min(index(counts), tokens)
 
 
-def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Variant, ...]:
+def make_grid(methods: Sequence[Method], budgets: Sequence[Budget], drawn: int = 0) -> tuple[Variant, ...]:
     """Every method at every budget; one that does not use budgets comes once, as ``full`` or, if it drops, ``own``.
+
+    Where answers are drawn, each method that keeps everything comes once more with a greedy one, the second reference.
+
+    Args:
+        methods: the methods.
+        budgets: the budgets.
+        drawn: number of answers that are drawn for each prompt; 0 for one greedy answer.
 
     Raises:
         BudgetError: a method cannot obey an absolute budget for any prompt.
@@ -142,14 +162,25 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget]) -> tuple[Var
     if doubled := {label for label in labels if labels.count(label) > 1}:
         raise ConfigError(f"label={doubled.pop()} stands for two methods: give each its own label in the results")
     variants = [
-        Variant(Cell(method.label, budget.text), method, budget)
+        Variant(Cell(method.label, budget.text), method, budget, drawn)
         for method in methods
         for budget in (budgets if method.uses_budget else (FULL if method.scorer is None else OWN,))
     ]
     for variant in variants:
         if variant.budget.tokens is not None and variant.method.uses_budget:
             variant.method.check_budget(variant.budget.tokens)
+    if drawn:
+        variants = [each for variant in variants for each in (variant, *_greedy(variant, labels))]
     return tuple(variants)
+
+
+def _greedy(variant: Variant, labels: Sequence[str]) -> Iterator[Variant]:
+    """The greedy reference of a variant that keeps everything, under a label of its own; of others there is none."""
+    method, label = variant.method, f"{variant.cell.label}_greedy"
+    if method.scorer is None and is_dataclass(method):
+        if label in labels:
+            raise ConfigError(f"label={label} is that of the greedy reference: give your method another one")
+        yield Variant(Cell(label, variant.cell.budget), replace(method, label=label), variant.budget)
 
 
 @dataclass(frozen=True)

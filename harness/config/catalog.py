@@ -15,6 +15,7 @@ RUN_GROUPS = ("model", "method", "task", "tracker")
 SETTINGS = (
     "budget",
     "selection",
+    "sampling",
     "limit",
     "seed",
     "shards",

@@ -1,4 +1,4 @@
-"""The wide greedy loop: all variants of several prompts, one token each per forward, joined by others at any step."""
+"""The wide loop: all variants of several prompts, one token each per forward, joined by others at any step."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import KVCache, LayerKV
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.sampling import Draws, drawn_tokens
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Row:
         broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.
         question: the last tokens of its prompt, which are not among its entries and run through them first; none if
             the whole prompt was prefilled.
+        draws: what decides its tokens; None for the best ones.
     """
 
     prompt_tokens: int
@@ -60,6 +62,7 @@ class Row:
     layers: list[LayerKV]
     broken: str | None = None
     question: tuple[int, ...] = ()
+    draws: Draws | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class _ActiveRow:
 
 
 class Decoding:
-    """Rows that decode greedily together, each until its ``Limits`` end it. Others may join at any step.
+    """Rows that decode together, each until its ``Limits`` end it. Others may join at any step.
 
     Attributes:
         generated: number of tokens generated so far.
@@ -143,6 +146,7 @@ class Decoding:
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest token of each row
         self._positions = self._tokens  # of these tokens
         self._joined = 0
+        self._draws: dict[int, Draws] = {}  # by number; of rows that are not greedy
         self._ended: dict[int, Generated] = {}
 
     @property
@@ -170,6 +174,7 @@ class Decoding:
         """
         first = self._joined
         self._joined += len(rows)
+        self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
         order = sorted(range(len(rows)), key=lambda index: [layer.keys.shape[:2] for layer in rows[index].layers])
         for tokens in sorted({len(row.question) for row in rows}):
@@ -274,7 +279,7 @@ class Decoding:
             logits = logits.index_put(
                 (torch.tensor(early, device=logits.device),), logits[early].index_fill(1, self._stops, -torch.inf)
             )
-        chosen = tensor_parallel.from_first(logits.argmax(-1))
+        chosen = tensor_parallel.from_first(self._next(rows, logits))
         for row, token, good, where in zip(rows, chosen.tolist(), finite, broken, strict=True):
             if row.ended:
                 continue
@@ -285,7 +290,18 @@ class Decoding:
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)
                 self._ended[row.number] = Generated(tuple(row.tokens), error)
+                self._draws.pop(row.number, None)
         return chosen
+
+    def _next(self, rows: Sequence[_ActiveRow], logits: Tensor) -> Tensor:
+        """The best token of each row, or the one that its chance decides."""
+        best = logits.argmax(-1)
+        drawing = [index for index, row in enumerate(rows) if row.number in self._draws and not row.ended]
+        if not drawing:
+            return best
+        draws = [self._draws[rows[index].number] for index in drawing]
+        drawn = drawn_tokens(logits[drawing], draws, [len(rows[index].tokens) for index in drawing])
+        return best.index_put((torch.tensor(drawing, device=best.device),), drawn)
 
     def _changed(self) -> None:
         """Discard the captured step after rows came or went."""

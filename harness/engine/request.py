@@ -20,10 +20,12 @@ class Known:
     Attributes:
         kept_sha256: hash of the kept indices.
         generated: its tokens.
+        samples: all answers that were drawn, the first of which is ``generated``; none if it is greedy.
     """
 
     kept_sha256: str
     generated: Generated
+    samples: tuple[Generated, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Request:
     hold: tuple[int, ...] = ()
     shared: bool = False
 
+    @property
+    def rows(self) -> int:
+        """The most rows that decode for it: fewer where variants keep the same entries."""
+        return sum(variant.rows for variant in self.missing)
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,6 +63,7 @@ class Outcome:
         alias_of: the cell whose row was decoded for this one, because both kept exactly the same entries; None if this
             cell has a row of its own.
         audit: the comparison with the row decoded again alone; None if it was not.
+        samples: all answers that were drawn, the first of which is ``generated``; none if it is greedy.
     """
 
     generated: Generated
@@ -63,6 +71,12 @@ class Outcome:
     full_bytes: int = 0
     alias_of: Cell | None = None
     audit: Audit | None = None
+    samples: tuple[Generated, ...] = ()
+
+    def with_sample(self, sample: Generated) -> Outcome:
+        """This outcome with one more answer; an error of any answer is the outcome's."""
+        error = self.generated.error or sample.error
+        return replace(self, generated=replace(self.generated, error=error), samples=(*self.samples, sample))
 
 
 def by_context(requests: Sequence[Request]) -> list[Request]:

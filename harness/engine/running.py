@@ -10,6 +10,7 @@ from harness.engine.audit import is_audited
 from harness.engine.decode import Decoding, Generated, Row
 from harness.engine.prefill import Kept, Prefilled
 from harness.engine.request import Known, Outcome, Request
+from harness.engine.sampling import GREEDY, Sampling
 from harness.results import Audit, Cell
 
 
@@ -43,7 +44,7 @@ class Part:
     def rest(self, outcomes: Mapping[Cell, Outcome]) -> Part:
         """The next part of the request, given the outcomes of this one; there must be one."""
         known = {
-            cell: Known(outcome.kept.sha256, outcome.generated)
+            cell: Known(outcome.kept.sha256, outcome.generated, outcome.samples)
             for cell, outcome in outcomes.items()
             if outcome.kept is not None
         }
@@ -64,6 +65,7 @@ class SharedRow:
         generated: its tokens; None until it is decoded.
         alone: a copy of the row to decode again alone; None if it is not audited.
         audit: the comparison with the row decoded again alone; None if it was not.
+        drawn: whether its answer is drawn, and is one of the samples of its members.
     """
 
     members: Sequence[tuple[Cell, Kept]]
@@ -74,6 +76,7 @@ class SharedRow:
     generated: Generated | None
     alone: Row | None = None
     audit: Audit | None = None
+    drawn: bool = False
 
     def outcomes(self) -> dict[Cell, Outcome]:
         """The outcome of each member; the row must have been decoded."""
@@ -86,49 +89,65 @@ class SharedRow:
                 full_bytes=self.full_bytes,
                 alias_of=None if self.leader == cell else self.leader,
                 audit=self.audit if cell == first else None,  # so that a row counts once
+                samples=(self.generated,) if self.drawn else (),
             )
             for cell, kept in self.members
         }
 
 
 def shared_rows(
-    request: Request, plans: Mapping[Variant, Plan], prefilled: Prefilled, order: Mapping[Cell, int], audit: float
+    request: Request,
+    plans: Mapping[Variant, Plan],
+    prefilled: Prefilled,
+    order: Mapping[Cell, int],
+    audit: float,
+    sampling: Sampling = GREEDY,
 ) -> list[SharedRow]:
-    """The rows of a prefilled prompt, one for each set of kept entries.
+    """The rows of a prefilled prompt, one for each set of kept entries, or one for each answer drawn from it.
 
     Args:
         request: the request.
         plans: plans of the variants that were prefilled.
         prefilled: what they kept, in the same order.
         order: the index of every cell in the grid.
-        audit: share of the rows that are decoded again alone, 0-1.
+        audit: share of the rows that are decoded again alone, 0-1; of several answers, the first stands for all.
+        sampling: how the answers of variants that draw them are drawn.
     """
-    by_hash: dict[str, list[tuple[Cell, Kept]]] = {}
+    alike: dict[tuple[str, int], list[tuple[Cell, Kept]]] = {}
     for variant, kept in zip(plans, prefilled.kept, strict=True):
-        by_hash.setdefault(kept.sha256, []).append((variant.cell, kept))
+        alike.setdefault((kept.sha256, variant.drawn), []).append((variant.cell, kept))
     rows = []
-    for sha256, members in by_hash.items():
-        # The row's own list, as decoding empties it and what was kept may be held for the next question.
-        layers = list(members[0][1].layers)
-        members = [(cell, replace(kept, layers=[])) for cell, kept in members]
-        twins = {cell: known for cell, known in request.known.items() if known.kept_sha256 == sha256}
+    prompt = request.prompt
+    question = tuple(prompt.question.tolist())
+    for (sha256, drawn), members in alike.items():
+        twins = {
+            cell: known
+            for cell, known in request.known.items()
+            if known.kept_sha256 == sha256 and len(known.samples) == drawn
+        }
         twin = next(iter(twins.values()), None)
-        prompt = request.prompt
-        question = tuple(prompt.question.tolist())
+        example = prompt.example.id
+        audited = twin is None and is_audited(example, members[0][0], audit)
         first_new = members[0][1].first_new(prompt.context_tokens, len(question))
-        row = Row(first_new, prefilled.logits, layers, prefilled.broken, question)
-        audited = twin is None and is_audited(request.prompt.example.id, members[0][0], audit)
-        rows.append(
-            SharedRow(
-                members=members,
-                leader=min([*twins, *(cell for cell, _ in members)], key=order.__getitem__),
-                full_bytes=prefilled.full_bytes,
-                row=row,
-                known=twin is not None,
-                generated=None if twin is None else twin.generated,
-                alone=replace(row, layers=list(row.layers)) if audited else None,
+        # What was kept may be held for the next question, and each row empties a list of its own. All answers begin
+        # with the same entries, which the batch copies as they join.
+        entries = list(members[0][1].layers)
+        members = [(cell, replace(kept, layers=[])) for cell, kept in members]
+        for sample in range(max(1, drawn)):
+            draws = sampling.draws(example, sample) if drawn else None
+            row = Row(first_new, prefilled.logits, list(entries), prefilled.broken, question, draws)
+            rows.append(
+                SharedRow(
+                    members=members,
+                    leader=min([*twins, *(cell for cell, _ in members)], key=order.__getitem__),
+                    full_bytes=prefilled.full_bytes,
+                    row=row,
+                    known=twin is not None,
+                    generated=None if twin is None else twin.samples[sample] if drawn else twin.generated,
+                    alone=replace(row, layers=list(row.layers)) if audited and not sample else None,
+                    drawn=drawn > 0,
+                )
             )
-        )
     return rows
 
 
@@ -149,7 +168,7 @@ class RunningPart:
     @property
     def undecoded(self) -> int:
         """Number of rows still to decode; before the prefill, the largest possible number."""
-        return len(self.part.request.missing) if self.rows is None else sum(row.generated is None for row in self.rows)
+        return self.part.request.rows if self.rows is None else sum(row.generated is None for row in self.rows)
 
     @property
     def decoded(self) -> int:
@@ -158,7 +177,12 @@ class RunningPart:
 
     def outcomes(self) -> dict[Cell, Outcome]:
         """The outcomes of all its variants; all its rows must have ended."""
-        return {**self.failed, **{cell: one for row in self.rows or () for cell, one in row.outcomes().items()}}
+        outcomes = dict(self.failed)
+        for row in self.rows or ():
+            for cell, one in row.outcomes().items():
+                first = outcomes.get(cell)
+                outcomes[cell] = one if first is None else first.with_sample(one.generated)
+        return outcomes
 
 
 class Running:
@@ -203,7 +227,7 @@ class Running:
         if not self.parts:
             return True
         last = self.parts[-1].part
-        return not (last.later or last.alone or part.alone) and self.rows + len(part.request.missing) <= width
+        return not (last.later or last.alone or part.alone) and self.rows + part.request.rows <= width
 
     def take(self, part: Part) -> None:
         """Add a part that is to be prefilled."""

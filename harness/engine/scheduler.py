@@ -29,6 +29,7 @@ from harness.engine.positions import beyond_positions
 from harness.engine.prefix import Prefiller
 from harness.engine.request import Outcome, Request
 from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
+from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
 from harness.engine.watch import Watch
@@ -60,6 +61,7 @@ class Scheduler:
         settings: EngineSettings,
         tell: Callable[[str], None],
         watch: Watch | None = None,
+        sampling: Sampling = GREEDY,
     ) -> None:
         """Take what all requests share.
 
@@ -71,6 +73,7 @@ class Scheduler:
             settings: how rows are computed.
             tell: called with a line of text when the width is chosen, or memory makes the width or the chunks smaller.
             watch: told of every prefill and every decoding step; None if nobody watches.
+            sampling: how the answers of variants that draw them are drawn.
 
         Raises:
             ConfigError: there is a time limit, but this system or thread has no alarm.
@@ -88,6 +91,7 @@ class Scheduler:
         self._settings = settings
         self._tell = tell
         self._watch = watch or Watch()
+        self._sampling = sampling
         self._most_unsaved = settings.unsaved_tokens_on(engine.device)
         self._unsaved: dict[int, int] = {}  # tokens of prompts that have started and are not written, by their index
 
@@ -262,7 +266,7 @@ class Scheduler:
             if is_out_of_memory(error):
                 raise PrefillMemoryError(reason_of(error)) from error
             raise
-        return shared_rows(request, plans, prefilled, self._order, self._settings.audit)
+        return shared_rows(request, plans, prefilled, self._order, self._settings.audit, self._sampling)
 
     def _width_that_fits(self, requests: Sequence[Request]) -> int:
         """Number of rows that fit into the free memory if all prompts are as long as the longest."""
@@ -297,12 +301,12 @@ class Scheduler:
                 f"out of memory: going on with engine.prefill_chunk={chunk}; budgets and prompts stay as they are"
             )
             return parts
-        if len(parts) == 1 and len(request.missing) == 1:
+        if len(parts) == 1 and len(request.missing) == 1 and (self.width == 1 or request.rows == 1):
             raise EngineError(
                 f"one prompt of {tokens} tokens does not fit into memory with {request.missing[0].cell.name} alone "
                 f"({reason}): use a smaller model.dtype, model.device_map=auto or shorter prompts"
             )
         if self.width > 1:
-            self.width = max(1, min(self.width, sum(len(part.request.missing) for part in parts)) // 2)
+            self.width = max(1, min(self.width, sum(part.request.rows for part in parts)) // 2)
             self._tell(f"out of memory: going on with engine.width={self.width}; budgets and prompts stay as they are")
-        return parts if len(parts) > 1 else [parts[0].halved()]
+        return parts if len(parts) > 1 or len(request.missing) == 1 else [parts[0].halved()]

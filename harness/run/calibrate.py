@@ -59,7 +59,7 @@ def calibrate(tasks: Sequence[Prepared]) -> Basis:
     requests = _spread(prepared.requests)
     first = _measured(prepared, engine, requests[:1], _Watch(0.0, 2))  # libraries and kernels are made ready
     # As many as fill the width and are prefilled in time.
-    fill = ceil(width_of([prepared]) / max(len(request.missing) for request in requests))
+    fill = ceil(width_of([prepared]) / max(request.rows for request in requests))
     mean = sum(len(request.prompt.ids) for request in requests) / len(requests)
     in_time = int(_SECONDS / max(first.of_prompt_token * mean, 1e-9))
     costs = _measured(prepared, engine, requests[: max(2, min(fill, in_time))], _Watch(_SECONDS, _STEPS))

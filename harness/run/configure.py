@@ -23,6 +23,7 @@ from harness.config.catalog import RUN_GROUPS, SETTINGS
 from harness.config.methods import build_methods
 from harness.config.names import recorded
 from harness.engine import tensor_parallel
+from harness.engine.sampling import Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
 from harness.run.checkpoint import checkpoint_of, read_checkpoint
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _EXAMPLES = {
     "selection": "selection.ties=torch",
+    "sampling": "sampling.temperature=0.6",
     "engine": "engine.width=64",
     "model": "model=tiny",
     "method": "method=[snapkv,pyramidkv]",
@@ -98,8 +100,9 @@ def runs(
     _check_groups(values)
     settings = RunSettings(**{name: values[name] for name in RunSettings.__annotations__})
     selection = made(Selection, values["selection"], "selection")
+    sampling = made(Sampling, values["sampling"], "sampling")
     engine_settings = made(EngineSettings, values["engine"], "engine")
-    variants = make_grid([*build_methods(values["method"]), *methods], parse_budgets(values["budget"]))
+    variants = make_grid([*build_methods(values["method"]), *methods], parse_budgets(values["budget"]), sampling.drawn)
     tasks, suite = build_task(values["task"]) if task is None else ([task], None)
     task_config = values["task"] if task is None else {"_target_": recorded(type(task)), "name": task.name}
     needs_tokenizer = any(each.needs_tokenizer for each in tasks)
@@ -127,6 +130,7 @@ def runs(
             shard=shard,
             retry_errors=settings.retry_errors,
             save_prompts=settings.save_prompts,
+            sampling=sampling,
         )
         for each in tasks
     ]
@@ -141,7 +145,7 @@ def _check_groups(values: Mapping[Any, Any]) -> None:
     """
     if unknown := set(values) - set(SETTINGS):
         raise ConfigError(f"{unknown.pop()} is not a setting of this run: --cfg job prints all settings")
-    for group in ("selection", "engine", *RUN_GROUPS):
+    for group in ("selection", "sampling", "engine", *RUN_GROUPS):
         if not isinstance(values.get(group), dict):
             raise ConfigError(
                 f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}"

@@ -54,10 +54,8 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
     if not asked:
         say(console, "cost: none, as every record is there")
         return
-    rows = sum(len(request.missing) for request in asked)
-    most = sum(
-        len(request.missing) * prepared.run.task.max_new_tokens for prepared in tasks for request in prepared.requests
-    )
+    rows = sum(request.rows for request in asked)
+    most = sum(request.rows * prepared.run.task.max_new_tokens for prepared in tasks for request in prepared.requests)
     prompt_tokens = sum(_tokens_to_prefill(prepared) for prepared in tasks)
     lines = [f"tokens: {prompt_tokens:,} to prefill; to generate at most {most:,}, in {rows:,} rows"]
     lines.append(_memory(tasks))
@@ -131,7 +129,7 @@ def _seconds(prepared: Prepared, costs: Costs) -> float:
     unsaved = settings.unsaved_tokens_on(_device([prepared]))
     tokens = steps = 0.0
     for batch in _batches(requests, width, unsaved):
-        rows = costs.rows_of_variant * sum(len(request.missing) for request in batch)
+        rows = costs.rows_of_variant * sum(request.rows for request in batch)
         tokens += rows * length
         steps += ceil(rows / width) * costs.longest(length, max(1.0, min(rows, width)), most)
     return (
@@ -147,7 +145,7 @@ def _batches(requests: Sequence[Request], width: int, unsaved: int) -> Iterator[
     batch: list[Request] = []
     rows = tokens = 0
     for request in requests:
-        more, longer = len(request.missing), len(request.prompt.ids)
+        more, longer = request.rows, len(request.prompt.ids)
         if batch and (rows + more > width or tokens + longer > unsaved):
             yield batch
             batch, rows, tokens = [], 0, 0
@@ -164,7 +162,7 @@ def _memory(tasks: Sequence[Prepared]) -> str:
     weights, width = weights_bytes(spec, config), width_of(tasks)
     rows, of_rows, longest = 0, 0, 0
     for prepared in tasks:
-        together = min(width, sum(len(request.missing) for request in prepared.requests))
+        together = min(width, sum(request.rows for request in prepared.requests))
         if together and (size := together * _row_bytes(prepared)) >= of_rows:
             rows, of_rows = together, size
         longest = max(longest, *(len(request.prompt.ids) for request in prepared.requests), 0)

@@ -13,7 +13,7 @@ from harness.engine.request import Outcome, Request
 from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch
-from harness.results import Cell, Record, layer_means
+from harness.results import Cell, Record, Sample, layer_means
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
@@ -33,9 +33,8 @@ def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None], watch:
     """
     stop_ids = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens)
-    return Scheduler(
-        engine, limits, [variant.cell for variant in run.variants], run.selection, run.engine_settings, tell, watch
-    )
+    order = [variant.cell for variant in run.variants]
+    return Scheduler(engine, limits, order, run.selection, run.engine_settings, tell, watch, run.sampling)
 
 
 def evaluate(
@@ -89,12 +88,14 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         tied_heads=kept.tied_heads,
         alias_of=None if outcome.alias_of is None else outcome.alias_of.name,
         audit=outcome.audit,
+        samples=tuple(Sample(sample.tokens) for sample in outcome.samples),
     )
     if record.error is not None:
         return record
     try:
         with time_limit(run.engine_settings.time_limit_seconds):
-            record = structs.replace(record, text=_text(run, record.tokens))
+            samples = [structs.replace(sample, text=_text(run, sample.tokens)) for sample in record.samples]
+            record = structs.replace(record, text=_text(run, record.tokens), samples=samples)
             return with_scores(record, run.task, example)
     except TimeLimit:
         why = too_long("scoring the text", run.engine_settings.time_limit_seconds)

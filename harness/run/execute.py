@@ -156,7 +156,7 @@ def result(prepared: Prepared) -> TaskResult:
     return TaskResult(
         model=run.model,
         task=run.task.name,
-        metrics=run.task.metrics,
+        metrics=run.metrics,
         heatmap_axes=run.task.heatmap_axes,
         note=next(iter(prepared.manifests.values())).note,
         cells=tuple(
@@ -205,7 +205,7 @@ def _finish(prepared: Prepared, writers: Mapping[Cell, CellWriter]) -> None:
         if len(known.records) == known.expected:
             records = (*known.records, *prepared.others[known.cell])
             everything = CellResult(known.cell, len(records), records)
-            scores = cell_summary(everything, prepared.run.task.metrics)
+            scores = cell_summary(everything, prepared.run.metrics)
             writers[known.cell].finish(scores, prepared.stamps[known.cell] if shared else None)
 
 
@@ -264,7 +264,7 @@ def _compute(
                 writers[cell].append(records)
                 prepared.records[cell].update({record.example_id: record for record in records})
                 counts.records += len(records)
-                counts.generated_tokens += sum(len(record.tokens) for record in records if record.alias_of is None)
+                counts.generated_tokens += sum(record.generated_tokens for record in records if record.alias_of is None)
             save({record.example_id for records in prompts for record in records.values()})
             bar.advance(len(prompts))
             written(prepared, prompts, bar)

@@ -87,7 +87,7 @@ class Meter(Watch):
         self._now, work = task, self._work[task]
         tokens = sum(len(request.prompt.ids) for request in requests)
         self.total_tokens += tokens - work.prompt_tokens
-        work.prompt_tokens, work.variants = tokens, sum(len(request.missing) for request in requests)
+        work.prompt_tokens, work.variants = tokens, sum(request.rows for request in requests)
 
     def advance(self, count: int) -> None:
         """Note that ``count`` more prompts are written, now or by others."""
@@ -102,9 +102,9 @@ class Meter(Watch):
         work, tokens = self._work[self._now], len(request.prompt.ids)
         self.prompt_tokens += tokens
         work.prompt_tokens = max(0, work.prompt_tokens - tokens)
-        work.variants = max(0, work.variants - len(request.missing))
+        work.variants = max(0, work.variants - request.rows)
         work.going += rows
-        self.costs += Costs(1, tokens, seconds, len(request.missing), rows)
+        self.costs += Costs(1, tokens, seconds, request.rows, rows)
 
     def decoded(self, tokens: int, ended: Sequence[int], seconds: float) -> None:
         """Rows went on by a token; see ``Watch``."""

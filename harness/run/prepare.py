@@ -20,6 +20,7 @@ from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, by_context, in_prefix_order
+from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
@@ -34,8 +35,9 @@ from harness.store.order import in_order, method_places
 from harness.store.places import cells_of_task
 from harness.store.reader import check_axes
 from harness.store.records import has_records, read_records, stamp
+from harness.store.scoring import sampled_metrics
 from harness.store.shards import Shard, Worker
-from harness.task import Task, published_examples
+from harness.task import Metric, Task, published_examples
 from harness.text import check_name
 
 
@@ -55,6 +57,7 @@ class Run:
         shard: the part of the examples that this process computes.
         retry_errors: whether to compute examples again whose record is an error.
         save_prompts: whether prompts are written beside the records as texts, for readers.
+        sampling: how the answers of variants that draw them are drawn.
     """
 
     checkpoint: Checkpoint
@@ -68,6 +71,12 @@ class Run:
     shard: Shard
     retry_errors: bool
     save_prompts: bool
+    sampling: Sampling = GREEDY
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the task's records."""
+        return sampled_metrics(self.task.metrics, self.sampling.drawn)
 
     @property
     def model(self) -> str:
@@ -207,7 +216,11 @@ def refreshed(prepared: Prepared) -> Prepared:
         missing = tuple(variant for variant in run.variants if variant.cell not in done)
         if missing:
             known = {
-                cell: Known(record.kept_sha256, Generated(tuple(record.tokens), record.error))
+                cell: Known(
+                    record.kept_sha256,
+                    Generated(tuple(record.tokens), record.error),
+                    tuple(Generated(tuple(sample.tokens), record.error) for sample in record.samples),
+                )
                 for cell, record in done.items()
                 if record.kept_sha256 is not None
             }
@@ -248,6 +261,8 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
     settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    if run.sampling.drawn:
+        settings["sampling"] = {**asdict(run.sampling), **({} if variant.drawn else {"reference": "greedy"})}
     try:
         settings = json.loads(json.dumps(settings))
     except (TypeError, ValueError) as error:
@@ -261,7 +276,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
         model=run.model,
         task=run.task.name,
         settings=settings,
-        metrics=run.task.metrics,
+        metrics=run.metrics,
         heatmap_axes=run.task.heatmap_axes,
         note=note,
         task_config=run.task_config,

@@ -18,6 +18,7 @@ from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.engine.engine import Engine
 from harness.engine.request import Request
+from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, StoreError
 from harness.results import Cell, Record
@@ -37,7 +38,7 @@ _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
     "bytes": ("kept_bytes", "retention_bytes"),
-    "tokens": ("tokens",),
+    "tokens": ("tokens", "samples"),
 }
 """Fields of a record that can only be computed with the model, under the names that findings give them."""
 
@@ -61,17 +62,21 @@ def prepared_again(
     Raises:
         KvgaugeError: a run cannot be prepared.
     """
-    by_selection: dict[Selection, list[Variant]] = {}
+    by_selection: dict[tuple[Selection, Sampling], list[Variant]] = {}
     for cell, variant in variants.items():
         settings = grid.manifests[cell].settings.get("selection", {})
         try:
             selection = replace(_SELECTION, **settings) if settings.keys() <= {"after"} else Selection(**settings)
+            drawn = dict(grid.manifests[cell].settings.get("sampling", {}))
+            drawn.pop("reference", None)
+            sampling = Sampling(**drawn) if drawn else GREEDY
         except (TypeError, ConfigError) as error:
             raise StoreError(
-                f"selection in the manifest of {grid.folders[cell]} is not one ({error}): restore the manifest"
+                f"selection or sampling in the manifest of {grid.folders[cell]} is not one ({error}): restore the "
+                "manifest"
             ) from error
-        by_selection.setdefault(selection, []).append(variant)
-    for selection, selected in by_selection.items():
+        by_selection.setdefault((selection, sampling), []).append(variant)
+    for (selection, sampling), selected in by_selection.items():
         first = selected[0].cell
         manifest = grid.manifests[first]
         manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
@@ -89,6 +94,7 @@ def prepared_again(
                 shard=Shard(0, 1),
                 retry_errors=False,
                 save_prompts=False,
+                sampling=sampling,
             )
             yield prepare(run)
 

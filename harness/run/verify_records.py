@@ -19,6 +19,7 @@ from harness.store.cells import read_scores
 from harness.store.manifest import fingerprint
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task, rescored
+from harness.store.scoring import sampled_metrics, samples_of
 from harness.task import Metric, Task, published_examples
 
 _MOST_COPIES = 16
@@ -72,7 +73,7 @@ def _check_fingerprint(manifest: Manifest, verdict: Verdict) -> None:
 def _check_metrics(manifest: Manifest, task: Task, verdict: Verdict) -> None:
     """Whether the manifest's metrics, axes and groups, which shape tables and plots, are those of the task."""
     expected = {
-        "metrics": task.metrics,
+        "metrics": sampled_metrics(task.metrics, samples_of(manifest.settings)),
         "heatmap_axes": task.heatmap_axes,
         "breakdown": task.breakdown,
         "published": published_examples(task),
@@ -99,7 +100,9 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
                 f"its method {method[:80]} is not here (--method-path says where methods of your own are)"
             )
             return None
-        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget))
+        sampling = manifest.settings.get("sampling", {})
+        drawn = 0 if "reference" in sampling else samples_of(manifest.settings)
+        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget), drawn)
     except ConfigError as error:
         verdict.wrong.append(f"its settings make no method ({error})")
         return None

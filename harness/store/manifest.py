@@ -199,6 +199,12 @@ def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
             f"{folder} was made with selection.after={old}, but {wanted.cell.name} beside it has {new}, and one table "
             "has one of them: use another task.name or another results folder for one of them"
         )
+    drawn = difference(_sampling(earlier.settings), _sampling(wanted.settings))
+    if drawn and "method" in earlier.settings and "method" in wanted.settings:
+        raise StoreError(
+            f"{folder} was made with sampling.{drawn[0]}={drawn[1]}, but {wanted.cell.name} beside it has {drawn[2]}: "
+            "use another task.name or another results folder for one of them"
+        )
     for group in ("model", "task"):
         then, now = earlier.settings.get(group), wanted.settings.get(group)
         # The manifest of an imported cell does not say how its texts were made.
@@ -210,12 +216,17 @@ def check_sibling(folder: Path, earlier: Manifest, wanted: Manifest) -> None:
             )
 
 
+def _sampling(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How a table's answers are drawn, whether a cell is the greedy reference among them or not; greedy if empty."""
+    return {name: value for name, value in settings.get("sampling", {}).items() if name != "reference"}
+
+
 def _another_name(wanted: Manifest, setting: str, value: str) -> str:
     """How a cell with another value of a setting gets a name of its own; the beginning of a list of remedies."""
     group, _, name = setting.partition(".")
     if group in ("model", "task"):
         return f"use another {group}.name"
-    if setting == "selection.after":
+    if group == "sampling" or setting == "selection.after":
         return "use another task.name"
     if group == "method" and name not in ("class", "source_sha256", "file_sha256") and re.fullmatch(r"[\w.+-]+", value):
         target = wanted.settings["method"].get("class")

@@ -12,7 +12,7 @@ from harness.config.build import recorded_tasks
 from harness.errors import ConfigError, StoreError
 from harness.results import Manifest, Record
 from harness.store.manifest import fingerprint
-from harness.store.scoring import is_unscored, with_scores
+from harness.store.scoring import is_unscored, sampled_metrics, samples_of, with_scores
 from harness.task import Example, Rescorable, Task
 
 
@@ -79,7 +79,8 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
         kept = {name: value for name, value in settings["task"].items() if name not in old.score_settings()}
         settings["task"] = {**kept, **new.score_settings()}
     origin = {**manifest.provenance, "fingerprint": fingerprint(settings)}
-    return structs.replace(manifest, task_config=config, settings=settings, metrics=new.metrics, provenance=origin)
+    metrics = sampled_metrics(new.metrics, samples_of(manifest.settings))
+    return structs.replace(manifest, task_config=config, settings=settings, metrics=metrics, provenance=origin)
 
 
 def other_scoring(manifest: Manifest, folder: Path, other: Manifest) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import uuid
 from collections.abc import Sequence
 
 from tasks.ruler.recipe import DEPTHS, FORMS, NEEDLE, NOISE, Needles
-from tasks.ruler.sentences import sentences
 from tasks.ruler.text import Text
 from tasks.ruler.words import Pairs
+from tasks.sentences import sentences
 
 
 class NeedleTexts:

@@ -15,9 +15,9 @@ def cells(results: Path, task: str = "tokens", model: str = "tiny") -> dict[str,
     return {path.name: path for path in sorted((results / model / task).iterdir()) if path.is_dir()}
 
 
-def outcome(results: Path) -> dict[str, dict[str, Any]]:
+def outcome(results: Path, task: str = "tokens") -> dict[str, dict[str, Any]]:
     """Everything but provenance: scores as bytes, records by example."""
     return {
         name: {"scores": (cell / "scores.json").read_bytes(), "records": sorted(map(json.dumps, records(cell)))}
-        for name, cell in cells(results).items()
+        for name, cell in cells(results, task).items()
     }

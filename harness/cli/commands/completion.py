@@ -30,6 +30,7 @@ _BUDGETS = ("32", "64", "128", "256", "512", "1024", "2048", "12%", "full")
 _CLASSES = {
     "": "harness.run.configure.RunSettings",
     "selection": "harness.compression.selection.Selection",
+    "sampling": "harness.engine.sampling.Sampling",
     "engine": "harness.engine.settings.EngineSettings",
 }
 """The classes whose fields are the settings of a group; for other groups a YAML file names the class."""

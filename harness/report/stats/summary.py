@@ -20,6 +20,19 @@ def score(cell: CellResult, metric: Metric) -> float:
     return score_mean((r.scores.get(metric.name) for r in cell.done), metric.maximum)
 
 
+def _metric_mean(cell: CellResult, metric: Metric) -> float:
+    """Mean of a metric on its own scale, of examples that weigh what the metric says; NaN without results."""
+    if metric.weight is None:
+        return mean(r.scores.get(metric.name) for r in cell.done)
+    weights = [r.scores.get(metric.weight, 0) for r in cell.done]
+    weighed = (
+        None if (score := r.scores.get(metric.name)) is None else score * weight
+        for r, weight in zip(cell.done, weights, strict=True)
+    )
+    heavy = mean(weights)
+    return mean(weighed) / heavy if heavy else MISSING
+
+
 def alias_of(cell: CellResult) -> str | None:
     """The cell that stands behind every result of this one, or None."""
     names = {r.alias_of for r in cell.done}
@@ -82,7 +95,7 @@ def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
     if metrics:
         row["score"] = score(cell, metrics[0])
-        row |= {f"mean_{m.name}": mean(r.scores.get(m.name) for r in cell.done) for m in metrics}
+        row |= {f"mean_{m.name}": _metric_mean(cell, m) for m in metrics}
     kept = Counter(r.kept for r in cell.done if r.kept)  # most records of a cell kept the same
     heads = [count for layers in kept for counts in layers for count in by_head(counts)]
     entries = sum(len(layers) * times for layers, times in kept.items())

@@ -61,27 +61,32 @@ def breakdown(result: TaskResult) -> pd.DataFrame:
     """One row per cell and value of ``result.breakdown``, unrounded: values by size, numbers before texts.
 
     Columns: ``method``, ``budget``, ``breakdown_name``, ``score`` (the headline, 0-100) and ``n`` (results). Of several
-    keys the values are texts that begin with the key.
+    keys the values are texts that begin with the key. If there are scores named ``<key>:<value>``, they are the values
+    of that key, with scores of the headline's scale.
     """
     assert result.breakdown and result.metrics
-    keys, name, metric = result.breakdown.split(","), breakdown_name(result), result.metrics[0]
-    parts = [
-        (key, value)
-        for key in keys
-        for value in sorted(
-            {r.group[key] for cell in result.cells for r in cell.done if key in r.group},
-            key=lambda value: (isinstance(value, str), value),
-        )
-    ]
+    keys, column, metric = result.breakdown.split(","), breakdown_name(result), result.metrics[0]
+    done = [record for cell in result.cells for record in cell.done]
+    named = {name for record in done for name in record.scores}
+    parts: list[tuple[str, float | int | str]] = []
+    for key in keys:
+        own = {name.partition(":")[2] for name in named if name.startswith(f"{key}:")}
+        values: set[float | int | str] = {*own} or {record.group[key] for record in done if key in record.group}
+        parts += [(key, value) for value in sorted(values, key=lambda value: (isinstance(value, str), value))]
     rows = []
     for cell in result.cells:
         for key, value in parts:
-            scores = [r.scores.get(metric.name) for r in cell.done if r.group.get(key) == value]
+            own_name = f"{key}:{value}"
+            scores = [
+                record.scores.get(own_name if own_name in named else metric.name)
+                for record in cell.done
+                if (own_name in record.scores if own_name in named else record.group.get(key) == value)
+            ]
             shown, part = part_mean(scores, metric.maximum), value if len(keys) == 1 else f"{key} {value}"
             rows.append(
-                {"method": cell.cell.label, "budget": cell.cell.budget, name: part, "score": shown, "n": len(scores)}
+                {"method": cell.cell.label, "budget": cell.cell.budget, column: part, "score": shown, "n": len(scores)}
             )
-    return pd.DataFrame(rows, columns=["method", "budget", name, "score", "n"])
+    return pd.DataFrame(rows, columns=["method", "budget", column, "score", "n"])
 
 
 def breakdown_name(result: TaskResult) -> str:

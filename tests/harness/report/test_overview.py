@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ METRIC = Metric("m", "match", 1.0)
 
 def write(results: Path, task: str, cell: Cell, place: int, model: str = "model") -> None:
     config = {"_target_": "tasks.needle.task.Needle", "name": task}
-    manifest = Manifest(cell, place, model, task, {}, [asdict(METRIC)], None, "", config, {}, None)
+    manifest = Manifest(cell, place, model, task, {}, (METRIC,), None, "", config, {}, None)
     with closing(CellWriter(cell_folder(results, model, task, cell), manifest)) as writer:
         writer.append(
             [Record(str(i), {}, ("a",), {}, 10, None, text="x", scores={"m": 0.5}, kept=(10,)) for i in range(6)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ CELLS = (Cell("fullkv", "full"), Cell("h2o", "8"), Cell("h2o", "12.5%"))
 def write(results: Path, model: str, task: str, cell: Cell, score: float = 0.5) -> Path:
     folder = cell_folder(results, model, task, cell)
     config = {"_target_": "tasks.needle.task.Needle", "name": task}
-    metrics = [asdict(Metric("m", "match", 1.0))]
+    metrics = (Metric("m", "match", 1.0),)
     manifest = Manifest(cell, CELLS.index(cell), model, task, {}, metrics, None, "", config, {}, None)
     with closing(CellWriter(folder, manifest)) as writer:
         records = [Record(str(i), {}, ("a",), {}, 10, None, text="x", scores={"m": score}, kept=(10,)) for i in (1, 2)]

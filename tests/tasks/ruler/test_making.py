@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tasks.ruler.records import split
-from tasks.ruler.sentences import sentences
 from tasks.ruler.sources import ESSAYS_SHA256, essay_words, essays_hash
 from tasks.ruler.words import Pairs, every_word, pairs
+from tasks.sentences import sentences
 from tests.tasks.ruler.golden import FILES, SHARED, Tokens, made, sha256
 
 PART = json.loads((Path(__file__).parents[2] / "golden/ruler/offline.json").read_text())["files"]

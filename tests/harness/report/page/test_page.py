@@ -7,7 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,17 @@ def grid(task: str = "needle", **changes: Any) -> Grid:
     of = replace(of, **changes)
     manifests = {
         cell: Manifest(
-            cell, place, "model", task, {"budget": cell.budget}, [asdict(METRIC)], None, "", {"name": task}, {}, None
+            cell,
+            place,
+            "model",
+            task,
+            {"budget": cell.budget},
+            (METRIC,),
+            None,
+            "",
+            {"name": task},
+            {},
+            None,
         )
         for place, (cell, _) in enumerate(cells)
     }
