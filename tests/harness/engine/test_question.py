@@ -16,11 +16,12 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
-from harness.engine.decode import Decoding, Limits, Row
+from harness.engine.decode import Decoding
 from harness.engine.engine import Engine
 from harness.engine.prefill import prefill
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import encode_prompts
+from harness.engine.rows import Limits, Row
 from harness.errors import DataError
 from harness.task import Example
 from tests.conftest import ROOT
