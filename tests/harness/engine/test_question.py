@@ -80,7 +80,7 @@ def by_masks(model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[in
     return ids[len(prompt) :], logits
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     some=cells(prompts=2, most=3), selection=selections(), kv_heads=st.sampled_from([1, 2, 4]), seed=st.integers(0, 9)
 )

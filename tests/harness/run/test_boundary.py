@@ -37,6 +37,7 @@ def manifest_of(folder: Path) -> Manifest:
     return manifest
 
 
+@pytest.mark.slow
 def test_a_run_before_the_question_says_so_and_is_verified_and_kept_apart(kvgauge: Command, made: Path) -> None:
     words = ("selection.after=context", f"results_dir={made}")
     first = kvgauge(*RUN, *words)
