@@ -28,10 +28,10 @@ from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
-from harness.engine.decode import Limits  # noqa: E402
 from harness.engine.engine import Engine  # noqa: E402
 from harness.engine.prompt import Prompt  # noqa: E402
 from harness.engine.request import Request, by_context  # noqa: E402
+from harness.engine.rows import Limits  # noqa: E402
 from harness.engine.scheduler import Scheduler  # noqa: E402
 from harness.engine.settings import EngineSettings  # noqa: E402
 from harness.results import Cell  # noqa: E402

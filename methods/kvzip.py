@@ -20,7 +20,8 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape
 from harness.compression.head_budgets import shares_of_best
-from harness.compression.method import LayerState, Method, Replay, Replayed, Scorer
+from harness.compression.method import LayerState, Method, Scorer
+from harness.compression.replay import Replay, Replayed
 from harness.compression.score_parts import First, forced
 from harness.errors import ConfigError
 

@@ -17,7 +17,7 @@ from harness.bench.memory import peak_of_a_process
 from harness.bench.profile import Stopwatch, grid_profile
 from harness.bench.setup import grid_of
 from harness.bench.subject import Subject
-from harness.engine.decode import Generated
+from harness.engine.rows import Generated
 from tests.conftest import ROOT, Command
 from tests.harness.tiny import NAME, config, tiny
 

@@ -9,9 +9,9 @@ from typing import Any
 from harness.bench.subject import Subject, decoded, prefilled, random_layer
 from harness.compression.attention_weights import causal_attention
 from harness.engine.audit import audit
-from harness.engine.decode import Row
 from harness.engine.engine import Engine
 from harness.engine.prefill_attention import full_attention
+from harness.engine.rows import Row
 
 
 def attention_error(subject: Subject, engine: Engine, tokens: int) -> float:

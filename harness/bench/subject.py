@@ -12,9 +12,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from harness.compression.grid import Variant
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
-from harness.engine.decode import Generated, Limits, Row
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
+from harness.engine.rows import Generated, Limits, Row
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.results import Cell

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from harness.engine.decode import Generated, Limits, Row
 from harness.engine.engine import Engine
+from harness.engine.rows import Generated, Limits, Row
 from harness.results import Audit, Cell
 
 

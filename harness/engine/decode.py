@@ -12,9 +12,10 @@ from torch import Tensor
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
-from harness.engine.cache import KVCache, LayerKV
+from harness.engine.cache import KVCache
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
 from harness.kernels import Kernels
 
@@ -25,57 +26,6 @@ _QUESTION_TOKENS = 8192
 """Tokens of questions that run through the model at once, of all rows together."""
 Observer = Callable[[Sequence[int], Tensor], None]
 LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a row ends.
-
-    Attributes:
-        stop_ids: a row ends with the first of these tokens.
-        max_new_tokens: a row ends after this many new tokens, 1 or more.
-        min_new_tokens: no stop token can be generated before a row has this many new tokens.
-    """
-
-    stop_ids: frozenset[int]
-    max_new_tokens: int
-    min_new_tokens: int = 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sequence to decode.
-
-    Attributes:
-        prompt_tokens: the position of the first new token: the length of its prompt, whatever was dropped, unless kept
-            keys were turned to new positions.
-        logits: float32 logits of its first new token, [vocabulary]; with a question, those of the question's.
-        layers: its kept entries, one ``LayerKV`` per layer. Decoding takes them over.
-        broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.
-        question: the last tokens of its prompt, which are not among its entries and run through them first; none if
-            the whole prompt was prefilled.
-        draws: what decides its tokens; None for the best ones.
-    """
-
-    prompt_tokens: int
-    logits: Tensor
-    layers: list[LayerKV]
-    broken: str | None = None
-    question: tuple[int, ...] = ()
-    draws: Draws | None = None
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A finished row.
-
-    Attributes:
-        tokens: new token ids, with the stop token if there was one.
-        error: why the row ended without a result; None if it has one.
-    """
-
-    tokens: tuple[int, ...]
-    error: str | None = None
 
 
 class _CacheAttention:

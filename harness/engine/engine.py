@@ -13,12 +13,13 @@ import torch
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import refuse_config
-from harness.engine.decode import Decoding, Generated, Limits, Observer, Row, decode
+from harness.engine.decode import Decoding, Observer, decode
 from harness.engine.loading import check_against_stock, load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefill_attention import Past
 from harness.engine.replay import Encode
+from harness.engine.rows import Generated, Limits, Row
 from harness.engine.settings import choose_kernels
 from harness.errors import ConfigError
 from harness.kernels import Kernels

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Seen
 from harness.compression.grid import Plan, Waiting, counted
-from harness.compression.method import LayerState, Replays, Reranks, Scorer
+from harness.compression.method import LayerState, Reranks, Scorer
+from harness.compression.replay import Replays
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel

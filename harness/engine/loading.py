@@ -17,11 +17,12 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import WithoutEngine, install
-from harness.engine.decode import Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.model_files import reading
 from harness.engine.model_spec import ModelSpec, choose_device, kv_heads
 from harness.engine.positions import last_position
 from harness.engine.prefill import prefill
+from harness.engine.rows import Limits, Row
 from harness.engine.weights_check import refuse_misfits
 from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from harness.compression.method import LayerState, Replay, Replayed, Replays, Scorer
+from harness.compression.method import LayerState, Scorer
+from harness.compression.replay import Replay, Replayed, Replays
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.model_parts import ModelParts
 from harness.engine.positions import last_position

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.compression.grid import Variant
-from harness.engine.decode import Generated
 from harness.engine.prefill import Kept
 from harness.engine.prefix import prefix_order
 from harness.engine.prompt import Prompt
+from harness.engine.rows import Generated
 from harness.results import Audit, Cell
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from harness.compression.grid import Plan, Variant
 from harness.engine.audit import is_audited
-from harness.engine.decode import Decoding, Generated, Row
+from harness.engine.decode import Decoding
 from harness.engine.prefill import Kept, Prefilled
 from harness.engine.request import Known, Outcome, Request
+from harness.engine.rows import Generated, Row
 from harness.engine.sampling import GREEDY, Sampling
 from harness.results import Audit, Cell
 

@@ -12,7 +12,6 @@ from harness.compression.grid import Plan, Variant
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.audit import audit
-from harness.engine.decode import Generated, Limits
 from harness.engine.engine import Engine
 from harness.engine.failures import SelectionFailed, decoding_failure, failure, is_of_the_prompt, prefill_at
 from harness.engine.memory import (
@@ -28,6 +27,7 @@ from harness.engine.model_spec import shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prefix import Prefiller
 from harness.engine.request import Outcome, Request
+from harness.engine.rows import Generated, Limits
 from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from msgspec import structs
 
-from harness.engine.decode import Limits
 from harness.engine.engine import Engine
 from harness.engine.prompt import Prompt
 from harness.engine.request import Outcome, Request
+from harness.engine.rows import Limits
 from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch

@@ -16,10 +16,10 @@ from harness.compression.wrappers import Wrapper
 from harness.config.build import BASE, SCORER
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
-from harness.engine.decode import Generated
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Known, Request, by_context, in_prefix_order
+from harness.engine.rows import Generated
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError

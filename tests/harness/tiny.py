@@ -19,8 +19,9 @@ from harness.compression.method import Method
 from harness.compression.scorers import WindowAttention
 from harness.compression.selection import Selection
 from harness.engine.attention import install
-from harness.engine.decode import Generated, Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.prefill import Kept, prefill
+from harness.engine.rows import Generated, Limits, Row
 from methods.fullkv import FullKV
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV

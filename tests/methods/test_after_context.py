@@ -18,12 +18,12 @@ from harness.compression.selection import Selection
 from harness.config.build import composed
 from harness.config.methods import build_methods
 from harness.engine.attention import ENGINE
-from harness.engine.decode import Limits
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import Prompt
 from harness.engine.request import Outcome, Request, by_context
+from harness.engine.rows import Limits
 from harness.engine.scheduler import Scheduler
 from harness.engine.settings import EngineSettings
 from harness.results import Cell

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness.engine import engine as engine_module
-from harness.engine.decode import Decoding, Generated
+from harness.engine.decode import Decoding
+from harness.engine.rows import Generated
 from tests.conftest import Command
 from tests.harness.folders import cells, records
 

@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from harness.compression.selection import Selection
-from harness.engine.decode import Decoding, Limits, Row, decode
+from harness.engine.decode import Decoding, decode
 from harness.engine.prefill import prefill
+from harness.engine.rows import Limits, Row
 from tests.harness.tiny import HEADS, NAME, Cell, methods, prompt_of, tiny
 
 

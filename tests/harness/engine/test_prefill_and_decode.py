@@ -18,8 +18,9 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
 from harness.engine.cache import KVCache, LayerKV
-from harness.engine.decode import Decoding, Generated, Limits, Row, decode
+from harness.engine.decode import Decoding, decode
 from harness.engine.prefill import Kept, extend, prefill
+from harness.engine.rows import Generated, Limits, Row
 from harness.errors import ModelError
 from harness.kernels import Kernels
 from harness.results import layer_means

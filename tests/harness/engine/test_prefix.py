@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from harness.compression.selection import Selection
 from harness.engine import prefix
-from harness.engine.decode import Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefix import pauses
+from harness.engine.rows import Limits, Row
 from tests.conftest import Command
 from tests.harness.tiny import HEADS, NAME, Cell, methods, prompt_of, selections, tiny
 

@@ -16,11 +16,12 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
-from harness.engine.decode import Decoding, Limits, Row
+from harness.engine.decode import Decoding
 from harness.engine.engine import Engine
 from harness.engine.prefill import prefill
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import encode_prompts
+from harness.engine.rows import Limits, Row
 from harness.errors import DataError
 from harness.task import Example
 from tests.conftest import ROOT
@@ -79,7 +80,7 @@ def by_masks(model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[in
     return ids[len(prompt) :], logits
 
 
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(
     some=cells(prompts=2, most=3), selection=selections(), kv_heads=st.sampled_from([1, 2, 4]), seed=st.integers(0, 9)
 )

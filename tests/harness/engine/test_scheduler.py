@@ -20,11 +20,12 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
 from harness.engine import engine as engine_module
-from harness.engine.decode import Decoding, Limits, Row
+from harness.engine.decode import Decoding
 from harness.engine.engine import Engine
 from harness.engine.prefill import prefill
 from harness.engine.prompt import Prompt
 from harness.engine.request import Outcome, Request
+from harness.engine.rows import Limits, Row
 from harness.engine.scheduler import Finished, Scheduler
 from harness.engine.settings import EngineSettings
 from harness.errors import EngineError

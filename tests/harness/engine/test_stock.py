@@ -15,10 +15,11 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PretrainedConfig,
 
 from harness.compression.grid import Plan
 from harness.engine.attention import ENGINE, attention, refuse_config
-from harness.engine.decode import Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import prefill
+from harness.engine.rows import Limits, Row
 from harness.errors import ModelError
 from tests.harness.tiny import NAME, STABLE, VOCABULARY, Cell, config, decode_together, methods, prompt_of
 

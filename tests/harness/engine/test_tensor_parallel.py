@@ -19,7 +19,8 @@ from transformers import Olmo2Config, Olmo2ForCausalLM, OPTConfig
 from harness.cli import main
 from harness.engine import engine as engine_module
 from harness.engine import scheduler, tensor_parallel
-from harness.engine.decode import Decoding, Row
+from harness.engine.decode import Decoding
+from harness.engine.rows import Row
 from harness.store.run_log import read_runs
 from tests.conftest import ROOT, Command, Finished
 from tests.harness.folders import cells, outcome, records

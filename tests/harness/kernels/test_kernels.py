@@ -26,8 +26,9 @@ from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
 from harness.engine.cache import KVCache, LayerKV
-from harness.engine.decode import Generated, Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.prefill import prefill
+from harness.engine.rows import Generated, Limits, Row
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
 from harness.kernels import Kernels, probe
@@ -289,7 +290,8 @@ def test_decoding_with_the_kernels_gives_the_tokens_of_torch(granularity: str) -
     for place, method in enumerate(methods().values()):
         cell = Cell(prompt_of(30 + place), method, 12)
         done = prefill(model, NAME, cell.prompt, [cell.plan(3, 2 if granularity == "kv_head" else 4)], selection)
-        rows.append(Row(len(cell.prompt), done.logits, list(done.kept[0].layers)))
+        question = prompt_of(place % 3, place)  # none, one token or two, by torch
+        rows.append(Row(len(cell.prompt) + len(question), done.logits, list(done.kept[0].layers), question=question))
 
     def again(kernels: Kernels) -> list[Generated]:
         copies = [replace(row, layers=list(row.layers)) for row in rows]

@@ -37,6 +37,7 @@ def manifest_of(folder: Path) -> Manifest:
     return manifest
 
 
+@pytest.mark.slow
 def test_a_run_before_the_question_says_so_and_is_verified_and_kept_apart(kvgauge: Command, made: Path) -> None:
     words = ("selection.after=context", f"results_dir={made}")
     first = kvgauge(*RUN, *words)
@@ -70,9 +71,13 @@ def test_a_manifest_that_names_no_boundary_is_of_the_end_of_the_prompt() -> None
 
 @pytest.fixture
 def folder(kvgauge: Command, made: Path) -> Path:
-    if not (made / "tiny").exists():
-        kvgauge(*RUN, "selection.after=context", f"results_dir={made}")
-    return made / "tiny" / "needle" / "snapkv-48"
+    prompts = made / "prompts.json"
+    if not prompts.exists():
+        prompts.write_text(json.dumps({"one": {"ids": [*range(2, 72)], "question_at": 60}}))
+        words = ("method=snapkv", "budget=48", "task=tokens", f"task.prompts={prompts}", "task.max_new_tokens=2")
+        done = kvgauge(*words, "selection.after=context", f"results_dir={made}")
+        assert done.code == 0, done.err
+    return made / "tiny" / "tokens" / "snapkv-48"
 
 
 def without(manifest: Manifest, label: str = "snapkv") -> Manifest:
@@ -94,7 +99,7 @@ def test_no_average_goes_over_both_boundaries(folder: Path, tmp_path: Path) -> N
     result = read_results(folder).grids[0].result
     assert result.after == "context"
     other = replace(result, after="prompt", task="other")
-    with pytest.raises(StoreError, match="task needle was made with selection.after=context, other with"):
+    with pytest.raises(StoreError, match="task tokens was made with selection.after=context, other with"):
         groups([result, other], [])
     there = manifest_of(folder)
     cell = tmp_path / "suite-a" / "snapkv-48"

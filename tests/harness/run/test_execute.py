@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 from harness.cli import main
 from harness.engine import engine as engine_module
 from harness.engine import memory, scheduler
-from harness.engine.decode import Decoding, Row
+from harness.engine.decode import Decoding
 from harness.engine.prefill import extend, prefill
+from harness.engine.rows import Row
 from tests.conftest import KILLS, Command
 from tests.harness.folders import cells, outcome, records
 

@@ -25,10 +25,11 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.engine.decode import Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import prefill
+from harness.engine.rows import Limits, Row
 from methods.fullkv import FullKV
 from methods.h2o import H2O
 from methods.pyramidkv import PyramidKV

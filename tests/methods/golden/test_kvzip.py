@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from harness.compression.budget import Budget
-from harness.compression.method import LayerState, Replay
+from harness.compression.method import LayerState
+from harness.compression.replay import Replay
 from harness.engine.keeping import Keeping
 from harness.engine.replay import replayed_scores
 from harness.errors import ConfigError

@@ -21,10 +21,11 @@ from harness.compression.budget import FULL, Budget
 from harness.compression.method import Method
 from harness.engine.attention import ENGINE
 from harness.engine.cache import LayerKV
-from harness.engine.decode import Limits, Row, decode
+from harness.engine.decode import decode
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.replay import replayed_scores
+from harness.engine.rows import Limits, Row
 from methods.fullkv import FullKV
 from tests.methods.golden import kvpress, test_finch, test_kvzip, test_rerotated, test_scores, test_wrappers
 from tests.methods.golden.kvpress import ROOTS, SELECTION, Bits, Case, kept_of, plan_of

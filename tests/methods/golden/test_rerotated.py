@@ -10,10 +10,10 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import make_grid
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.engine.decode import Limits
 from harness.engine.engine import Engine
 from harness.engine.keeping import Keeping
 from harness.engine.model_spec import shape_of
+from harness.engine.rows import Limits
 from harness.errors import ConfigError
 from methods.adakv_kvpress import AdaKVKvpress
 from methods.knorm import Knorm

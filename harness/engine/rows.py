@@ -1,0 +1,61 @@
+"""Rows: what decodes together, when a row ends, and what it has generated then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from harness.engine.cache import LayerKV
+from harness.engine.sampling import Draws
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a row ends.
+
+    Attributes:
+        stop_ids: a row ends with the first of these tokens.
+        max_new_tokens: a row ends after this many new tokens, 1 or more.
+        min_new_tokens: no stop token can be generated before a row has this many new tokens.
+    """
+
+    stop_ids: frozenset[int]
+    max_new_tokens: int
+    min_new_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One sequence to decode.
+
+    Attributes:
+        prompt_tokens: the position of the first new token: the length of its prompt, whatever was dropped, unless kept
+            keys were turned to new positions.
+        logits: float32 logits of its first new token, [vocabulary]; with a question, those of the question's.
+        layers: its kept entries, one ``LayerKV`` per layer. Decoding takes them over.
+        broken: where the prefill's numbers stopped being finite; None if they did not or this is not known.
+        question: the last tokens of its prompt, which are not among its entries and run through them first; none if
+            the whole prompt was prefilled.
+        draws: what decides its tokens; None for the best ones.
+    """
+
+    prompt_tokens: int
+    logits: Tensor
+    layers: list[LayerKV]
+    broken: str | None = None
+    question: tuple[int, ...] = ()
+    draws: Draws | None = None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A finished row.
+
+    Attributes:
+        tokens: new token ids, with the stop token if there was one.
+        error: why the row ended without a result; None if it has one.
+    """
+
+    tokens: tuple[int, ...]
+    error: str | None = None
