@@ -120,7 +120,7 @@ def _command_words(command: str, before: Sequence[str], word: str) -> Iterable[s
         return GROUPS.values()
     if command == "show":
         return GROUPS if not given else _names(given[0], before) if len(given) == 1 else ()
-    fixed = {"new": ["method"], "data": ["longbench", "check"], "completion": list(SCRIPTS)}
+    fixed = {"new": ["method"], "data": ["longbench", "longbench_v2", "check"], "completion": list(SCRIPTS)}
     return fixed.get(command, ()) if not given else ()
 
 
