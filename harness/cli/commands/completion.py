@@ -121,7 +121,7 @@ def _command_words(command: str, before: Sequence[str], word: str) -> Iterable[s
         return GROUPS.values()
     if command == "show":
         return (*GROUPS, "prompt") if not given else _names(given[0], before) if len(given) == 1 else ()
-    fixed = {"new": ["method", "task"], "data": ["longbench", "check"], "completion": list(SCRIPTS)}
+    fixed = {"new": ["method", "task"], "data": ["longbench", "longbench_v2", "check"], "completion": list(SCRIPTS)}
     return fixed.get(command, ()) if not given else ()
 
 

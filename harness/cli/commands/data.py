@@ -24,9 +24,13 @@ _CHECK = "check"
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``data TASK`` and ``data check PATH``."""
     parser.add_argument(
-        "what", metavar="TASK|check", help="longbench: fetch its data and verify it; check: verify what PATH holds"
+        "what",
+        metavar="TASK|check",
+        help="longbench or longbench_v2: fetch and verify its data; check: what PATH holds",
     )
-    parser.add_argument("path", nargs="?", type=Path, help="with check: a folder of .jsonl files, or a data.zip")
+    parser.add_argument(
+        "path", nargs="?", type=Path, help="with check: a folder of .jsonl files, a data.zip, a data.json"
+    )
     parser.add_argument("--task", default="longbench", help="with check: whose data it is (default: longbench)")
 
 
@@ -55,7 +59,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 def _source(task: str) -> DataSource:
     built = build(task_config(task))
     if not isinstance(built, DataSource):
-        raise ConfigError(f"task={task} has no data files to fetch or check: use longbench")
+        raise ConfigError(f"task={task} has no data files to fetch or check: use longbench or longbench_v2")
     return built
 
 

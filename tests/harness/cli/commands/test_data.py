@@ -60,7 +60,7 @@ def test_a_part_is_no_mistake_of_a_copy_but_is_one_of_what_was_fetched(
     assert rows(done.out)["trec.jsonl"] == ["3", "3"]
     assert rows(done.out)["lcc.jsonl"] == ["–", "3"]
     assert "2 of 34 files are there, as published" in done.out
-    monkeypatch.setattr("tasks.longbench.suite.fetch", lambda: part)
+    monkeypatch.setattr("tasks.files.Hub.fetch", lambda _: part)
     fetched = kvgauge("data", "longbench")
     assert fetched.code == 3
     assert "0 of 34 files are wrong and 32 not there: " in fetched.err
@@ -68,7 +68,7 @@ def test_a_part_is_no_mistake_of_a_copy_but_is_one_of_what_was_fetched(
 
 @pytest.mark.usefixtures("three_each")
 def test_data_that_is_fetched_is_verified(kvgauge: Command, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.longbench.suite.fetch", lambda: archive)
+    monkeypatch.setattr("tasks.files.Hub.fetch", lambda _: archive)
     done = kvgauge("data", "longbench")
     assert done.code == 0, done.err
     assert done.out.startswith(f"{archive}\n")
