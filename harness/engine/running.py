@@ -118,6 +118,9 @@ def shared_rows(
         alike.setdefault((kept.sha256, variant.drawn), []).append((variant.cell, kept))
     rows = []
     for (sha256, drawn), members in alike.items():
+        # The rows' own lists, as decoding empties them: all answers begin with the same entries.
+        layers = members[0][1].layers
+        members = [(cell, replace(kept, layers=[])) for cell, kept in members]
         twins = {
             cell: known
             for cell, known in request.known.items()
@@ -127,10 +130,8 @@ def shared_rows(
         example = request.prompt.example.id
         audited = twin is None and is_audited(example, members[0][0], audit)
         for sample in range(max(1, drawn)):
-            # All answers begin with the same entries, which the batch copies as they join.
-            layers = list(members[0][1].layers)
             draws = sampling.draws(example, sample) if drawn else None
-            row = Row(len(request.prompt.ids), prefilled.logits, layers, prefilled.broken, draws)
+            row = Row(len(request.prompt.ids), prefilled.logits, list(layers), prefilled.broken, draws)
             rows.append(
                 SharedRow(
                     members=members,
@@ -143,9 +144,6 @@ def shared_rows(
                     drawn=drawn > 0,
                 )
             )
-    # The entries are the rows' alone from here on.
-    for kept in prefilled.kept:
-        kept.layers.clear()
     return rows
 
 
