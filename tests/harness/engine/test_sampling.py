@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
+from harness.engine import engine as engine_module
 from harness.engine import running
-from harness.engine.decode import Limits
+from harness.engine.decode import Decoding, Limits, Row
 from harness.engine.engine import Engine
 from harness.engine.request import Known, Outcome, Request
 from harness.engine.sampling import GREEDY, Sampling, drawn_tokens
@@ -164,3 +165,19 @@ def test_bad_settings_are_one_line(values: tuple[Any, ...], message: str) -> Non
     with pytest.raises(ConfigError) as caught:
         Sampling(*values)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_answers_that_do_not_fit_into_memory_together_are_drawn_one_after_the_other(
+    alone: Found, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tight(Decoding):
+        def add(self, rows: Sequence[Row]) -> range:
+            if self.alive + len(rows) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().add(rows)
+
+    monkeypatch.setattr(engine_module, "Decoding", Tight)
+    (first, *_) = asked(1)
+    one_cell = replace(first, missing=first.missing[:1])
+    assert gathered(8, [one_cell]) == {("p0", Cell("fullkv", "full")): alone["p0", Cell("fullkv", "full")]}
+    assert gathered(8, [first]) == {where: outcome for where, outcome in alone.items() if where[0] == "p0"}
