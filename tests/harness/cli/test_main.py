@@ -235,7 +235,7 @@ BAD_INPUT = [
     (["model=hf"], 2, "model.path is not set"),
     (["model=hf", "model.path=/nope"], 4, "model.path=/nope is not a folder"),
     (["model.device=cuda:99"], 2, "model.device=cuda:99 is not there"),
-    (["+selection.foo=1"], 2, "selection is to have dtype, granularity, group, ties"),
+    (["+selection.foo=1"], 2, "selection is to have after, dtype, granularity, group, ties"),
     (["~engine.width"], 2, ("engine is to have audit, exact, kernels, prefill_chunk, reuse_prefix, time_limit_seconds, "
                            "unsaved_tokens, width")),
     (["model.device=null"], 2, "model.device=None is not a text"),

@@ -72,7 +72,7 @@ def test_a_dry_run_fits(fits: Command, prompts_file: Path) -> None:
 
 
 def test_the_counts_of_a_large_run_fit(fits: Command, prompts_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    large, real = Counts(10**9, 10**12, 10**11, 10**9, 10**12, 10**9), report.print_end
+    large, real = Counts(10**9, 10**12, 10**11, 10**11, 10**9, 10**12, 10**9), report.print_end
     monkeypatch.setattr(report, "print_end", lambda tasks, _, *more: real(tasks, large, *more))
     done = fits(
         "budget=32", "task=tokens", f"task.prompts={prompts_file.name}", "task.max_new_tokens=2", "results_dir=r"
