@@ -38,6 +38,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("LongBench").symlink_to(ROOT / "tests/fixtures/longbench")
     Path("examples").symlink_to(ROOT / "examples")
     Path("essays").symlink_to(ROOT / "tests/golden/needle/haystack")
+    Path("math500.jsonl").symlink_to(ROOT / "tests/golden/maths/math500.jsonl")
+    Path("input_data.jsonl").symlink_to(ROOT / "tests/golden/ifeval/input_data.jsonl")
     Path("prompts.json").write_text(json.dumps({"one": [*range(2, 80)]}))
     Path("clone/conf/method").mkdir(parents=True)
     Path("pred/some-model").mkdir(parents=True)
