@@ -28,11 +28,13 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.settings import EngineSettings
 from harness.results import Cell
 from harness.task import Example
+from methods.kvcompose import KVCompose
 from methods.kvzip import KVzip
 from tests.harness.tiny import NAME, VOCABULARY, prompt_of, tiny
 
 CONTEXT = prompt_of(150)
 QUESTIONS = (prompt_of(5, 1), prompt_of(1, 2), (), prompt_of(5, 3))
+AGGREGATED: Any = ("max", "mean", "mean", False, True, 0)
 Found = Mapping[str, Mapping[Cell, tuple[tuple[int, ...], str]]]
 
 
@@ -45,11 +47,12 @@ class Words:
 
 @lru_cache
 def grid() -> tuple[Variant, ...]:
-    """Every method of ``method=all``, and those that need a tokenizer, at half of the context."""
+    """Every method of ``method=all``, and those that read the context again, at half of the context."""
     nodes = cast("dict[str, Any]", OmegaConf.to_container(composed("method=all").method, resolve=True))
     texts = ("repeat this", "repeat the part after", "now")
     replayed = [KVzip(f"kvzip{layerwise}", layerwise, 64, 4, True, *texts, 0) for layerwise in (False, True)]
-    return make_grid([*build_methods(nodes), *replayed], parse_budgets(["50%"]))
+    reread = [KVCompose(f"kvcompose{structured}", structured, *AGGREGATED) for structured in (False, True)]
+    return make_grid([*build_methods(nodes), *replayed, *reread], parse_budgets(["50%"]))
 
 
 def selection_of(granularity: str) -> Selection:

@@ -202,11 +202,16 @@ class _Recorder(Keeping):
         self.states.append(state)
 
 
+def prompt(tokens: int) -> tuple[int, ...]:
+    """The token ids of the prompt of this length."""
+    return tuple(_text("part", "models.json")["prompts"][str(tokens)])
+
+
 @lru_cache
 @torch.inference_mode()
 def states(name: str, tokens: int) -> tuple[LayerState, ...]:
     """The states of all layers of a model after the prompt of this length."""
-    return states_of(name, tuple(_text("part", "models.json")["prompts"][str(tokens)]))
+    return states_of(name, prompt(tokens))
 
 
 @torch.inference_mode()

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
-from functools import lru_cache
 
-import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
-from harness.compression.budget import Budget
-from harness.compression.method import LayerState
 from harness.compression.replay import Replay
-from harness.engine.keeping import Keeping
-from harness.engine.replay import replayed_scores
 from harness.errors import ConfigError
 from methods.kvzip import BestOfAll, KVzip, RepeatedContext
-from tests.methods.golden import kvpress
-from tests.methods.golden.kvpress import SELECTION, Bits, Case, cases, kept_of, over, plan_of, shape_of
+from tests.methods.golden import kvpress, replays
+from tests.methods.golden.kvpress import Bits, Case, cases, over
 from tests.methods.golden.wrong import Wrong
 
 WORDS = {
@@ -41,41 +32,14 @@ def method_of(case: Case) -> KVzip:
     return KVzip("m", knobs["layerwise"], knobs["chunk_size"], knobs["n_sink"], normalise, *texts, 1 if chat else 0)
 
 
-@lru_cache
-def context(tokens: int, chat: bool) -> tuple[int, ...]:
-    """The prompt of this length; in a chat it begins with the user's token."""
-    ids = kvpress._text("part", "models.json")["prompts"][str(tokens)]
-    return (15, *ids[:-1]) if chat else tuple(ids)
+def context(case: Case) -> tuple[int, ...]:
+    """Its prompt; in a chat it begins with the user's token."""
+    ids = kvpress.prompt(case.tokens)
+    return (15, *ids[:-1]) if case.settings["chat"] else ids
 
 
-@lru_cache
-@torch.inference_mode()
-def states(name: str, tokens: int, chat: bool) -> tuple[LayerState, ...]:
-    if not chat:
-        return kvpress.states(name, tokens)
-    return kvpress.states_of(name, context(tokens, chat))
-
-
-@lru_cache
-@torch.inference_mode()
-def scores(name: str, tokens: int, chat: bool, scorer: RepeatedContext) -> list[Tensor]:
-    model, layers = kvpress.model(name), states(name, tokens, chat)
-    return replayed_scores(model, name, context(tokens, chat), layers, [scorer], WORDS.__getitem__)[scorer]
-
-
-@torch.inference_mode()
 def kept(case: Case) -> Bits:
-    method, chat = method_of(case), case.settings["chat"]
-    share = Budget("share", share=Fraction(1) - Fraction(case.level))
-    plan = plan_of(method, share, case.model, case.tokens)
-    keeping = Keeping([plan], SELECTION)
-    for state in states(case.model, case.tokens, chat):
-        keeping.take(state, {})
-    scorer = method.scorer
-    keeping.score(scorer, scores(case.model, case.tokens, chat, scorer))
-    keeping.end()
-    heads = shape_of(case.model, case.tokens).cache_heads
-    return np.stack([kept_of(indices, heads, case.tokens) for indices in keeping.growing[plan].indices])
+    return replays.kept(case, method_of(case), context(case), WORDS.__getitem__)
 
 
 def unequal(chosen: Sequence[Case]) -> dict[str, str]:
@@ -119,9 +83,9 @@ WRONG = {
 def test_a_wrong_formula_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong, variant = WRONG[name]
     wrong.put(monkeypatch)
-    scores.cache_clear()
+    replays.scores.cache_clear()
     assert unequal([case for case in cases("part", variant) if case.tokens <= 420]) != {}
-    scores.cache_clear()
+    replays.scores.cache_clear()
 
 
 def test_a_model_without_a_tokenizer_cannot_be_asked_to_repeat() -> None:
