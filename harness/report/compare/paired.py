@@ -112,6 +112,13 @@ def _contents(grids: Sequence[Grid]) -> str:
     return plain("; ".join(f"{', '.join(tasks)} of {model}" for model, tasks in by_model.items()))
 
 
+def _notes(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
+    """The notes of both folders; one that a single folder has says of which."""
+    a, b = ([grid.result.note for grid in side if grid.result.note] for side in zip(*pairs, strict=True))
+    both = dict.fromkeys([*a, *b])
+    return [note if note in a and note in b else f"Of {'A' if note in a else 'B'}: {note}" for note in both]
+
+
 def _other_boundary(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
     """Whether entries were selected before the question in one folder alone."""
     return list(
@@ -215,8 +222,8 @@ def _document(
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
     raw = pd.DataFrame([_raw(cell, title, pair) for cell, numbers in rows.items() for title, pair in numbers.items()])
     models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))
-    notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
-    notes += [
+    notes = [
+        *_notes(pairs),
         f"A: {plain(str(path_a))}. B: {plain(str(path_b))}.",
         *facts,
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; "
