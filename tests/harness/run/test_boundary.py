@@ -134,6 +134,12 @@ def test_a_cell_that_keeps_everything_is_not_said_to_select_otherwise(folder: Pa
     assert len(grid.manifests) == 2 and "differ in selection" not in grid.result.note
 
 
+def test_a_task_without_scores_is_not_compared_and_its_message_says_why(folder: Path) -> None:
+    (grid,) = read_results(folder.parent).grids
+    with pytest.raises(StoreError, match=r"^what both folders have is not scored: tokens of tiny; give two folders"):
+        list(paired_documents([grid], [grid], Path("a"), Path("b")))
+
+
 def test_a_task_that_knows_no_question_is_refused_before_any_work_in_one_line(
     kvgauge: Command, prompts_file: Path, tmp_path: Path
 ) -> None:
