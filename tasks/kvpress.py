@@ -11,7 +11,7 @@ import ast
 import csv
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,13 @@ BENCHMARKS = (
     "math500",
 )
 """What kvpress calls its benchmarks."""
+IMPORTED: Mapping[str, str] = {
+    "longbench": "longbench",
+    "longbench-e": "longbench",
+    "longbench-v2": "longbench_v2",
+    "ruler": "ruler",
+}
+"""Those whose predictions are imported, each with the ``--task`` that reads them."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,33 @@ def budget_of(ratio: float) -> str:
     return "full" if ratio == 0 else f"{100 * (1 - ratio):g}%"
 
 
-def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def other_benchmark(file: Path, benchmark: str, noun: str) -> DataError:
+    """What to say of predictions on another benchmark than the one asked for.
+
+    Args:
+        file: the file.
+        benchmark: what it is of: one of ``BENCHMARKS``, or ``RULER (vt)``.
+        noun: the benchmark asked for, by its name in prose.
+    """
+    task = IMPORTED.get(benchmark.partition(" ")[0].lower()) if file.suffix == ".csv" else None
+    if task is None:
+        return DataError(
+            f"{file} is of {benchmark}, which kvgauge cannot score: it imports predictions on LongBench and "
+            "LongBench-E, and kvpress's on LongBench v2 and RULER, so give the folder of those, or move this file "
+            "elsewhere"
+        )
+    return DataError(f"{file} is of {benchmark}, not of {noun}: import it with --task {task}, or move it elsewhere")
+
+
+def budget_in(run: Run, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> str | None:
+    """The budget of a table: by the ratio in its rows, which a folder's name rounds, or else by the folder's name."""
+    ratios = {values["ratio"] for _, values in rows if "ratio" in values}
+    return budget_of(ratios.pop()) if len(ratios) == 1 and run.budget != "full" else run.budget
+
+
+def table(
+    raw: bytes, file: Path, needed: Sequence[str], plain: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a table, each with its position for errors and its values by column.
 
     ``answer``, ``answers`` and ``all_classes`` become lists of texts, ``length`` a whole number, ``compression_ratio``
@@ -111,6 +144,7 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
         raw: contents of the file.
         file: path of the file, for errors.
         needed: columns that the table must have.
+        plain: columns that are texts here: LongBench v2 has the answer "C" and the length "short".
 
     Raises:
         DataError: the file is not such a table.
@@ -137,20 +171,20 @@ def table(raw: bytes, file: Path, needed: Sequence[str]) -> Iterator[tuple[str, 
                     f"{where} begins a row of {len(fields)} fields where the header has {len(header)}, as in a cut "
                     f"file: {_REMEDY}"
                 )
-            yield where, _values(dict(zip(header, fields, strict=True)), where, needed)
+            yield where, _values(dict(zip(header, fields, strict=True)), where, needed, plain)
     except csv.Error as error:
         raise DataError(
             f"line {reader.line_num} of {file} is not CSV ({error}), as in a file that was cut: {_REMEDY}"
         ) from error
 
 
-def _values(row: dict[str, str], where: str, needed: Sequence[str]) -> dict[str, Any]:
+def _values(row: dict[str, str], where: str, needed: Sequence[str], plain: Collection[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, text in row.items():
         if not text and name not in needed:
             continue
         try:
-            match name:
+            match "" if name in plain else name:
                 case "answer" | "answers" | "all_classes":
                     values[name] = texts(text)
                 case "length":

@@ -52,6 +52,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("ruler__4096__some-model__snapkv__0.50").mkdir()
     table = "question,answer,predicted_answer,task\nWhich?,['one' 'two'],one,vt\n"
     Path("ruler__4096__some-model__snapkv__0.50/predictions.csv").write_text(table)
+    Path("longbench-v2__0shot__some-model__snapkv__0.50").mkdir()
+    table = "_id,answer,difficulty,length,domain,predicted_answer\n1,B,easy,short,Code,The correct answer is (B)\n"
+    Path("longbench-v2__0shot__some-model__snapkv__0.50/predictions.csv").write_text(table)
     return tmp_path
 
 

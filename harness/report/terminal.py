@@ -27,8 +27,8 @@ REST = "all methods: kvgauge report with the results folder, or table.md"
 _LEGENDS = ("kept:", "same as:", "Intervals:", "bytes %")
 """How notes begin that explain columns which the end of a run has no room for."""
 _PRESSING = (
-    "errors of", "the full cache scores", "answers are", "A is of", "B is of", "not in", "missing here", "audit:",
-    "fewer examples", "* misses",
+    "errors of", "the full cache scores", "answers are", "A is of", "B is of", "A was compressed", "not in",
+    "missing here", "audit:", "fewer examples", "* misses",
 )  # fmt: skip
 """How notes begin without which the numbers mislead, the most important first."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from harness.store.manifest import difference
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task
 from harness.store.shards import Shard
+from harness.task import Example
 
 _SELECTION = Selection("query_head", "mean", "stable", "float32")
 """Stands in for cells that keep everything, and so record of the selection its boundary at most."""
@@ -49,8 +50,11 @@ def prepared_again(
     checkpoint: Checkpoint,
     engine_settings: EngineSettings,
     asked: Mapping[str, Any],
-) -> Iterator[Prepared]:
+) -> Iterator[tuple[Prepared, int]]:
     """The runs that would make a task's cells today, one for each selection that they were made with.
+
+    Each has the examples up to the last recorded one, and comes with the number of all: the others of a trial can take
+    long to make, and one that cannot be made says nothing of those that were.
 
     Args:
         grid: the task's cells.
@@ -82,6 +86,9 @@ def prepared_again(
         manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
         with tempfile.TemporaryDirectory() as empty:  # an empty results folder, so that every record is missing
             task = recorded_task(manifest, grid.folders[first])
+            examples = task.examples(checkpoint.tokenizer)
+            cells = {variant.cell for variant in selected}
+            recorded = {r.example_id for one in grid.result.cells if one.cell in cells for r in one.records}
             run = Run(
                 checkpoint=checkpoint,
                 variants=tuple(selected),
@@ -89,22 +96,34 @@ def prepared_again(
                 task_config=manifest.task_config,
                 selection=selection,
                 results=Path(empty),
-                limit=None,
+                limit=_reach(examples, recorded),
                 engine_settings=engine_settings,
                 shard=Shard(0, 1),
                 retry_errors=False,
                 save_prompts=False,
                 sampling=sampling,
             )
-            yield prepare(run)
+            yield prepare(run), len(examples)
 
 
-def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) -> None:
+def _reach(examples: Sequence[Example], recorded: Set[str]) -> int | None:
+    """Number of examples up to the last recorded one; None for all of them."""
+    missing = set(recorded)
+    if len(missing) < len(examples):
+        for number in range(len(examples)):
+            missing.discard(examples[number].id)
+            if not missing:
+                return number + 1
+    return None
+
+
+def with_data(grid: Grid, prepared: Prepared, examples: int, verdicts: Mapping[Cell, Verdict]) -> None:
     """Compare recorded settings, prompts and texts with what the model's files and the task's data give now.
 
     Args:
         grid: the task's cells.
         prepared: a run of some of them, as it would be prepared today.
+        examples: number of the task's examples.
         verdicts: by cell; findings are added to them.
     """
     prompts = {prompt.example.id: prompt for prompt in prepared.prompts}
@@ -114,7 +133,7 @@ def with_data(grid: Grid, prepared: Prepared, verdicts: Mapping[Cell, Verdict]) 
         if result.cell not in prepared.manifests:
             continue
         verdict = verdicts[result.cell]
-        verdict.examples = len(prompts)
+        verdict.examples = examples
         if changed := difference(grid.manifests[result.cell].settings, prepared.manifests[result.cell].settings):
             name, then, now = changed
             verdict.wrong.append(f"made with {name}={then}, here it is {now}")

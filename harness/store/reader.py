@@ -185,7 +185,8 @@ def _check_alike(cells: Sequence[tuple[Manifest, Path]]) -> None:
 def _open_ends(cells: Sequence[tuple[Manifest, Path]]) -> list[str]:
     """Sentences for the note under a table that is made from disk: unfinished cells, different selections."""
     unfinished = [manifest.cell.name for manifest, folder in cells if not is_whole(folder)]
-    selections = [manifest.settings["selection"] for manifest, _ in cells if "selection" in manifest.settings]
+    selections = [manifest.settings.get("selection", {}) for manifest, _ in cells]
+    selections = [one for one in selections if one.keys() - {"after"}]  # a cell that keeps everything has no more
     notes = (
         [f"Unfinished, so that examples may be missing from all cells: {', '.join(unfinished)}."] if unfinished else []
     )

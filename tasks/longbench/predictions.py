@@ -32,7 +32,7 @@ from harness.task import Example
 from tasks.checks import short
 from tasks.doubled import without_doubled
 from tasks.jsonl import TEXT, Kind, Text, check_fields, read_lines
-from tasks.kvpress import budget_of, run_of, table
+from tasks.kvpress import budget_of, other_benchmark, run_of, table
 from tasks.longbench.data import RECORDS, RECORDS_E, check_answers
 from tasks.longbench.metrics import METRIC_OF, bucket
 from tasks.prediction_files import files_below, read_bytes
@@ -98,12 +98,7 @@ def read_predictions(path: Path, format: str, doubled: str | None) -> list[Impor
 def _import(file: Path, info: _PathInfo, rows: Callable[[bytes, Path], Rows], doubled: str | None) -> Imported:
     raw = read_bytes(file)
     if other := _other_benchmark(raw, file):
-        if other.lower().startswith("ruler") and file.name == "predictions.csv":
-            raise DataError(f"{file} is of {other}: import it with --task ruler, or move it elsewhere")
-        raise DataError(
-            f"{file} is of {other}, which kvgauge cannot score: it imports predictions on LongBench and LongBench-E, "
-            "and kvpress's on RULER, so give the folder of those, or move this file elsewhere"
-        )
+        raise other_benchmark(file, other, "LongBench")
     lines = list(rows(raw, file))
     if not lines:
         raise DataError(f"{file} holds no prediction: leave it out, or run the program again")

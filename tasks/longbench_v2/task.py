@@ -17,16 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-from msgspec import Meta
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
-from harness.task import DataFile, Example, Metric
+from harness.task import DataFile, Example, Metric, Predictions
 from tasks.asking import Form, Lazy, TextTask
 from tasks.checks import short, whole
 from tasks.files import Hub, Source
-from tasks.jsonl import TEXT, Kind, Text
+from tasks.jsonl import TEXT, Kind
+from tasks.longbench_v2.predictions import FORMATS, GROUPS, ID, LETTER, read_predictions
 from tasks.longbench_v2.prompts import KINDS, fill, templates
 from tasks.longbench_v2.scores import kvpress, official
 from tasks.prompting import Chat
@@ -49,14 +48,14 @@ HUB = Hub(
 SOURCE = Source(REMEDY, HUB)
 _LETTERS = "ABCD"
 FIELDS: Mapping[str, Kind] = {
-    "_id": Kind(Annotated[Text, Meta(min_length=1)], "a text"),
+    "_id": ID,
     "domain": TEXT,
     "sub_domain": TEXT,
     "difficulty": TEXT,
     "length": TEXT,
     "question": TEXT,
     **{f"choice_{letter}": TEXT for letter in _LETTERS},
-    "answer": Kind(Annotated[str, Meta(pattern=r"^[A-D]\Z")], "one of A, B, C, D"),
+    "answer": LETTER,
     "context": TEXT,
 }
 MAX_NEW_TOKENS: Mapping[str, int] = {"0shot": 128, "0shot_no_context": 128, "0shot_cot": 1024, "kvpress": 16}
@@ -177,7 +176,7 @@ class LongBenchV2(TextTask):
                 id=row["_id"],
                 prompt=fitted.ids,
                 references=(row["answer"],),
-                group={name: row[name] for name in ("difficulty", "length", "domain")},
+                group={name: row[name] for name in GROUPS},
                 tokens_before_truncation=fitted.tokens_before_truncation,
                 question_at=fitted.question_at,
             )
@@ -190,6 +189,30 @@ class LongBenchV2(TextTask):
         if self.prompt == "kvpress":
             return {"accuracy": kvpress(text or "", answer)}
         return {"accuracy": official(text or "", answer, self.compensated)}
+
+    # --- predictions of other programs
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The format of kvpress."""
+        return FORMATS
+
+    def predictions(self, path: Path, format: str, doubled: str | None = None) -> list[Predictions]:
+        """The predictions of each file at or below a path; see ``tasks.longbench_v2.predictions``."""
+        return [
+            Predictions(
+                file=one.file,
+                sha256=one.sha256,
+                task=self.name,
+                config={},
+                settings=self.score_settings(),
+                model=one.model,
+                label=one.label,
+                budget=one.budget,
+                rows=one.rows,
+            )
+            for one in read_predictions(path, RECORDS, doubled)
+        ]
 
     # --- data
 

@@ -21,7 +21,7 @@ from harness.task import Example
 from tasks.checks import short
 from tasks.doubled import Line, without_doubled
 from tasks.jsonl import TEXT, Kind, Text, check_fields
-from tasks.kvpress import Run, budget_of, run_of, table, tables
+from tasks.kvpress import Run, budget_in, other_benchmark, run_of, table, tables
 from tasks.prediction_files import read_bytes
 from tasks.ruler.recipe import EXAMPLES, TASKS
 from tasks.ruler.records import record_id
@@ -70,7 +70,7 @@ def read_predictions(path: Path, doubled: str | None) -> list[Imported]:
 def _read(file: Path, doubled: str | None) -> Iterator[Imported]:
     run = run_of(file)
     if run.benchmark not in (None, "ruler"):
-        raise DataError(f"{file} is of {run.benchmark}, not of RULER: give another --task, or move it elsewhere")
+        raise other_benchmark(file, run.benchmark, "RULER")
     raw = read_bytes(file)
     lines = list(table(raw, file, ("task", "question", "answer", "predicted_answer")))
     if not lines:
@@ -82,7 +82,7 @@ def _read(file: Path, doubled: str | None) -> Iterator[Imported]:
         values["answers"] = values.pop("answer")
         check_fields(values, _KINDS, where, _REMEDY)
         by_task.setdefault(values["task"], []).append((where, values))
-    tokens, budget = _tokens(run, file), _budget(run, lines)
+    tokens, budget = _tokens(run, file), budget_in(run, lines)
     for task in sorted(by_task, key=TASKS.index):
         kept = without_doubled(by_task[task], task, EXAMPLES, file, doubled)
         yield Imported(
@@ -104,11 +104,6 @@ def _tokens(run: Run, file: Path) -> int:
             "ruler__4096__<model>__<press>__<ratio>"
         )
     return int(run.dataset)
-
-
-def _budget(run: Run, lines: Sequence[Line]) -> str | None:
-    ratios = {values["ratio"] for _, values in lines if "ratio" in values}
-    return budget_of(ratios.pop()) if len(ratios) == 1 and run.budget != "full" else run.budget
 
 
 def _examples(rows: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Example, str]]:

@@ -50,7 +50,8 @@ class VariableTexts:
             index: number of the record; every record is drawn in the same way.
 
         Raises:
-            Undrawable: two variables were drawn with one name, which a record draws again.
+            Undrawable: two variables were drawn with one name, which a record draws again, or there are more of them
+                than lines of noise, each of which takes one.
         """
         names = [self._name(self._letters) for _ in range(_HOPS + 1)]
         while len(set(names)) <= _HOPS:
@@ -59,6 +60,8 @@ class VariableTexts:
         values = [_EXAMPLE_VALUE if not self._example else self._number() for _ in range(0, len(names), _HOPS + 1)]
         if len(names) > _HOPS + 1:
             raise Undrawable("two variables get the same name")
+        if size < len(names):
+            raise Undrawable(f"{size} lines of noise are fewer than {len(names)} variables")
         lines = [NOISE] * size
         assignments = [f"VAR {names[0]} = {values[0]}"]
         assignments += [f"VAR {new} = VAR {old} " for old, new in pairwise(names)]

@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     config = task_config(arguments.task, *arguments.set)
     importer = build(config)
     if not isinstance(importer, Importer):
-        raise ConfigError(f"task={arguments.task} imports nothing: use longbench or ruler")
+        raise ConfigError(f"task={arguments.task} imports nothing: use longbench, longbench_v2 or ruler")
     if arguments.format not in importer.formats:
         raise ConfigError(f"--format {arguments.format} is unknown: use {', '.join(importer.formats)}")
     to = arguments.to.expanduser()

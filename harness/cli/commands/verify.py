@@ -123,8 +123,8 @@ def _with_model(
     """
     checkpoint, settings = _checkpoint(grid, words)
     engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels) if sample else None
-    for prepared in prepared_again(grid, variants, checkpoint, settings, asked):
-        with_data(grid, prepared, verdicts)
+    for prepared, examples in prepared_again(grid, variants, checkpoint, settings, asked):
+        with_data(grid, prepared, examples, verdicts)
         if engine is not None:
             with_model(grid, prepared, engine, sample, verdicts)
 

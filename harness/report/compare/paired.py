@@ -82,14 +82,23 @@ def paired_documents(
 
     Raises:
         ConfigError: a task's headline is another metric in each.
-        StoreError: the folders have no task in common.
+        StoreError: the folders have no task in common, or none with scores.
     """
     single = all(len({grid.result.model for grid in grids}) == 1 for grids in (a, b))
     theirs = {_key(grid, single): grid for grid in b}
     suites: dict[tuple[str, str], list[tuple[Grid, Grid]]] = {}
+    unscored = []
     for grid in a:
-        if (other := theirs.get(_key(grid, single))) is not None:
+        if (other := theirs.get(_key(grid, single))) is None:
+            continue
+        if grid.result.metrics or other.result.metrics:
             suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
+        else:
+            unscored.append(grid)
+    if not suites and unscored:
+        raise StoreError(
+            f"what both folders have is not scored: {_contents(unscored)}; give two folders of a task with scores"
+        )
     if not suites:
         has = f"the first has {_contents(a)}, the second {_contents(b)}; give two folders of the same task"
         raise StoreError(f"{path_a} and {path_b} have no task of one model in common: {has}, each of one model")
@@ -97,6 +106,7 @@ def paired_documents(
     missing = {"A": [grid for grid in b if _key(grid, single) not in ours]}
     missing["B"] = [grid for grid in a if _key(grid, single) not in theirs]
     lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing.items() if grids]
+    lacking += [f"not in the comparison, as it has no scores: {_contents(unscored)}."] if unscored else []
     for (model, suite), pairs in suites.items():
         yield (
             Path(model, suite),
@@ -110,6 +120,13 @@ def _contents(grids: Sequence[Grid]) -> str:
     for grid in grids:
         by_model.setdefault(grid.result.model, []).append(grid.result.task)
     return plain("; ".join(f"{', '.join(tasks)} of {model}" for model, tasks in by_model.items()))
+
+
+def _notes(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
+    """The notes of both folders; one that a single folder has says of which."""
+    a, b = ([grid.result.note for grid in side if grid.result.note] for side in zip(*pairs, strict=True))
+    both = dict.fromkeys([*a, *b])
+    return [note if note in a and note in b else f"Of {'A' if note in a else 'B'}: {note}" for note in both]
 
 
 def _other_boundary(pairs: Sequence[tuple[Grid, Grid]]) -> list[str]:
@@ -148,7 +165,7 @@ class _Draws:
 
     def __init__(self, a: Grid, b: Grid) -> None:
         metric, other = a.result.metrics[:1], b.result.metrics[:1]
-        if metric != other or not metric:
+        if metric != other:
             raise ConfigError(
                 f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score "
                 "one as the other, with kvgauge score PATH --set task.show=… or --set task.code_similarity=…"
@@ -215,8 +232,8 @@ def _document(
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
     raw = pd.DataFrame([_raw(cell, title, pair) for cell, numbers in rows.items() for title, pair in numbers.items()])
     models = list(dict.fromkeys(grid.result.model for pair in pairs for grid in pair))
-    notes = list(dict.fromkeys(grid.result.note for pair in pairs for grid in pair if grid.result.note))
-    notes += [
+    notes = [
+        *_notes(pairs),
         f"A: {plain(str(path_a))}. B: {plain(str(path_b))}.",
         *facts,
         f"difference: B minus A over the examples that both have, with its {LEVEL} % bootstrap interval over examples; "

@@ -11,6 +11,8 @@ from msgspec import structs
 
 from harness.errors import ConfigError, StoreError
 from harness.report.compare.differences import unlike
+from harness.report.compare.gist import gist
+from harness.report.compare.paired import paired_documents
 from harness.report.compare.published import tables
 from harness.report.leaderboard import groups
 from harness.results import Manifest
@@ -61,6 +63,14 @@ def test_a_run_before_the_question_says_so_and_is_verified_and_kept_apart(kvgaug
     report = made / "report" / "tiny" / "needle"
     for file in ("table.md", "table.tex"):
         assert "compressed after the context" in (report / file).read_text()
+    (grid,) = read_results(made / "tiny" / "needle").grids
+    before = replace(grid, result=replace(grid.result, after="prompt", note=""))
+    ((_, document),) = paired_documents([before], [grid], Path("a"), Path("b"))
+    said = "A was compressed after the prompt, B after the context"
+    assert said in " ".join(gist(document).split())
+    assert f"Of B: {grid.result.note}" in document.notes
+    ((_, document),) = paired_documents([grid], [grid], Path("a"), Path("b"))
+    assert grid.result.note in document.notes and said not in " ".join(gist(document).split())
 
 
 def test_a_manifest_that_names_no_boundary_is_of_the_end_of_the_prompt() -> None:
@@ -74,8 +84,8 @@ def folder(kvgauge: Command, made: Path) -> Path:
     prompts = made / "prompts.json"
     if not prompts.exists():
         prompts.write_text(json.dumps({"one": {"ids": [*range(2, 72)], "question_at": 60}}))
-        words = ("method=snapkv", "budget=48", "task=tokens", f"task.prompts={prompts}", "task.max_new_tokens=2")
-        done = kvgauge(*words, "selection.after=context", f"results_dir={made}")
+        words = ("method=[fullkv,snapkv]", "budget=48", "task=tokens", f"task.prompts={prompts}")
+        done = kvgauge(*words, "task.max_new_tokens=2", "selection.after=context", f"results_dir={made}")
         assert done.code == 0, done.err
     return made / "tiny" / "tokens" / "snapkv-48"
 
@@ -117,6 +127,17 @@ def test_results_before_the_question_are_not_held_against_tables_after_the_promp
     table = replace(tables()[0], metric="")
     assert "selection.after=context" in str(unlike([grid], table))
     assert unlike([replace(grid, result=replace(grid.result, after="prompt"))], table) is None
+
+
+def test_a_cell_that_keeps_everything_is_not_said_to_select_otherwise(folder: Path) -> None:
+    (grid,) = read_results(folder.parent).grids
+    assert len(grid.manifests) == 2 and "differ in selection" not in grid.result.note
+
+
+def test_a_task_without_scores_is_not_compared_and_its_message_says_why(folder: Path) -> None:
+    (grid,) = read_results(folder.parent).grids
+    with pytest.raises(StoreError, match=r"^what both folders have is not scored: tokens of tiny; give two folders"):
+        list(paired_documents([grid], [grid], Path("a"), Path("b")))
 
 
 def test_a_task_that_knows_no_question_is_refused_before_any_work_in_one_line(

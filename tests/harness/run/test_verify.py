@@ -182,6 +182,17 @@ def test_examples_that_a_later_run_asked_for_hold_when_it_is_said_how(kvgauge: C
     assert done.code == 0 and "3 records of 3 examples of the task; fingerprint" in line_of(done.out), done.out
 
 
+def test_a_trial_holds_where_the_task_has_examples_that_cannot_be_made(kvgauge: Command, tmp_path: Path) -> None:
+    words = ("task=ruler", "task.tasks=[vt]", "task.lengths=[980]", "task.max_new_tokens=1", "method=fullkv")
+    folder = str(tmp_path / "results")
+    assert kvgauge(*words, "limit=3", f"results_dir={folder}").code == 2  # the third does not fit into 980 tokens
+    assert kvgauge(*words, "limit=2", f"results_dir={folder}").code == 0
+    done = kvgauge("verify", folder, "--sample", "1")
+    assert (done.code, done.err) == (0, "")
+    assert "2 records of 500 examples of the task" in done.told and "not told" not in done.told
+    assert "prompts, references" in done.told
+
+
 def test_indices_that_were_not_kept_are_found(kvgauge: Command, results: Path) -> None:
     change(results, lambda record: record.update(kept_sha256="00"))
     assert "kept indices of 1 of 2 computed again differs" in line_of(

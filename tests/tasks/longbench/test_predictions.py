@@ -476,7 +476,6 @@ def test_a_malformed_table_is_one_line(
     ("format", "place", "text", "benchmark"),
     [
         ("kvpress", "infinitebench__passkey__a--b__knorm__0.50/predictions.csv", "answer,task\n", "infinitebench"),
-        ("kvpress", "longbench-v2__0shot__a--b__knorm__0.50/predictions.csv", "answer,task\n", "longbench-v2"),
         ("kvcache_factory", "llama_128/4096/qa_1/SnapKV.json", '{"pred": "x", "answers": ["x"]}\n', "RULER (qa_1)"),
     ],
 )
@@ -494,22 +493,23 @@ def test_files_of_other_benchmarks_are_said_to_be_theirs(
 
 
 @pytest.mark.parametrize(
-    ("place", "text", "benchmark"),
+    ("place", "text", "benchmark", "task"),
     [
-        ("ruler__4096__a--b__snapkv__0.50/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
-        ("ruler__4096__a--b__snapkv__0.50/1/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler"),
-        ("mine/predictions.csv", "question,answer,task,predicted_answer\nq,x,vt,x\n", "RULER (vt)"),
+        ("ruler__4096__a--b__snapkv__0.50/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler", "ruler"),
+        ("ruler__4096__a--b__snapkv__0.50/1/predictions.csv", "answer,task\nx,niah_single_1\n", "ruler", "ruler"),
+        ("mine/predictions.csv", "question,answer,task,predicted_answer\nq,x,vt,x\n", "RULER (vt)", "ruler"),
+        ("longbench-v2__0shot__a--b__knorm__0.50/predictions.csv", "answer,task\n", "longbench-v2", "longbench_v2"),
     ],
 )
-def test_kvpress_files_of_ruler_are_said_to_be_read_as_that_task(
-    kvgauge: Command, tmp_path: Path, place: str, text: str, benchmark: str
+def test_kvpress_files_of_other_benchmarks_are_said_to_be_read_as_those_tasks(
+    kvgauge: Command, tmp_path: Path, place: str, text: str, benchmark: str, task: str
 ) -> None:
     path = tmp_path / "files" / place
     path.parent.mkdir(parents=True)
     path.write_text(text)
     refused(
         kvgauge, tmp_path, [str(path), "--format", "kvpress"], 3, str(path),
-        f"is of {benchmark}: import it with --task ruler",
+        f"is of {benchmark}, not of LongBench: import it with --task {task}",
     )  # fmt: skip
 
 

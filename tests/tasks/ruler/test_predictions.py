@@ -72,7 +72,11 @@ def test_predictions_pair_with_a_run_on_the_same_records(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("place", "change", "said"),
     [
-        ("longbench__qasper__m__snapkv__0.50", {}, "is of longbench, not of RULER: give another --task"),
+        (
+            "longbench__qasper__m__snapkv__0.50",
+            {},
+            "is of longbench, not of RULER: import it with --task longbench,",
+        ),
         ("mine", {}, "does not say the length of its texts: call it as kvpress does, ruler__4096__"),
         (PLACE, {"task": "qasper"}, "line 2 of {file} is of task 'qasper', which RULER has not"),
         (PLACE, {"answer": []}, "line 2 of {file} has answers=[], which is not a list of texts"),

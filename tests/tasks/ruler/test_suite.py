@@ -247,6 +247,7 @@ def test_presets_say_when_entries_are_chosen_and_whose_prompts_are_used() -> Non
         ({"data": str(ROOT / "conf")}, "holds no record of niah_multikey_3 at 1000 tokens"),
         ({"lengths": [100]}, "task.lengths has 100, into which no text of niah_multikey_3 for record 0 fits (the"),
         ({"lengths": [512], "tasks": ["vt"]}, "into which no text of vt for record 0 fits"),
+        ({"lengths": [980], "tasks": ["vt"], "samples": 3}, "into which no text of vt for record 2 fits"),
         ({"lengths": [100], "tasks": ["fwe"]}, "into which no text of fwe for record 0 fits"),
         ({"chat": True}, "the tokenizer has no chat template"),
     ],
