@@ -17,7 +17,8 @@ from typing import Any
 
 from harness.errors import ConfigError
 from harness.task import Average, DataFile, Predictions
-from tasks.checks import is_list, short, whole
+from tasks.asking import choose
+from tasks.checks import short, whole
 from tasks.longbench.data import RECORDS, RECORDS_E, survey
 from tasks.longbench.files import HUB, REMEDY
 from tasks.longbench.metrics import Scoring
@@ -129,7 +130,7 @@ class LongBench:
         scoring = Scoring(
             check_backend(self.code_similarity, "task.code_similarity"), self.official_zero, self.rouge_score
         )
-        asked = _expand(self.datasets)
+        asked = choose(self.datasets, (*RECORDS, *RECORDS_E), _SETS, "LongBench")
         return tuple(
             LongBenchTask(
                 name=f"{self.name}-{dataset}",
@@ -237,23 +238,3 @@ class LongBench:
                 )
             )
         return predictions
-
-
-def _expand(datasets: object) -> list[str]:
-    """Names of datasets in the order given, with sets expanded, without repeats."""
-    entries = list(datasets) if is_list(datasets) else [datasets]
-    if not entries or entries == [None]:
-        raise ConfigError("task.datasets is empty: use all, paper, e, or names such as [qasper,trec]")
-    names: list[str] = []
-    for entry in entries:
-        if isinstance(entry, str) and entry in _SETS:
-            names += _SETS[entry]
-        elif isinstance(entry, str) and (entry in RECORDS or entry in RECORDS_E):
-            names.append(entry)
-        else:
-            known = ", ".join(RECORDS)
-            raise ConfigError(
-                f"task.datasets has {short(entry)}, which is no LongBench dataset: use all, paper, e, or names of "
-                f"{known}"
-            )
-    return list(dict.fromkeys(names))

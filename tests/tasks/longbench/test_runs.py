@@ -463,7 +463,7 @@ BAD_DATA: list[tuple[str, str | bytes | None, str]] = [
 BAD_SETTINGS = [
     (["task.data=/nowhere"], 3, "task.data='/nowhere' does not exist"),
     (["task.data=null"], 3, "cannot be downloaded"),
-    (["task.datasets=[squad]"], 2, "task.datasets has 'squad', which is no LongBench dataset"),
+    (["task.datasets=[squad]"], 2, "task.datasets has 'squad', which is no dataset of LongBench"),
     (["task.datasets=[]"], 2, "task.datasets is empty"),
     (["task.protocol=official"], 2, "task.protocol='official' is not a protocol"),
     (["task.max_prompt_tokens=1"], 2, "task.max_prompt_tokens is 1"),
