@@ -36,7 +36,7 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).parents[1]
 
 # How often the slow tests that kill processes kill them.
-KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("KVGAUGE_TEST_KILLS", "3"))
 
 needs_triton = pytest.mark.skipif(
     find_spec("triton") is None, reason="triton is not installed: pip install -e '.[triton]'"

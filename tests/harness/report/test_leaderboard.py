@@ -197,7 +197,7 @@ def test_a_leaderboard_that_was_killed_twice_goes_on_and_loses_and_doubles_nothi
     def records(task: str) -> list[Path]:
         return [path for path in tmp_path.glob(f"tiny/{task}/*/records*.jsonl") if path.stat().st_size]
 
-    for task in ("needle_chat", "longbench-trec"):
+    for task in ("needle_chat", "needle_magic"):
         work = begin()
         while not records(task):
             assert work.poll() is None, work.stderr and work.stderr.read()

@@ -182,28 +182,27 @@ def test_report_tells_what_it_wrote(kvgauge: Command, tmp_path: Path, prompts_fi
 
 @pytest.mark.slow
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("kind", "tests"), [("scorer", "tests/methods"), ("allocation", "tests/methods"), ("wrapper", "tests/methods")]
-)
-def test_a_new_method_passes_every_test_as_it_is_written(
-    kvgauge: Command, kind: str, tests: str, tmp_path: Path
-) -> None:
+def test_new_methods_of_every_kind_pass_every_test_as_they_are_written(kvgauge: Command, tmp_path: Path) -> None:
     documents.clone(tmp_path)
     shutil.copy(documents.ROOT / "pyproject.toml", tmp_path)
-    written = kvgauge("new", "method", "my_keys", "--kind", kind, "--to", str(tmp_path))
-    assert written.code == 0, written.err
+    names = {kind: f"my_{kind}" for kind in ("scorer", "allocation", "wrapper")}
+    for kind, name in names.items():
+        written = kvgauge("new", "method", name, "--kind", kind, "--to", str(tmp_path))
+        assert written.code == 0, written.err
     done = documents.session(
         tmp_path,
         [
-            f"python -m pytest {tests} -k my_keys",
-            "python run.py method=[fullkv,my_keys] budget=64 task.lengths=[400] task.depths=[50]",
+            f"python -m pytest -vv tests/methods -k '{' or '.join(names.values())}'",
+            f"python run.py method=[fullkv,{','.join(names.values())}] budget=64 task.lengths=[400] task.depths=[50]",
         ],
     )
     assert [code for code, _ in done] == [0, 0], done
+    assert all(f"test_{name}.py::" in done[0][1] for name in names.values()), "each has tests of its own"
     checked = documents.python(tmp_path, "-m", "ruff", "check", "methods", "tests")
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "my_keys" in (tmp_path / "results/report/tiny/needle/table.csv").read_text()
-    again = kvgauge("new", "method", "my_keys", "--to", str(tmp_path))
+    table = (tmp_path / "results/report/tiny/needle/table.csv").read_text()
+    assert all(name in table for name in names.values())
+    again = kvgauge("new", "method", "my_scorer", "--to", str(tmp_path))
     assert again.code == 2 and "is there already: use another name" in again.err
 
 
