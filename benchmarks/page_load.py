@@ -16,10 +16,10 @@ import random
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from msgspec import to_builtins
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ def grid(examples: int, cells: int, methods: int, words: int) -> Grid:
             "model",
             "task",
             {"budget": cell.budget},
-            [asdict(METRIC)],
+            [to_builtins(METRIC)],
             None,
             "",
             {"name": "task"},

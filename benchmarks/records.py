@@ -19,11 +19,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
+
+from msgspec import to_builtins  # noqa: E402
 
 from harness.config.build import build, task_config  # noqa: E402
 from harness.results import Cell, Manifest  # noqa: E402
@@ -50,14 +51,14 @@ def write(results: Path, examples: int, cells: int) -> None:
             "model",
             "needle",
             {},
-            [asdict(m) for m in task.metrics],
+            to_builtins(list(task.metrics)),
             task.heatmap_axes,
             "",
             config,
             {},
             None,
         )
-        (folder / "manifest.json").write_text(json.dumps(asdict(manifest)))
+        (folder / "manifest.json").write_text(json.dumps(to_builtins(manifest)))
         (folder / "scores.json").write_text("{}")
         kept = PROMPT_TOKENS if cell.budget == "full" else int(cell.budget)
         with (folder / "records.0.jsonl").open("w") as file:
