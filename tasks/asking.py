@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -82,18 +83,7 @@ class Form:
 
 
 class TextTask:
-    """The properties of ``harness.task.Task`` that are the same for all tasks that ask about a text."""
-
-    name: str
-
-    def prompt_form(self) -> Form:
-        """How a text becomes a prompt."""
-        raise NotImplementedError
-
-    @property
-    def min_new_tokens(self) -> int:
-        """0: an answer can be empty."""
-        return 0
+    """The properties of ``harness.task.Task`` that are the same for all tasks whose prompts are texts, but needles."""
 
     @property
     def needs_tokenizer(self) -> bool:
@@ -104,6 +94,21 @@ class TextTask:
     def heatmap_axes(self) -> tuple[str, str] | None:
         """None: there is no heatmap."""
         return None
+
+
+class FormedTask(TextTask, ABC):
+    """The members of ``harness.task.Task`` that are the same for all tasks whose prompts are made by a ``Form``."""
+
+    name: str
+
+    @abstractmethod
+    def prompt_form(self) -> Form:
+        """How a text becomes a prompt."""
+
+    @property
+    def min_new_tokens(self) -> int:
+        """0: an answer can be empty."""
+        return 0
 
     @property
     def breakdown(self) -> str | None:

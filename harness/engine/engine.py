@@ -126,9 +126,13 @@ class Engine:
     @cached_property
     def _encode(self) -> Encode | None:
         """Token ids of a text without added special tokens; None without a tokenizer. It is read when first used."""
-        if self.tokenizer is None and self.spec is None:
+        tokenizer, spec = self.tokenizer, self.spec
+        if tokenizer is not None:
+            read = cache(lambda: tokenizer)
+        elif spec is not None:
+            read = cache(spec.tokenizer)
+        else:
             return None
-        read = cache(lambda: self.tokenizer or self.spec.tokenizer())  # type: ignore[union-attr]
         return lambda text: read().encode(text, add_special_tokens=False, verbose=False)
 
     def extend(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
 from harness.task import OUTPUT_TOKENS, DataFile, Example, Metric
+from tasks.asking import TextTask
 from tasks.checks import short, whole
 from tasks.ifeval.data import NAMES, RECORDS, SOURCE, Asked, digest, load
 from tasks.ifeval.language import PACKAGES, check_installed
@@ -24,7 +25,7 @@ _COUNT = "instructions"
 
 
 @dataclass(frozen=True)
-class IFEval:
+class IFEval(TextTask):
     """IFEval. Every default is in ``conf/task/ifeval.yaml``.
 
     Attributes:
@@ -56,16 +57,6 @@ class IFEval:
             Metric("instruction_loose", "instructions, loose", 1.0, weight=_COUNT),
             Metric(OUTPUT_TOKENS, "output tokens", float(whole(self.max_new_tokens, "task.max_new_tokens", 1))),
         )
-
-    @property
-    def needs_tokenizer(self) -> bool:
-        """True, because prompts are texts."""
-        return True
-
-    @property
-    def heatmap_axes(self) -> tuple[str, str] | None:
-        """None: there is no heatmap."""
-        return None
 
     @property
     def breakdown(self) -> str | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
 from harness.task import Average, Example, Metric
-from tasks.asking import Form, Lazy, TextTask, choose
+from tasks.asking import Form, FormedTask, Lazy, choose
 from tasks.checks import is_whole, short, whole
 from tasks.files import Source
 from tasks.infinitebench.generate import GENERATORS, generate
@@ -52,7 +52,7 @@ FIELDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True)
-class InfiniteBenchTask(TextTask):
+class InfiniteBenchTask(FormedTask):
     """One task; built by ``InfiniteBench``.
 
     Attributes:

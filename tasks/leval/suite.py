@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ConfigError, DataError
 from harness.task import Average, Example, Metric
 from harness.text import shared_tokens
-from tasks.asking import Asked, Form, Lazy, TextTask, choose
+from tasks.asking import Asked, Form, FormedTask, Lazy, choose
 from tasks.checks import short, whole
 from tasks.files import Source
 from tasks.jsonl import TEXT, TEXTS, Kind
@@ -91,7 +91,7 @@ def cut(document: str, tokenizer: PreTrainedTokenizerBase, limit: int) -> str:
 
 
 @dataclass(frozen=True)
-class LEvalTask(TextTask):
+class LEvalTask(FormedTask):
     """One dataset; built by ``LEval``.
 
     Attributes:

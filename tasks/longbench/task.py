@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.task import Example, Json, Metric
-from tasks.asking import Lazy
+from tasks.asking import Lazy, TextTask
 from tasks.longbench.data import RECORDS, RECORDS_E, load
 from tasks.longbench.files import SOURCE
 from tasks.longbench.metrics import METRIC_OF, Scoring, bucket
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LongBenchTask:
+class LongBenchTask(TextTask):
     """One dataset under one protocol; built by ``LongBench``.
 
     Attributes:
@@ -78,16 +78,6 @@ class LongBenchTask:
     def min_new_tokens(self) -> int:
         """1 if the protocol forbids an empty answer for this dataset, else 0."""
         return int(self.base in self.protocol.one_token_at_least)
-
-    @property
-    def needs_tokenizer(self) -> bool:
-        """True, because prompts are texts."""
-        return True
-
-    @property
-    def heatmap_axes(self) -> tuple[str, str] | None:
-        """None: there is no heatmap."""
-        return None
 
     @property
     def breakdown(self) -> str | None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
 from harness.task import DataFile, Example, Metric, Predictions
-from tasks.asking import Form, Lazy, TextTask
+from tasks.asking import Form, FormedTask, Lazy
 from tasks.checks import short, whole
 from tasks.files import Hub, Source
 from tasks.jsonl import TEXT, Kind
@@ -63,7 +63,7 @@ MAX_NEW_TOKENS: Mapping[str, int] = {"0shot": 128, "0shot_no_context": 128, "0sh
 
 
 @dataclass(frozen=True)
-class LongBenchV2(TextTask):
+class LongBenchV2(FormedTask):
     """The questions under one prompt.
 
     Attributes:

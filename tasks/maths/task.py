@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError, DataError
 from harness.task import OUTPUT_TOKENS, DataFile, Example, Metric
+from tasks.asking import TextTask
 from tasks.checks import is_list, short, whole
 from tasks.maths.answers import BOX, last_boxed, without_thinking
 from tasks.maths.data import Benchmark, Problem, benchmark, digest, load
@@ -26,7 +27,7 @@ EXTRACTIONS = ("boxed", "math_verify")
 
 
 @dataclass(frozen=True)
-class Maths:
+class Maths(TextTask):
     """MATH-500, GSM8K or AIME 2024. Every default is in ``conf/task/math500.yaml``.
 
     Attributes:
@@ -60,16 +61,6 @@ class Maths:
             Metric("correct", "accuracy", 1.0),
             Metric(OUTPUT_TOKENS, "output tokens", float(whole(self.max_new_tokens, "task.max_new_tokens", 1))),
         )
-
-    @property
-    def needs_tokenizer(self) -> bool:
-        """True, because prompts are texts."""
-        return True
-
-    @property
-    def heatmap_axes(self) -> tuple[str, str] | None:
-        """None: there is no heatmap."""
-        return None
 
     @property
     def breakdown(self) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from harness.errors import ConfigError, DataError
 from harness.task import Example, Metric
+from tasks.asking import TextTask
 from tasks.checks import short, whole
 from tasks.own_data.data import Asked, Data, load
 from tasks.own_data.draft import drafted
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnData:
+class OwnData(TextTask):
     """Records of a file of JSON lines. Every default is in ``conf/task/jsonl.yaml``.
 
     Attributes:
@@ -81,16 +82,6 @@ class OwnData:
     def score_settings(self) -> Mapping[str, Any]:
         """The metrics, and the version of jieba where it cuts words."""
         return named_settings([metric.name for metric in self.metrics])
-
-    @property
-    def needs_tokenizer(self) -> bool:
-        """True, because prompts are texts."""
-        return True
-
-    @property
-    def heatmap_axes(self) -> tuple[str, str] | None:
-        """None: there is no heatmap."""
-        return None
 
     @property
     def breakdown(self) -> str | None:

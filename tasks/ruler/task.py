@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from harness.errors import ConfigError
 from harness.task import Example, Metric
+from tasks.asking import TextTask
 from tasks.prompting import Frame
 from tasks.ruler.files import read_records
 from tasks.ruler.fitting import NeverFits
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RulerTask:
+class RulerTask(TextTask):
     """One task at one length; built by ``Ruler``, which describes the attributes that are not here.
 
     Attributes:
@@ -66,16 +67,6 @@ class RulerTask:
     def min_new_tokens(self) -> int:
         """0: an answer may be empty."""
         return 0
-
-    @property
-    def needs_tokenizer(self) -> bool:
-        """True, because lengths are counted in the model's tokens."""
-        return True
-
-    @property
-    def heatmap_axes(self) -> tuple[str, str] | None:
-        """None: there is no heatmap."""
-        return None
 
     @property
     def breakdown(self) -> str | None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import ConfigError
 from harness.task import Average, Example, Metric
-from tasks.asking import Form, Lazy, TextTask, choose
+from tasks.asking import Form, FormedTask, Lazy, choose
 from tasks.checks import is_whole, short, whole
 from tasks.prompting import Chat
 from tasks.records import Records, Row
@@ -44,7 +44,7 @@ _SETS: Mapping[str, Sequence[str]] = {"all": tuple(MAX_NEW_TOKENS), "generated":
 
 
 @dataclass(frozen=True)
-class SCBenchTask(TextTask):
+class SCBenchTask(FormedTask):
     """One task; built by ``SCBench``.
 
     Attributes:
