@@ -73,7 +73,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture
 def kvgauge(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run the command line in this process."""
+    """Run the command line in this process. The folders of methods and tasks that it names are forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
     def command(*words: str) -> Finished:
         monkeypatch.setattr(sys, "argv", ["run.py", *words])
