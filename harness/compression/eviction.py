@@ -249,7 +249,7 @@ def victims(scores: Tensor, positions: Tensor, count: int) -> Tensor:
         lowest = scores == scores.amin(-1, keepdim=True)
         return torch.where(lowest, positions, -1).argmax(-1, keepdim=True)
     newest_first = positions.argsort(-1, descending=True)
-    ranked = scores.expand(positions.shape).gather(-1, newest_first).argsort(-1, stable=True)
+    ranked = scores.expand(positions.shape).gather(-1, newest_first).argsort(dim=-1, stable=True)
     return newest_first.gather(-1, ranked[..., :count]).sort(-1).values
 
 
@@ -270,7 +270,7 @@ def without(victims: Tensor, entries: int) -> Iterator[Tensor]:
     else:
         last = torch.ones(*victims.shape[:2], entries, dtype=torch.bool, device=victims.device)
         last = last.scatter(-1, victims, False)[..., stay:]
-        survivors = (~last).to(torch.uint8).argsort(-1, stable=True) + stay
+        survivors = (~last).to(torch.uint8).argsort(dim=-1, stable=True) + stay
         # As many survive among the last ones as were dropped before them; what is left moves to its own place.
         yield torch.where(victims < stay, survivors, victims)
     yield victims

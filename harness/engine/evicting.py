@@ -89,7 +89,7 @@ def evicting(
     places = None
     if order is not None:
         window = state.keys.shape[1] - order.scores.shape[1]
-        best = order.scores.gather(1, indices[:, : entries - window]).argsort(-1, descending=True, stable=True)
+        best = order.scores.gather(1, indices[:, : entries - window]).argsort(dim=-1, descending=True, stable=True)
         places = torch.cat([best, torch.arange(entries - window, entries, device=best.device).expand(heads, -1)], 1)
     return EvictingKV(
         keys,
@@ -131,10 +131,12 @@ class EvictingBucket(Bucket):
         self._copies = kv.layer.queries.shape[0] // heads
         self.schedule = Schedule(kv.evictor, kv.budget, entries, kv.total)
         before, after = attended(kv.evictor, kv.budget, entries, kv.total, joining.question, joining.spare)
-        evicting = (call for call, (most, least) in enumerate(zip(before, after, strict=True)) if least < most)
-        first = next(evicting, len(before))
-        room = max(before[: first + 1], default=entries)
-        self._later_room = max(before[first + 1 :], default=0)  # after the first eviction
+        shrinks = (call for call, (most, least) in enumerate(zip(before, after, strict=True)) if least < most)
+        first = next(shrinks, len(before))
+        room, later = max(before[: first + 1], default=entries), max(before[first + 1 :], default=0)
+        # A prompt that is kept whole until the first eviction needs much more room than what follows.
+        self._later_room = later if 0 < 2 * later <= room else None
+        room = max(room, later)
         self._room_axes = {"keys": 2, "values": 2, "positions": 2, "statistic": 3, "order": 2}
 
         def with_room(tensors: Sequence[Tensor], axis: int) -> Tensor:
@@ -284,16 +286,16 @@ class EvictingBucket(Bucket):
                 moved = torch.arange(stop, device=place.device).expand(*place.shape[:2], -1).contiguous()
                 moved = moved.scatter(-1, source, place)
                 self.order[:, :, :target] = moved.gather(-1, self.order[:, :, :target])
-        self._give_back()
+        if count:
+            self._give_back()
 
     def _give_back(self) -> None:
-        """After the first eviction, give back the memory that is not needed for what is to come."""
-        if self._later_room and 2 * self._later_room <= self.keys.shape[2]:
-            for name, axis in self._room_axes.items():
-                tensor = getattr(self, name)
-                if tensor is not None:
-                    setattr(self, name, tensor.narrow(axis, 0, self._later_room).clone())
-        self._later_room = 0
+        """After the first eviction, give back memory that is not needed any more."""
+        room, self._later_room = self._later_room, None
+        for name, axis in self._room_axes.items():
+            tensor = getattr(self, name)
+            if room is not None and tensor is not None:
+                setattr(self, name, tensor.narrow(axis, 0, room).clone())
 
 
 def _index(tensor: Tensor, index: Tensor, axis: int) -> Tensor:
