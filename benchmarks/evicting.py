@@ -2,9 +2,9 @@
 
     taskset -c 0 python benchmarks/evicting.py
 
-Rows of one prompt decode together on the width-512 model. First, each method that evicts at every token beside H2O's cut
-of the prompt alone, at the same budget, in alternating rounds. Then one long answer of a few rows: CPU time per step
-just before so many new tokens.
+Rows of one prompt decode together on the width-512 model. First, each method that evicts while decoding beside H2O's
+cut of the prompt alone, at the same budget, in alternating rounds. Then one long answer of a few rows: CPU time per
+step just before so many new tokens.
 """
 
 from __future__ import annotations
