@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from msgspec import Meta
@@ -38,6 +38,7 @@ class PrunedChannels(Storage):
     recent: Count
     queries: Size
     keys: Literal["kept", "prompt"]
+    tail: ClassVar[str] = "recent"
 
     def check_model(self, head_dim: int) -> None:
         """See ``Storage``."""
