@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -45,7 +46,7 @@ class PrunedChannels(Storage):
         if not int(head_dim * self.ratio):
             raise ConfigError(
                 f"storage.{self.label}.ratio={self.ratio} removes none of {head_dim} channels: use "
-                f"{1 / head_dim:.3g} or more"
+                f"{math.ceil(1000 / head_dim) / 1000} or more"
             )
 
     def borders(self, kept: int, entries: int) -> tuple[int, int]:

@@ -66,8 +66,8 @@ def check_storages(
         counts = {count for layer in plan.keep for count in by_head(layer)}
         if storage.packs and plan.waiting is None and not any(any(storage.borders(n, n + come)) for n in counts):
             raise ConfigError(
-                f"storage={storage.label} packs nothing of budget={variant.budget.text} (method={variant.method.label}, "
-                f"{max(counts)} entries and at most {come} new ones): use a larger budget, or a smaller "
+                f"storage={storage.label} packs nothing of method={variant.method.label} budget={variant.budget.text} "
+                f"({max(counts)} entries and at most {come} new ones): use a larger budget, or a smaller "
                 f"storage.{storage.label}.{storage.tail}"
             )
 
