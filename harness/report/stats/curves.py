@@ -63,7 +63,7 @@ class Curves:
 
 
 def score_curves(raw: pd.DataFrame) -> list[Curves]:
-    """The scores by budget, by retention (in percent of the full cache) and, where a storage packs, by bytes.
+    """The scores by budget, retention (in percent of the full cache) and, where a storage packs, bytes.
 
     Args:
         raw: rows of ``table``, or of one column of ``suite_table``.
