@@ -9,6 +9,7 @@ from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
+from harness.compression.eviction import Eviction
 from harness.compression.method import Method, Scorer
 from harness.errors import BudgetError, ConfigError, KvgaugeError
 from harness.results import Cell, by_head
@@ -58,7 +59,12 @@ class Variant:
             if self.budget.share is None:
                 raise
             raise BudgetError(f"{self.budget.text} of a prompt of {tokens} tokens: {error}") from error
-        scorer, allocation = method.scorer, method.allocation
+        scorer, allocation, evictor = method.scorer, method.allocation, method.evictor
+        eviction = None if evictor is None else Eviction(evictor, (budget,) * shape.layers)
+        if evictor is not None:
+            # A cache in the order of scores has this order from the prompt on, even if nothing is dropped of it.
+            begins = evictor.carries or (evictor.ordered and allocation == Uniform() and tokens >= budget)
+            whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
         if method.rerotates and allocation != Uniform():
@@ -76,7 +82,7 @@ class Variant:
         keep = counted(allocation, budget, shape, (), method.label)
         if all(count >= tokens for counts in keep for count in by_head(counts)):
             return whole
-        return Plan(keep, scorer, rerotates=method.rerotates)
+        return Plan(keep, scorer, rerotates=method.rerotates, eviction=eviction)
 
 
 def counted(
@@ -202,12 +208,14 @@ class Plan:
         scorer: which candidates survive; None if every layer keeps everything.
         waiting: how entries are counted once layers have been seen; None if ``keep`` is known.
         rerotates: see ``Method.rerotates``.
+        eviction: what is dropped while decoding; None if nothing is.
     """
 
     keep: tuple[int | tuple[int, ...], ...]
     scorer: Scorer | None
     waiting: Waiting | None = None
     rerotates: bool = False
+    eviction: Eviction | None = None
 
     @property
     def positions(self) -> int | None:

@@ -33,7 +33,8 @@ from methods.q_filters import QFilters
 from methods.random import Drawn, Random
 from methods.snapkv_kvpress import SnapKVKvpress
 from methods.streamingllm import StreamingLLM
-from methods.tova import LastQuery, Tova
+from harness.compression.score_parts import LastQuery
+from methods.tova import Tova
 from tests.methods.golden.kvpress import ROOTS, Case, arrays, cases, over, unequal
 from tests.methods.golden.wrong import Wrong
 
