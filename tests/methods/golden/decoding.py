@@ -45,9 +45,7 @@ def layers_of(case: Case, rotate: bool = False) -> tuple[Tensor, Tensor, Tensor]
     return queries, keys, values
 
 
-def start(
-    method: Method, budget: int, state: LayerState, selection: Selection = KV_HEADS
-) -> tuple[EvictingKV, Tensor]:
+def start(method: Method, budget: int, state: LayerState, selection: Selection = KV_HEADS) -> tuple[EvictingKV, Tensor]:
     """What a method keeps of a prompt in one layer, and the attention output [H, D] of the last query."""
     shape = shape_of([state], selection)
     plan = Variant(Cell(method.label, str(budget)), method, Budget(str(budget), tokens=budget)).plan(shape)
@@ -59,9 +57,7 @@ def start(
     return kept, full_attention(state.queries, state, [])[:, -1]
 
 
-def run(
-    kept: EvictingKV, states: Sequence[Tensor], steps: int
-) -> Iterator[tuple[EvictingBucket, Tensor, Tensor]]:
+def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tuple[EvictingBucket, Tensor, Tensor]]:
     """Run further tokens through what was kept of a layer, one by one.
 
     Args:
@@ -97,4 +93,3 @@ def positions(bucket: EvictingBucket) -> Tensor:
 def by_position(bucket: EvictingBucket, values: Tensor) -> Tensor:
     """Values of a row's entries [heads, entries] in the order of their positions."""
     return values.gather(-1, bucket.positions[0, :, : bucket.schedule.held].argsort(-1))
-

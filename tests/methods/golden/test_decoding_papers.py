@@ -12,11 +12,10 @@ from harness.compression.eviction import Entries
 from harness.compression.method import LayerState, Scorer
 from methods.h2o_decode import H2ODecode
 from methods.r_kv import RKV, UnrepeatedEntries
-from methods.scissorhands_decode import FadingSums
 from methods.streaming_llm_decode import StreamingLLMDecode
 from methods.tova_decode import TovaDecode
 from tests.methods.golden import decoding
-from tests.methods.golden.papers import SCORES, SUMS, Case, assert_near, over
+from tests.methods.golden.papers import SUMS, Case, assert_near, over
 
 
 class RecentAlone(H2ODecode):
@@ -173,7 +172,9 @@ def compare_r_kv(case: Case) -> None:
     elif not tied(case):
         assert torch.equal(own, recorded)
     Recorded.case = case
-    keys, values = (part.gather(1, recorded[..., None].expand(-1, -1, params["D"])) for part in (state.keys, state.values))
+    keys, values = (
+        part.gather(1, recorded[..., None].expand(-1, -1, params["D"])) for part in (state.keys, state.values)
+    )
     evictor = Recorded(method.evict_every, method.scorer)
     kept = replace(kept, keys=keys, values=values, positions=recorded, order=None, evictor=evictor)
     for step, (bucket, _, _) in enumerate(decoding.run(kept, decoding.layers_of(case), params["steps"]), 1):

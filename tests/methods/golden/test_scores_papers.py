@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from harness.compression.method import LayerState, Method
+from harness.compression.score_parts import LastQuery
 from harness.compression.selection import Selection
 from methods.l2norm import L2Norm, SmallestKeys, WholeFirstLayers
 from methods.nacl import NACL, ProxyAttention
 from methods.scissorhands import RecentAttention, Scissorhands
-from harness.compression.score_parts import LastQuery
 from methods.tova import Tova
 from tests.methods.golden.papers import (
     Case,
