@@ -126,7 +126,7 @@ class Decoding:
         self._joined += len(rows)
         self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
-        order = sorted(range(len(rows)), key=lambda index: [layer.keys.shape[:2] for layer in rows[index].layers])
+        order = sorted(range(len(rows)), key=lambda index: [layer.layout for layer in rows[index].layers])
         for tokens in sorted({len(row.question) for row in rows}):
             alike = [index for index in order if len(rows[index].question) == tokens]
             together = max(1, _QUESTION_TOKENS // tokens) if tokens else len(alike)
@@ -184,7 +184,10 @@ class Decoding:
             ModelError: a layer did not come through the engine.
         """
         forward = partial(self._forward, self._tokens, self._positions)
-        logits = forward() if self._graphs is None else self._graphs.run(self._forward, self._tokens, self._positions)
+        if self._graphs is not None and self._cache.in_kernels:
+            logits = self._graphs.run(self._forward, self._tokens, self._positions)
+        else:
+            logits = forward()
         finite = all_finite(logits)
         broken: Sequence[str | None] = [None for _ in self._batch]
         if not all(good or row.ended for row, good in zip(self._batch, finite, strict=True)):

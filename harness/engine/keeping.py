@@ -16,7 +16,7 @@ from harness.compression.replay import Replays
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
-from harness.engine.cache import LayerKV
+from harness.engine.buckets import LayerKV
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
 from harness.engine.time_limit import TimeLimit
 from harness.errors import ConfigError

@@ -14,7 +14,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
-from harness.engine.cache import LayerKV
+from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.keeping import failing_as
 from harness.engine.model_parts import ModelParts

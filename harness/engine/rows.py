@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from harness.engine.cache import LayerKV
+from harness.engine.buckets import LayerKV
 from harness.engine.sampling import Draws
 
 

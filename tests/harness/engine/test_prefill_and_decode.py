@@ -17,7 +17,8 @@ from transformers import PreTrainedModel
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
-from harness.engine.cache import KVCache, LayerKV
+from harness.engine.buckets import LayerKV
+from harness.engine.cache import KVCache
 from harness.engine.decode import Decoding, decode
 from harness.engine.prefill import Kept, extend, prefill
 from harness.engine.rows import Generated, Limits, Row

@@ -25,7 +25,8 @@ from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import composed
 from harness.engine import cuda_graphs
 from harness.engine import settings as engine_settings
-from harness.engine.cache import KVCache, LayerKV
+from harness.engine.buckets import LayerKV
+from harness.engine.cache import KVCache
 from harness.engine.decode import decode
 from harness.engine.prefill import prefill
 from harness.engine.rows import Generated, Limits, Row

@@ -20,7 +20,7 @@ import torch
 from harness.compression.budget import FULL, Budget
 from harness.compression.method import Method
 from harness.engine.attention import ENGINE
-from harness.engine.cache import LayerKV
+from harness.engine.buckets import LayerKV
 from harness.engine.decode import decode
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
