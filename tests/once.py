@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,7 @@ def once() -> Iterator[None]:
 
     Hydra composes it a first time to look for ``hydra.mode``, which nothing here sets. Programs that tests start have
     both as users do. Drawing the pixels of plots took a third of the time of a command: tests that look at them, and
-    programs that tests start, draw them.
+    programs that tests start, draw them. Nothing waits for the disk, which matters when the power fails.
     """
     mode, compile_template, compiled = Hydra.get_mode, jinja2.Environment.compile, dict[Any, Any]()
     parse, parsed = yaml.load, dict[Any, bytes]()
@@ -72,4 +73,5 @@ def once() -> Iterator[None]:
         patch.setattr(jinja2.Environment, "compile", compile_once)
         patch.setattr(yaml, "load", parse_once)
         patch.setattr(Figure, "savefig", _sketch)
+        patch.setattr(os, "fsync", lambda descriptor: None)
         yield
