@@ -9,6 +9,7 @@ from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
+from harness.compression.eviction import Eviction
 from harness.compression.method import Method, Scorer
 from harness.compression.storage import EXACT, Storage
 from harness.errors import BudgetError, ConfigError, KvgaugeError
@@ -64,7 +65,12 @@ class Variant:
             if self.budget.share is None:
                 raise
             raise BudgetError(f"{self.budget.text} of a prompt of {tokens} tokens: {error}") from error
-        scorer, allocation = method.scorer, method.allocation
+        scorer, allocation, evictor = method.scorer, method.allocation, method.evictor
+        eviction = None if evictor is None else Eviction(evictor, (budget,) * shape.layers)
+        if evictor is not None:
+            # A cache in the order of scores has this order from the prompt on, even if nothing is dropped of it.
+            begins = evictor.carries or (evictor.ordered and allocation == Uniform() and tokens >= budget)
+            whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
         if method.rerotates and allocation != Uniform():
@@ -82,7 +88,7 @@ class Variant:
         keep = counted(allocation, budget, shape, (), method.label)
         if all(count >= tokens for counts in keep for count in by_head(counts)):
             return whole
-        return Plan(keep, scorer, rerotates=method.rerotates)
+        return Plan(keep, scorer, rerotates=method.rerotates, eviction=eviction)
 
 
 def counted(
@@ -178,6 +184,12 @@ def make_grid(
         raise ConfigError(
             f"label={doubled.pop()} stands for two methods or storages: give each its own label in the results"
         )
+    for method, storage, label in pairs:
+        if storage.packs and method.evictor is not None:
+            raise ConfigError(
+                f"{label} would drop entries of packed groups while decoding: "
+                f"use storage=exact for method={method.label}"
+            )
     variants = [
         Variant(Cell(label, budget.text), method, budget, drawn, storage)
         for method, storage, label in pairs
@@ -225,6 +237,7 @@ class Plan:
         scorer: which candidates survive; None if every layer keeps everything.
         waiting: how entries are counted once layers have been seen; None if ``keep`` is known.
         rerotates: see ``Method.rerotates``.
+        eviction: what is dropped while decoding; None if nothing is.
         storage: as what the entries are stored.
     """
 
@@ -232,6 +245,7 @@ class Plan:
     scorer: Scorer | None
     waiting: Waiting | None = None
     rerotates: bool = False
+    eviction: Eviction | None = None
     storage: Storage = EXACT
 
     @property

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from harness.engine.attention import fused_attention
+from harness.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -157,6 +158,16 @@ class Bucket(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, by their index in the bucket, ascending and fewer than there are."""
 
+    def part(self, row: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [heads, entries, head_dim] of a row, by its index in the bucket, as they are so far; copies.
+
+        Raises:
+            ConfigError: entries in this form cannot leave the cache.
+        """
+        raise ConfigError(
+            "a conversation goes on with entries as the model made them: use methods and storage that leave them so"
+        )
+
     def advance(self) -> None:
         """End a step, in which every row got one more entry."""
         self.steps += 1
@@ -191,6 +202,11 @@ class PlainBucket(Bucket):
         self.values[:, :, new] = values
         return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], scaling)
 
+    def part(self, row: int) -> tuple[Tensor, Tensor]:
+        """See ``Bucket``."""
+        entries = self.entries + self.steps
+        return self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone()
+
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
@@ -216,3 +232,16 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> 
     if tokens > 1:
         mask = queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens).repeat(copies, 1)
     return fused_attention(grouped, keys, values, scale=scaling, attn_mask=mask).reshape(queries.shape)
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:
+    """The entries of a row in a layer.
+
+    Args:
+        parts: keys and values [heads, entries, head_dim] of each run of heads, in their order.
+    """
+    if len(parts) == 1:
+        return LayerKV(*parts[0])
+    counts = tuple(keys.shape[1] for keys, _ in parts for _ in range(keys.shape[0]))
+    keys, values = (torch.cat([part.flatten(0, 1) for part in of_all]) for of_all in zip(*parts, strict=True))
+    return LayerKV(keys, values, counts)

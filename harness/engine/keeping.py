@@ -18,6 +18,7 @@ from harness.compression.storage import Storage
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.buckets import LayerKV
+from harness.engine.evicting import evicting
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
 from harness.engine.stored import stored
 from harness.engine.time_limit import TimeLimit
@@ -65,6 +66,8 @@ class Keeping:
         """
         if tensor_parallel.count() > 1 and any(plan.waiting or not _even(plan) for plan in plans):
             raise ConfigError("budgets per head or by scores need all heads in one process: model.tp_plan=null")
+        if tensor_parallel.count() > 1 and any(plan.eviction for plan in plans):
+            raise ConfigError("eviction while decoding needs all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
         self._held: list[SeenLayer] = []
@@ -194,6 +197,7 @@ class SeenLayer:
         if scorer is None or kept == self._tokens:
             self._store(LayerKV(state.keys, state.values), plan.storage, growing)
             growing.indices.append(None)
+            self._evicting(plan, growing)
             return
         window = min(scorer.window, self._tokens)
         order = self.order(scorer) if kept != window else None
@@ -212,9 +216,29 @@ class SeenLayer:
                 keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
             self._store(LayerKV(keys, state.values[source, indices]), plan.storage, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
+            self._evicting(plan, growing)
             return
         assert order is not None
         self._keep_ragged(order, kept, window, growing, plan.storage)
+
+    def _evicting(self, plan: Plan, growing: Growing) -> None:
+        """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
+        if plan.eviction is None:
+            return
+        scorer, indices, state = plan.scorer, growing.indices[-1], self.state
+        if indices is None:  # evicted per head of the cache, which a whole prompt is not stored for
+            indices = torch.arange(self._tokens, device=state.keys.device).expand(self._heads, -1)
+        raw = self._raw(scorer) if scorer is not None and plan.eviction.evictor.carries else None
+        order = self.order(scorer) if scorer is not None and plan.eviction.evictor.ordered else None
+        kept = growing.layers[-1]
+        growing.layers[-1] = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+
+    def _raw(self, scorer: Scorer) -> Tensor:
+        """The scores of a scorer as they are before heads are grouped, computed once."""
+        if scorer not in self.scores:
+            with failing_as(scorer):
+                self.scores[scorer] = scorer.score(self.state)
+        return self.scores[scorer]
 
     def _store(self, entries: LayerKV, storage: Storage, growing: Growing) -> None:
         """Add entries in the form of a storage."""

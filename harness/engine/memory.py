@@ -122,7 +122,7 @@ def prompt_row_bytes(
         1 or more.
     """
     tokens, plans = request.prompt.context_tokens, []
-    new_tokens += len(request.prompt.question)
+    new_tokens = new_tokens * len(request.turns) + len(request.turns[-1].ids) - tokens
     for variant in request.missing:
         with suppress(ConfigError):
             plans.append(variant.plan(shape_of(config, tokens, selection)))

@@ -143,6 +143,9 @@ def prefill(
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
         if plan.rerotates:  # the same entries with other keys
             sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
+        if plan.eviction is not None:  # the same entries, which others take the place of
+            state = f"{sha256} {plan.eviction} {plan.scorer}"
+            sha256 = hashlib.sha256(state.encode()).hexdigest()
         if plan.storage.packs:  # the same entries in another form
             sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:

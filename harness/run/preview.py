@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.engine.model_spec import entry_bytes, head_dim, shape_of
-from harness.engine.request import contexts
+from harness.engine.request import contexts, prompts_of
 from harness.engine.stored import plan_bytes
 from harness.errors import ConfigError
 from harness.printing import say, width_of
@@ -54,7 +54,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     console.print(table, width=min(width_of(console), console.width), crop=False)
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     say(console, f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all")
-    asked, what = [request.prompt for request in prepared.requests], "prompts"
+    asked, what = prompts_of(prepared.requests), "prompts"
     if run.selection.after == "context":
         asked, what = contexts(asked), "contexts"
     say(

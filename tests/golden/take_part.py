@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
+DECODING = ("h2o", "tova", "streamingllm", "rkv")
+"""Files of methods that evict while decoding, of which the attention outputs are taken too."""
 
 # Runs of whole models: every method, both granularities, both poolings, every edge; each prompt length once at least.
 RUNS = [
@@ -167,12 +169,10 @@ def pipes(whole: Path, part: Path) -> list[str]:
 def papers(whole: Path, part: Path) -> None:
     """Of every file a rather small case of each kind: reference, head layout, pooling, tie, exception.
 
-    Not taken: what was recorded of decoding alone, and codes of an iterative solver (hqq).
+    Not taken: what CAKE decodes, and codes of an iterative solver (hqq).
     """
     part.mkdir(exist_ok=True)
     for path in sorted(whole.glob("*.json")):
-        if path.stem == "rkv":
-            continue
         index = json.loads(path.read_text())
         arrays = np.load(path.with_suffix(".npz"))
         kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -191,7 +191,7 @@ def papers(whole: Path, part: Path) -> None:
             case["arrays"] = {
                 name: key
                 for name, key in case["arrays"].items()
-                if (name != "attn_out" or path.stem == "kivi") and "decode" not in name
+                if (name != "attn_out" or path.stem in (*DECODING, "kivi")) and "decode" not in name
             }
         if "score_sets" in index:
             named = {case["params"].get("score_set") for case in chosen}

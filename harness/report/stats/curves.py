@@ -53,7 +53,7 @@ class Curves:
 
     @property
     def ticks(self) -> list[float]:
-        """Where the axis is labelled: at the points, as budgets and shares are chosen, but at round numbers of bytes."""
+        """Where the axis is labelled: at the points, as budgets and shares are chosen, or at round numbers of bytes."""
         places = [x for line in self.lines for x in line.across if x is not None and math.isfinite(x)]
         if self.by != "bytes" or not places:
             return apart(places)
