@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Quantised(Storage):
     bits: Bits
     group: Size | None
     residual: Count
+    tail: ClassVar[str] = "residual"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,7 +7,7 @@ as they are until enough others have come behind them. Keys and values may have 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -28,12 +28,14 @@ class Storage:
 
     Attributes:
         label: the name in tables: the stem of the YAML file.
+        tail: the knob that says how many of the last entries are not packed.
 
     Raises:
         ConfigError: a knob does not fit its type or range.
     """
 
     label: str
+    tail: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         check(self, f"storage.{self.label}")

@@ -256,9 +256,12 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
 
     An entry is a key and a value.
     """
-    heads = config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+    return 2 * head_dim(config) * dtype.itemsize, config.num_attention_heads, kv_heads(config)
+
+
+def head_dim(config: PretrainedConfig) -> int:
+    """Numbers of a key of one head."""
+    return getattr(config, "head_dim", None) or int(config.hidden_size // config.num_attention_heads)
 
 
 def kv_heads(config: PretrainedConfig) -> int:

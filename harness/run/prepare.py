@@ -27,7 +27,7 @@ from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.boundary import check_conversations, check_questions, check_suite
 from harness.run.checkpoint import Checkpoint
-from harness.run.fitting import check_plans, check_positions
+from harness.run.fitting import check_plans, check_positions, check_storages
 from harness.run.notes import run_note
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
@@ -181,6 +181,7 @@ def prepare(run: Run) -> Prepared:
     )
     check_conversations(run.task.name, [prompt.example for prompt in prompts], run.selection.after)
     check_plans(run.variants, prompts, config, run.selection)
+    check_storages(run.variants, prompts, config, run.selection, run.task.max_new_tokens)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
