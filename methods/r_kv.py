@@ -67,7 +67,8 @@ def redundancy(keys: Tensor, window: int, spared: Spared) -> Tensor:
         # That code looks for the smallest index with 0 in the place of what is not similar.
         cosines.scatter_(-1, last if spared == "last" else torch.zeros_like(last), 0)
         total += cosines.sum(-2)
-    return (total / tokens).softmax(-1)[..., : tokens - window]
+    whole: Tensor = (total / tokens).softmax(-1)
+    return whole[..., : tokens - window]
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class UnrepeatedEntries(Evictor):
     def kept(self, entries: Entries, target: int) -> Tensor:
         """The best ones by falling scores, then the window."""
         assert entries.queries is not None
-        (rows, heads, count, dim), kv_heads = entries.keys.shape, entries.layer.keys.shape[0]
+        (rows, heads, count), kv_heads = entries.keys.shape[:3], entries.layer.keys.shape[0]
         window = self.unrepeated.window
         queries = entries.queries.reshape(rows, kv_heads, -1, *entries.queries.shape[3:])
         # Query heads of one kv head hold the same entries.

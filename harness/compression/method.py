@@ -157,6 +157,14 @@ class Scorer:
     def __post_init__(self) -> None:
         check(self)
 
+    @property
+    def last_queries(self) -> int | None:
+        """Number of last queries that its scores need, 0 or more; None if they need queries of all tokens.
+
+        Scorers that need no more than the last ones can score entries while decoding.
+        """
+        return None
+
     def score(self, layer: LayerState) -> Tensor:
         """Score the candidates, which are all tokens before the window; larger is better.
 

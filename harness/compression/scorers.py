@@ -123,6 +123,11 @@ class WindowAttention(Scorer):
     kernel: Kernel
     pooling: Pooling
 
+    @property
+    def last_queries(self) -> int:
+        """Those of the window."""
+        return self.window
+
     def score(self, layer: LayerState) -> Tensor:
         """Attention received from the window; see ``window_attention``."""
         return window_attention(layer, self.window)
@@ -169,6 +174,11 @@ class FirstTokens(Scorer):
 
     window: Window
 
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
+
     def score(self, layer: LayerState) -> Tensor:
         """The negated position, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
@@ -189,6 +199,11 @@ class SinksThenRecent(Scorer):
 
     sinks: Sinks
     window: Window = 1
+
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
 
     def score(self, layer: LayerState) -> Tensor:
         """The position, raised for the sinks, [1, candidates]."""

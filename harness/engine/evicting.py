@@ -37,7 +37,7 @@ class EvictingKV(LayerKV):
         positions: [cache_heads, entries], those of the entries' tokens, ascending.
         statistic: [heads, entries] in float32; None if the evictor reads no weights.
         queries: the last queries, [heads, queries, head_dim]; None if the evictor needs none.
-        order: indices of the entries in the order of the cache, [cache_heads, entries]; None if it is that of positions.
+        order: indices of the entries in the cache's order, [cache_heads, entries]; None if it is that of positions.
     """
 
     evictor: Evictor = field(kw_only=True)

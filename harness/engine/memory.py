@@ -99,10 +99,7 @@ def row_bytes(
     """
     bytes_per_entry, _, _ = entry_bytes(config, dtype)
     shape = shape_of(config, tokens, selection)
-    new = new_tokens * shape.layers
-    entries = sum(
-        plan.total(shape) + new * (shape.kv_heads if plan.scorer is None else shape.cache_heads) for plan in plans
-    )
+    entries = sum(plan.most(shape, new_tokens) for plan in plans)
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 
