@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.attention import fused_attention
+from harness.compression.attention_weights import Softmax
+from harness.engine.attention import masked_attention
+from harness.engine.layer_forms import PLAIN, LayerForm
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ class Bucket(ABC):
         head: index of the first head.
         cached: number of heads that these rows have in the cache, of all buckets together.
         steps: number of decoding steps since its rows joined.
+        form: the form of the layer; the cache says it.
     """
 
     row: int
     head: int
     cached: int
     steps: int = field(default=0, init=False)
+    form: LayerForm = field(default=PLAIN, init=False)
 
     @property
     @abstractmethod
@@ -130,6 +134,12 @@ class Bucket(ABC):
         """The bucket's share of a number of heads that is a multiple of the cached ones."""
         times = all_heads // self.cached
         return slice(self.head * times, (self.head + self.shape[1]) * times)
+
+    def softmax(self, scaling: float) -> Softmax:
+        """How its query heads turn query-key products into weights."""
+        sinks = self.form.sinks
+        softmax = self.form.softmax(scaling)
+        return softmax if sinks is None else softmax.of(self.heads(len(sinks)))
 
     @abstractmethod
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
@@ -179,19 +189,12 @@ class PlainBucket(Bucket):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
-        rows, heads, _, dim = self.keys.shape
-        tokens, copies = keys.shape[2], queries.shape[1] // heads
-        start = self.entries - question + self.steps
+        tokens, start = keys.shape[2], self.entries - question + self.steps
         new, seen = slice(start, start + tokens), slice(0, start + tokens)
         self.keys[:, :, new] = keys
         self.values[:, :, new] = values
-        # The query heads of one cache head take the place of further query tokens.
-        grouped = queries.reshape(rows, heads, -1, dim)
-        mask = None
-        if tokens > 1:
-            mask = queries.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start).repeat(copies, 1)
-        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling, attn_mask=mask)
-        return out.reshape(queries.shape)
+        mask = None if tokens == 1 else queries.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start)
+        return masked_attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling), mask)
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
