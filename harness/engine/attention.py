@@ -119,12 +119,16 @@ def _check_call(form: LayerForm, keywords: Mapping[str, Any], layer: str) -> Non
         ("s_aux", "attention sinks in the softmax", form.sinks),
     ):
         asked = keywords.get(keyword)
-        same = asked.data_ptr() == told.data_ptr() if isinstance(asked, Tensor) and told is not None else asked == told
-        if not same:
+        if _identity(asked) != _identity(told):
             raise ModelError(
                 f"{layer} asks for {meaning} of {keyword}={_brief(asked)}, and the model's own configuration and "
                 f"weights say {_brief(told)}: mend its config.json, or use another family"
             )
+
+
+def _identity(value: object) -> object:
+    """A number as it is, a tensor by its place in memory: comparing all of its numbers would wait for the device."""
+    return (value.data_ptr(), value.shape) if isinstance(value, Tensor) else value
 
 
 def masked_attention(
@@ -217,9 +221,10 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
         refuse("layer_types", "+".join(others), "these layers keep no keys and values of single tokens")
     if getattr(config, "kv_lora_rank", None) is not None:
         refuse("kv_lora_rank", config.kv_lora_rank, "its attention is not plain softmax attention")
-    for kind, setting in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):
-        if kind in layer_types(config) and not (isinstance(size := getattr(config, setting, None), int) and size > 0):
-            refuse(setting, size, f"layers of layer_types={kind} have no window")
+    for attends, setting in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):
+        size = getattr(config, setting, None)
+        if attends in layer_types(config) and not (isinstance(size, int) and size > 0):
+            refuse(setting, size, f"its layers of layer_types={attends} have no window")
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
     # Either one set of parameters, or one for each layer type.
     for parameters in (rope, *rope.values()):

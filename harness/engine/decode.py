@@ -14,8 +14,8 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.cache import KVCache
 from harness.engine.cuda_graphs import StepGraphs
-from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
 from harness.kernels import Kernels

@@ -131,10 +131,10 @@ def window_room(config: PretrainedConfig, tokens: int) -> int:
 def layer_forms(model: PreTrainedModel) -> tuple[LayerForm, ...]:
     """The form of each layer, by the configuration and the sinks of the model."""
     config = model.config
-    sinks = {
-        module.layer_idx: module.sinks.detach()
+    sinks: dict[Any, Tensor] = {
+        getattr(module, "layer_idx", None): found.detach()
         for module in model.modules()
-        if isinstance(getattr(module, "sinks", None), Tensor) and hasattr(module, "layer_idx")
+        if isinstance(found := getattr(module, "sinks", None), Tensor)
     }
     softcap = getattr(config, "attn_logit_softcapping", None)
     return tuple(

@@ -17,8 +17,8 @@ from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
-from harness.engine.layer_forms import layer_windows
 from harness.engine.hub import is_reachable
+from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
 from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256

@@ -36,8 +36,8 @@ class Kept:
             emptied when decoding takes it over.
         entries: number of kept entries for each layer without a window: one number for all heads, or one for each.
         bytes: bytes of all kept keys and values, of layers with windows too.
-        sha256: hash of the kept indices of all layers without windows and all heads. A layer that keeps everything hashes the same
-            whatever its heads are.
+        sha256: hash of the kept indices of all layers without windows and all heads. A layer that keeps everything
+            hashes the same whatever its heads are.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.

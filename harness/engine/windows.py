@@ -18,7 +18,7 @@ from harness.engine.layer_forms import Window
 _LEAST_ROWS = 128
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WindowKV(LayerKV):
     """The entries that later tokens still see in a layer with a window.
 
@@ -28,7 +28,7 @@ class WindowKV(LayerKV):
         window: the window.
     """
 
-    window: Window = Window("sliding", 1)
+    window: Window
 
     @classmethod
     def of(cls, keys: Tensor, values: Tensor, window: Window, tokens: int) -> WindowKV:
@@ -37,7 +37,7 @@ class WindowKV(LayerKV):
         It is a copy, so that it does not hold the memory of all.
         """
         first = keys.shape[1] - window.needed(tokens)
-        return cls(keys[:, first:].clone(), values[:, first:].clone(), None, window)
+        return cls(keys[:, first:].clone(), values[:, first:].clone(), window=window)
 
     @property
     def layout(self) -> tuple[Any, ...]:
@@ -52,7 +52,9 @@ class WindowKV(LayerKV):
         values = self.values.new_empty(keys.shape)
         for index, row in enumerate(rows):
             keys[index, :, :entries], values[index, :, :entries] = row.keys, row.values
-        yield WindowBucket(joining.first_row, 0, heads, keys, values, entries, self.window, joining.question, joining.spare)
+        yield WindowBucket(
+            joining.first_row, 0, heads, keys, values, entries, self.window, joining.question, joining.spare
+        )
 
 
 @dataclass
@@ -154,5 +156,7 @@ def window_attention(
         here = slice(start - tokens + rows, stop - tokens + rows)
         seen = slice(first - held, stop - held)
         mask = visible(window, start, stop, first, queries.device)
-        out[:, here] = masked_attention(queries[None, :, here], keys[None, :, seen], values[None, :, seen], softmax, mask)[0]
+        out[:, here] = masked_attention(
+            queries[None, :, here], keys[None, :, seen], values[None, :, seen], softmax, mask
+        )[0]
     return out
