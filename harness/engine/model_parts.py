@@ -109,7 +109,7 @@ class ModelParts:
 
 
 class _KeysOfOneToken:
-    """Notes the keys of one token in every layer. It attends to itself alone, so that its output is its value."""
+    """Notes the keys of prompts of one token in every layer. It sees itself alone, so that its output is its value."""
 
     def __init__(self, forms: Sequence[LayerForm], positions: Tensor) -> None:
         self.forms, self.positions = forms, positions
@@ -121,14 +121,15 @@ class _KeysOfOneToken:
 
 
 def _layers_without_positions(model: PreTrainedModel) -> frozenset[int]:
-    """Layers in which a token has the same keys at position 0 and at position 1."""
+    """Layers in which tokens have the same keys at position 0 and at position 1."""
     forms, found = layer_forms(model), []
+    ids = torch.arange(min(8, model.config.vocab_size), device=model.device)[:, None]  # padding may be embedded as 0
     for position in (0, 1):
-        positions = torch.tensor([[position]], device=model.device)
+        positions = torch.full_like(ids, position)
         found.append(_KeysOfOneToken(forms, positions))
         with torch.inference_mode():
             model(
-                torch.zeros_like(positions), position_ids=positions, use_cache=False, past_key_values=None,
+                ids, position_ids=positions, use_cache=False, past_key_values=None,
                 **{ENGINE: found[-1]},
             )  # fmt: skip
     first, second = (one.keys for one in found)
