@@ -33,7 +33,10 @@ CHUNKED = {
     **{"interleave_moe_layer_step": 2, "floor_scale": 8, "attn_scale": 0.5},
 }
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
-    "gemma2": ("gemma2", {**MIXED, "attn_logit_softcapping": 0.5, "tie_word_embeddings": False}),
+    "gemma2": (
+        "gemma2",
+        {**MIXED, "attn_logit_softcapping": 0.5, "query_pre_attn_scalar": 1, "tie_word_embeddings": False},
+    ),
     "gemma3": ("gemma3_text", {**MIXED, "tie_word_embeddings": False}),
     "gpt_oss": (
         "gpt_oss",
