@@ -251,8 +251,8 @@ class Plan:
     @property
     def positions(self) -> int | None:
         """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
-        count = self.keep[0]
-        return count if self.rerotates and isinstance(count, int) else None
+        count = self.keep[0] if self.rerotates else None
+        return count if isinstance(count, int) else None
 
     def total(self, shape: Shape) -> int:
         """The most entries that all layers and heads keep together.
