@@ -123,7 +123,7 @@ class LastQuery(Scorer):
     def score(self, layer: LayerState) -> Tensor:
         """[1, tokens] in the layer's score dtype; the sum is 1."""
         queries, keys = layer.queries[:, -1:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-        ((_, _, attention),) = attention_rows(queries, keys, layer.scaling, block_bytes=2**62)
+        ((_, _, attention),) = attention_rows(queries, keys, layer.softmax, block_bytes=2**62)
         return attention[:, 0].mean(dim=0, keepdim=True)
 
     def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:

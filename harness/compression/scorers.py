@@ -38,7 +38,7 @@ def window_attention(layer: LayerState, window: int) -> Tensor:
     """
     tokens = layer.keys.shape[1]
     queries = layer.queries[:, tokens - window :].to(layer.score_dtype)
-    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
+    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.softmax, block_bytes=2**62)
     return attention[:, :, : tokens - window].sum(dim=1)
 
 
@@ -63,7 +63,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window
-    for _, _, attention in attention_rows(queries, keys, layer.scaling, masked_from, block_bytes):
+    for _, _, attention in attention_rows(queries, keys, layer.softmax, masked_from, block_bytes):
         reader.read(attention)
     return reader.scores()
 

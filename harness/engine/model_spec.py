@@ -18,6 +18,7 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
 from harness.engine.hub import is_reachable
+from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
 from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256
@@ -256,9 +257,12 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
 
     An entry is a key and a value.
     """
-    heads = config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+    return 2 * head_dim(config) * dtype.itemsize, config.num_attention_heads, kv_heads(config)
+
+
+def head_dim(config: PretrainedConfig) -> int:
+    """Numbers of a key of one head."""
+    return getattr(config, "head_dim", None) or int(config.hidden_size // config.num_attention_heads)
 
 
 def kv_heads(config: PretrainedConfig) -> int:
@@ -305,8 +309,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def shape_of(config: PretrainedConfig, tokens: int, selection: Selection) -> Shape:
-    """The shape of a prompt on a model, by which its compression is planned."""
+    """The shape of a prompt on a model, by which its compression is planned; its layers are those without windows."""
     _, heads, kv = entry_bytes(config, torch.float32)
-    return Shape(
-        tokens, config.num_hidden_layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv
-    )
+    layers = layer_windows(config).count(None)
+    return Shape(tokens, layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv)

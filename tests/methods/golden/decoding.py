@@ -30,7 +30,7 @@ class Rope:
     def output_projection(self, layer: int) -> Tensor:
         raise NotImplementedError
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[:, None].float() * self._frequencies
         return torch.cat([angles, angles], -1).cos(), torch.cat([angles, angles], -1).sin()
 
