@@ -149,9 +149,7 @@ def compare(run: Run) -> None:
 def prefilled(run: Run, plan: Plan, name: str, context: Sequence[int]) -> list[Any]:
     """What is kept of the prompt, in the recorded order."""
     model = kvpress.model(name)
-    attention = PrefillAttention(
-        [plan], layer_forms(model), SELECTION, None, True, parts=ModelParts(model, name)
-    )
+    attention = PrefillAttention([plan], layer_forms(model), SELECTION, None, True, parts=ModelParts(model, name))
     model(torch.tensor([context]), use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     attention.keeping.end()
     layers = attention.keeping.growing[plan].layers
