@@ -92,7 +92,7 @@ def test_tables_note_it_and_the_page_draws_a_curve_of_every_cell_that_has_it() -
         CellResult(Cell("fullkv", "full"), 1, (RECORD,)),
     )
     (note,) = eviction_notes(cells)
-    assert note.endswith("after an eviction / at most / on average over steps: h2o_decode-8 8 / 9 / 7.8.")
+    assert note.endswith("after eviction / most / mean: h2o_decode-8 8 / 9 / 7.8.")
     panels = held_by_step(TaskResult("m", "t", (), None, "", cells, None))
     assert panels is not None
     (((panel,),),) = (panels.rows,)
