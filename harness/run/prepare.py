@@ -232,7 +232,7 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
-def _method_settings(method: Method) -> dict[str, Any]:
+def method_settings(method: Method) -> dict[str, Any]:
     """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
 
     A knob called ``file`` names a file whose content counts, too.
@@ -240,7 +240,7 @@ def _method_settings(method: Method) -> dict[str, Any]:
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     if isinstance(method, Wrapper):
         base = knobs.pop(BASE)
-        knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+        knobs = {SCORER: {"label": base.label, **method_settings(base)}, **knobs}
     if isinstance(file := knobs.get("file"), str):
         knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
@@ -260,7 +260,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     selection = boundary if method.scorer is None else {**others, **boundary}
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
-    settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    settings = {**common, "method": method_settings(method), "budget": variant.budget.text}
     if run.sampling.drawn:
         settings["sampling"] = {**asdict(run.sampling), **({} if variant.drawn else {"reference": "greedy"})}
     try:
