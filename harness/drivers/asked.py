@@ -51,7 +51,7 @@ def is_setting(name: str) -> bool:
 
 
 def words_of(arguments: Mapping[str, Any]) -> tuple[str, ...]:
-    """Settings as words of kvgauge's command line.
+    """Settings as words of kvgauge's command line, in one order, whatever theirs is.
 
     Args:
         arguments: settings for which ``is_setting`` is true, with values as the other program has read them.
@@ -62,7 +62,7 @@ def words_of(arguments: Mapping[str, Any]) -> tuple[str, ...]:
     for name in ("pretrained", "method", "budget"):
         if name not in arguments:
             raise ConfigError(f"{name} is not given: for example pretrained=tiny,method=snapkv,budget=128")
-    return tuple(f"{_SHORT.get(name, name)}={_spelt(value)}" for name, value in arguments.items())
+    return tuple(sorted(f"{_SHORT.get(name, name)}={_spelt(value)}" for name, value in arguments.items()))
 
 
 @lru_cache(maxsize=1)

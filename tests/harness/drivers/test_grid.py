@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
@@ -164,8 +164,14 @@ def test_a_method_that_fails_or_cannot_obey_its_budget_leaves_the_other_cells_th
     assert all(one.error is None for one in found["fullkv-full"])
     assert "ValueError" in str(found["broken-10%"][0].error) and "no scores today" in str(found["broken-10%"][0].error)
     assert "10% of a prompt of 39 tokens" in str(found["snapkv-10%"][0].error)
-    beyond = scores(grid(some["fullkv"]), prompt_of(511), ((1, 2),))
-    assert all("512 positions" in str(one.error) for each in beyond.values() for one in each)
+
+
+def test_a_context_beyond_a_table_of_positions_is_an_error_of_its_own() -> None:
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=32, n_embd=16, n_layer=1, n_head=2))
+    of = replace(grid(methods()["fullkv"]), engine=Engine.wrap(model, name="gpt2"))
+    found = dict(of.score({prompt_of(30): ((1, 2, 3),), prompt_of(31): ((1, 2, 3),)}))
+    fits, beyond = ([each for some in by_cell.values() for each in some] for by_cell in found.values())
+    assert fits[0].error is None and "33 positions, and the model has 32" in str(beyond[0].error)
 
 
 def test_numbers_that_are_not_finite_are_an_error_and_no_score() -> None:
