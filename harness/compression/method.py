@@ -58,6 +58,8 @@ class LayerState:
         score_dtype: dtype in which scores are computed; the softmax itself is always float32.
         kernels: which kernels compute scores if there is a choice. A method need not look at it.
         parts: see ``Parts``; None where no model is at hand.
+        log_sums: natural logarithm of each query's sum of exponentials over the keys that it sees, [heads, tokens] in
+            float32, where the prefill's attention gives it and its queries see all earlier keys; None elsewhere.
     """
 
     queries: Tensor
@@ -69,6 +71,7 @@ class LayerState:
     score_dtype: torch.dtype
     kernels: Kernels = "torch"
     parts: Parts | None = field(default=None, compare=False)
+    log_sums: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def output_projection(self) -> Tensor:

@@ -59,7 +59,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
         # Not imported above: triton comes with torch for CUDA alone.
         from harness.kernels.column_sums import causal_column_sums
 
-        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
+        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window, layer.log_sums)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window

@@ -134,7 +134,7 @@ class SeenLayer:
         """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
         heads, _, dim = self.state.queries.shape
         # A new tensor, as a view of no tokens would hold the memory of all.
-        self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim))
+        self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim), log_sums=None)
         scorers = {plan.scorer for plan in late}
         self._orders = {scorer: order for scorer, order in self._orders.items() if scorer in scorers}
         self.scores = {}
