@@ -216,7 +216,7 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False):
         refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
     if getattr(config, "text_config", None) is not None:
-        refuse("text_config", "…", "only text models are evaluated")
+        refuse("text_config", "…", "only text models are evaluated, such as the one in it")
     if others := sorted(set(layer_types(config)) - set(_LAYER_TYPES)):
         refuse("layer_types", "+".join(others), "these layers keep no keys and values of single tokens")
     if getattr(config, "kv_lora_rank", None) is not None:

@@ -81,7 +81,8 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         # What greedy decoding gives under a smaller limit is the beginning of what it gives under a larger one.
         tokens=outcome.generated.tokens[: example.max_new_tokens],
         kept=kept.entries,
-        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
+        # Where all layers have windows, there is none to drop an entry from.
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens if kept.entries else 1.0,
         kept_bytes=kept.bytes,
         retention_bytes=kept.bytes / outcome.full_bytes,
         kept_sha256=kept.sha256,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
+from harness.engine.layer_forms import refuse_moved_keys
 from harness.engine.model_spec import shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
@@ -30,11 +31,13 @@ def check_plans(
     longest = max(prompt.context_tokens for prompt in prompts)
     for variant in variants:
         try:
-            variant.plan(shape_of(config, longest, selection))
+            plan = variant.plan(shape_of(config, longest, selection))
         except BudgetError as error:
             if variant.budget.share is None:
                 raise
             raise BudgetError(f"no prompt of the task is long enough for {error}") from error
+        if plan.rerotates:
+            refuse_moved_keys(config)
 
 
 def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:
