@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from torch import Tensor
 
 from harness.compression.attention_weights import Softmax
+from harness.engine.row_lengths import scaled_beyond
 from harness.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -135,6 +136,8 @@ def why_not_plain(config: PretrainedConfig) -> str | None:
         return "has no layers with windows of tokens, as this model has"
     if getattr(config, "attn_logit_softcapping", None) is not None:
         return "has no soft-capped logits, as this model has"
+    if scaled_beyond(config) is not None:
+        return "has no positions whose angles depend on the length of a sequence, as this model has"
     return None
 
 
@@ -156,12 +159,15 @@ def refuse_moved_keys(config: PretrainedConfig) -> None:
     """Refuse a method that turns kept keys to new positions on a model some of whose layers keep theirs.
 
     Raises:
-        ConfigError: the model has layers with windows.
+        ConfigError: the model has layers with windows, or positions that depend on lengths.
     """
-    if any(layer_windows(config)):
+    what = "layers with windows of tokens" if any(layer_windows(config)) else None
+    if scaled_beyond(config) is not None:
+        what = "positions whose angles depend on the length of a sequence"
+    if what is not None:
         raise ConfigError(
-            "a method that turns kept keys to new positions (rerotate=true) needs all layers to attend to all earlier "
-            "tokens, and this model has layers with windows: leave that method out, or use another model"
+            "a method that turns kept keys to new positions (rerotate=true) needs layers that attend to all earlier "
+            f"tokens at fixed angles, and this model has {what}: leave that method out, or use another model"
         )
 
 

@@ -128,7 +128,8 @@ def prefill(
     """
     if any(plan.rerotates for plan in plans):
         refuse_moved_keys(model.config)
-    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, ModelParts(model, name))
+    parts = ModelParts(model, name, len(prompt))
+    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
     if replaying := attention.keeping.replaying:
         held = attention.keeping.held_states

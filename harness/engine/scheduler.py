@@ -228,7 +228,8 @@ class Scheduler:
         """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
         whole, tokens, new_tokens = len(request.prompt.ids), request.prompt.context_tokens, self._limits.max_new_tokens
-        if (beyond := beyond_positions(self._engine.model.config, whole, new_tokens)) is not None:
+        beyond = beyond_positions(self._engine.model.config, whole, new_tokens, whole - tokens)
+        if beyond is not None:
             running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:

@@ -48,6 +48,7 @@ def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tok
     Raises:
         ConfigError: no prompt fits.
     """
-    shortest = min(len(prompt.ids) for prompt in prompts)
-    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
-        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")
+    by_length = sorted(prompts, key=lambda prompt: len(prompt.ids))
+    why = [beyond_positions(config, len(prompt.ids), new_tokens, len(prompt.question)) for prompt in by_length]
+    if None not in why:
+        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {why[0]}")

@@ -26,7 +26,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 
 def model_of(family: str, **more: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES, **more))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SIZES | more)))
     return model.eval()
 
 
@@ -44,7 +44,15 @@ def states_of(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[L
     [
         ("llama", {}),
         ("llama", {"rope_parameters": YARN}),
+        (
+            "llama",
+            {
+                "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+                "max_position_embeddings": 32,
+            },
+        ),
         ("qwen2", {}),
+        ("smollm3", {"no_rope_layers": [1, 0]}),
         ("phi", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
     ],
 )
