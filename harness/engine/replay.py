@@ -17,6 +17,7 @@ from harness.engine.layer_forms import LayerForm, full_layers, layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.positions import last_position
 from harness.engine.prefill_attention import full_attention
+from harness.engine.row_lengths import changes_angles
 from harness.engine.windows import WindowKV, window_attention
 from harness.errors import ConfigError
 
@@ -103,6 +104,8 @@ def replayed_scores(
                     f"a replay of {len(replay.ids)} tokens behind {len(prompt)} needs more than the {positions_left} "
                     f"positions of model={name}: use smaller chunks, shorter prompts or another method"
                 )
+            if (changed := changes_angles(model.config, len(prompt), len(replay.ids), 0)) is not None:
+                raise ConfigError(f"a replay of {len(replay.ids)} tokens behind the prompt: {changed}")
             with _hidden_norms(model, name, scorer.weighs_hidden) as norms:
                 ids = torch.tensor([list(replay.ids)], device=model.device)
                 positions = torch.arange(len(prompt), len(prompt) + ids.shape[1], device=model.device)[None]
