@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Shape, Uniform
 from harness.compression.attention_weights import WeightReader
+from harness.compression.eviction import Evictor
 from harness.errors import BudgetError
 from harness.kernels import Kernels
 from harness.values import check
@@ -102,12 +103,20 @@ class LayerState:
         scale = cosines**2 + sines**2
         return rotated(states, cosines / scale, -sines / scale)
 
+    @property
+    def emptied(self) -> LayerState:
+        """The layer without its tokens, whose memory it does not hold."""
+        # New tensors, as views of no tokens would hold the memory of all.
+        states = (self.queries, self.keys, self.values)
+        queries, keys, values = (state.new_empty(state.shape[0], 0, state.shape[2]) for state in states)
+        return replace(self, queries=queries, keys=keys, values=values)
+
     def moved(self, states: Tensor, steps: Tensor) -> Tensor:
-        """Keys turned to other positions.
+        """Queries or keys turned to other positions.
 
         Args:
-            states: [heads, tokens, head_dim], after the rotary embedding.
-            steps: new position minus old one, [heads, tokens].
+            states: [..., tokens, head_dim], after the rotary embedding.
+            steps: new position minus old one, [..., tokens], of as many dimensions.
         """
         cosines, sines = self.rotary(steps.flatten())
         scale = (cosines**2 + sines**2).sqrt()
@@ -260,6 +269,11 @@ class Method:
     def allocation(self) -> Allocation:
         """How many entries each layer and head keeps; the budget unless a method says otherwise."""
         return Uniform()
+
+    @property
+    def evictor(self) -> Evictor | None:
+        """What is dropped while decoding; None for a method that drops nothing after the prompt."""
+        return None
 
     def check_budget(self, budget: int) -> None:
         """Refuse a number of entries that leaves nothing to choose.

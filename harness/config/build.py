@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from harness.compression.method import Method
+    from harness.compression.storage import Storage
 
 SCORER, BASE = "scorer", "base"
 """The setting of a wrapper that names the wrapped method, and the field that has this method."""
@@ -130,6 +131,28 @@ def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[st
             return wrapped
         knobs[BASE] = wrapped
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
+
+
+def recorded_storage(recorded: object, label: str) -> Storage | None:
+    """The storage that a results folder names; None if it names none, and entries are stored as they are.
+
+    Args:
+        recorded: ``class`` and the knobs from a manifest, which may come from anyone and is not trusted.
+        label: the label of its cell.
+
+    Raises:
+        ConfigError: the class is none of ``conf/storage``, or does not accept the knobs.
+    """
+    if recorded is None:
+        return None
+    if not isinstance(recorded, Mapping):
+        raise ConfigError("settings.storage of the results is no storage: restore their manifests")
+    target = str(recorded.get("class"))
+    if target not in [choice.target for choice in choices("storage")]:
+        raise ConfigError(f"the results name {target[:80]!r} as storage, which is none of conf/storage: add its file")
+    knobs = {name: value for name, value in recorded.items() if name != "class"}
+    _refuse_calls("settings.storage", knobs)
+    return cast("Storage", build({**knobs, "_target_": target, "label": label.rpartition("+")[2]}))
 
 
 def is_wrapper(kind: type) -> bool:

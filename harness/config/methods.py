@@ -1,4 +1,4 @@
-"""The methods of a configuration, where a knob with several values makes several methods.
+"""The methods and storages of a configuration, where a knob with several values makes several of them.
 
 ``method.snapkv.window=[8,32]`` makes two, with the labels ``snapkv_w8`` and ``snapkv_w32``. A knob that is a list by
 its type has one value, which is the list.
@@ -21,6 +21,7 @@ from harness.values import field_types
 
 if TYPE_CHECKING:
     from harness.compression.method import Method
+    from harness.compression.storage import Storage
 
 
 def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
@@ -43,8 +44,22 @@ def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
     ]
 
 
+def build_storages(nodes: Mapping[str, Mapping[str, Any]]) -> list[Storage]:
+    """The storages that the group ``storage`` of a configuration describes; see ``build_methods``."""
+    return [
+        cast("Storage", build(one, f"storage={name}: "))
+        for name, node in nodes.items()
+        if "_target_" in node
+        for one in _variations(name, node, {}, group="storage")
+    ]
+
+
 def _variations(
-    name: str, node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str] = ()
+    name: str,
+    node: Mapping[str, Any],
+    nodes: Mapping[str, Mapping[str, Any]],
+    within: Sequence[str] = (),
+    group: str = "method",
 ) -> list[dict[str, Any]]:
     """The node once for each combination of values, with a label for each; itself if no knob has several.
 
@@ -53,15 +68,16 @@ def _variations(
         node: its target, label and knobs.
         nodes: all nodes of the run, for the knobs of wrapped methods.
         within: the methods that wrap this one.
+        group: ``method`` or ``storage``.
     """
     if SCORER in node and is_wrapper(find_class(node["_target_"])):
         node = {**node, SCORER: _scorers(name, node[SCORER], nodes, (*within, name))}
     given = {knob: value for knob, value in node.items() if knob not in ("_target_", "label")}
     lists = {knob: value for knob, value in given.items() if isinstance(value, list)}
-    several = _varied(name, node, lists) if lists else {}
+    several = _varied(f"{group}.{name}", node, lists) if lists else {}
     if not several:
         return [dict(node)]
-    label = check_name(node.get("label", name), f"method.{name}.label")
+    label = check_name(node.get("label", name), f"{group}.{name}.label")
     short = _short_names(given)
     return [
         {**node, **values, "label": "_".join([label, *(_part(knob, short[knob], values[knob]) for knob in several)])}
@@ -101,14 +117,14 @@ def _varied(name: str, node: Mapping[str, Any], lists: Mapping[str, list[Any]]) 
         kinds = field_types(method)
     except (NameError, TypeError) as error:
         raise ConfigError(
-            f"method={name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
+            f"{name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
             "is a list: import what they name, and not for type checkers only"
         ) from error
     if is_wrapper(method):
         kinds = {SCORER: kinds[BASE], **kinds}
     several = {knob: values for knob, values in lists.items() if knob in kinds and not _is_list(kinds[knob])}
     if empty := [knob for knob, values in several.items() if not values]:
-        raise ConfigError(f"method.{name}.{empty[0]}=[] has no value: give it one, or several")
+        raise ConfigError(f"{name}.{empty[0]}=[] has no value: give it one, or several")
     return {knob: list({repr(value): value for value in values}.values()) for knob, values in several.items()}
 
 

@@ -56,6 +56,11 @@ class LayerKV:
         return self.keys.nbytes + self.values.nbytes
 
     @property
+    def numbers(self) -> int:
+        """Numbers that its keys and values consist of."""
+        return self.keys.numel() + self.values.numel()
+
+    @property
     def runs(self) -> tuple[tuple[int, int], ...]:
         """(heads, entries of each) of the runs of neighbouring heads that keep equally many."""
         if self.counts is None:
@@ -190,19 +195,12 @@ class PlainBucket(Bucket):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
-        rows, heads, _, dim = self.keys.shape
-        tokens, copies = keys.shape[2], queries.shape[1] // heads
+        tokens = keys.shape[2]
         start = self.entries - question + self.steps
         new, seen = slice(start, start + tokens), slice(0, start + tokens)
         self.keys[:, :, new] = keys
         self.values[:, :, new] = values
-        # The query heads of one cache head take the place of further query tokens.
-        grouped = queries.reshape(rows, heads, -1, dim)
-        mask = None
-        if tokens > 1:
-            mask = queries.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start).repeat(copies, 1)
-        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling, attn_mask=mask)
-        return out.reshape(queries.shape)
+        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], scaling)
 
     def part(self, row: int) -> tuple[Tensor, Tensor]:
         """See ``Bucket``."""
@@ -212,6 +210,28 @@ class PlainBucket(Bucket):
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    """The attention of new tokens to all entries up to their own, which are the last ones.
+
+    Args:
+        queries: [rows, query heads, tokens, D].
+        keys: [rows, heads, entries, D].
+        values: [rows, heads, entries, D].
+        scaling: factor on query-key products.
+
+    Returns:
+        [rows, query heads, tokens, D].
+    """
+    rows, heads, entries, dim = keys.shape
+    tokens, copies = queries.shape[2], queries.shape[1] // heads
+    # The query heads of one cache head take the place of further query tokens.
+    grouped = queries.reshape(rows, heads, -1, dim)
+    mask = None
+    if tokens > 1:
+        mask = queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens).repeat(copies, 1)
+    return fused_attention(grouped, keys, values, scale=scaling, attn_mask=mask).reshape(queries.shape)
 
 
 def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:

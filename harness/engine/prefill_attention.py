@@ -150,7 +150,10 @@ class PrefillAttention:
                 or (past is not None and scorer not in past.readers)
             ):
                 continue
-            if self._whole and plan.waiting is None and plan.keep[state.index] in (scorer.window, tokens):
+            unread = (
+                plan.waiting is None and plan.eviction is None and plan.keep[state.index] in (scorer.window, tokens)
+            )
+            if self._whole and unread:
                 continue
             reader = scorer.accumulator(state)
             if reader is not None:

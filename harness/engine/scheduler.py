@@ -250,7 +250,9 @@ class Scheduler:
                     raise
                 at, why = None, failure(prefill_at(None), error)
             self.prefiller.forget()
-            for variant in [variant for variant, plan in plans.items() if at in (None, plan.scorer, plan.waiting)]:
+            for variant in [
+                variant for variant, plan in plans.items() if at in (None, plan.scorer, plan.waiting, plan.storage)
+            ]:
                 running.failed[variant.cell] = Outcome(Generated((), why))
                 del plans[variant]
         return []

@@ -88,6 +88,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         kept=kept.entries,
         retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
         kept_bytes=kept.bytes,
+        bits=kept.bits,
         retention_bytes=kept.bytes / outcome.full_bytes,
         kept_sha256=kept.sha256,
         tied_heads=kept.tied_heads,

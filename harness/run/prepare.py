@@ -301,6 +301,9 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
     settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    if variant.storage.packs:
+        knobs = {name: value for name, value in asdict(variant.storage).items() if name != "label"}
+        settings["storage"] = {"class": recorded(type(variant.storage)), **knobs}
     if run.sampling.drawn:
         settings["sampling"] = {**asdict(run.sampling), **({} if variant.drawn else {"reference": "greedy"})}
     try:

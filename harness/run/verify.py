@@ -38,7 +38,7 @@ _SELECTION = Selection("query_head", "mean", "stable", "float32")
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
-    "bytes": ("kept_bytes", "retention_bytes"),
+    "bytes": ("kept_bytes", "retention_bytes", "bits"),
     "tokens": ("tokens", "samples"),
 }
 """Fields of a record that can only be computed with the model, under the names that findings give them."""

@@ -40,8 +40,8 @@ def alias_of(cell: CellResult) -> str | None:
 
 
 def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
-    """The cell that kept everything in every example, whatever its name; an alias only if no other cell did."""
-    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
+    """The cell that kept everything as it was in every example, whatever its name; an alias if no other cell did."""
+    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 and r.bits is None for r in cell.done)]
     return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
 
 
