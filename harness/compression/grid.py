@@ -9,7 +9,7 @@ from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
-from harness.compression.eviction import Eviction
+from harness.compression.eviction import Eviction, attended
 from harness.compression.method import Method, Scorer
 from harness.compression.storage import EXACT, Storage
 from harness.errors import BudgetError, ConfigError, KvgaugeError
@@ -251,16 +251,32 @@ class Plan:
     @property
     def positions(self) -> int | None:
         """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
-        count = self.keep[0]
-        return count if self.rerotates and isinstance(count, int) else None
+        count = self.keep[0] if self.rerotates else None
+        return count if isinstance(count, int) else None
 
     def total(self, shape: Shape) -> int:
-        """The most entries that all layers and heads keep together. A layer that keeps everything has the kv heads."""
+        """The most entries that all layers and heads keep together.
+
+        A layer that keeps everything has the kv heads, unless heads of the cache go on to drop entries of their own.
+        """
         if self.waiting is not None:
             return self.waiting.allocation.total(self.waiting.budget, self.waiting.shape)
+        of_whole = shape.kv_heads if self.eviction is None else shape.cache_heads
         return sum(
             sum(counts)
             if not isinstance(counts, int)
-            else counts * (shape.kv_heads if counts == shape.tokens else shape.cache_heads)
+            else counts * (of_whole if counts == shape.tokens else shape.cache_heads)
             for counts in self.keep
         )
+
+    def most(self, shape: Shape, new_tokens: int) -> int:
+        """The most entries that all layers and heads hold together while so many new tokens come."""
+        if self.eviction is None:
+            heads = shape.kv_heads if self.scorer is None else shape.cache_heads
+            return self.total(shape) + new_tokens * shape.layers * heads
+        most = 0
+        for kept, budget in zip(self.keep, self.eviction.budgets, strict=True):
+            assert isinstance(kept, int)
+            before, _ = attended(self.eviction.evictor, budget, kept, shape.tokens, 0, new_tokens)
+            most += max(before, default=kept) * shape.cache_heads
+        return most

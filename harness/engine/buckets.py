@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.attention import fused_attention
+from harness.compression.attention_weights import Softmax
+from harness.engine.attention import masked_attention
+from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.errors import ConfigError
 
 
@@ -115,12 +117,14 @@ class Bucket(ABC):
         head: index of the first head.
         cached: number of heads that these rows have in the cache, of all buckets together.
         steps: number of decoding steps since its rows joined.
+        form: the form of the layer; the cache says it.
     """
 
     row: int
     head: int
     cached: int
     steps: int = field(default=0, init=False)
+    form: LayerForm = field(default=PLAIN, init=False)
 
     @property
     @abstractmethod
@@ -136,6 +140,12 @@ class Bucket(ABC):
         """The bucket's share of a number of heads that is a multiple of the cached ones."""
         times = all_heads // self.cached
         return slice(self.head * times, (self.head + self.shape[1]) * times)
+
+    def softmax(self, scaling: float) -> Softmax:
+        """How its query heads turn query-key products into weights."""
+        sinks = self.form.sinks
+        softmax = self.form.softmax(scaling)
+        return softmax if sinks is None else softmax.of(self.heads(len(sinks)))
 
     @abstractmethod
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
@@ -200,7 +210,7 @@ class PlainBucket(Bucket):
         new, seen = slice(start, start + tokens), slice(0, start + tokens)
         self.keys[:, :, new] = keys
         self.values[:, :, new] = values
-        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], scaling)
+        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling))
 
     def part(self, row: int) -> tuple[Tensor, Tensor]:
         """See ``Bucket``."""
@@ -212,26 +222,21 @@ class PlainBucket(Bucket):
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+def attention(queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -> Tensor:
     """The attention of new tokens to all entries up to their own, which are the last ones.
 
     Args:
         queries: [rows, query heads, tokens, D].
         keys: [rows, heads, entries, D].
         values: [rows, heads, entries, D].
-        scaling: factor on query-key products.
+        softmax: how products become weights.
 
     Returns:
         [rows, query heads, tokens, D].
     """
-    rows, heads, entries, dim = keys.shape
-    tokens, copies = queries.shape[2], queries.shape[1] // heads
-    # The query heads of one cache head take the place of further query tokens.
-    grouped = queries.reshape(rows, heads, -1, dim)
-    mask = None
-    if tokens > 1:
-        mask = queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens).repeat(copies, 1)
-    return fused_attention(grouped, keys, values, scale=scaling, attn_mask=mask).reshape(queries.shape)
+    tokens, entries = queries.shape[2], keys.shape[2]
+    mask = None if tokens == 1 else queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens)
+    return masked_attention(queries, keys, values, softmax, mask)
 
 
 def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:

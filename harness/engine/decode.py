@@ -16,6 +16,7 @@ from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
 from harness.kernels import Kernels
@@ -32,8 +33,9 @@ LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 class _CacheAttention:
     """Sends the attention of one forward over the cache there, and notes the layers."""
 
-    def __init__(self, attend: LayerAttend) -> None:
+    def __init__(self, attend: LayerAttend, forms: Sequence[LayerForm], positions: Tensor) -> None:
         self.seen: list[int] = []
+        self.forms, self.positions = forms, positions
         self._attend = attend
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
@@ -94,8 +96,8 @@ class Decoding:
         self._limits = limits
         self._stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=model.device)
         self._observe = observe
-        self._layers: int = model.config.num_hidden_layers
-        self._cache = KVCache(self._layers, kernels)
+        self._forms = layer_forms(model)
+        self._cache = KVCache(self._forms, kernels)
         self._graphs = StepGraphs(model) if kernels == "triton" else None
         self._batch: list[_ActiveRow] = []
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest token of each row
@@ -221,7 +223,7 @@ class Decoding:
 
     def _run(self, ids: Tensor, positions: Tensor, attend: LayerAttend, where: str) -> Tensor:
         """Run tokens [rows, tokens] over the cache; float32 logits [rows, vocabulary] of what comes after the last."""
-        attention = _CacheAttention(attend)
+        attention = _CacheAttention(attend, self._forms, positions)
         output = self._model(
             ids,
             position_ids=positions,
@@ -230,7 +232,7 @@ class Decoding:
             logits_to_keep=1,
             **{ENGINE: attention},
         )
-        check_layers(attention.seen, self._layers, self._name, where)
+        check_layers(attention.seen, len(self._forms), self._name, where)
         logits: Tensor = output.logits[:, -1].float()
         return logits
 

@@ -14,6 +14,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import refuse_config
 from harness.engine.decode import Decoding, Observer, decode
+from harness.engine.layer_forms import layer_windows
 from harness.engine.loading import check_against_stock, load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prefill import Prefilled, extend, prefill
@@ -114,8 +115,8 @@ class Engine:
 
     @property
     def layers(self) -> int:
-        """Number of layers."""
-        return int(self.model.config.num_hidden_layers)
+        """Number of layers that attend to all earlier tokens, which are those that are compressed."""
+        return layer_windows(self.model.config).count(None)
 
     def prefill(
         self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None

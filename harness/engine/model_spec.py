@@ -18,6 +18,7 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
 from harness.engine.hub import is_reachable
+from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
 from harness.engine.weights_check import refuse_adapter
 from harness.engine.weights_hash import folder_sha256
@@ -308,8 +309,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def shape_of(config: PretrainedConfig, tokens: int, selection: Selection) -> Shape:
-    """The shape of a prompt on a model, by which its compression is planned."""
+    """The shape of a prompt on a model, by which its compression is planned; its layers are those without windows."""
     _, heads, kv = entry_bytes(config, torch.float32)
-    return Shape(
-        tokens, config.num_hidden_layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv
-    )
+    layers = layer_windows(config).count(None)
+    return Shape(tokens, layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv)

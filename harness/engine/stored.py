@@ -230,7 +230,7 @@ class StoredBucket(Bucket):
         self.settle(start)
         every_key = self.keys.append(keys, self.storage.unpack_keys)
         every_value = self.values.append(values, self.storage.unpack_values)
-        return attention(queries, every_key, every_value, scaling)
+        return attention(queries, every_key, every_value, self.softmax(scaling))
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""

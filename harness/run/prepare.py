@@ -13,8 +13,7 @@ from typing import Any
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.compression.wrappers import Wrapper
-from harness.config.build import BASE, SCORER
+from harness.config.build import wrapped_settings
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.model_spec import choose_device
@@ -279,9 +278,9 @@ def _method_settings(method: Method) -> dict[str, Any]:
     A knob called ``file`` names a file whose content counts, too.
     """
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
-    if isinstance(method, Wrapper):
-        base = knobs.pop(BASE)
-        knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+    for setting, field in wrapped_settings(type(method)).items():
+        base = knobs.pop(field)
+        knobs = {setting: None if base is None else {"label": base.label, **_method_settings(base)}, **knobs}
     if isinstance(file := knobs.get("file"), str):
         knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}

@@ -85,4 +85,4 @@ def _bias(module: Any) -> Any:
 def test_a_family_that_turns_other_dimensions_or_none_is_named(family: str) -> None:
     model = model_of(family)
     with pytest.raises(ModelError, match=r"^model=mine has no rotary embedding of halves: leave out the methods"):
-        ModelParts(model, "mine").rotary(torch.arange(3))
+        ModelParts(model, "mine").rotary(0, torch.arange(3))

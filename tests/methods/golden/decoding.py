@@ -1,4 +1,4 @@
-"""Recorded decoding of one layer: its prompt is prefilled, and its further tokens run through the engine's own bucket."""
+"""Recorded decoding of one layer: its prompt is prefilled, and further tokens run through the engine's own bucket."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tupl
         steps: number of further tokens.
 
     Yields:
-        After each step the bucket, the attention output [H, D], and the positions [heads, entries] attended to, ascending.
+        After each step the bucket, the attention output [H, D], and the positions [heads, entries] that it saw.
     """
     bucket = EvictingBucket([kept], Joining(0, steps))
     for token in range(kept.total, kept.total + steps):
