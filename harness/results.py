@@ -114,12 +114,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         text: the decoded tokens without special tokens; None if the task has no tokenizer. An error record has one if
             only its scoring failed.
         scores: one value per metric name; empty if the task scores nothing or the example failed.
-        kept: number of entries kept per head, for each layer, first layer first: one number for all heads of the cache
-            or, where they differ, one for each.
-        retention: mean of ``kept`` over heads, then layers, / ``compressed_tokens``, 0-1.
-        kept_bytes: bytes of the kept keys and values.
-        retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads). It can be above
-            1, because a cache of query heads is larger.
+        kept: number of entries kept per head, for each layer that attends to all earlier tokens, first layer first:
+            one number for all heads of the cache or, where they differ, one for each.
+        retention: mean of ``kept`` over heads, then layers, / ``compressed_tokens``, 0-1; 1 without such a layer.
+        kept_bytes: bytes of the kept keys and values, those of layers with windows included.
+        retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads), in which layers
+            with windows have what the window needs. It can be above 1, because a cache of query heads is larger.
         kept_sha256: hash of the kept indices of all layers and heads.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
         alias_of: the cell whose row kept exactly the same entries and was decoded in place of this one's; None if this

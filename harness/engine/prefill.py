@@ -18,7 +18,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.keeping import failing_as
-from harness.engine.layer_forms import layer_forms
+from harness.engine.layer_forms import layer_forms, refuse_moved_keys
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.engine.replay import Encode, replayed_scores
@@ -130,9 +130,13 @@ def prefill(
         encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
 
     Raises:
+        ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, ModelParts(model, name))
+    if any(plan.rerotates for plan in plans):
+        refuse_moved_keys(model.config)
+    parts = ModelParts(model, name, len(prompt))
+    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
     if replaying := attention.keeping.replaying:
         held = attention.keeping.held_states

@@ -87,7 +87,8 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         record,
         tokens=outcome.generated.tokens,
         kept=kept.entries,
-        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
+        # Where all layers have windows, there is none to drop an entry from.
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens if kept.entries else 1.0,
         kept_bytes=kept.bytes,
         bits=kept.bits,
         retention_bytes=kept.bytes / outcome.full_bytes,

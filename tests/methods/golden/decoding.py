@@ -54,7 +54,7 @@ def start(method: Method, budget: int, state: LayerState, selection: Selection =
     keeping.end()
     (kept,) = keeping.growing[plan].layers
     assert isinstance(kept, EvictingKV)
-    return kept, full_attention(state.queries, state, [])[:, -1]
+    return kept, full_attention(state.queries, state, [])[0][:, -1]
 
 
 def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tuple[EvictingBucket, Tensor, Tensor]]:
