@@ -12,7 +12,7 @@ from harness.compression.grid import make_grid
 from harness.config.build import build, method_node, recorded_method
 from harness.config.methods import build_methods
 from harness.errors import ConfigError, KvgaugeError
-from harness.run.prepare import _method_settings
+from harness.run.prepare import method_settings
 
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "no interval": ("h2o_decode", {"evict_every": 0}, "evict_every=0 is not a whole number of 1 or more"),
@@ -62,9 +62,9 @@ def test_a_method_with_two_inside_is_built_again_from_what_is_recorded(prompt: A
     node = {**method_node("decoding", "method"), "prompt": prompt, "prompt_share": None if prompt is None else 0.5}
     (method,) = build_methods({"decoding": node})
     known = {f"methods.{name}" for name in ("decoding.Decoding", "keydiff.KeyDiff", "knorm.Knorm", "snapkv.SnapKV")}
-    assert recorded_method(_method_settings(method), "decoding", known) == method
+    assert recorded_method(method_settings(method), "decoding", known) == method
     if prompt is not None:
-        assert isinstance(recorded_method(_method_settings(method), "decoding", {"methods.decoding.Decoding"}), str)
+        assert isinstance(recorded_method(method_settings(method), "decoding", {"methods.decoding.Decoding"}), str)
 
 
 def test_several_prompts_are_several_methods() -> None:
