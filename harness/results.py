@@ -68,7 +68,7 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """The outcome of one example under one (method, budget), which is one line of a cell's records file.
+    """The outcome of one example under one (method, storage, budget), which is one line of a cell's records file.
 
     When a line is read, it is checked against the types and ranges of these fields.
 
@@ -101,6 +101,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         audit: the comparison with the row decoded again alone; None if it was not.
         context_tokens: tokens of the prompt's context, if entries were selected there, before the question, so that
             ``kept`` and what follows from it are of the context; None if they were selected after the whole prompt.
+        bits: bits of memory for each number of a kept key or value, on average, if the storage packs them; None if they
+            are stored as they are.
         samples: all answers that were drawn, each with its scores; ``tokens`` and ``text`` are the first one's, and
             ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
     """
@@ -126,6 +128,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     error: str | None = None
     audit: Audit | None = None
     context_tokens: Size | None = None
+    bits: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
     samples: Sequence[Sample] = ()
 
     @property
@@ -139,20 +142,20 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write; without ``context_tokens`` and ``samples`` if unused."""
+        """The record as plain values that ``json`` can write; without later fields of this class if they are unused."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
         values["samples"] = [structs.asdict(sample) for sample in self.samples]
-        unused: dict[str, Any] = {"context_tokens": None, "samples": []}
+        unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": []}
         return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One (method, budget) of a task and a model.
+    """One (method, storage, budget) of a task and a model.
 
     Attributes:
-        label: the method's label.
+        label: the method's label, followed by that of a storage that packs: ``snapkv``, ``snapkv+kivi2``.
         budget: the budget as written: ``128``, ``12%``, ``full``.
     """
 

@@ -89,7 +89,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], clean_up: boo
     return clean_up_spaces(cast("str", text)) if clean_up else cast("str", text)
 
 
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+NAME = "[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
 """Regular expression for names of folders that are valid on every system and cannot lead out of their parent."""
 _RESERVED = ("report", "published")
 

@@ -14,7 +14,7 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
 from harness.config.build import build, composed
-from harness.config.methods import build_methods
+from harness.config.methods import build_methods, build_storages
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.settings import EngineSettings
@@ -51,5 +51,7 @@ def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
     """
     values = OmegaConf.to_container(composed(*overrides), resolve=True)
     assert isinstance(values, dict)
-    variants = make_grid(build_methods(values["method"]), parse_budgets(values["budget"]))
+    variants = make_grid(
+        build_methods(values["method"]), parse_budgets(values["budget"]), storages=build_storages(values["storage"])
+    )
     return variants, Selection(**values["selection"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.compression.allocation import Allocation, Shape, Uniform
 from harness.compression.attention_weights import Softmax, WeightReader
+from harness.compression.eviction import Evictor
 from harness.errors import BudgetError
 from harness.kernels import Kernels
 from harness.values import check
@@ -66,6 +67,8 @@ class LayerState:
         parts: see ``Parts``; None where no model is at hand.
         softcap: see ``Softmax``.
         sinks: see ``Softmax``.
+        log_sums: natural logarithm of each query's sum of exponentials over the keys that it sees, [heads, tokens] in
+            float32, where the prefill's attention gives it and its queries see all earlier keys; None elsewhere.
     """
 
     queries: Tensor
@@ -79,6 +82,7 @@ class LayerState:
     parts: Parts | None = field(default=None, compare=False)
     softcap: float | None = None
     sinks: Tensor | None = None
+    log_sums: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def softmax(self) -> Softmax:
@@ -117,12 +121,20 @@ class LayerState:
         scale = cosines**2 + sines**2
         return rotated(states, cosines / scale, -sines / scale)
 
+    @property
+    def emptied(self) -> LayerState:
+        """The layer without its tokens, whose memory it does not hold."""
+        # New tensors, as views of no tokens would hold the memory of all.
+        states = (self.queries, self.keys, self.values)
+        queries, keys, values = (state.new_empty(state.shape[0], 0, state.shape[2]) for state in states)
+        return replace(self, queries=queries, keys=keys, values=values)
+
     def moved(self, states: Tensor, steps: Tensor) -> Tensor:
-        """Keys turned to other positions.
+        """Queries or keys turned to other positions.
 
         Args:
-            states: [heads, tokens, head_dim], after the rotary embedding.
-            steps: new position minus old one, [heads, tokens].
+            states: [..., tokens, head_dim], after the rotary embedding.
+            steps: new position minus old one, [..., tokens], of as many dimensions.
         """
         cosines, sines = self.rotary(steps.flatten())
         scale = (cosines**2 + sines**2).sqrt()
@@ -162,6 +174,14 @@ class Scorer:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def last_queries(self) -> int | None:
+        """Number of last queries that its scores need, 0 or more; None if they need queries of all tokens.
+
+        Scorers that need no more than the last ones can score entries while decoding.
+        """
+        return None
 
     def score(self, layer: LayerState) -> Tensor:
         """Score the candidates, which are all tokens before the window; larger is better.
@@ -275,6 +295,11 @@ class Method:
     def allocation(self) -> Allocation:
         """How many entries each layer and head keeps; the budget unless a method says otherwise."""
         return Uniform()
+
+    @property
+    def evictor(self) -> Evictor | None:
+        """What is dropped while decoding; None for a method that drops nothing after the prompt."""
+        return None
 
     def check_budget(self, budget: int) -> None:
         """Refuse a number of entries that leaves nothing to choose.

@@ -55,11 +55,11 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
-    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
+    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32 and layer.softmax.is_plain:
         # Not imported above: triton comes with torch for CUDA alone.
         from harness.kernels.column_sums import causal_column_sums
 
-        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
+        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window, layer.log_sums)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window
@@ -123,6 +123,11 @@ class WindowAttention(Scorer):
     kernel: Kernel
     pooling: Pooling
 
+    @property
+    def last_queries(self) -> int:
+        """Those of the window."""
+        return self.window
+
     def score(self, layer: LayerState) -> Tensor:
         """Attention received from the window; see ``window_attention``."""
         return window_attention(layer, self.window)
@@ -169,6 +174,11 @@ class FirstTokens(Scorer):
 
     window: Window
 
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
+
     def score(self, layer: LayerState) -> Tensor:
         """The negated position, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
@@ -189,6 +199,11 @@ class SinksThenRecent(Scorer):
 
     sinks: Sinks
     window: Window = 1
+
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
 
     def score(self, layer: LayerState) -> Tensor:
         """The position, raised for the sinks, [1, candidates]."""

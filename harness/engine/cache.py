@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harness.engine.buckets import Bucket, Joining, LayerKV, PlainBucket
+from harness.engine.buckets import Bucket, Joining, LayerKV, PlainBucket, joined
 from harness.engine.layer_forms import LayerForm
 from harness.kernels import Kernels
 
@@ -151,6 +151,13 @@ class KVCache:
                 bucket.row = bisect_left(rows, bucket.row)
             buckets[:] = [bucket for bucket in buckets if bucket.shape[0]]
         self._tabulate()
+
+    def row(self, row: int) -> list[LayerKV]:
+        """The entries of a row, with those of its question and of its steps, one ``LayerKV`` per layer; copies."""
+        return [
+            joined([b.part(row - b.row) for b in sorted(buckets, key=lambda b: b.head) if b.row <= row < b.rows.stop])
+            for buckets in self._layers
+        ]
 
     @property
     def in_kernels(self) -> bool:

@@ -100,12 +100,8 @@ def row_bytes(
     """
     bytes_per_entry, _, _ = entry_bytes(config, dtype)
     shape = shape_of(config, tokens, selection)
-    new = new_tokens * shape.layers
     in_windows = window_room(config, tokens + new_tokens) * shape.kv_heads
-    entries = sum(
-        in_windows + plan.total(shape) + new * (shape.kv_heads if plan.scorer is None else shape.cache_heads)
-        for plan in plans
-    )
+    entries = sum(in_windows + plan.most(shape, new_tokens) for plan in plans)
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 
@@ -125,7 +121,7 @@ def prompt_row_bytes(
         1 or more.
     """
     tokens, plans = request.prompt.context_tokens, []
-    new_tokens += len(request.prompt.question)
+    new_tokens = new_tokens * len(request.turns) + len(request.turns[-1].ids) - tokens
     for variant in request.missing:
         with suppress(ConfigError):
             plans.append(variant.plan(shape_of(config, tokens, selection)))

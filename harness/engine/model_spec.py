@@ -20,7 +20,8 @@ from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_fold
 from harness.engine.hub import is_reachable
 from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
-from harness.engine.weights_check import refuse_adapter
+from harness.engine.quantized import check_quantization, quantization_of
+from harness.engine.weights_check import refuse_adapter, refuse_outside
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
@@ -151,6 +152,7 @@ class ModelSpec:
         remedy = "mend or fetch its config.json" if self.is_local else "check the id and model.revision"
         if self.is_local:
             refuse_adapter(self.path, find_adapter_config_file(files))
+            refuse_outside(self.path, Path(files))
         if self.is_local and not (Path(files) / "config.json").is_file():
             raise ModelError(
                 f"model.path={self.path} has no config.json: give the folder of a saved transformers model"
@@ -168,6 +170,7 @@ class ModelSpec:
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_config(config, self.label)
+        check_quantization(self.path, config, choose_device(self.device))
         if tensor_parallel.count() > 1:
             _refuse_shares(config, self.label)
         return config
@@ -223,14 +226,23 @@ class ModelSpec:
         return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
 
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
-        """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype."""
-        dtype = str(self.torch_dtype(config)).removeprefix("torch.")
+        """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype.
+
+        Of quantized weights, also how they are quantized.
+
+        Raises:
+            ModelError: the weights cannot be read.
+        """
+        more: dict[str, Any] = {"dtype": str(self.torch_dtype(config)).removeprefix("torch.")}
+        if (quantization := quantization_of(config)) is not None:
+            more["quantization"] = quantization
         if is_gguf(self.path):
-            return {"weights": file_sha256(self.path), "dtype": dtype}
+            return {"weights": file_sha256(self.path), **more}
         if self.is_local:
-            return {"weights": folder_sha256(Path(self.path)), "dtype": dtype}
+            with reading(self.path, "has files that cannot be read", "mend or fetch its weights again", hub=False):
+                return {"weights": folder_sha256(Path(self.path)), **more}
         commit = getattr(config, "_commit_hash", None)
-        return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
+        return {"path": self.path, "commit": commit or self.revision or "unknown", **more}
 
 
 def text_model(config: PretrainedConfig) -> PretrainedConfig:
@@ -270,9 +282,12 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
 
     An entry is a key and a value.
     """
-    heads = config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+    return 2 * head_dim(config) * dtype.itemsize, config.num_attention_heads, kv_heads(config)
+
+
+def head_dim(config: PretrainedConfig) -> int:
+    """Numbers of a key of one head."""
+    return getattr(config, "head_dim", None) or int(config.hidden_size // config.num_attention_heads)
 
 
 def kv_heads(config: PretrainedConfig) -> int:

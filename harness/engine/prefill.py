@@ -39,6 +39,7 @@ class Kept:
         sha256: hash of the kept indices of all layers without windows and all heads. A layer that keeps everything
             hashes the same whatever its heads are.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
+        bits: bits of memory for each number of a key or a value, on average; None if entries are stored as they are.
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
     """
@@ -49,6 +50,7 @@ class Kept:
     sha256: str
     tied_heads: int
     positions: int | None = None
+    bits: float | None = None
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -146,6 +148,11 @@ def prefill(
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
         if plan.rerotates:  # the same entries with other keys
             sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
+        if plan.eviction is not None:  # the same entries, which others take the place of
+            state = f"{sha256} {plan.eviction} {plan.scorer}"
+            sha256 = hashlib.sha256(state.encode()).hexdigest()
+        if plan.storage.packs:  # the same entries in another form
+            sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:
             compressed = iter(growing.layers)
             every = [windows[index] if index in windows else next(compressed) for index in range(len(attention.forms))]
@@ -156,9 +163,14 @@ def prefill(
                 sha256=sha256,
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
                 positions=plan.positions,
+                bits=_bits(growing.layers) if plan.storage.packs else None,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)
+
+
+def _bits(layers: Sequence[LayerKV]) -> float:
+    return 8 * sum(layer.bytes for layer in layers) / sum(layer.numbers for layer in layers)
 
 
 def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:

@@ -150,7 +150,9 @@ def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[
         parts = list(pairwise(cuts))
         if shared - done < _LEAST_SHARED_TOKENS:
             parts.sort(key=lambda part: min(ranked[part[0] : part[1]]))
-            waiting += [(*part, done, held) for part in reversed(parts)]
+            again = (*held, done) if done and done not in held else held
+            waiting.append((*parts[-1], done, held))
+            waiting += [(*part, done, again) for part in reversed(parts[:-1])]
         else:
             parts.sort(key=lambda part: sum(len(prompts[index]) - shared for index in ranked[part[0] : part[1]]))
             waiting.append((*parts[-1], shared, held))

@@ -60,7 +60,7 @@ class _ReplayAttention:
         self.scores.append(self._scorer.read(state, self._replay, replayed))
         every_key, every_value = torch.cat([state.keys, keys[0]], 1), torch.cat([state.values, values[0]], 1)
         whole = replace(state, queries=queries[0], keys=every_key, values=every_value)
-        return full_attention(queries[0], whole, []).transpose(0, 1)[None]
+        return full_attention(queries[0], whole, [])[0].transpose(0, 1)[None]
 
 
 def replayed_scores(

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.nonsense import nonsense_notes
 from harness.report.stats.bootstrap import FEWEST
-from harness.report.stats.summary import alias_of, misses, off_budget
+from harness.report.stats.summary import alias_of, misses, off_budget, packs
 from harness.results import Audit, CellResult, Manifest, TaskResult
 from harness.text import plain
 
@@ -15,6 +15,10 @@ SAME_AS = "same as: kept exactly the entries of that cell in every example, so i
 KEPT = (
     "kept: KV entries per layer and head, over layers and examples; in all: of a head, all layers together. "
     "entries %, bytes %: share of the full cache."
+)
+BITS = (
+    "bits: memory for a number of a kept key or value, on average, scales, zero points and unpacked ones included; "
+    "a dash where entries are stored as they are."
 )
 MISSED = "*"
 """What stands behind the share of entries of a cell that misses its budget."""
@@ -47,8 +51,14 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
         notes
         + budget_notes(cells)
         + few_notes(len(cell.done) for cell in cells)
+        + storage_notes(cells)
         + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
     )
+
+
+def storage_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What bits are, if a storage packed the entries of a cell."""
+    return [BITS] if packs(cells) else []
 
 
 def audit_notes(audits: Iterable[Audit | None]) -> list[str]:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.engine.layer_forms import layer_windows, window_entries
-from harness.engine.model_spec import entry_bytes, shape_of
-from harness.engine.request import contexts
+from harness.engine.model_spec import entry_bytes, head_dim, shape_of
+from harness.engine.request import contexts, prompts_of
+from harness.engine.stored import plan_bytes
 from harness.errors import ConfigError
 from harness.printing import say, width_of
 from harness.results import by_head, titled
@@ -22,7 +23,8 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     run = prepared.run
     spec, config = run.checkpoint.spec, run.checkpoint.config
     layers = layer_windows(config).count(None)
-    per_entry, _, kv_heads = entry_bytes(config, spec.torch_dtype(config))
+    dtype = spec.torch_dtype(config)
+    per_entry, _, kv_heads = entry_bytes(config, dtype)
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
     of_context = [prompt.context_tokens for prompt in prepared.prompts]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
@@ -39,7 +41,8 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             except ConfigError:
                 continue
             entries += [count for counts in plan.keep for count in by_head(counts)]
-            sizes.append((plan.total(shape) + window_entries(config, tokens) * kv_heads) * per_entry)
+            in_windows = window_entries(config, tokens) * kv_heads * per_entry
+            sizes.append(plan_bytes(plan, shape, head_dim(config), dtype) + in_windows)
         table.add_row(
             variant.cell.label,
             variant.cell.budget,
@@ -54,7 +57,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     say(console, f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all")
     full = [tokens * layers + window_entries(config, tokens) for tokens in of_context]
-    asked, what = [request.prompt for request in prepared.requests], "prompts"
+    asked, what = prompts_of(prepared.requests), "prompts"
     if run.selection.after == "context":
         asked, what = contexts(asked), "contexts"
     say(

@@ -9,7 +9,8 @@ from typing import Any
 from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant, Waiting
-from harness.config.build import recorded_method
+from harness.compression.storage import EXACT
+from harness.config.build import recorded_method, recorded_storage
 from harness.config.catalog import Choice
 from harness.errors import ConfigError, KvgaugeError
 from harness.report.stats.summary import cell_summary
@@ -103,9 +104,10 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
             return None
         sampling = manifest.settings.get("sampling", {})
         drawn = 0 if "reference" in sampling else samples_of(manifest.settings)
-        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget), drawn)
+        storage = recorded_storage(manifest.settings.get("storage"), manifest.cell.label) or EXACT
+        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget), drawn, storage)
     except ConfigError as error:
-        verdict.wrong.append(f"its settings make no method ({error})")
+        verdict.wrong.append(f"its settings make no method or no storage ({error})")
         return None
 
 
@@ -165,9 +167,15 @@ def _is_possible(record: Record, waiting: Waiting, windows: bool) -> bool:
 def _bytes_fit(record: Record) -> bool:
     """Whether the share of bytes is that of entries, times the query heads of a kv head if query heads are stored.
 
-    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one.
+    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one, nor of one with
+    packed entries.
     """
-    if record.retention_bytes is None or not record.retention or record.compressed_tokens in record.kept:
+    if (
+        record.bits is not None
+        or record.retention_bytes is None
+        or not record.retention
+        or record.compressed_tokens in record.kept
+    ):
         return True
     times = record.retention_bytes / record.retention
     return times > 0.5 and close(times, round(times))

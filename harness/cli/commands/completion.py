@@ -167,7 +167,7 @@ def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
     files = (
         [choice for choice in choices(group) if choice.target and name in ("", choice.name)] if group in GROUPS else []
     )
-    if group == "method" and field == "scorer":
+    if group == "method" and field in ("scorer", "prompt"):
         return _names(group, before)
     return [value for choice in files for value in _field_choices(choice.target, field)]
 

@@ -71,11 +71,13 @@ def masks(model: PreTrainedModel, context: Sequence[int], plan: Plan, selection:
     return found
 
 
-def by_masks(model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[int]) -> tuple[list[int], list[Tensor]]:
+def by_masks(
+    model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[int], new_tokens: int = NEW_TOKENS
+) -> tuple[list[int], list[Tensor]]:
     """Tokens and logits by one dense forward per token."""
     ids, logits = list(prompt), []
     with torch.inference_mode():
-        for _ in range(NEW_TOKENS):
+        for _ in range(new_tokens):
             output = model(torch.tensor([ids]), use_cache=False, **{ENGINE: Masked(kept)})
             logits.append(output.logits[0, -1].float())
             ids.append(int(logits[-1].argmax()))

@@ -66,7 +66,7 @@ class Case:
         model: ``gqa`` or ``mha``.
         tokens: length of the prompt.
         settings: the press and its settings.
-        kept: what it kept, [layers, kv_heads, tokens].
+        kept: what it kept, [layers, kv_heads, tokens]; of ThinK the channels that it removed, [layers, kv_heads, 32].
         tie: None where its choice is certain; ``exact`` or ``near``.
         tied: tokens within 1e-5 of the last cut, [layers, kv_heads, tokens]; None where they were not recorded.
         counts_certain: False where a tie moves entries from one head to another.
@@ -124,6 +124,7 @@ def cases(which: str, *names: str) -> list[Case]:
         if case["variant"] not in names:
             continue
         key, tokens = f"{case['model']}_{case['T']}", case["T"]
+        read_by = variants(which)[case["variant"]]["read_by"]
 
         def bits(name: str, row: int, key: str = key, tokens: int = tokens) -> Bits:
             packed = arrays(which)[f"{name}_{key}"][row]
@@ -137,7 +138,7 @@ def cases(which: str, *names: str) -> list[Case]:
                 model=case["model"],
                 tokens=tokens,
                 settings=variants(which)[case["variant"]],
-                kept=bits("kept", case["row"]),
+                kept=bits("channels", case["row"], tokens=32) if read_by == "channels" else bits("kept", case["row"]),
                 tie=case["tie"],
                 tied=bits("tied", case["tied_row"]) if "tied_row" in case else None,
                 counts_certain=not case.get("tie_changes_counts", False),
