@@ -19,6 +19,8 @@ from harness.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
+    from harness.compression.grid import Plan
+
     Position = TypeVar("Position", int, Tensor)
 
 
@@ -155,18 +157,19 @@ def layer_notes(config: PretrainedConfig) -> list[str]:
     ]
 
 
-def refuse_moved_keys(config: PretrainedConfig) -> None:
-    """Refuse a method that turns kept keys to new positions on a model some of whose layers keep theirs.
+def refuse_moved_keys(config: PretrainedConfig, plan: Plan) -> None:
+    """Refuse a plan that turns kept keys to new positions on a model that has other ones for them.
 
     Raises:
         ConfigError: the model has layers with windows, or positions that depend on lengths.
     """
-    what = "layers with windows of tokens" if any(layer_windows(config)) else None
-    if scaled_beyond(config) is not None:
+    what = "layers with windows of tokens" if plan.rerotates and any(layer_windows(config)) else None
+    turns = plan.rerotates or (plan.eviction is not None and plan.eviction.evictor.rerotated > 0)
+    if turns and scaled_beyond(config) is not None:
         what = "positions whose angles depend on the length of a sequence"
     if what is not None:
         raise ConfigError(
-            "a method that turns kept keys to new positions (rerotate=true) needs layers that attend to all earlier "
+            "a method that turns kept keys to new positions needs layers that attend to all earlier "
             f"tokens at fixed angles, and this model has {what}: leave that method out, or use another model"
         )
 

@@ -255,9 +255,7 @@ def test_configuration_that_cannot_be_reproduced_is_refused_by_name_with_the_rea
 def test_layers_with_heads_of_several_sizes_are_refused_in_one_line(tmp_path: Path) -> None:
     kinds = ["sliding_attention", "full_attention", "full_attention"]
     config_of("gemma4_text", layer_types=kinds, sliding_window=8, num_kv_shared_layers=0).save_pretrained(tmp_path)
-    with pytest.raises(
-        ModelError, match=r"model=tiny \(gemma4_text\) has layers that differ in head_dim: use a family"
-    ):
+    with pytest.raises(ModelError, match=r"model=tiny \(gemma4_text\) has layers that differ in head_dim: use"):
         spec_of(tmp_path).config()
 
 
