@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from harness.compression.eviction import Eviction
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
@@ -42,6 +43,7 @@ class Kept:
         bits: bits of memory for each number of a key or a value, on average; None if entries are stored as they are.
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
+        eviction: how rows of it go on while decoding; None if they drop nothing.
     """
 
     layers: list[LayerKV]
@@ -51,6 +53,7 @@ class Kept:
     tied_heads: int
     positions: int | None = None
     bits: float | None = None
+    eviction: Eviction | None = None
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -164,6 +167,7 @@ def prefill(
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
                 positions=plan.positions,
                 bits=_bits(growing.layers) if plan.storage.packs else None,
+                eviction=plan.eviction,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

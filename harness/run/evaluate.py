@@ -14,6 +14,7 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch
 from harness.results import Cell, Record, Sample, layer_means
+from harness.run.evicted import evicted
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
@@ -97,6 +98,9 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         audit=outcome.audit,
         samples=tuple(Sample(sample.tokens) for sample in outcome.samples),
     )
+    lengths = [len(sample.tokens) for sample in record.samples] or [len(record.tokens)]
+    held = evicted(kept, prompt.context_tokens, len(prompt.question), lengths)
+    record = structs.replace(record, evicted=held)
     if record.error is not None:
         return record
     try:
