@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from harness.compression.attention_weights import Softmax
@@ -90,7 +91,7 @@ class Temperature:
 
     def moved(self, queries: Tensor, positions: Tensor) -> Tensor:
         """Queries [rows, heads, tokens, D] with the factors of 0, 1, … as those of their positions [rows, tokens]."""
-        counted = positions.new_tensor(range(positions.shape[1]))[None]
+        counted = torch.arange(positions.shape[1], device=positions.device)[None]
         factors = self._factors(positions) / self._factors(counted)
         return (queries * factors[:, None, :, None]).to(queries.dtype)
 
@@ -135,11 +136,11 @@ def window_room(config: PretrainedConfig, tokens: int) -> int:
 def why_not_plain(config: PretrainedConfig) -> str | None:
     """Why the project's kernels cannot compute a model's decoding steps, to follow ``kernels=``; None if they can."""
     if any(layer_windows(config)):
-        return "has no layers with windows of tokens, as this model has"
+        return "computes no layers with windows of tokens, which this model has"
     if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "has no soft-capped logits, as this model has"
+        return "computes no soft-capped logits, which this model has"
     if scaled_beyond(config) is not None:
-        return "has no positions whose angles depend on the length of a sequence, as this model has"
+        return "computes no rows whose angles depend on their length, which this model has"
     return None
 
 
@@ -149,11 +150,14 @@ def layer_notes(config: PretrainedConfig) -> list[str]:
     sizes = sorted({f"{window.kind} window of {window.size}" for window in windows if window is not None})
     if not sizes:
         return []
-    full = windows.count(None)
+    full, size = windows.count(None), " or a ".join(sizes)
+    if not full:
+        return [f"All layers of this model attend to a {size} tokens and keep what it needs; none is compressed."]
+    others = "the other one" if full == 1 else f"the other {full}"
     return [
-        f"{len(windows) - full} of this model's {len(windows)} layers attend to a {' or a '.join(sizes)} tokens: they "
-        "are computed exactly and keep what the window needs under every method. Budgets and kept entries are those of "
-        f"the other {full}; bytes are those of all layers."
+        f"{len(windows) - full} of this model's {len(windows)} layers attend to a {size} tokens: they are computed "
+        "exactly and keep what the window needs under every method. Budgets and kept entries are those of "
+        f"{others}; bytes are those of all layers."
     ]
 
 

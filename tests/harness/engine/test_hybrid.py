@@ -340,6 +340,9 @@ def test_methods_keep_of_the_full_layers_of_a_hybrid_what_they_keep_of_a_model_o
 def test_layers_with_windows_are_told_to_readers_of_the_numbers() -> None:
     (note,) = layer_forms.layer_notes(config_of(*FAMILIES["gemma3"][:1], **FAMILIES["gemma3"][1]))
     assert note.startswith("1 of this model's 2 layers attend to a sliding window of 16 tokens: they are computed")
+    assert note.endswith("Budgets and kept entries are those of the other one; bytes are those of all layers.")
+    (note,) = layer_forms.layer_notes(config_of(*FAMILIES["mistral"][:1], **FAMILIES["mistral"][1]))
+    assert note.startswith("All layers of this model attend to a sliding window of 16 tokens and keep what it")
     assert layer_forms.layer_notes(config_of("llama")) == []
 
 
@@ -348,7 +351,7 @@ def test_own_kernels_are_refused_for_what_they_do_not_compute(name: str) -> None
     family, changes = FAMILIES[name]
     config, device = config_of(family, **changes), torch.device("cpu")
     assert choose_kernels("auto", device, config) == "torch"
-    with pytest.raises(ConfigError, match="engine.kernels=triton has no layers with windows of tokens, as this model"):
+    with pytest.raises(ConfigError, match="engine.kernels=triton computes no layers with windows of tokens, which"):
         choose_kernels("triton", device, config)
 
 
