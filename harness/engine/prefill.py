@@ -133,8 +133,8 @@ def prefill(
         ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    if any(plan.rerotates for plan in plans):
-        refuse_moved_keys(model.config)
+    for plan in plans:
+        refuse_moved_keys(model.config, plan)
     parts = ModelParts(model, name, len(prompt))
     attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
