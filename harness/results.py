@@ -105,6 +105,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
             are stored as they are.
         samples: all answers that were drawn, each with its scores; ``tokens`` and ``text`` are the first one's, and
             ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
+        partial: whether tokens and text are the beginning of an answer that a time limit ended, which is an error.
     """
 
     example_id: str
@@ -130,6 +131,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     context_tokens: Size | None = None
     bits: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
     samples: Sequence[Sample] = ()
+    partial: bool = False
 
     @property
     def compressed_tokens(self) -> int | None:
@@ -146,7 +148,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
         values["samples"] = [structs.asdict(sample) for sample in self.samples]
-        unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": []}
+        unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": [], "partial": False}
         return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 

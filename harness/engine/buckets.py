@@ -19,6 +19,9 @@ from torch import Tensor
 from harness.engine.attention import fused_attention
 from harness.errors import ConfigError
 
+FIRST_SPARE = 256
+"""New tokens of a row for which there is room from the start; the room for more grows as they come."""
+
 
 @dataclass(frozen=True)
 class Joining:
@@ -97,12 +100,13 @@ class LayerKV:
         cached, head = sum(heads for heads, _ in self.runs), 0
         for part, (heads, entries) in enumerate(self.runs):
             key, value = held[0][part]
-            spare = joining.question + joining.spare
-            keys = key.new_empty(len(rows), heads, entries + spare, key.shape[-1])
+            there = entries + joining.question
+            room = there + min(joining.spare, FIRST_SPARE)
+            keys = key.new_empty(len(rows), heads, room, key.shape[-1])
             values = value.new_empty(keys.shape)
             for index, parts in enumerate(held):
                 keys[index, :, :entries], values[index, :, :entries] = parts[part]
-            yield PlainBucket(joining.first_row, head, cached, keys, values, entries + joining.question)
+            yield PlainBucket(joining.first_row, head, cached, keys, values, there, there + joining.spare)
             head += heads
 
 
@@ -148,7 +152,8 @@ class Bucket(ABC):
             keys: [rows, heads, tokens, D], of the new tokens.
             values: [rows, heads, tokens, D], of the new tokens.
             scaling: factor on query-key products.
-            question: number of the new tokens if they are the question of rows that have just joined; 0 in a step.
+            question: number of the question's tokens from the first of these on, if they are of the question of rows
+                that have just joined, which plain entries see piece by piece; 0 in a step.
 
         Returns:
             [rows, query heads of the bucket, tokens, D].
@@ -157,6 +162,10 @@ class Bucket(ABC):
     @abstractmethod
     def select(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, by their index in the bucket, ascending and fewer than there are."""
+
+    def reserve(self) -> bool:
+        """Make room for one more entry of each row; whether tensors were replaced for it."""
+        return False
 
     def part(self, row: int) -> tuple[Tensor, Tensor]:
         """Keys and values [heads, entries, head_dim] of a row, by its index in the bucket, as they are so far; copies.
@@ -178,15 +187,17 @@ class PlainBucket(Bucket):
     """Keys and values as the model made them, with room for those to come.
 
     Attributes:
-        keys: [rows, heads, entries + spare, head_dim]; entries of steps that are still to come are uninitialised.
+        keys: [rows, heads, room, head_dim]; entries of steps that are still to come are uninitialised.
         values: the same shape.
         entries: number of entries kept of the prompt, with those of a question that ran through the cache, without the
             decoded ones.
+        most: the most entries that there will be, to which the room grows.
     """
 
     keys: Tensor
     values: Tensor
     entries: int
+    most: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -202,6 +213,15 @@ class PlainBucket(Bucket):
         self.values[:, :, new] = values
         return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], scaling)
 
+    def reserve(self) -> bool:
+        """See ``Bucket``. The room grows by half, one tensor at a time."""
+        there, room = self.entries + self.steps, self.keys.shape[2]
+        if there < room or there >= self.most:
+            return False
+        self.keys = _grown(self.keys, min(self.most, room + max(room // 2, FIRST_SPARE)))
+        self.values = _grown(self.values, self.keys.shape[2])
+        return True
+
     def part(self, row: int) -> tuple[Tensor, Tensor]:
         """See ``Bucket``."""
         entries = self.entries + self.steps
@@ -210,6 +230,14 @@ class PlainBucket(Bucket):
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
+
+
+def _grown(tensor: Tensor, room: int) -> Tensor:
+    """The tensor with more room, which is uninitialised."""
+    rows, heads, there, dim = tensor.shape
+    grown = tensor.new_empty(rows, heads, room, dim)
+    grown[:, :, :there] = tensor
+    return grown
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:

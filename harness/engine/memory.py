@@ -16,6 +16,7 @@ import torch
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
+from harness.engine.buckets import FIRST_SPARE
 from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
 
@@ -87,7 +88,7 @@ def row_bytes(
     new_tokens: int,
     selection: Selection,
 ) -> int:
-    """Bytes of keys and values that a row of a prompt needs in one process while it decodes, on average.
+    """Bytes of keys and values that a row of a prompt needs at most in one process while it decodes, on average.
 
     Args:
         config: the model's configuration.
@@ -103,6 +104,8 @@ def row_bytes(
     entries = sum(
         plan.total(shape) + new * (shape.kv_heads if plan.scorer is None else shape.cache_heads) for plan in plans
     )
+    if new_tokens > FIRST_SPARE:
+        entries += entries // (2 * shape.layers)  # while the room of a layer grows, its keys or values are there twice
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 
