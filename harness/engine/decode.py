@@ -193,7 +193,7 @@ class Decoding:
         self._drop()
 
     def _ask(self, ids: Tensor, positions: Tensor, piece: int) -> Tensor:
-        """Run the questions of rows that have just joined, piece by piece; logits of what comes after the last token."""
+        """Run the questions of rows that have just joined, piece by piece; logits of what comes after the last."""
         logits = torch.empty(0)
         for start in range(0, ids.shape[1], piece):
             attend = partial(self._cache.attend_question, left=ids.shape[1] - start)

@@ -106,12 +106,12 @@ def paired_documents(
     missing = {"A": [grid for grid in b if _key(grid, single) not in ours]}
     missing["B"] = [grid for grid in a if _key(grid, single) not in theirs]
     rest = {side: [grid for grid in grids if _suite(grid) not in suites] for side, grids in missing.items()}
-    other = _lacking(rest)
-    other += [f"not in the comparison, as it has no scores: {_contents(unscored)}."] if unscored else []
+    elsewhere = _lacking(rest)
+    elsewhere += [f"not in the comparison, as it has no scores: {_contents(unscored)}."] if unscored else []
     for suite, pairs in suites.items():
         own = {side: [grid for grid in grids if _suite(grid) == suite] for side, grids in missing.items()}
-        notes = [*_other_model(pairs), *_other_boundary(pairs), *_lacking(own), *other]
-        other = []  # what is of no suite that both have is said once, with the first
+        notes = [*_other_model(pairs), *_other_boundary(pairs), *_lacking(own), *elsewhere]
+        elsewhere = []  # what is of no suite that both have is said once, with the first
         yield Path(*suite), _document(suite[1], pairs, path_a, path_b, notes)
 
 

@@ -556,8 +556,8 @@ def test_all_datasets_that_are_missing_are_named_at_once(kvgauge: Command, tmp_p
 def test_what_one_folder_lacks_is_said_once_with_the_suite_that_it_is_of(kvgauge: Command, tmp_path: Path) -> None:
     cell = Cell("snapkv", "64")
     there = {
-        "a": (("one", "x"), ("one", "y"), ("two", "x"), ("three", "x")),
-        "b": (("one", "x"), ("two", "x"), ("two", "z")),
+        "a": (("one", "qasper"), ("one", "trec"), ("two", "qasper"), ("three", "qasper")),
+        "b": (("one", "qasper"), ("two", "qasper"), ("two", "lcc")),
     }
     for name, tasks in there.items():
         for suite, task in tasks:
@@ -566,7 +566,7 @@ def test_what_one_folder_lacks_is_said_once_with_the_suite_that_it_is_of(kvgauge
     done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
     assert done.code == 0, done.err
     out = " ".join(done.out.split())
-    for side, task in (("B", "one-y"), ("A", "two-z"), ("B", "three-x")):
+    for side, task in (("B", "one-trec"), ("A", "two-lcc"), ("B", "three-qasper")):
         assert out.count(f"not in {side}, and left out: {task} of {MODEL}.") == 1
 
 
