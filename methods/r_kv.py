@@ -20,6 +20,7 @@ from msgspec import Meta
 from torch import Tensor
 from torch.nn import functional
 
+from harness.compression.attention_weights import Softmax
 from harness.compression.eviction import Entries, Every, Evictor
 from harness.compression.method import LayerState, Method, Scorer, require_above
 from harness.compression.scorers import Kernel, Window
@@ -32,18 +33,18 @@ _BLOCK = 1024
 """Keys that are compared with all others at once."""
 
 
-def importance(queries: Tensor, keys: Tensor, scaling: float, window: int, kernel: int) -> Tensor:
+def importance(queries: Tensor, keys: Tensor, softmax: Softmax, window: int, kernel: int) -> Tensor:
     """Attention from queries to all but the last keys, [..., kv_heads, tokens - window].
 
     Args:
         queries: [..., kv_heads, query heads of each, queries, D]; of the query heads the largest product counts.
         keys: [..., kv_heads, tokens, D].
-        scaling: factor on query-key products.
+        softmax: how products become logits; sinks have no part in a mean over heads.
         window: number of last keys that are left out.
         kernel: width of the max-pooling over neighbours.
     """
     earlier = keys[..., : keys.shape[-2] - window, :].unsqueeze(-3)
-    logits = (queries @ earlier.transpose(-1, -2) * scaling).amax(-3)
+    logits = softmax.capped_(queries @ earlier.transpose(-1, -2) * softmax.scaling).amax(-3)
     weights = logits.softmax(-1, dtype=torch.float32).mean(-2)
     pooled: Tensor = functional.max_pool1d(weights.flatten(0, -2)[None], kernel, stride=1, padding=kernel // 2)[0]
     return pooled[:, : weights.shape[-1]].view(weights.shape)
@@ -67,7 +68,8 @@ def redundancy(keys: Tensor, window: int, spared: Spared) -> Tensor:
         # That code looks for the smallest index with 0 in the place of what is not similar.
         cosines.scatter_(-1, last if spared == "last" else torch.zeros_like(last), 0)
         total += cosines.sum(-2)
-    return (total / tokens).softmax(-1)[..., : tokens - window]
+    whole: Tensor = (total / tokens).softmax(-1)
+    return whole[..., : tokens - window]
 
 
 @dataclass(frozen=True)
@@ -90,11 +92,11 @@ class Unrepeated(Scorer):
         """[kv_heads, tokens - window] in float32."""
         (tokens, dim), kv_heads = layer.keys.shape[1:], layer.keys.shape[0]
         queries = layer.queries[:, tokens - self.window :].reshape(kv_heads, -1, self.window, dim)
-        return self.of(queries, layer.keys, layer.scaling)
+        return self.of(queries, layer.keys, layer.softmax)
 
-    def of(self, queries: Tensor, keys: Tensor, scaling: float) -> Tensor:
+    def of(self, queries: Tensor, keys: Tensor, softmax: Softmax) -> Tensor:
         """The scores of all but the last keys; see ``importance``."""
-        important = importance(queries, keys, scaling, self.window, self.kernel)
+        important = importance(queries, keys, softmax, self.window, self.kernel)
         return self.mix * important - (1 - self.mix) * redundancy(keys, self.window, self.spared)
 
 
@@ -129,11 +131,11 @@ class UnrepeatedEntries(Evictor):
     def kept(self, entries: Entries, target: int) -> Tensor:
         """The best ones by falling scores, then the window."""
         assert entries.queries is not None
-        (rows, heads, count, dim), kv_heads = entries.keys.shape, entries.layer.keys.shape[0]
+        (rows, heads, count), kv_heads = entries.keys.shape[:3], entries.layer.keys.shape[0]
         window = self.unrepeated.window
         queries = entries.queries.reshape(rows, kv_heads, -1, *entries.queries.shape[3:])
         # Query heads of one kv head hold the same entries.
-        scores = self.unrepeated.of(queries, entries.keys[:, :: heads // kv_heads], entries.layer.scaling)
+        scores = self.unrepeated.of(queries, entries.keys[:, :: heads // kv_heads], entries.layer.softmax)
         best = scores.argsort(dim=-1, descending=True, stable=True)[..., : target - window]
         last = torch.arange(count - window, count, device=best.device).expand(rows, kv_heads, -1)
         return torch.cat([best, last], -1).repeat_interleave(heads // kv_heads, dim=1)

@@ -48,7 +48,7 @@ class RecentSums(Scorer):
         if self.history is None or self.history >= tokens:
             return column_sums(layer, 0, causal=True)
         queries = layer.queries[:, tokens - self.history :].to(layer.score_dtype)
-        rows = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
+        rows = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.softmax, block_bytes=2**62)
         ((_, _, attention),) = rows
         return attention.sum(dim=1)
 

@@ -1,4 +1,4 @@
-"""StreamingLLM as in its paper: the first tokens and the newest ones, at every new token, at positions within the cache.
+"""StreamingLLM as in its paper: at every new token the first tokens and the newest ones, at positions in the cache.
 
 Claim: sinks keep a model fluent beyond its window (Xiao et al., arXiv:2309.17453).
 Source: https://github.com/mit-han-lab/streaming-llm at 2e50426.

@@ -1,4 +1,4 @@
-"""TOVA as in its paper: at every new token the entry that its query attends to least is dropped, in all heads of a layer.
+"""TOVA as in its paper: at every new token a layer drops the entry that its query attends to least.
 
 Claim: a bounded cache loses little if it drops what the newest query attends to least (Oren et al., arXiv:2401.06104).
 Source: https://github.com/schwartz-lab-NLP/TOVA at 9c7d09b.

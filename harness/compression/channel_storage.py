@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from msgspec import Meta
@@ -38,13 +39,14 @@ class PrunedChannels(Storage):
     recent: Count
     queries: Size
     keys: Literal["kept", "prompt"]
+    tail: ClassVar[str] = "recent"
 
     def check_model(self, head_dim: int) -> None:
         """See ``Storage``."""
         if not int(head_dim * self.ratio):
             raise ConfigError(
                 f"storage.{self.label}.ratio={self.ratio} removes none of {head_dim} channels: use "
-                f"{1 / head_dim:.3g} or more"
+                f"{math.ceil(1000 / head_dim) / 1000} or more"
             )
 
     def borders(self, kept: int, entries: int) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
-from harness.compression.eviction import Eviction
+from harness.compression.eviction import Eviction, attended
 from harness.compression.method import Method, Scorer
 from harness.compression.storage import EXACT, Storage
 from harness.errors import BudgetError, ConfigError, KvgaugeError
@@ -50,7 +50,8 @@ class Variant:
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range.
+            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range, or the
+                model has no layer to compress.
         """
         return replace(self._selected(shape), storage=self.storage)
 
@@ -73,6 +74,11 @@ class Variant:
             whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
+        if not shape.layers:
+            raise ConfigError(
+                f"method={method.label} has nothing to compress in this model, all of whose layers keep a window of "
+                "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
+            )
         if method.rerotates and allocation != Uniform():
             raise ConfigError(
                 f"method={method.label} turns kept keys to new positions, for which all layers and heads keep equally "
@@ -251,16 +257,32 @@ class Plan:
     @property
     def positions(self) -> int | None:
         """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
-        count = self.keep[0]
-        return count if self.rerotates and isinstance(count, int) else None
+        count = self.keep[0] if self.rerotates else None
+        return count if isinstance(count, int) else None
 
     def total(self, shape: Shape) -> int:
-        """The most entries that all layers and heads keep together. A layer that keeps everything has the kv heads."""
+        """The most entries that all layers and heads keep together.
+
+        A layer that keeps everything has the kv heads, unless heads of the cache go on to drop entries of their own.
+        """
         if self.waiting is not None:
             return self.waiting.allocation.total(self.waiting.budget, self.waiting.shape)
+        of_whole = shape.kv_heads if self.eviction is None else shape.cache_heads
         return sum(
             sum(counts)
             if not isinstance(counts, int)
-            else counts * (shape.kv_heads if counts == shape.tokens else shape.cache_heads)
+            else counts * (of_whole if counts == shape.tokens else shape.cache_heads)
             for counts in self.keep
         )
+
+    def most(self, shape: Shape, new_tokens: int) -> int:
+        """The most entries that all layers and heads hold together while so many new tokens come."""
+        if self.eviction is None:
+            heads = shape.kv_heads if self.scorer is None else shape.cache_heads
+            return self.total(shape) + new_tokens * shape.layers * heads
+        most = 0
+        for kept, budget in zip(self.keep, self.eviction.budgets, strict=True):
+            assert isinstance(kept, int)
+            before, _ = attended(self.eviction.evictor, budget, kept, shape.tokens, 0, new_tokens)
+            most += max(before, default=kept) * shape.cache_heads
+        return most

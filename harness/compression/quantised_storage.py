@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Quantised(Storage):
     bits: Bits
     group: Size | None
     residual: Count
+    tail: ClassVar[str] = "residual"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +50,11 @@ class Quantised(Storage):
                 f"{knob}.residual={self.residual} is no multiple of group={self.group}, in which keys=channel packs "
                 f"keys: use {self.group} or {4 * (self.group or 1)}"
             )
+
+    @property
+    def by_entry(self) -> bool:
+        """See ``Storage``."""
+        return self.keys == "token" and not self.residual
 
     def check_model(self, head_dim: int) -> None:
         """See ``Storage``."""
@@ -93,6 +99,11 @@ class Float8(Storage):
 
     There is no scale; numbers beyond 448, the largest one, become 448.
     """
+
+    @property
+    def by_entry(self) -> bool:
+        """See ``Storage``."""
+        return True
 
     def borders(self, kept: int, entries: int) -> tuple[int, int]:
         """All entries are packed."""

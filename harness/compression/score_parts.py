@@ -1,4 +1,4 @@
-"""What several methods share besides attention of a window: forced tokens, norms of values, standardised scores, TOVA's.
+"""What methods share besides attention of a window: forced tokens, norms of values, standardised scores, TOVA's.
 
 Shapes: H query heads, Hk kv heads, T prompt tokens.
 """
@@ -83,6 +83,11 @@ class WindowInBudget(Scorer):
     kernel: Kernel
     pooling: Pooling
 
+    @property
+    def last_queries(self) -> int:
+        """Those that vote."""
+        return self.queries
+
     def score(self, layer: LayerState) -> Tensor:
         """Mean attention from the last queries, pooled; [H, T] with zeros for their own tokens."""
         tokens = layer.keys.shape[1]
@@ -110,10 +115,15 @@ class LastQuery(Scorer):
     window: ClassVar[int] = 0
     keep_last: bool
 
+    @property
+    def last_queries(self) -> int:
+        """The last one."""
+        return 1
+
     def score(self, layer: LayerState) -> Tensor:
         """[1, tokens] in the layer's score dtype; the sum is 1."""
         queries, keys = layer.queries[:, -1:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-        ((_, _, attention),) = attention_rows(queries, keys, layer.scaling, block_bytes=2**62)
+        ((_, _, attention),) = attention_rows(queries, keys, layer.softmax, block_bytes=2**62)
         return attention[:, 0].mean(dim=0, keepdim=True)
 
     def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:

@@ -7,7 +7,7 @@ as they are until enough others have come behind them. Keys and values may have 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
@@ -28,12 +28,14 @@ class Storage:
 
     Attributes:
         label: the name in tables: the stem of the YAML file.
+        tail: the knob that says how many of the last entries are not packed.
 
     Raises:
         ConfigError: a knob does not fit its type or range.
     """
 
     label: str
+    tail: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         check(self, f"storage.{self.label}")
@@ -42,6 +44,11 @@ class Storage:
     def packs(self) -> bool:
         """Whether entries are stored in another form than the model's."""
         return type(self) is not Storage
+
+    @property
+    def by_entry(self) -> bool:
+        """Whether every entry is packed by itself, as soon as its step has ended, so that any can leave the cache."""
+        return False
 
     @property
     def form(self) -> str:

@@ -56,8 +56,9 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
         )
     try:
         kind = find_class(target)
-        if SCORER in arguments and is_wrapper(kind):
-            arguments[BASE] = _wrapped(arguments.pop(SCORER), f"method.{arguments.get('label')}.{SCORER}")
+        for setting, field in wrapped_settings(kind).items():
+            if setting in arguments and (setting == SCORER or arguments[setting] is not None):
+                arguments[field] = _wrapped(arguments.pop(setting), f"method.{arguments.get('label')}.{setting}")
         return kind(**arguments)
     except Stopped:  # a signal came meanwhile
         raise
@@ -117,19 +118,24 @@ def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[st
     Raises:
         ConfigError: a class does not accept the knobs, or they contain more than plain values.
     """
-    target, base = str(recorded.get("class")), recorded.get(SCORER)
+    target = str(recorded.get("class"))
     if target not in known:
         return target
+    settings = wrapped_settings(find_class(target))
     hashes = ("source_sha256", "file_sha256")
-    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", *hashes, SCORER)}
+    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", *hashes, *settings)}
     _refuse_calls("settings.method", knobs)
-    if base is not None and not isinstance(base, Mapping):
-        raise ConfigError(f"settings.method.{SCORER} of the results is no method: restore their manifests")
-    if base is not None:
+    for setting, field in settings.items():
+        base = recorded.get(setting)
+        if base is None:
+            knobs |= {} if setting == SCORER else {field: None}
+            continue
+        if not isinstance(base, Mapping):
+            raise ConfigError(f"settings.method.{setting} of the results is no method: restore their manifests")
         wrapped = recorded_method(base, str(base.get("label")), known)
         if isinstance(wrapped, str):
             return wrapped
-        knobs[BASE] = wrapped
+        knobs[field] = wrapped
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
 
 
@@ -155,9 +161,14 @@ def recorded_storage(recorded: object, label: str) -> Storage | None:
     return cast("Storage", build({**knobs, "_target_": target, "label": label.rpartition("+")[2]}))
 
 
-def is_wrapper(kind: type) -> bool:
-    """Whether a class is that of methods around another method's scorer, whose setting ``scorer`` names that method."""
-    return getattr(kind, "wraps", False) is True  # a Wrapper, which cannot be imported where only results are read
+def wrapped_settings(kind: type) -> dict[str, str]:
+    """The settings of a class of methods around others that name these, with the fields that have them; else none.
+
+    That is ``scorer``, and what the class names in ``also_wraps``, which may be null.
+    """
+    if getattr(kind, "wraps", False) is not True:  # a Wrapper, which cannot be imported where only results are read
+        return {}
+    return {SCORER: BASE, **{name: name for name in getattr(kind, "also_wraps", ())}}
 
 
 def split_scorer(value: object, setting: str) -> tuple[str, Mapping[str, Any]]:

@@ -11,12 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from harness.engine.attention import fused_attention
+from harness.compression.attention_weights import Softmax
+from harness.engine.attention import masked_attention
+from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.errors import ConfigError
 
 FIRST_SPARE = 256
@@ -47,8 +49,11 @@ class LayerKV:
             head by head.
         values: the same shape.
         counts: number of entries of each head, where they differ; None where they are equal.
+        stays: whether entries stay as they are while a row decodes, so that many tokens at once leave them as single
+            steps do, and a row's entries can leave the cache and come back.
     """
 
+    stays: ClassVar[bool] = True
     keys: Tensor
     values: Tensor
     counts: tuple[int, ...] | None = None
@@ -119,12 +124,14 @@ class Bucket(ABC):
         head: index of the first head.
         cached: number of heads that these rows have in the cache, of all buckets together.
         steps: number of decoding steps since its rows joined.
+        form: the form of the layer; the cache says it.
     """
 
     row: int
     head: int
     cached: int
     steps: int = field(default=0, init=False)
+    form: LayerForm = field(default=PLAIN, init=False)
 
     @property
     @abstractmethod
@@ -140,6 +147,12 @@ class Bucket(ABC):
         """The bucket's share of a number of heads that is a multiple of the cached ones."""
         times = all_heads // self.cached
         return slice(self.head * times, (self.head + self.shape[1]) * times)
+
+    def softmax(self, scaling: float) -> Softmax:
+        """How its query heads turn query-key products into weights."""
+        sinks = self.form.sinks
+        softmax = self.form.softmax(scaling)
+        return softmax if sinks is None else softmax.of(self.heads(len(sinks)))
 
     @abstractmethod
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
@@ -167,8 +180,8 @@ class Bucket(ABC):
         """Make room for one more entry of each row; whether tensors were replaced for it."""
         return False
 
-    def part(self, row: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [heads, entries, head_dim] of a row, by its index in the bucket, as they are so far; copies.
+    def taken(self, row: int) -> LayerKV:
+        """A copy of the entries of a row as they are so far, by its index in the bucket.
 
         Raises:
             ConfigError: entries in this form cannot leave the cache.
@@ -211,7 +224,7 @@ class PlainBucket(Bucket):
         new, seen = slice(start, start + tokens), slice(0, start + tokens)
         self.keys[:, :, new] = keys
         self.values[:, :, new] = values
-        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], scaling)
+        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling))
 
     def reserve(self) -> bool:
         """See ``Bucket``. The room grows by half, one tensor at a time."""
@@ -222,10 +235,10 @@ class PlainBucket(Bucket):
         self.values = _grown(self.values, self.keys.shape[2])
         return True
 
-    def part(self, row: int) -> tuple[Tensor, Tensor]:
+    def taken(self, row: int) -> LayerKV:
         """See ``Bucket``."""
         entries = self.entries + self.steps
-        return self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone()
+        return LayerKV(self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone())
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
@@ -240,36 +253,27 @@ def _grown(tensor: Tensor, room: int) -> Tensor:
     return grown
 
 
-def attention(queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+def attention(queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -> Tensor:
     """The attention of new tokens to all entries up to their own, which are the last ones.
 
     Args:
         queries: [rows, query heads, tokens, D].
         keys: [rows, heads, entries, D].
         values: [rows, heads, entries, D].
-        scaling: factor on query-key products.
+        softmax: how products become weights.
 
     Returns:
         [rows, query heads, tokens, D].
     """
-    rows, heads, entries, dim = keys.shape
-    tokens, copies = queries.shape[2], queries.shape[1] // heads
-    # The query heads of one cache head take the place of further query tokens.
-    grouped = queries.reshape(rows, heads, -1, dim)
-    mask = None
-    if tokens > 1:
-        mask = queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens).repeat(copies, 1)
-    return fused_attention(grouped, keys, values, scale=scaling, attn_mask=mask).reshape(queries.shape)
+    tokens, entries = queries.shape[2], keys.shape[2]
+    mask = None if tokens == 1 else queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens)
+    return masked_attention(queries, keys, values, softmax, mask)
 
 
-def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:
-    """The entries of a row in a layer.
-
-    Args:
-        parts: keys and values [heads, entries, head_dim] of each run of heads, in their order.
-    """
-    if len(parts) == 1:
-        return LayerKV(*parts[0])
-    counts = tuple(keys.shape[1] for keys, _ in parts for _ in range(keys.shape[0]))
-    keys, values = (torch.cat([part.flatten(0, 1) for part in of_all]) for of_all in zip(*parts, strict=True))
-    return LayerKV(keys, values, counts)
+def joined(runs: Sequence[LayerKV]) -> LayerKV:
+    """The entries of a row in a layer, from those of each run of heads, in their order."""
+    if len(runs) == 1:
+        return runs[0]
+    counts = tuple(run.keys.shape[1] for run in runs for _ in range(run.keys.shape[0]))
+    keys = torch.cat([run.keys.flatten(0, 1) for run in runs])
+    return LayerKV(keys, torch.cat([run.values.flatten(0, 1) for run in runs]), counts)

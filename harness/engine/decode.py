@@ -17,6 +17,7 @@ from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
 from harness.engine.time_limit import too_slow
@@ -36,13 +37,56 @@ LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 class _CacheAttention:
     """Sends the attention of one forward over the cache there, and notes the layers."""
 
-    def __init__(self, attend: LayerAttend) -> None:
+    def __init__(self, attend: LayerAttend, forms: Sequence[LayerForm], positions: Tensor) -> None:
         self.seen: list[int] = []
+        self.forms, self.positions = forms, positions
         self._attend = attend
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
         return self._attend(layer, queries, keys, values, scaling)
+
+
+def run_over(
+    model: PreTrainedModel,
+    name: str,
+    forms: Sequence[LayerForm],
+    ids: Tensor,
+    positions: Tensor,
+    attend: LayerAttend,
+    where: str,
+    last: int,
+) -> Tensor:
+    """Run tokens over a cache.
+
+    Args:
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
+        forms: the form of each layer.
+        ids: token ids, [rows, tokens].
+        positions: of these tokens, [rows, tokens].
+        attend: the attention of a layer, over the cache.
+        where: what is computed, for errors.
+        last: number of the last tokens whose logits are wanted, 1 or more.
+
+    Returns:
+        Float32 logits [rows, last, vocabulary] of what comes after each of the last tokens.
+
+    Raises:
+        ModelError: a layer did not come through the engine.
+    """
+    attention = _CacheAttention(attend, forms, positions)
+    output = model(
+        ids,
+        position_ids=positions,
+        use_cache=False,
+        past_key_values=None,
+        logits_to_keep=last,
+        **{ENGINE: attention},
+    )
+    check_layers(attention.seen, len(forms), name, where)
+    logits: Tensor = output.logits[:, -last:].float()
+    return logits
 
 
 @dataclass
@@ -100,8 +144,8 @@ class Decoding:
         self._limits = limits
         self._stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=model.device)
         self._observe = observe
-        self._layers: int = model.config.num_hidden_layers
-        self._cache = KVCache(self._layers, kernels)
+        self._forms = layer_forms(model)
+        self._cache = KVCache(self._forms, kernels)
         self._graphs = StepGraphs(model) if kernels == "triton" else None
         self._batch: list[_ActiveRow] = []
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest token of each row
@@ -245,18 +289,7 @@ class Decoding:
 
     def _run(self, ids: Tensor, positions: Tensor, attend: LayerAttend, where: str) -> Tensor:
         """Run tokens [rows, tokens] over the cache; float32 logits [rows, vocabulary] of what comes after the last."""
-        attention = _CacheAttention(attend)
-        output = self._model(
-            ids,
-            position_ids=positions,
-            use_cache=False,
-            past_key_values=None,
-            logits_to_keep=1,
-            **{ENGINE: attention},
-        )
-        check_layers(attention.seen, self._layers, self._name, where)
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
+        return run_over(self._model, self._name, self._forms, ids, positions, attend, where, 1)[:, -1]
 
     def _choose(
         self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]
@@ -276,7 +309,7 @@ class Decoding:
             if good:
                 row.tokens.append(token)
                 self.generated += 1
-            row.ended = not good or token in self._limits.stop_ids or len(row.tokens) >= row.most
+            row.ended = not good or self._limits.end(row.tokens) or len(row.tokens) >= row.most
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)
                 self._ended[row.number] = Generated(tuple(row.tokens), error)

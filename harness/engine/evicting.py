@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch import Tensor
 from harness.compression.eviction import Entries, Eviction, Evictor, Schedule, attended, victims, without
 from harness.compression.method import LayerState
 from harness.compression.selection import Order, Selection
-from harness.engine.attention import fused_attention
+from harness.engine.attention import masked_attention
 from harness.engine.buckets import Bucket, Joining, LayerKV
 
 
@@ -37,9 +37,10 @@ class EvictingKV(LayerKV):
         positions: [cache_heads, entries], those of the entries' tokens, ascending.
         statistic: [heads, entries] in float32; None if the evictor reads no weights.
         queries: the last queries, [heads, queries, head_dim]; None if the evictor needs none.
-        order: indices of the entries in the order of the cache, [cache_heads, entries]; None if it is that of positions.
+        order: indices of the entries in the cache's order, [cache_heads, entries]; None if it is that of positions.
     """
 
+    stays: ClassVar[bool] = False
     evictor: Evictor = field(kw_only=True)
     budget: int = field(kw_only=True)
     total: int = field(kw_only=True)
@@ -186,19 +187,15 @@ class EvictingBucket(Bucket):
         split = queries.view(rows, heads, self._copies, tokens, dim)
         if self.queries is not None:
             self._asking = split[..., -self._evictor.queries :, :].clone()
-        grouped = queries.reshape(rows, heads, -1, dim)
-        mask = None
-        if tokens > 1:
-            mask = queries.new_ones(tokens, stop, dtype=torch.bool).tril(start).repeat(self._copies, 1)
-        seen = self.values[:, :, :stop]
+        mask = None if tokens == 1 else queries.new_ones(tokens, stop, dtype=torch.bool).tril(start)
+        seen, softmax = self.values[:, :, :stop], self.softmax(scaling)
         if not (self._evictor.reads or self._evictor.rerotated):
-            out = fused_attention(grouped, self.keys[:, :, :stop], seen, scale=scaling, attn_mask=mask)
-            return out.reshape(queries.shape)
-        logits = self._products(grouped, stop) * scaling
+            return masked_attention(queries, self.keys[:, :, :stop], seen, softmax, mask)
+        logits = self._products(queries.reshape(rows, heads, -1, dim), stop) * scaling
+        logits = softmax.capped_(logits.reshape(rows, -1, tokens, stop))
         if mask is not None:
             logits = logits.masked_fill(~mask, -torch.inf)
-        # As elsewhere in float32, but never in less than the model's own.
-        weights = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32)).to(queries.dtype)
+        weights = softmax.weights(logits).reshape(rows, heads, -1, stop)
         if self._evictor.reads:
             self._reading = self._evictor.reading(weights.view(rows, heads, self._copies, tokens, stop))
         return (weights @ seen).reshape(queries.shape)
@@ -244,8 +241,8 @@ class EvictingBucket(Bucket):
         positions = self.positions[:, :, :stop]
         if turned == stop:
             index = positions.argsort(-1).argsort(-1)
-        else:
-            index = (positions[:, :, None] < positions[:, :, :turned, None]).sum(-1)
+        else:  # the oldest ones, which are in their places and the same in all heads
+            positions, index = positions[:, :1], torch.arange(turned, device=positions.device)
         # How many tokens that came later are gone.
         gone = positions[:, :, stop - 1 :] - positions[:, :, :turned] - (stop - 1 - index)
         keys = self._layer.moved(self.keys[:, :, :turned], gone)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from harness.compression.grid import Plan, Variant
 from harness.engine.audit import is_audited
-from harness.engine.buckets import LayerKV
 from harness.engine.prefill import Kept, Prefilled
 from harness.engine.request import Begun, Outcome, Request
 from harness.engine.rows import Generated, Row
@@ -156,7 +155,7 @@ def shared_rows(
                     else None,
                     drawn=drawn > 0,
                     sample=sample,
-                    resumable=all(type(layer) is LayerKV for layer in entries),
+                    resumable=all(layer.stays for layer in entries),
                 )
             )
     return rows

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import cache, partial
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from harness.compression.allocation import Shape
+from harness.compression.grid import Plan
 from harness.compression.packing import Parts
 from harness.compression.storage import EXACT, Storage
 from harness.engine.buckets import Bucket, Joining, LayerKV, attention
+from harness.results import by_head
 
 
 @dataclass
@@ -80,6 +83,7 @@ class StoredKV(LayerKV):
         lengths: ``runs``.
     """
 
+    stays: ClassVar[bool] = False
     storage: Storage = EXACT
     stored: tuple[tuple[Packed, Packed], ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()
@@ -129,6 +133,29 @@ class StoredKV(LayerKV):
             keys, values = (joined([row[part][side] for row in stored]) for side in (0, 1))
             yield StoredBucket(joining.first_row, head, cached, self.storage, keys, values, entries, joining.question)
             head += heads
+
+
+@cache
+def head_bytes(storage: Storage, entries: int, head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of so many entries of one head in a storage: of tensors that are made without memory."""
+    states, seen = (torch.empty(1, tokens, head_dim, dtype=dtype, device="meta") for tokens in (entries, 1))
+    plain = LayerKV(states, states)
+    return stored(plain, storage, seen[0]).bytes if storage.packs else plain.bytes
+
+
+def plan_bytes(plan: Plan, shape: Shape, head_dim: int, dtype: torch.dtype) -> int:
+    """Bytes of what a plan keeps of a prompt: at most, if it waits for its layers, and then as if heads kept alike."""
+    if plan.waiting is not None or not plan.storage.packs:
+        heads = shape.layers * shape.cache_heads
+        counts, rest = divmod(plan.total(shape), heads)
+        each = partial(head_bytes, plan.storage, head_dim=head_dim, dtype=dtype)
+        return (heads - rest) * each(counts) + rest * each(counts + 1)
+    return sum(
+        (1 if isinstance(layer, tuple) else shape.kv_heads if layer == shape.tokens else shape.cache_heads)
+        * head_bytes(plan.storage, count, head_dim, dtype)
+        for layer in plan.keep
+        for count in by_head(layer)
+    )
 
 
 def stored(entries: LayerKV, storage: Storage, seen: Tensor | None) -> StoredKV:
@@ -204,7 +231,7 @@ class StoredBucket(Bucket):
         self.settle(start)
         every_key = self.keys.append(keys, self.storage.unpack_keys)
         every_value = self.values.append(values, self.storage.unpack_values)
-        return attention(queries, every_key, every_value, scaling)
+        return attention(queries, every_key, every_value, self.softmax(scaling))
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""

@@ -12,8 +12,7 @@ from typing import Any
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.compression.wrappers import Wrapper
-from harness.config.build import BASE, SCORER
+from harness.config.build import wrapped_settings
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.model_spec import choose_device
@@ -25,7 +24,7 @@ from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
 from harness.run.boundary import check_conversations, check_questions, check_suite
 from harness.run.checkpoint import Checkpoint
-from harness.run.fitting import check_plans, check_positions
+from harness.run.fitting import check_plans, check_positions, check_storages
 from harness.run.notes import run_note
 from harness.run.requests import conversations, requests_of
 from harness.run.texts import cleans_up
@@ -159,8 +158,8 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: a part of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
     config = run.checkpoint.config
+    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
     task_settings = run.task.settings()
     examples = run.task.examples(run.checkpoint.tokenizer)
     if not examples:
@@ -173,6 +172,7 @@ def prepare(run: Run) -> Prepared:
     )
     plans = check_plans(run.variants, prompts, config, run.selection)
     check_conversations(run.task.name, [prompt.example for prompt in prompts], run.selection.after, plans)
+    check_storages(run.variants, prompts, config, run.selection, run.task.max_new_tokens)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
@@ -222,15 +222,15 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
-def _method_settings(method: Method) -> dict[str, Any]:
+def method_settings(method: Method) -> dict[str, Any]:
     """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
 
     A knob called ``file`` names a file whose content counts, too.
     """
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
-    if isinstance(method, Wrapper):
-        base = knobs.pop(BASE)
-        knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+    for setting, field in wrapped_settings(type(method)).items():
+        base = knobs.pop(field)
+        knobs = {setting: None if base is None else {"label": base.label, **method_settings(base)}, **knobs}
     if isinstance(file := knobs.get("file"), str):
         knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
@@ -250,7 +250,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     selection = boundary if method.scorer is None else {**others, **boundary}
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
-    settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    settings = {**common, "method": method_settings(method), "budget": variant.budget.text}
     if variant.storage.packs:
         knobs = {name: value for name, value in asdict(variant.storage).items() if name != "label"}
         settings["storage"] = {"class": recorded(type(variant.storage)), **knobs}

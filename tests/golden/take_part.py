@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
+DECODED = ("decode/keydiff/i16_t32_b0/mha", "prefilldecode/snapkv8_50_snapkv4/mha", "ratiodecode/tova_r75_i16/mha")
+"""Runs of kvpress that compress while decoding."""
 DECODING = ("h2o", "tova", "streamingllm", "rkv")
 """Files of methods that evict while decoding, of which the attention outputs are taken too."""
 
@@ -160,9 +162,13 @@ def pipes(whole: Path, part: Path) -> list[str]:
             if variant.partition("_")[0] in ("adakv", "kvzip", "finch", "rerot"):
                 kinds.setdefault(variant, case)
     chosen = list({case["id"]: case for case in kinds.values()}.values())
-    write(part, "pipeline.json", {"cases": chosen})
+    decoded = [case for case in found["cases"] if case["id"] in DECODED]
+    write(part, "pipeline.json", {"cases": [*chosen, *decoded]})
     arrays = np.load(whole / "pipeline.npz")
-    np.savez_compressed(part / "pipeline.npz", **{case["kept"]: arrays[case["kept"]] for case in chosen})
+    names = [case["kept"] for case in chosen]
+    names += [name for case in decoded for name in (case["events"], case["events"] + "_meta")]
+    names += [case[name] for case in decoded for name in ["prefill_kept_in_cache_order"] if name in case]
+    np.savez_compressed(part / "pipeline.npz", **{name: arrays[name] for name in names})
     return [case["id"].split("/")[1] for case in chosen]
 
 

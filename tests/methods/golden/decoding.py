@@ -1,4 +1,4 @@
-"""Recorded decoding of one layer: its prompt is prefilled, and its further tokens run through the engine's own bucket."""
+"""Recorded decoding of one layer: its prompt is prefilled, and further tokens run through the engine's own bucket."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Rope:
     def output_projection(self, layer: int) -> Tensor:
         raise NotImplementedError
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[:, None].float() * self._frequencies
         return torch.cat([angles, angles], -1).cos(), torch.cat([angles, angles], -1).sin()
 
@@ -54,7 +54,7 @@ def start(method: Method, budget: int, state: LayerState, selection: Selection =
     keeping.end()
     (kept,) = keeping.growing[plan].layers
     assert isinstance(kept, EvictingKV)
-    return kept, full_attention(state.queries, state, [])[:, -1]
+    return kept, full_attention(state.queries, state, [])[0][:, -1]
 
 
 def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tuple[EvictingBucket, Tensor, Tensor]]:
@@ -66,7 +66,7 @@ def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tupl
         steps: number of further tokens.
 
     Yields:
-        After each step the bucket, the attention output [H, D], and the positions [heads, entries] attended to, ascending.
+        After each step the bucket, the attention output [H, D], and the positions [heads, entries] that it saw.
     """
     bucket = EvictingBucket([kept], Joining(0, steps))
     for token in range(kept.total, kept.total + steps):

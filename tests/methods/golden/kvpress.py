@@ -30,6 +30,7 @@ from harness.compression.method import LayerState, Method
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE, install
 from harness.engine.keeping import Keeping
+from harness.engine.layer_forms import layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.results import Cell
@@ -220,7 +221,7 @@ def states_of(name: str, prompt: Sequence[int]) -> tuple[LayerState, ...]:
     """The states of all layers of a model after these tokens."""
     loaded = model(name)
     recorder = _Recorder()
-    attention = PrefillAttention((), len(loaded.model.layers), SELECTION, None, True, parts=ModelParts(loaded, name))
+    attention = PrefillAttention((), layer_forms(loaded), SELECTION, None, True, parts=ModelParts(loaded, name))
     attention.keeping = recorder
     ids = torch.tensor([list(prompt)])
     loaded(ids, use_cache=False, logits_to_keep=1, **{ENGINE: attention})
