@@ -27,6 +27,7 @@ from harness.engine.settings import EngineSettings
 from harness.errors import DataError
 from harness.results import Cell
 from harness.task import Example
+from tests.harness.engine.test_hybrid import our_model, stock_batch, stock_model
 from tests.harness.engine.test_question import by_masks, masks
 from tests.harness.tiny import NAME, methods, prompt_of, tiny
 
@@ -291,3 +292,33 @@ def test_what_long_rows_have_is_told_every_so_many_steps_and_they_go_on_from_the
         for row in rows:
             begun[row.example][row.cell, row.sample] = row.begun
         assert said(run(64, [replace(one, begun=begun[one.prompt.example.id]) for one in requests()])) == alone
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama4"])
+def test_conversations_go_on_in_layers_with_windows_as_stock_generate_does_on_all_that_was_said(name: str) -> None:
+    model, stock = our_model(name), stock_model(name)
+    context, questions, steps = prompt_of(21), (prompt_of(3, 1), prompt_of(9, 2), prompt_of(2, 3)), 11
+    prompts = encode_prompts(
+        [
+            Example(
+                f"w{turn}",
+                (*context, *question) if turn == 0 else question,
+                question_at=len(context) if turn == 0 else None,
+                follows=f"w{turn - 1}" if turn else None,
+            )
+            for turn, question in enumerate(questions)
+        ],
+        None,
+        61,
+        "context",
+    )
+    variants = make_grid([methods()["fullkv"]], parse_budgets([10]))
+    settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
+    make = partial(Scheduler, Engine(model, NAME), Limits(frozenset(), steps), [variants[0].cell], SELECTION, settings)
+    request = Request(prompts[0], variants, {}, later=tuple(prompts[1:]))
+    so_far: list[int] = list(context)
+    ((((_, outcomes),),),) = [list(make(lambda _: None).run([request], lambda: True))]
+    for turn, question in enumerate(questions):
+        (expected,) = stock_batch(stock, [(*so_far, *question)], steps)
+        assert list(outcomes[variants[0].cell].of_turn(turn).generated.tokens) == expected
+        so_far += [*question, *expected]
