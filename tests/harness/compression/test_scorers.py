@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from harness.compression.attention_weights import attention_rows, causal_attention
+from harness.compression.attention_weights import Softmax, attention_rows, causal_attention
 from harness.compression.method import LayerState, Scorer
 from harness.compression.scorers import (
     ColumnSums,
@@ -86,7 +86,7 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
 
 def test_blocks_of_weights_share_one_memory() -> None:
     queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
-    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, 0.25, block_bytes=2**10)]
+    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, Softmax(0.25), block_bytes=2**10)]
     assert len(places) > 10 and len(set(places)) == 1
 
 
