@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from msgspec import Meta
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.compression.allocation import Shape
@@ -18,6 +18,7 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import refuse_config
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
 from harness.engine.hub import is_reachable
+from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
 from harness.engine.quantized import check_quantization, quantization_of
 from harness.engine.weights_check import refuse_adapter, refuse_outside
@@ -27,7 +28,7 @@ from harness.text import check_name
 from harness.values import Refusal, check
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -165,6 +166,7 @@ class ModelSpec:
                 raise
             adapter = None if self.is_local else find_adapter_config_file(files, **self._pinned())
         refuse_adapter(self.path, adapter)
+        config = text_model(config)
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_config(config, self.label)
@@ -243,6 +245,18 @@ class ModelSpec:
         return {"path": self.path, "commit": commit or self.revision or "unknown", **more}
 
 
+def text_model(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of the text model in one of a model that reads images or sound, too; any other as it is."""
+    inner = getattr(config, "text_config", None)
+    if not isinstance(inner, PretrainedConfig) or config.is_encoder_decoder:
+        return config
+    inner.dtype = inner.dtype or config.dtype
+    inner.tie_word_embeddings = config.tie_word_embeddings
+    inner.eos_token_id = inner.eos_token_id if inner.eos_token_id is not None else config.eos_token_id
+    inner._commit_hash = getattr(config, "_commit_hash", None)
+    return inner
+
+
 def all_end_ids(
     generation_ids: int | Sequence[int] | None, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None
 ) -> frozenset[int]:
@@ -268,9 +282,12 @@ def entry_bytes(config: PretrainedConfig, dtype: torch.dtype) -> tuple[int, int,
 
     An entry is a key and a value.
     """
-    heads = config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return 2 * dim * dtype.itemsize, heads, kv_heads(config)
+    return 2 * head_dim(config) * dtype.itemsize, config.num_attention_heads, kv_heads(config)
+
+
+def head_dim(config: PretrainedConfig) -> int:
+    """Numbers of a key of one head."""
+    return getattr(config, "head_dim", None) or int(config.hidden_size // config.num_attention_heads)
 
 
 def kv_heads(config: PretrainedConfig) -> int:
@@ -317,8 +334,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def shape_of(config: PretrainedConfig, tokens: int, selection: Selection) -> Shape:
-    """The shape of a prompt on a model, by which its compression is planned."""
+    """The shape of a prompt on a model, by which its compression is planned; its layers are those without windows."""
     _, heads, kv = entry_bytes(config, torch.float32)
-    return Shape(
-        tokens, config.num_hidden_layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv
-    )
+    layers = layer_windows(config).count(None)
+    return Shape(tokens, layers, heads, kv, cache_heads=heads if selection.granularity == "query_head" else kv)

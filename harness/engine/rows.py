@@ -53,6 +53,10 @@ class Row:
         question: the last tokens of its prompt, which are not among its entries and run through them first; none if
             the whole prompt was prefilled.
         draws: what decides its tokens; None for the best ones.
+        begun: tokens that it generated in an earlier run, which run through its entries behind the question.
+        most: a limit of its own below ``Limits.max_new_tokens``; None if it has none.
+        goes_on: whether its entries, with those of its question and of its tokens but the last, are put back into
+            ``layers`` when it ends.
     """
 
     prompt_tokens: int
@@ -61,6 +65,14 @@ class Row:
     broken: str | None = None
     question: tuple[int, ...] = ()
     draws: Draws | None = None
+    begun: tuple[int, ...] = ()
+    most: int | None = None
+    goes_on: bool = False
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The tokens that run through its entries before it goes on: the question, and what it had begun to answer."""
+        return self.question + self.begun
 
 
 @dataclass(frozen=True)

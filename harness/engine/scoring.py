@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.engine.cache import KVCache
 from harness.engine.decode import run_over
 from harness.engine.finite import all_finite, not_finite
+from harness.engine.layer_forms import layer_forms
 from harness.engine.memory import is_out_of_memory, reason_of, release
 from harness.engine.rows import Row
 from harness.errors import EngineError
@@ -111,12 +112,14 @@ def _predictions(engine: Engine, rows: Sequence[Row]) -> list[Tensor]:
     firsts = [row.logits.to(device)[None] for row in rows]
     if not tokens:
         return firsts
-    cache = KVCache(engine.layers, engine.kernels)
+    forms = layer_forms(engine.model)
+    cache = KVCache(forms, engine.kernels)
     cache.add([row.layers for row in rows], spare=0, question=tokens)
     starts = torch.tensor([row.prompt_tokens - tokens for row in rows], device=device)
     logits = run_over(
         engine.model,
         engine.name,
+        forms,
         torch.tensor([row.question for row in rows], device=device),
         starts[:, None] + torch.arange(tokens, device=device),
         cache.attend_question,
