@@ -89,6 +89,6 @@ def _kept(name: str, tally: Tally) -> str:
     """What a cell kept of the contexts that it has answered for, in a line."""
     share = tally.bytes / max(1, tally.full_bytes)
     return (
-        f"{name}: {tally.compressed} of {tally.contexts} contexts were compressed, the others kept whole; "
+        f"{name}: entries were dropped of {tally.compressed} of {tally.contexts} contexts; what was kept is "
         f"{share:.1%} of the full caches' bytes"
     )
