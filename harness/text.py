@@ -116,13 +116,13 @@ def check_name(value: object, setting: str) -> str:
         setting: name of the setting, for the message: ``model.name``.
 
     Raises:
-        ConfigError: it is not a text of 1 to 128 letters, digits, '.', '_' and '-' that begins with a letter or digit.
+        ConfigError: it is not a text of 1 to 128 letters, digits, '.', '_', '+' and '-', a letter or digit first.
     """
     if not isinstance(value, str) or not re.fullmatch(NAME, value):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
         raise ConfigError(
             f"{setting}={shown} cannot name a folder: "
-            "use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"
+            "use at most 128 letters, digits, '.', '_', '+' and '-', a letter or digit first"
         )
     return value
 

@@ -51,6 +51,11 @@ class Quantised(Storage):
                 f"keys: use {self.group} or {4 * (self.group or 1)}"
             )
 
+    @property
+    def by_entry(self) -> bool:
+        """See ``Storage``."""
+        return self.keys == "token" and not self.residual
+
     def check_model(self, head_dim: int) -> None:
         """See ``Storage``."""
         if head_dim % (self.group or 8 // self.bits):
@@ -94,6 +99,11 @@ class Float8(Storage):
 
     There is no scale; numbers beyond 448, the largest one, become 448.
     """
+
+    @property
+    def by_entry(self) -> bool:
+        """See ``Storage``."""
+        return True
 
     def borders(self, kept: int, entries: int) -> tuple[int, int]:
         """All entries are packed."""

@@ -46,6 +46,11 @@ class Storage:
         return type(self) is not Storage
 
     @property
+    def by_entry(self) -> bool:
+        """Whether every entry is packed by itself, as soon as its step has ended, so that any can leave the cache."""
+        return False
+
+    @property
     def form(self) -> str:
         """What it is but for its label: entries of equal forms are stored alike."""
         knobs = [f"{field.name}={getattr(self, field.name)!r}" for field in fields(self) if field.name != "label"]

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 
+SEVERAL = ("method", "storage")
+"""Groups of which a run can name several, whose knobs stand below their names: ``method.snapkv.window``."""
 RUN_GROUPS = ("model", "method", "storage", "task", "tracker")
 SETTINGS = (
     "budget",

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
@@ -31,6 +32,8 @@ from harness.engine.weights_check import refuse_misfits
 from harness.errors import ConfigError, ModelError
 from harness.kernels import Kernels
 
+# Where the weights of a text model lie in a model that reads images or sound, too, and where they are to be.
+_TEXT_MODEL_NAMES = {r"^model\.language_model\.": "model.", r"^language_model\.": ""}
 _SELF_CHECK_TOKENS = 24
 _SELF_CHECK_WINDOW = 7
 # Largest allowed gap between our logits and the stock ones, in standard deviations of the logits. A missed layer makes
@@ -69,12 +72,14 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
         placement = {"distributed_config": {"tp_plan": "auto"}}
     remedy = "mend or fetch its weights and config.json again"
     with reading(spec.path, "cannot be loaded", remedy, hub=not spec.is_local):
+        wrapped = AutoConfig.from_pretrained(spec.files, **spec.arguments()).model_type != config.model_type
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 spec.weights(config),
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
+                key_mapping=_TEXT_MODEL_NAMES if wrapped else None,
                 output_loading_info=True,
                 **placement,
                 **spec.arguments(),
@@ -85,7 +90,8 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
                 f"model={spec.label} does not fit on {device}: use model.dtype=bfloat16 or {more}"
             ) from error
     model: PreTrainedModel = loaded[0]
-    refuse_misfits(spec.path, loaded[1]["missing_keys"], loaded[1]["unexpected_keys"])
+    unexpected = [key for key in loaded[1]["unexpected_keys"] if not wrapped or key.startswith("model.layers.")]
+    refuse_misfits(spec.path, loaded[1]["missing_keys"], unexpected)
     if not placement:
         model.to(device)  # type: ignore[arg-type]
         transpose_linears(model)

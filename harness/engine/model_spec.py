@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from msgspec import Meta
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.compression.allocation import Shape
@@ -28,7 +28,7 @@ from harness.text import check_name
 from harness.values import Refusal, check
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -166,6 +166,7 @@ class ModelSpec:
                 raise
             adapter = None if self.is_local else find_adapter_config_file(files, **self._pinned())
         refuse_adapter(self.path, adapter)
+        config = text_model(config)
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_config(config, self.label)
@@ -242,6 +243,18 @@ class ModelSpec:
                 return {"weights": folder_sha256(Path(self.path)), **more}
         commit = getattr(config, "_commit_hash", None)
         return {"path": self.path, "commit": commit or self.revision or "unknown", **more}
+
+
+def text_model(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of the text model in one of a model that reads images or sound, too; any other as it is."""
+    inner = getattr(config, "text_config", None)
+    if not isinstance(inner, PretrainedConfig) or config.is_encoder_decoder:
+        return config
+    inner.dtype = inner.dtype or config.dtype
+    inner.tie_word_embeddings = config.tie_word_embeddings
+    inner.eos_token_id = inner.eos_token_id if inner.eos_token_id is not None else config.eos_token_id
+    inner._commit_hash = getattr(config, "_commit_hash", None)
+    return inner
 
 
 def all_end_ids(

@@ -19,7 +19,7 @@ from harness.compression.grid import make_grid
 from harness.compression.method import Method
 from harness.compression.selection import Selection
 from harness.config.build import build, build_task
-from harness.config.catalog import RUN_GROUPS, SETTINGS
+from harness.config.catalog import RUN_GROUPS, SETTINGS, SEVERAL
 from harness.config.methods import build_methods, build_storages
 from harness.config.names import recorded
 from harness.engine import tensor_parallel
@@ -156,7 +156,7 @@ def _check_groups(values: Mapping[Any, Any]) -> None:
             raise ConfigError(
                 f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}"
             )
-    for group in ("method", "storage"):
+    for group in SEVERAL:
         for name, node in values[group].items():
             if not isinstance(node, dict):
                 raise ConfigError(

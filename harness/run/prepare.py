@@ -166,8 +166,8 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: a part of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
     config = run.checkpoint.config
+    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
     task_settings = run.task.settings()
     examples = run.task.examples(run.checkpoint.tokenizer)
     if not examples:
