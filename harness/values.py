@@ -86,8 +86,8 @@ def fits(value: object, kind: Any) -> bool:
 
     Nothing is converted, and ``True`` is not a number. An object of a subclass has the type of the class.
     """
-    if is_dataclass(kind):
-        return isinstance(value, cast("type", kind))
+    if classes := tuple(part for part in get_args(kind) or (kind,) if is_dataclass(part)):
+        return isinstance(value, cast("tuple[type, ...]", classes)) or (value is None and type(None) in get_args(kind))
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
@@ -121,7 +121,8 @@ def _refusal(kind: Any) -> Refusal:
     if part is bool:
         return Refusal("is neither true nor false", "use one of them")
     minimum = next((f" of {note.ge} or more" for note in notes if isinstance(note, Meta) and note.ge is not None), "")
-    return Refusal(f"is not {_NOUNS[get_origin(part) or part]}{minimum}", "give it one" if part is str else "use one")
+    noun = _NOUNS.get(get_origin(part) or part) or f"a {part.__name__}"
+    return Refusal(f"is not {noun}{minimum}", "give it one" if part is str else "use one")
 
 
 def _parts(kind: Any, notes: Sequence[object] = ()) -> Iterator[tuple[Any, Sequence[object]]]:

@@ -142,7 +142,7 @@ def last_rows(layer: LayerState, window: int) -> Tensor:
     """Attention [H, window, T - window] that the last queries pay to each earlier token."""
     tokens = layer.keys.shape[1]
     queries = layer.queries[:, tokens - window :].to(layer.score_dtype)
-    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
+    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.softmax, block_bytes=2**62)
     return attention[:, :, : tokens - window]
 
 

@@ -45,7 +45,7 @@ class OutputError(Scorer):
         """Errors [heads, tokens - window] in float32, 0 or more."""
         heads, tokens, _ = layer.queries.shape
         queries, keys = layer.queries[:, tokens - self.window :], layer.keys.to(layer.score_dtype)
-        rows = attention_rows(queries.to(layer.score_dtype), keys, layer.scaling, block_bytes=2**62)
+        rows = attention_rows(queries.to(layer.score_dtype), keys, layer.softmax, block_bytes=2**62)
         ((_, _, attention),) = rows
         weights = attention.float().mean(dim=1)  # [heads, tokens], each row's sum is 1
         values = for_heads(layer.values.float(), heads)

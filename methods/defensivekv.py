@@ -54,7 +54,7 @@ class WorstCase(Scorer):
         tokens, kv_heads = layer.keys.shape[1], layer.keys.shape[0]
         candidates = tokens - self.window
         queries, keys = layer.queries[:, candidates:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-        ((_, _, weights),) = attention_rows(queries, keys, layer.scaling, block_bytes=2**62)
+        ((_, _, weights),) = attention_rows(queries, keys, layer.softmax, block_bytes=2**62)
         attention = weights[:, :, :candidates]  # [heads, window, candidates]
         rows = attention.reshape(-1, candidates)
         pooled = pool(rows, self.kernel, "avgpool")

@@ -45,7 +45,7 @@ class QuestionAttention(Scorer):
         earlier = tokens - self.queries
         if earlier > 0:
             queries, keys = layer.queries[:, earlier:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-            ((_, _, weights),) = attention_rows(queries, keys, layer.scaling, block_bytes=2**62)
+            ((_, _, weights),) = attention_rows(queries, keys, layer.softmax, block_bytes=2**62)
             weights = weights[:, :, :earlier]
             if self.normalise:
                 weights = weights * torch.arange(earlier, tokens, device=weights.device)[:, None].to(weights.dtype)

@@ -24,6 +24,11 @@ class UnlikeKeys(Scorer):
 
     window: ClassVar[int] = 0
 
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at keys alone."""
+        return 0
+
     def score(self, layer: LayerState) -> Tensor:
         """[kv_heads, tokens] in the layer's score dtype, from -1 to 1."""
         keys = layer.keys.to(layer.score_dtype)

@@ -24,6 +24,11 @@ class SmallKeys(Scorer):
 
     window: ClassVar[int] = 0
 
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at keys alone."""
+        return 0
+
     def score(self, layer: LayerState) -> Tensor:
         """-||k||, [kv_heads, tokens] in float32."""
         norms: Tensor = torch.linalg.vector_norm(layer.keys.float(), dim=-1)

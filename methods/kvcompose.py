@@ -70,7 +70,7 @@ class RereadContext(Scorer):
         every_key = torch.cat([layer.keys, replayed.keys], dim=1)
         heads, rows, _ = replayed.queries.shape
         scores = every_key.new_zeros(heads, replay.stop - replay.start, dtype=layer.score_dtype)
-        for _, _, weights in attention_rows(replayed.queries, every_key, layer.scaling):
+        for _, _, weights in attention_rows(replayed.queries, every_key, layer.softmax):
             block = weights[:, :, replay.start : replay.stop]
             if self.agg_task == "max":
                 scores = torch.maximum(scores, block.amax(1).to(scores.dtype))

@@ -86,9 +86,10 @@ class RepeatedContext(Scorer):
         scores = []
         for kv_head, keys in enumerate(seen):
             group = slice(kv_head * copies, (kv_head + 1) * copies)
-            logits = replayed.queries[group] @ keys.T * layer.scaling
+            softmax = layer.softmax.of(group)
+            logits = softmax.capped_(replayed.queries[group] @ keys.T * layer.scaling)
             logits[:, :, sinks + chunk :].masked_fill_(later, torch.finfo(logits.dtype).min)
-            weights = logits.softmax(-1)[:, :, sinks : sinks + chunk].to(layer.score_dtype)
+            weights = softmax.weights(logits)[:, :, sinks : sinks + chunk].to(layer.score_dtype)
             if replayed.hidden_norms is not None and self.normalise:
                 values = layer.values[kv_head, replay.start : replay.stop]
                 projected = (values @ layer.output_projection[group]).to(layer.score_dtype).norm(dim=-1)

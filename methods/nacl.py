@@ -61,7 +61,7 @@ class ProxyAttention(Scorer):
         # Tokens at the beginning see nothing after themselves.
         for start, stop in ((0, first), (max(first, tokens - last), tokens)):
             if stop > start:
-                rows = attention_rows(queries[:, start:stop], keys[:, :stop], layer.scaling, block_bytes=2**62)
+                rows = attention_rows(queries[:, start:stop], keys[:, :stop], layer.softmax, block_bytes=2**62)
                 ((_, _, attention),) = rows
                 scores[:, :stop] += attention.sum(dim=1)
         return scores

@@ -47,7 +47,7 @@ class RecentAttention(Scorer):
         if self.history is None or self.history >= tokens:
             return column_sums(layer, self.window, causal=True)
         queries = layer.queries[:, tokens - self.history :].to(layer.score_dtype)
-        rows = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
+        rows = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.softmax, block_bytes=2**62)
         ((_, _, attention),) = rows
         return attention[:, :, : tokens - self.window].sum(dim=1)
 

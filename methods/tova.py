@@ -12,35 +12,9 @@ Differs:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from torch import Tensor
-
-from harness.compression.attention_weights import attention_rows
-from harness.compression.method import LayerState, Method, Scorer
-from harness.compression.score_parts import forced
-
-
-@dataclass(frozen=True)
-class LastQuery(Scorer):
-    """Attention from the last token, averaged over all query heads of the layer.
-
-    Attributes:
-        keep_last: whether the last token itself comes before all others.
-    """
-
-    window: ClassVar[int] = 0
-    keep_last: bool
-
-    def score(self, layer: LayerState) -> Tensor:
-        """[1, tokens] in the layer's score dtype; the sum is 1."""
-        queries, keys = layer.queries[:, -1:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
-        ((_, _, attention),) = attention_rows(queries, keys, layer.scaling, block_bytes=2**62)
-        return attention[:, 0].mean(dim=0, keepdim=True)
-
-    def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
-        """Force the last token, if it is to be kept."""
-        return forced(scores, last=1) if self.keep_last else scores
+from harness.compression.method import Method
+from harness.compression.score_parts import LastQuery
 
 
 @dataclass(frozen=True)

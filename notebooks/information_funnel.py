@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 import kvgauge
 from harness.compression.allocation import Shape
-from harness.compression.attention_weights import attention_rows, causal_attention
+from harness.compression.attention_weights import Softmax, attention_rows, causal_attention
 from harness.config.build import composed
 from harness.engine.attention import ENGINE
 from methods.pyramidkv import PyramidKV
@@ -59,7 +59,7 @@ class Looking:
     seen: list[list[float]] = field(default_factory=list)
 
     def attend(self, layer, queries, keys, values, scaling):
-        ((_, _, weights),) = attention_rows(queries[0, :, -QUERIES:], keys[0], scaling, block_bytes=2**62)
+        ((_, _, weights),) = attention_rows(queries[0, :, -QUERIES:], keys[0], Softmax(scaling), block_bytes=2**62)
         mass = weights.float().sort(-1, descending=True).values.cumsum(-1)
         entropy = -(weights * weights.clamp_min(1e-12).log2()).sum(-1)
         self.seen.append(
@@ -70,7 +70,7 @@ class Looking:
                 float(weights[..., -RECENT:].sum(-1).mean()),
             ]
         )
-        return causal_attention(queries[0], keys[0], values[0], scaling)[None].transpose(1, 2).contiguous()
+        return causal_attention(queries[0], keys[0], values[0], Softmax(scaling))[None].transpose(1, 2).contiguous()
 
 
 engine = kvgauge.Engine.load(MODEL)

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, settings
 
 from harness.cli import main
 from tests.clock import work_clock
-from tests.once import once
+from tests.once import once, pixels
 
-__all__ = ["once", "work_clock"]  # fixtures
+__all__ = ["once", "pixels", "work_clock"]  # fixtures
 
 # Kernels are interpreted where no CUDA device is. That must be said before triton is imported, which transformers does
 # where it is there.

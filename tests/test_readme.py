@@ -95,7 +95,7 @@ def test_a_model_among_the_settings_takes_the_place_of_the_usual_one() -> None:
 
 def test_the_table_of_axes_is_what_there_is() -> None:
     text = (ROOT / "README.md").read_text()
-    for group in ("method", "task", "model", "experiment", "tracker"):
+    for group in ("method", "storage", "task", "model", "experiment", "tracker"):
         (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", text, re.MULTILINE)
         names = set(re.findall(r"`(\w+)`", row))
         there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}

@@ -14,7 +14,7 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
 from harness.config.build import build, composed
-from harness.config.methods import build_methods
+from harness.config.methods import build_methods, build_storages
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.settings import EngineSettings
@@ -33,10 +33,9 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     """
     settings = composed(*overrides)
     spec: ModelSpec = build(settings.model)
-    kernels = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()}).kernels_on(
-        choose_device(spec.device)
-    )
     config = spec.config()
+    engine = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()})
+    kernels = engine.kernels_on(choose_device(spec.device), config)
     return Subject(spec.label, partial(_load, spec, config, kernels), config, *grid_of(overrides), new_tokens, kernels)
 
 
@@ -52,5 +51,7 @@ def grid_of(overrides: Sequence[str]) -> tuple[tuple[Variant, ...], Selection]:
     """
     values = OmegaConf.to_container(composed(*overrides), resolve=True)
     assert isinstance(values, dict)
-    variants = make_grid(build_methods(values["method"]), parse_budgets(values["budget"]))
+    variants = make_grid(
+        build_methods(values["method"]), parse_budgets(values["budget"]), storages=build_storages(values["storage"])
+    )
     return variants, Selection(**values["selection"])

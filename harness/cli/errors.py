@@ -104,8 +104,9 @@ def _unreadable(word: str) -> str:
 def _closest(setting: str) -> str:
     """The remedy for a setting that does not exist."""
     known = settings(sys.argv[1:], setting)
-    if setting in known:  # of a method that is there
-        return f"method= does not name {setting.split('.')[1]}, so name it, too"
+    if setting in known:  # of a method or a storage that is there
+        group, name, *_ = setting.split(".")
+        return f"{group}= does not name {name}, so name it, too"
     stem, _, last = setting.rpartition(".")
     stems = [stem, *difflib.get_close_matches(stem, {name.rpartition(".")[0] for name in known}, 1)]
     for above in stems:

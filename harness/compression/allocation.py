@@ -20,9 +20,12 @@ Counts: TypeAlias = int | Sequence[int]
 class Shape:
     """What is known of a prompt before any weight is read.
 
+    Layers that attend to a window of tokens alone keep what the window needs, whatever the method. They are not among
+    the layers here, and do not count for the budget.
+
     Attributes:
         tokens: length of the prompt, 1 or more.
-        layers: number of layers, 1 or more.
+        layers: number of layers that attend to all earlier tokens, 1 or more.
         heads: number of query heads.
         kv_heads: number of kv heads.
         cache_heads: number of heads that a compressed cache stores: the query heads with ``granularity=query_head``,
@@ -45,7 +48,7 @@ class Seen:
     """What an allocation saw of one layer.
 
     Attributes:
-        layer: index of the layer, 0 first.
+        layer: index of the layer among those that attend to all earlier tokens, 0 first.
         scores: the scorer's finished scores [cache_heads, candidates].
         summary: what ``Allocation.summary`` returned.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -17,6 +18,44 @@ from torch import Tensor
 # (benchmarks/prefill_blocks.py); on a GPU it must be large enough to fill the card.
 _BLOCK_BYTES = {"cpu": 4 * 2**20}
 _BLOCK_BYTES_ELSEWHERE = 256 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class Softmax:
+    """How a layer turns query-key products into attention weights.
+
+    Attributes:
+        scaling: factor on the products, which makes them logits.
+        softcap: logits become softcap * tanh(logit / softcap); None leaves them as they are.
+        sinks: a logit per query head, [H], that takes its share of the weights and has no value; None for none.
+    """
+
+    scaling: float
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is an ordinary softmax, which fused kernels compute."""
+        return self.softcap is None and self.sinks is None
+
+    def of(self, heads: slice) -> Softmax:
+        """That of some of the query heads."""
+        return self if self.sinks is None else replace(self, sinks=self.sinks[heads])
+
+    def capped_(self, logits: Tensor) -> Tensor:
+        """Cap scaled logits in place; without a cap they stay as they are."""
+        return logits if self.softcap is None else logits.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def weights(self, logits: Tensor) -> Tensor:
+        """The weights of logits [..., H, rows, seen] that are scaled, capped and masked, in the dtype of the logits.
+
+        The softmax is float32. With sinks, the weights of a row come to less than 1.
+        """
+        if self.sinks is None:
+            return logits.softmax(-1, dtype=torch.float32).to(logits.dtype)
+        sinks = self.sinks.to(logits.dtype).view(-1, 1, 1).expand(*logits.shape[:-1], 1)
+        return torch.cat([logits, sinks], -1).softmax(-1, dtype=torch.float32)[..., :-1].to(logits.dtype)
 
 
 class WeightReader(Protocol):
@@ -33,7 +72,7 @@ class WeightReader(Protocol):
 
 
 def attention_rows(
-    queries: Tensor, keys: Tensor, scaling: float, masked_from: int = 0, block_bytes: int | None = None
+    queries: Tensor, keys: Tensor, softmax: Softmax, masked_from: int = 0, block_bytes: int | None = None
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Attention weights of consecutive queries, the last of which stands at the last key.
 
@@ -43,14 +82,14 @@ def attention_rows(
     Args:
         queries: [H, rows, D] at positions T - rows to T - 1.
         keys: [Hk, T, D].
-        scaling: factor on query-key products.
+        softmax: how products become weights, ``LayerState.softmax``.
         masked_from: a query at this position or later sees no later token; an earlier one sees all T. 0 is ordinary
             causal attention.
         block_bytes: bytes of float32 logits held at once; None for what suits the device.
 
     Yields:
         (start, stop, weights): positions of the block's queries and their weights [H, stop - start, seen] over the
-        first ``seen`` keys.
+        first ``seen`` keys. The memory of the weights is that of the next block's.
     """
     heads, rows, dim = queries.shape
     kv_heads, tokens, _ = keys.shape
@@ -59,9 +98,12 @@ def attention_rows(
     # everything with or without a mask.
     masked_from = min(masked_from, tokens - 1)
     logits_held = (block_bytes or _BLOCK_BYTES.get(keys.device.type, _BLOCK_BYTES_ELSEWHERE)) // (4 * heads)
+    scaling = softmax.scaling
     # A power of two, as with 64 dimensions, scales the queries exactly, which saves a pass over the logits.
     exact = math.frexp(scaling)[0] == 0.5
     queries = queries * scaling if exact else queries
+    # One memory for all blocks: fetching new pages from the system for each took a quarter of the time.
+    memory = queries.new_empty(heads * max(tokens, min(logits_held, rows * tokens)))
     start = first
     while start < tokens:
         masked = start >= masked_from
@@ -70,16 +112,18 @@ def attention_rows(
         )
         seen = stop if masked else tokens
         grouped = queries[:, start - first : stop - first].reshape(kv_heads, -1, dim)
-        logits = (grouped @ keys[:, :seen].transpose(1, 2)).view(heads, stop - start, seen)
+        logits = memory[: heads * (stop - start) * seen].view(heads, stop - start, seen)
+        torch.bmm(grouped, keys[:, :seen].transpose(1, 2), out=logits.view(kv_heads, -1, seen))
         if not exact:
             logits.div_(1 / scaling)
+        logits = softmax.capped_(logits)
         if masked:
             later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=logits.device).triu_(1)
             logits[:, :, start:].masked_fill_(later, torch.finfo(logits.dtype).min)
-        if logits.dtype == torch.float32:
+        if logits.dtype == torch.float32 and softmax.sinks is None:
             torch.softmax(logits, -1, out=logits)  # in place, while the block is in the cache
         else:
-            logits = logits.softmax(-1, dtype=torch.float32).to(queries.dtype)
+            logits = softmax.weights(logits)
         yield start, stop, logits
         start = stop
 
@@ -101,7 +145,7 @@ def causal_attention(
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
-    scaling: float,
+    softmax: Softmax,
     block_bytes: int | None = None,
     readers: Sequence[WeightReader] = (),
 ) -> Tensor:
@@ -111,7 +155,7 @@ def causal_attention(
         queries: [H, rows, D] at positions T - rows to T - 1.
         keys: [Hk, T, D].
         values: [Hk, T, D].
-        scaling: factor on query-key products.
+        softmax: how products become weights, ``LayerState.softmax``.
         block_bytes: see ``attention_rows``.
         readers: read the attention weights, block by block.
 
@@ -121,7 +165,7 @@ def causal_attention(
     heads, rows, dim = queries.shape
     kv_heads, first = keys.shape[0], keys.shape[1] - rows
     out = torch.empty_like(queries)
-    for start, stop, weights in attention_rows(queries, keys, scaling, block_bytes=block_bytes):
+    for start, stop, weights in attention_rows(queries, keys, softmax, block_bytes=block_bytes):
         seen = weights.shape[-1]
         for reader in readers:
             reader.read(weights)

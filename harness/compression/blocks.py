@@ -28,7 +28,7 @@ class _WithoutPositions:
         assert self._parts is not None
         return self._parts.output_projection(layer)
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Nothing: blocks are scored apart from their positions."""
         raise ConfigError(
             "blocks are scored apart from the positions of their tokens, which this scorer looks at: wrap one of keys "

@@ -1,4 +1,4 @@
-"""The grid: every (method, budget) of a run, and the plan of what each keeps of a prompt."""
+"""The grid: every (method, storage, budget) of a run, and the plan of what each keeps of a prompt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
+from harness.compression.eviction import Eviction, attended
 from harness.compression.method import Method, Scorer
+from harness.compression.storage import EXACT, Storage
 from harness.errors import BudgetError, ConfigError, KvgaugeError
 from harness.results import Cell, by_head
 from harness.text import check_name, plain
@@ -17,19 +19,21 @@ from harness.text import check_name, plain
 
 @dataclass(frozen=True)
 class Variant:
-    """One (method, budget): a cell of the grid with its method and its parsed budget.
+    """One (method, storage, budget): a cell of the grid with its method, its storage and its parsed budget.
 
     Attributes:
         cell: the cell.
         method: the method.
         budget: the budget.
         drawn: number of answers that are drawn for each prompt; 0 for one greedy answer.
+        storage: as what it stores the entries that it keeps.
     """
 
     cell: Cell
     method: Method
     budget: Budget
     drawn: int = 0
+    storage: Storage = EXACT
 
     @property
     def rows(self) -> int:
@@ -46,8 +50,12 @@ class Variant:
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range.
+            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range, or the
+                model has no layer to compress.
         """
+        return replace(self._selected(shape), storage=self.storage)
+
+    def _selected(self, shape: Shape) -> Plan:
         tokens, budget, method = shape.tokens, self.budget.entries(shape.tokens), self.method
         whole = Plan((tokens,) * shape.layers, None)
         if method.uses_budget and self.budget.tokens is None and budget >= tokens:
@@ -58,9 +66,19 @@ class Variant:
             if self.budget.share is None:
                 raise
             raise BudgetError(f"{self.budget.text} of a prompt of {tokens} tokens: {error}") from error
-        scorer, allocation = method.scorer, method.allocation
+        scorer, allocation, evictor = method.scorer, method.allocation, method.evictor
+        eviction = None if evictor is None else Eviction(evictor, (budget,) * shape.layers)
+        if evictor is not None:
+            # A cache in the order of scores has this order from the prompt on, even if nothing is dropped of it.
+            begins = evictor.carries or (evictor.ordered and allocation == Uniform() and tokens >= budget)
+            whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
+        if not shape.layers:
+            raise ConfigError(
+                f"method={method.label} has nothing to compress in this model, all of whose layers keep a window of "
+                "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
+            )
         if method.rerotates and allocation != Uniform():
             raise ConfigError(
                 f"method={method.label} turns kept keys to new positions, for which all layers and heads keep equally "
@@ -76,7 +94,7 @@ class Variant:
         keep = counted(allocation, budget, shape, (), method.label)
         if all(count >= tokens for counts in keep for count in by_head(counts)):
             return whole
-        return Plan(keep, scorer, rerotates=method.rerotates)
+        return Plan(keep, scorer, rerotates=method.rerotates, eviction=eviction)
 
 
 def counted(
@@ -142,28 +160,45 @@ def _whole(counts: Counts, tokens: int) -> int | tuple[int, ...]:
     return min(index(counts), tokens)
 
 
-def make_grid(methods: Sequence[Method], budgets: Sequence[Budget], drawn: int = 0) -> tuple[Variant, ...]:
-    """Every method at every budget; one that does not use budgets comes once, as ``full`` or, if it drops, ``own``.
+def make_grid(
+    methods: Sequence[Method], budgets: Sequence[Budget], drawn: int = 0, storages: Sequence[Storage] = (EXACT,)
+) -> tuple[Variant, ...]:
+    """Every method in every storage at every budget, under the labels ``snapkv`` and ``snapkv+kivi2``.
 
+    A method that does not use budgets comes once in each storage, as ``full`` or, if it drops entries, ``own``.
     Where answers are drawn, each method that keeps everything comes once more with a greedy one, the second reference.
 
     Args:
         methods: the methods.
         budgets: the budgets.
         drawn: number of answers that are drawn for each prompt; 0 for one greedy answer.
+        storages: as what entries are stored.
 
     Raises:
         BudgetError: a method cannot obey an absolute budget for any prompt.
-        ConfigError: there is no method, two methods share a label, or a label cannot name a folder.
+        ConfigError: there is no method or storage, two share a label, or a label cannot name a folder.
     """
     if not methods:
         raise ConfigError("method=[] names no method: use method=published or, for example, method=[snapkv,pyramidkv]")
-    labels = [check_name(method.label, "method label") for method in methods]
+    if not storages:
+        raise ConfigError("storage=[] names no storage: use storage=exact or, for example, storage=[exact,kivi2]")
+    for storage in storages:
+        check_name(storage.label, "storage label")
+    pairs = [(method, storage, _label(method, storage)) for method in methods for storage in storages]
+    labels = [label for *_, label in pairs]
     if doubled := {label for label in labels if labels.count(label) > 1}:
-        raise ConfigError(f"label={doubled.pop()} stands for two methods: give each its own label in the results")
+        raise ConfigError(
+            f"label={doubled.pop()} stands for two methods or storages: give each its own label in the results"
+        )
+    for method, storage, label in pairs:
+        if storage.packs and method.evictor is not None:
+            raise ConfigError(
+                f"{label} would drop entries of packed groups while decoding: "
+                f"use storage=exact for method={method.label}"
+            )
     variants = [
-        Variant(Cell(method.label, budget.text), method, budget, drawn)
-        for method in methods
+        Variant(Cell(label, budget.text), method, budget, drawn, storage)
+        for method, storage, label in pairs
         for budget in (budgets if method.uses_budget else (FULL if method.scorer is None else OWN,))
     ]
     for variant in variants:
@@ -174,10 +209,16 @@ def make_grid(methods: Sequence[Method], budgets: Sequence[Budget], drawn: int =
     return tuple(variants)
 
 
+def _label(method: Method, storage: Storage) -> str:
+    """The name in tables of a method in a storage."""
+    label = check_name(method.label, "method label")
+    return check_name(f"{label}+{storage.label}", "label") if storage.packs else label
+
+
 def _greedy(variant: Variant, labels: Sequence[str]) -> Iterator[Variant]:
     """The greedy reference of a variant that keeps everything, under a label of its own; of others there is none."""
     method, label = variant.method, f"{variant.cell.label}_greedy"
-    if method.scorer is None and is_dataclass(method):
+    if method.scorer is None and is_dataclass(method) and not variant.storage.packs:
         if label in labels:
             raise ConfigError(f"label={label} is that of the greedy reference: give your method another one")
         yield Variant(Cell(label, variant.cell.budget), replace(method, label=label), variant.budget)
@@ -202,26 +243,46 @@ class Plan:
         scorer: which candidates survive; None if every layer keeps everything.
         waiting: how entries are counted once layers have been seen; None if ``keep`` is known.
         rerotates: see ``Method.rerotates``.
+        eviction: what is dropped while decoding; None if nothing is.
+        storage: as what the entries are stored.
     """
 
     keep: tuple[int | tuple[int, ...], ...]
     scorer: Scorer | None
     waiting: Waiting | None = None
     rerotates: bool = False
+    eviction: Eviction | None = None
+    storage: Storage = EXACT
 
     @property
     def positions(self) -> int | None:
         """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
-        count = self.keep[0]
-        return count if self.rerotates and isinstance(count, int) else None
+        count = self.keep[0] if self.rerotates else None
+        return count if isinstance(count, int) else None
 
     def total(self, shape: Shape) -> int:
-        """The most entries that all layers and heads keep together. A layer that keeps everything has the kv heads."""
+        """The most entries that all layers and heads keep together.
+
+        A layer that keeps everything has the kv heads, unless heads of the cache go on to drop entries of their own.
+        """
         if self.waiting is not None:
             return self.waiting.allocation.total(self.waiting.budget, self.waiting.shape)
+        of_whole = shape.kv_heads if self.eviction is None else shape.cache_heads
         return sum(
             sum(counts)
             if not isinstance(counts, int)
-            else counts * (shape.kv_heads if counts == shape.tokens else shape.cache_heads)
+            else counts * (of_whole if counts == shape.tokens else shape.cache_heads)
             for counts in self.keep
         )
+
+    def most(self, shape: Shape, new_tokens: int) -> int:
+        """The most entries that all layers and heads hold together while so many new tokens come."""
+        if self.eviction is None:
+            heads = shape.kv_heads if self.scorer is None else shape.cache_heads
+            return self.total(shape) + new_tokens * shape.layers * heads
+        most = 0
+        for kept, budget in zip(self.keep, self.eviction.budgets, strict=True):
+            assert isinstance(kept, int)
+            before, _ = attended(self.eviction.evictor, budget, kept, shape.tokens, 0, new_tokens)
+            most += max(before, default=kept) * shape.cache_heads
+        return most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.compression.allocation import Allocation, Shape, Uniform
-from harness.compression.attention_weights import WeightReader
+from harness.compression.attention_weights import Softmax, WeightReader
+from harness.compression.eviction import Evictor
 from harness.errors import BudgetError
 from harness.kernels import Kernels
 from harness.values import check
@@ -20,7 +21,10 @@ _BLOCK_TOKENS = 4096
 
 
 class Parts(Protocol):
-    """Parts of a model that some scorers need besides the queries, keys and values of a layer."""
+    """Parts of a model that some scorers need besides the queries, keys and values of a layer.
+
+    Layers are those that are compressed, numbered as in ``LayerState.index``.
+    """
 
     def output_projection(self, layer: int) -> Tensor:
         """The weight [heads, head_dim, hidden] by which a layer's attention output is multiplied, head by head.
@@ -30,10 +34,11 @@ class Parts(Protocol):
         """
         ...
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines c and sines s [positions, rotated dimensions] of the rotary embedding, times its scale.
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines c and sines s [positions, rotated dimensions] of a layer's rotary embedding, times its scale.
 
-        It turns (a, b) to (a c - b s, b c + a s), a being the first half of a head's rotated dimensions.
+        It turns (a, b) to (a c - b s, b c + a s), a being the first half of a head's rotated dimensions. In a layer
+        without positions all cosines are 1 and all sines are 0.
 
         Raises:
             ModelError: the model has no such embedding.
@@ -45,6 +50,8 @@ class Parts(Protocol):
 class LayerState:
     """One prompt in one layer, as attention sees it: after the rotary embedding, with keys not repeated.
 
+    Layers that attend to a window of tokens alone are not compressed: they have no state, and are not counted.
+
     With ``model.tp_plan=auto`` the heads are those of one process: some of the kv heads, each with all of its query
     heads.
 
@@ -52,12 +59,14 @@ class LayerState:
         queries: [heads, tokens, head_dim].
         keys: [kv_heads, tokens, head_dim].
         values: [kv_heads, tokens, head_dim].
-        index: index of this layer, 0 first.
-        count: number of layers.
+        index: index of this layer among those that attend to all earlier tokens, 0 first.
+        count: number of these layers.
         scaling: factor by which the model multiplies query-key products.
         score_dtype: dtype in which scores are computed; the softmax itself is always float32.
         kernels: which kernels compute scores if there is a choice. A method need not look at it.
         parts: see ``Parts``; None where no model is at hand.
+        softcap: see ``Softmax``.
+        sinks: see ``Softmax``.
         log_sums: natural logarithm of each query's sum of exponentials over the keys that it sees, [heads, tokens] in
             float32, where the prefill's attention gives it and its queries see all earlier keys; None elsewhere.
     """
@@ -71,7 +80,14 @@ class LayerState:
     score_dtype: torch.dtype
     kernels: Kernels = "torch"
     parts: Parts | None = field(default=None, compare=False)
+    softcap: float | None = None
+    sinks: Tensor | None = None
     log_sums: Tensor | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def softmax(self) -> Softmax:
+        """How the layer turns query-key products into weights."""
+        return Softmax(self.scaling, self.softcap, self.sinks)
 
     @property
     def output_projection(self) -> Tensor:
@@ -80,9 +96,9 @@ class LayerState:
         return self.parts.output_projection(self.index)
 
     def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [positions, head_dim] of the model's rotary embedding; see ``Parts``."""
+        """Cosines and sines [positions, head_dim] of the layer's rotary embedding; see ``Parts``."""
         assert self.parts is not None
-        return self.parts.rotary(positions)
+        return self.parts.rotary(self.index, positions)
 
     @cached_property
     def projected_norms(self) -> Tensor:
@@ -105,12 +121,20 @@ class LayerState:
         scale = cosines**2 + sines**2
         return rotated(states, cosines / scale, -sines / scale)
 
+    @property
+    def emptied(self) -> LayerState:
+        """The layer without its tokens, whose memory it does not hold."""
+        # New tensors, as views of no tokens would hold the memory of all.
+        states = (self.queries, self.keys, self.values)
+        queries, keys, values = (state.new_empty(state.shape[0], 0, state.shape[2]) for state in states)
+        return replace(self, queries=queries, keys=keys, values=values)
+
     def moved(self, states: Tensor, steps: Tensor) -> Tensor:
-        """Keys turned to other positions.
+        """Queries or keys turned to other positions.
 
         Args:
-            states: [heads, tokens, head_dim], after the rotary embedding.
-            steps: new position minus old one, [heads, tokens].
+            states: [..., tokens, head_dim], after the rotary embedding.
+            steps: new position minus old one, [..., tokens], of as many dimensions.
         """
         cosines, sines = self.rotary(steps.flatten())
         scale = (cosines**2 + sines**2).sqrt()
@@ -150,6 +174,14 @@ class Scorer:
 
     def __post_init__(self) -> None:
         check(self)
+
+    @property
+    def last_queries(self) -> int | None:
+        """Number of last queries that its scores need, 0 or more; None if they need queries of all tokens.
+
+        Scorers that need no more than the last ones can score entries while decoding.
+        """
+        return None
 
     def score(self, layer: LayerState) -> Tensor:
         """Score the candidates, which are all tokens before the window; larger is better.
@@ -263,6 +295,11 @@ class Method:
     def allocation(self) -> Allocation:
         """How many entries each layer and head keeps; the budget unless a method says otherwise."""
         return Uniform()
+
+    @property
+    def evictor(self) -> Evictor | None:
+        """What is dropped while decoding; None for a method that drops nothing after the prompt."""
+        return None
 
     def check_budget(self, budget: int) -> None:
         """Refuse a number of entries that leaves nothing to choose.

@@ -1,4 +1,4 @@
-"""What scorers share besides attention: forced tokens, norms of values, standardised scores.
+"""What methods share besides attention of a window: forced tokens, norms of values, standardised scores, TOVA's.
 
 Shapes: H query heads, Hk kv heads, T prompt tokens.
 """
@@ -12,6 +12,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from harness.compression.attention_weights import attention_rows
 from harness.compression.method import LayerState, Scorer
 from harness.compression.scorers import Kernel, Pooling, Window, pool, window_attention
 
@@ -82,6 +83,11 @@ class WindowInBudget(Scorer):
     kernel: Kernel
     pooling: Pooling
 
+    @property
+    def last_queries(self) -> int:
+        """Those that vote."""
+        return self.queries
+
     def score(self, layer: LayerState) -> Tensor:
         """Mean attention from the last queries, pooled; [H, T] with zeros for their own tokens."""
         tokens = layer.keys.shape[1]
@@ -96,3 +102,30 @@ class WindowInBudget(Scorer):
     def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
         """Force the last tokens; see ``forced``."""
         return forced(scores, last=self.queries)
+
+
+@dataclass(frozen=True)
+class LastQuery(Scorer):
+    """Attention from the last token, averaged over all query heads of the layer.
+
+    Attributes:
+        keep_last: whether the last token itself comes before all others.
+    """
+
+    window: ClassVar[int] = 0
+    keep_last: bool
+
+    @property
+    def last_queries(self) -> int:
+        """The last one."""
+        return 1
+
+    def score(self, layer: LayerState) -> Tensor:
+        """[1, tokens] in the layer's score dtype; the sum is 1."""
+        queries, keys = layer.queries[:, -1:].to(layer.score_dtype), layer.keys.to(layer.score_dtype)
+        ((_, _, attention),) = attention_rows(queries, keys, layer.softmax, block_bytes=2**62)
+        return attention[:, 0].mean(dim=0, keepdim=True)
+
+    def smooth(self, scores: Tensor, layer: LayerState) -> Tensor:
+        """Force the last token, if it is to be kept."""
+        return forced(scores, last=1) if self.keep_last else scores

@@ -38,7 +38,7 @@ def window_attention(layer: LayerState, window: int) -> Tensor:
     """
     tokens = layer.keys.shape[1]
     queries = layer.queries[:, tokens - window :].to(layer.score_dtype)
-    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.scaling, block_bytes=2**62)
+    ((_, _, attention),) = attention_rows(queries, layer.keys.to(layer.score_dtype), layer.softmax, block_bytes=2**62)
     return attention[:, :, : tokens - window].sum(dim=1)
 
 
@@ -55,7 +55,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
-    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
+    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32 and layer.softmax.is_plain:
         # Not imported above: triton comes with torch for CUDA alone.
         from harness.kernels.column_sums import causal_column_sums
 
@@ -63,7 +63,7 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window
-    for _, _, attention in attention_rows(queries, keys, layer.scaling, masked_from, block_bytes):
+    for _, _, attention in attention_rows(queries, keys, layer.softmax, masked_from, block_bytes):
         reader.read(attention)
     return reader.scores()
 
@@ -123,6 +123,11 @@ class WindowAttention(Scorer):
     kernel: Kernel
     pooling: Pooling
 
+    @property
+    def last_queries(self) -> int:
+        """Those of the window."""
+        return self.window
+
     def score(self, layer: LayerState) -> Tensor:
         """Attention received from the window; see ``window_attention``."""
         return window_attention(layer, self.window)
@@ -169,6 +174,11 @@ class FirstTokens(Scorer):
 
     window: Window
 
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
+
     def score(self, layer: LayerState) -> Tensor:
         """The negated position, [1, candidates]."""
         candidates = layer.keys.shape[1] - self.window
@@ -189,6 +199,11 @@ class SinksThenRecent(Scorer):
 
     sinks: Sinks
     window: Window = 1
+
+    @property
+    def last_queries(self) -> int:
+        """None: it looks at positions alone."""
+        return 0
 
     def score(self, layer: LayerState) -> Tensor:
         """The position, raised for the sinks, [1, candidates]."""

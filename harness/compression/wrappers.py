@@ -38,6 +38,8 @@ class Wrapper(Method):
             raise ConfigError(f"{within} scores no entry: name a method that drops some, as scorer=snapkv")
         if type(self.base).scorer_for is not Method.scorer_for:
             raise ConfigError(f"{within} has scores that depend on the budget: name a method whose scores do not")
+        if self.base.evictor is not None:
+            raise ConfigError(f"{within} goes on while decoding, which would be lost: name a method of prompts alone")
         if isinstance(scorer, Rescorer):
             raise ConfigError(f"{within} is a wrapper with scores of its own: name the method inside it")
         if self.rescores and isinstance(scorer, Reranks) and not self.reranks:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from harness.compression.method import Method
+    from harness.compression.storage import Storage
 
 SCORER, BASE = "scorer", "base"
 """The setting of a wrapper that names the wrapped method, and the field that has this method."""
@@ -55,8 +56,9 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
         )
     try:
         kind = find_class(target)
-        if SCORER in arguments and is_wrapper(kind):
-            arguments[BASE] = _wrapped(arguments.pop(SCORER), f"method.{arguments.get('label')}.{SCORER}")
+        for setting, field in wrapped_settings(kind).items():
+            if setting in arguments and (setting == SCORER or arguments[setting] is not None):
+                arguments[field] = _wrapped(arguments.pop(setting), f"method.{arguments.get('label')}.{setting}")
         return kind(**arguments)
     except Stopped:  # a signal came meanwhile
         raise
@@ -116,25 +118,57 @@ def recorded_method(recorded: Mapping[str, Any], label: str, known: Container[st
     Raises:
         ConfigError: a class does not accept the knobs, or they contain more than plain values.
     """
-    target, base = str(recorded.get("class")), recorded.get(SCORER)
+    target = str(recorded.get("class"))
     if target not in known:
         return target
+    settings = wrapped_settings(find_class(target))
     hashes = ("source_sha256", "file_sha256")
-    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", *hashes, SCORER)}
+    knobs = {name: value for name, value in recorded.items() if name not in ("class", "label", *hashes, *settings)}
     _refuse_calls("settings.method", knobs)
-    if base is not None and not isinstance(base, Mapping):
-        raise ConfigError(f"settings.method.{SCORER} of the results is no method: restore their manifests")
-    if base is not None:
+    for setting, field in settings.items():
+        base = recorded.get(setting)
+        if base is None:
+            knobs |= {} if setting == SCORER else {field: None}
+            continue
+        if not isinstance(base, Mapping):
+            raise ConfigError(f"settings.method.{setting} of the results is no method: restore their manifests")
         wrapped = recorded_method(base, str(base.get("label")), known)
         if isinstance(wrapped, str):
             return wrapped
-        knobs[BASE] = wrapped
+        knobs[field] = wrapped
     return cast("Method", build({**knobs, "_target_": target, "label": label}))
 
 
-def is_wrapper(kind: type) -> bool:
-    """Whether a class is that of methods around another method's scorer, whose setting ``scorer`` names that method."""
-    return getattr(kind, "wraps", False) is True  # a Wrapper, which cannot be imported where only results are read
+def recorded_storage(recorded: object, label: str) -> Storage | None:
+    """The storage that a results folder names; None if it names none, and entries are stored as they are.
+
+    Args:
+        recorded: ``class`` and the knobs from a manifest, which may come from anyone and is not trusted.
+        label: the label of its cell.
+
+    Raises:
+        ConfigError: the class is none of ``conf/storage``, or does not accept the knobs.
+    """
+    if recorded is None:
+        return None
+    if not isinstance(recorded, Mapping):
+        raise ConfigError("settings.storage of the results is no storage: restore their manifests")
+    target = str(recorded.get("class"))
+    if target not in [choice.target for choice in choices("storage")]:
+        raise ConfigError(f"the results name {target[:80]!r} as storage, which is none of conf/storage: add its file")
+    knobs = {name: value for name, value in recorded.items() if name != "class"}
+    _refuse_calls("settings.storage", knobs)
+    return cast("Storage", build({**knobs, "_target_": target, "label": label.rpartition("+")[2]}))
+
+
+def wrapped_settings(kind: type) -> dict[str, str]:
+    """The settings of a class of methods around others that name these, with the fields that have them; else none.
+
+    That is ``scorer``, and what the class names in ``also_wraps``, which may be null.
+    """
+    if getattr(kind, "wraps", False) is not True:  # a Wrapper, which cannot be imported where only results are read
+        return {}
+    return {SCORER: BASE, **{name: name for name in getattr(kind, "also_wraps", ())}}
 
 
 def split_scorer(value: object, setting: str) -> tuple[str, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""The catalog of methods, models, tasks, experiments and trackers: YAML files of ``conf``, read as plain text."""
+"""The catalog of methods, storages, models, tasks and so on: YAML files of ``conf``, read as plain text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from harness.errors import ConfigError
 
-RUN_GROUPS = ("model", "method", "task", "tracker")
+SEVERAL = ("method", "storage")
+"""Groups of which a run can name several, whose knobs stand below their names: ``method.snapkv.window``."""
+RUN_GROUPS = ("model", "method", "storage", "task", "tracker")
 SETTINGS = (
     "budget",
     "selection",
@@ -32,6 +34,7 @@ SETTINGS = (
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS: Mapping[str, str] = {
     "method": "methods",
+    "storage": "storages",
     "model": "models",
     "task": "tasks",
     "experiment": "experiments",
@@ -44,7 +47,7 @@ class Choice:
     """One YAML file of a group.
 
     Attributes:
-        group: ``method``, ``model``, ``task``, ``experiment`` or ``tracker``.
+        group: ``method``, ``storage``, ``model``, ``task``, ``experiment`` or ``tracker``.
         name: stem of the file, which is its name on the command line.
         text: contents of the file, comments included.
         target: the class that its ``_target_`` names; "" if it inherits or combines other files.

@@ -1,4 +1,4 @@
-"""The methods of a configuration, where a knob with several values makes several methods.
+"""The methods and storages of a configuration, where a knob with several values makes several of them.
 
 ``method.snapkv.window=[8,32]`` makes two, with the labels ``snapkv_w8`` and ``snapkv_w32``. A knob that is a list by
 its type has one value, which is the list.
@@ -14,13 +14,14 @@ from dataclasses import is_dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, Union, cast, get_args, get_origin
 
-from harness.config.build import BASE, SCORER, build, find_class, is_wrapper, method_node, split_scorer
+from harness.config.build import build, find_class, method_node, split_scorer, wrapped_settings
 from harness.errors import ConfigError
 from harness.text import check_name
 from harness.values import field_types
 
 if TYPE_CHECKING:
     from harness.compression.method import Method
+    from harness.compression.storage import Storage
 
 
 def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
@@ -43,8 +44,22 @@ def build_methods(nodes: Mapping[str, Mapping[str, Any]]) -> list[Method]:
     ]
 
 
+def build_storages(nodes: Mapping[str, Mapping[str, Any]]) -> list[Storage]:
+    """The storages that the group ``storage`` of a configuration describes; see ``build_methods``."""
+    return [
+        cast("Storage", build(one, f"storage={name}: "))
+        for name, node in nodes.items()
+        if "_target_" in node
+        for one in _variations(name, node, {}, group="storage")
+    ]
+
+
 def _variations(
-    name: str, node: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str] = ()
+    name: str,
+    node: Mapping[str, Any],
+    nodes: Mapping[str, Mapping[str, Any]],
+    within: Sequence[str] = (),
+    group: str = "method",
 ) -> list[dict[str, Any]]:
     """The node once for each combination of values, with a label for each; itself if no knob has several.
 
@@ -53,31 +68,34 @@ def _variations(
         node: its target, label and knobs.
         nodes: all nodes of the run, for the knobs of wrapped methods.
         within: the methods that wrap this one.
+        group: ``method`` or ``storage``.
     """
-    if SCORER in node and is_wrapper(find_class(node["_target_"])):
-        node = {**node, SCORER: _scorers(name, node[SCORER], nodes, (*within, name))}
+    settings = wrapped_settings(find_class(node["_target_"]))
+    for setting in settings:
+        if node.get(setting) is not None:
+            node = {**node, setting: _scorers(f"method.{name}.{setting}", node[setting], nodes, (*within, name))}
     given = {knob: value for knob, value in node.items() if knob not in ("_target_", "label")}
     lists = {knob: value for knob, value in given.items() if isinstance(value, list)}
-    several = _varied(name, node, lists) if lists else {}
+    several = _varied(f"{group}.{name}", node, lists) if lists else {}
     if not several:
         return [dict(node)]
-    label = check_name(node.get("label", name), f"method.{name}.label")
+    label = check_name(node.get("label", name), f"{group}.{name}.label")
     short = _short_names(given)
-    return [
-        {**node, **values, "label": "_".join([label, *(_part(knob, short[knob], values[knob]) for knob in several)])}
-        for values in (dict(zip(several, one, strict=True)) for one in product(*several.values()))
-    ]
+    made = []
+    for one in product(*several.values()):
+        parts = [_part(knob, short[knob], value, knob in settings) for knob, value in zip(several, one, strict=True)]
+        made.append({**node, **dict(zip(several, one, strict=True)), "label": "_".join([label, *parts])})
+    return made
 
 
 def _scorers(
-    name: str, given: object, nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str]
+    setting: str, given: object, nodes: Mapping[str, Mapping[str, Any]], within: Sequence[str]
 ) -> dict[str, Any] | list[dict[str, Any]]:
     """What a wrapper wraps, each as its name with all of its knobs; a list if several were given, or one with several.
 
     Raises:
         ConfigError: a method would wrap itself, or there is none of this name.
     """
-    setting = f"method.{name}.{SCORER}"
     found = []
     for one in given if isinstance(given, list) else [given]:
         base, knobs = split_scorer(one, setting)
@@ -101,14 +119,13 @@ def _varied(name: str, node: Mapping[str, Any], lists: Mapping[str, list[Any]]) 
         kinds = field_types(method)
     except (NameError, TypeError) as error:
         raise ConfigError(
-            f"method={name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
+            f"{name}: the types of its fields cannot be read ({error}), and so not whether {next(iter(lists))} "
             "is a list: import what they name, and not for type checkers only"
         ) from error
-    if is_wrapper(method):
-        kinds = {SCORER: kinds[BASE], **kinds}
+    kinds = {**{setting: kinds[field] for setting, field in wrapped_settings(method).items()}, **kinds}
     several = {knob: values for knob, values in lists.items() if knob in kinds and not _is_list(kinds[knob])}
     if empty := [knob for knob, values in several.items() if not values]:
-        raise ConfigError(f"method.{name}.{empty[0]}=[] has no value: give it one, or several")
+        raise ConfigError(f"{name}.{empty[0]}=[] has no value: give it one, or several")
     return {knob: list({repr(value): value for value in values}.values()) for knob, values in several.items()}
 
 
@@ -140,9 +157,9 @@ def _beginnings(knob: str, others: Sequence[str]) -> Iterator[str]:
     yield knob
 
 
-def _part(knob: str, short: str, value: Any) -> str:
+def _part(knob: str, short: str, value: Any, wrapped: bool) -> str:
     """A knob and its value as a part of a label; of a wrapped method, its label alone."""
-    if knob == SCORER and isinstance(value, Mapping):
+    if wrapped and isinstance(value, Mapping):
         ((name, knobs),) = value.items()
         return check_name(knobs.get("label", name), "the wrapped method's label")
     return f"{short}{_spelt(value)}"

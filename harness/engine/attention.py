@@ -2,19 +2,23 @@
 
 The model calls ``attention`` in every layer. It passes queries, keys and values to the ``LayerAttention`` that came
 with the forward call: a prefill or a decoding step. No model class is patched and no cache class is subclassed. Three
-guards make sure that no layer is missed silently: ``refuse_config`` before any weight is read, a check of the keywords
-of each call, and ``check_layers`` after each forward.
+guards make sure that no layer is missed silently: ``refuse_config`` before any weight is read, a check that each call
+asks for the window, the softcap and the sinks by which the layer is computed, and ``check_layers`` after each forward.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from harness.compression.attention_weights import Softmax
+from harness.engine.layer_forms import LayerForm, layer_types
+from harness.engine.row_lengths import follow_row_lengths
 from harness.errors import ModelError
 
 if TYPE_CHECKING:
@@ -23,13 +27,8 @@ if TYPE_CHECKING:
 NAME = "kvgauge"
 ENGINE = "kvgauge_engine"
 
-# Keywords by which a model family asks for something other than plain softmax attention over all earlier tokens.
-_UNSUPPORTED_KEYWORDS = {
-    "sliding_window": "sliding-window attention",
-    "softcap": "soft-capped attention logits",
-    "s_aux": "attention sinks in the softmax",
-    "position_bias": "a position bias",
-}
+# Layers that transformers has a name for and the engine computes. Chunked layers say nothing in their calls.
+_LAYER_TYPES = ("full_attention", "sliding_attention", "chunked_attention")
 
 
 class WithoutEngine(ModelError):
@@ -37,7 +36,15 @@ class WithoutEngine(ModelError):
 
 
 class LayerAttention(Protocol):
-    """Computes the attention of one forward call, layer by layer."""
+    """Computes the attention of one forward call, layer by layer.
+
+    Attributes:
+        forms: the form of each layer, by which it is computed.
+        positions: of the tokens of the call, [rows, tokens].
+    """
+
+    forms: Sequence[LayerForm]
+    positions: Tensor
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """The attention output of one layer.
@@ -77,11 +84,10 @@ def attention(
             f"{family} was called without the engine, which has taken the place of its attention: "
             "model.set_attn_implementation('sdpa') gives that back"
         )
-    for keyword, meaning in _UNSUPPORTED_KEYWORDS.items():
-        if keywords.get(keyword) is not None:
-            raise ModelError(
-                f"{family} asks for {meaning} ({keyword}={_brief(keywords[keyword])}): use a full-attention checkpoint"
-            )
+    if keywords.get("position_bias") is not None:
+        raise ModelError(
+            f"{family} asks for a position bias (position_bias={_brief(keywords['position_bias'])}): use another family"
+        )
     if attention_mask is not None:
         raise ModelError(f"{family} passes an attention mask of its own: use a full-attention checkpoint")
     if scaling is None:
@@ -94,7 +100,66 @@ def attention(
     index = getattr(module, "layer_idx", None)
     if not isinstance(index, int):
         raise ModelError(f"{family} does not number its layers (layer_idx={index}): use another family")
+    form = engine.forms[index]
+    _check_call(form, keywords, f"layer {index} of {family}")
+    if form.temperature is not None:
+        query = form.temperature.moved(query, engine.positions)
     return engine.attend(index, query, key, value, scaling), None
+
+
+def _check_call(form: LayerForm, keywords: Mapping[str, Any], layer: str) -> None:
+    """Check that a layer asks for what it is computed by.
+
+    Raises:
+        ModelError: with what it asks for and what its configuration says.
+    """
+    window = form.window.size if form.window is not None and form.window.kind == "sliding" else None
+    for keyword, meaning, told in (
+        ("sliding_window", "sliding-window attention", window),
+        ("softcap", "soft-capped attention logits", form.softcap),
+        ("s_aux", "attention sinks in the softmax", form.sinks),
+    ):
+        asked = keywords.get(keyword)
+        if _identity(asked) != _identity(told):
+            raise ModelError(
+                f"{layer} asks for {meaning} of {keyword}={_brief(asked)}, and the model's own configuration and "
+                f"weights say {_brief(told)}: mend its config.json, or use another family"
+            )
+
+
+def _identity(value: object) -> object:
+    """A number as it is, a tensor by its place in memory: comparing all of its numbers would wait for the device."""
+    return (value.data_ptr(), value.shape) if isinstance(value, Tensor) else value
+
+
+def masked_attention(
+    queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax, mask: Tensor | None = None
+) -> Tensor:
+    """Attention of some queries to some entries, by the fused function where the softmax is an ordinary one.
+
+    Args:
+        queries: [rows, H, tokens, D].
+        keys: [rows, Hk, entries, D].
+        values: [rows, Hk, entries, D].
+        softmax: how products become weights.
+        mask: [tokens, entries], True where an entry is seen; None if all are.
+
+    Returns:
+        [rows, H, tokens, D].
+    """
+    rows, heads, tokens, dim = queries.shape
+    kv_heads, entries = keys.shape[1], keys.shape[2]
+    # The query heads of one kv head take the place of further query tokens.
+    grouped = queries.reshape(rows, kv_heads, -1, dim)
+    if softmax.is_plain:
+        mask = None if mask is None else mask.repeat(heads // kv_heads, 1)
+        out = fused_attention(grouped, keys, values, scale=softmax.scaling, attn_mask=mask)
+        return out.reshape(queries.shape)
+    logits = softmax.capped_((grouped @ keys.transpose(2, 3)).reshape(rows, heads, tokens, entries) * softmax.scaling)
+    if mask is not None:
+        logits.masked_fill_(~mask, torch.finfo(logits.dtype).min)
+    weights = softmax.weights(logits).reshape(rows, kv_heads, -1, entries)
+    return (weights @ values).reshape(queries.shape)
 
 
 def fused_attention(queries: Tensor, keys: Tensor, values: Tensor, **keywords: Any) -> Tensor:
@@ -114,7 +179,7 @@ def _brief(value: object) -> str:
 
 
 def install(model: PreTrainedModel) -> None:
-    """Make ``model`` call ``attention`` in every layer.
+    """Make ``model`` call ``attention`` in every layer, and its rotary embedding go by the length of each row.
 
     No mask function is registered under this name, so transformers builds no tokens x tokens mask. Prompts must
     therefore come one at a time, without padding.
@@ -125,6 +190,7 @@ def install(model: PreTrainedModel) -> None:
     from transformers import AttentionInterface  # imports all of modeling, which reading a configuration does not need
 
     AttentionInterface.register(NAME, attention)
+    follow_row_lengths(model)
     try:
         model.set_attn_implementation(NAME)
     except (ValueError, NotImplementedError) as error:
@@ -152,30 +218,15 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False):
         refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
     if getattr(config, "text_config", None) is not None:
-        refuse("text_config", "…", "only text models are evaluated")
-    layer_types: Sequence[str] | None = getattr(config, "layer_types", None)
-    others = sorted({kind for kind in layer_types or () if kind != "full_attention"})
-    if others:
-        refuse("layer_types", "+".join(others), "these layers do not attend to all earlier tokens")
-    if (
-        layer_types is None
-        and getattr(config, "use_sliding_window", True)
-        and getattr(config, "sliding_window", None) is not None
-    ):
-        refuse("sliding_window", config.sliding_window, "these layers do not attend to all earlier tokens")
-    for setting in ("attn_logit_softcapping", "attention_chunk_size", "kv_lora_rank"):
-        if getattr(config, setting, None) is not None:
-            refuse(setting, getattr(config, setting), "its attention is not plain softmax attention")
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # Either one set of parameters, or one for each layer type.
-    for parameters in (rope, *rope.values()):
-        kind = parameters.get("rope_type") or parameters.get("type") if isinstance(parameters, dict) else None
-        if kind in ("dynamic", "longrope"):
-            refuse(
-                "rope_type",
-                kind,
-                "it re-scales positions by the longest row of a batch, so that rows would change each other",
-            )
+        refuse("text_config", "…", "only text models are evaluated, such as the one in it")
+    if others := sorted(set(layer_types(config)) - set(_LAYER_TYPES)):
+        refuse("layer_types", "+".join(others), "these layers keep no keys and values of single tokens")
+    if getattr(config, "kv_lora_rank", None) is not None:
+        refuse("kv_lora_rank", config.kv_lora_rank, "its attention is not plain softmax attention")
+    for attends, setting in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):
+        size = getattr(config, setting, None)
+        if attends in layer_types(config) and not (isinstance(size, int) and size > 0):
+            refuse(setting, size, f"its layers of layer_types={attends} have no window")
 
 
 def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:

@@ -16,7 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.engine.attention import fused_attention
+from harness.compression.attention_weights import Softmax
+from harness.engine.attention import masked_attention
+from harness.engine.layer_forms import PLAIN, LayerForm
+from harness.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class LayerKV:
     def bytes(self) -> int:
         """Bytes of its keys and values."""
         return self.keys.nbytes + self.values.nbytes
+
+    @property
+    def numbers(self) -> int:
+        """Numbers that its keys and values consist of."""
+        return self.keys.numel() + self.values.numel()
 
     @property
     def runs(self) -> tuple[tuple[int, int], ...]:
@@ -109,12 +117,14 @@ class Bucket(ABC):
         head: index of the first head.
         cached: number of heads that these rows have in the cache, of all buckets together.
         steps: number of decoding steps since its rows joined.
+        form: the form of the layer; the cache says it.
     """
 
     row: int
     head: int
     cached: int
     steps: int = field(default=0, init=False)
+    form: LayerForm = field(default=PLAIN, init=False)
 
     @property
     @abstractmethod
@@ -130,6 +140,12 @@ class Bucket(ABC):
         """The bucket's share of a number of heads that is a multiple of the cached ones."""
         times = all_heads // self.cached
         return slice(self.head * times, (self.head + self.shape[1]) * times)
+
+    def softmax(self, scaling: float) -> Softmax:
+        """How its query heads turn query-key products into weights."""
+        sinks = self.form.sinks
+        softmax = self.form.softmax(scaling)
+        return softmax if sinks is None else softmax.of(self.heads(len(sinks)))
 
     @abstractmethod
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
@@ -151,6 +167,16 @@ class Bucket(ABC):
     @abstractmethod
     def select(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, by their index in the bucket, ascending and fewer than there are."""
+
+    def part(self, row: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [heads, entries, head_dim] of a row, by its index in the bucket, as they are so far; copies.
+
+        Raises:
+            ConfigError: entries in this form cannot leave the cache.
+        """
+        raise ConfigError(
+            "a conversation goes on with entries as the model made them: use methods and storage that leave them so"
+        )
 
     def advance(self) -> None:
         """End a step, in which every row got one more entry."""
@@ -179,20 +205,48 @@ class PlainBucket(Bucket):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
-        rows, heads, _, dim = self.keys.shape
-        tokens, copies = keys.shape[2], queries.shape[1] // heads
+        tokens = keys.shape[2]
         start = self.entries - question + self.steps
         new, seen = slice(start, start + tokens), slice(0, start + tokens)
         self.keys[:, :, new] = keys
         self.values[:, :, new] = values
-        # The query heads of one cache head take the place of further query tokens.
-        grouped = queries.reshape(rows, heads, -1, dim)
-        mask = None
-        if tokens > 1:
-            mask = queries.new_ones(tokens, start + tokens, dtype=torch.bool).tril(start).repeat(copies, 1)
-        out = fused_attention(grouped, self.keys[:, :, seen], self.values[:, :, seen], scale=scaling, attn_mask=mask)
-        return out.reshape(queries.shape)
+        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling))
+
+    def part(self, row: int) -> tuple[Tensor, Tensor]:
+        """See ``Bucket``."""
+        entries = self.entries + self.steps
+        return self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone()
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
+
+
+def attention(queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -> Tensor:
+    """The attention of new tokens to all entries up to their own, which are the last ones.
+
+    Args:
+        queries: [rows, query heads, tokens, D].
+        keys: [rows, heads, entries, D].
+        values: [rows, heads, entries, D].
+        softmax: how products become weights.
+
+    Returns:
+        [rows, query heads, tokens, D].
+    """
+    tokens, entries = queries.shape[2], keys.shape[2]
+    mask = None if tokens == 1 else queries.new_ones(tokens, entries, dtype=torch.bool).tril(entries - tokens)
+    return masked_attention(queries, keys, values, softmax, mask)
+
+
+def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:
+    """The entries of a row in a layer.
+
+    Args:
+        parts: keys and values [heads, entries, head_dim] of each run of heads, in their order.
+    """
+    if len(parts) == 1:
+        return LayerKV(*parts[0])
+    counts = tuple(keys.shape[1] for keys, _ in parts for _ in range(keys.shape[0]))
+    keys, values = (torch.cat([part.flatten(0, 1) for part in of_all]) for of_all in zip(*parts, strict=True))
+    return LayerKV(keys, values, counts)

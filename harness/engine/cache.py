@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from harness.engine.buckets import Bucket, Joining, LayerKV, PlainBucket
+from harness.engine.buckets import Bucket, Joining, LayerKV, PlainBucket, joined
+from harness.engine.layer_forms import LayerForm
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -33,15 +34,16 @@ class KVCache:
         step: number of decoding steps so far.
     """
 
-    def __init__(self, layers: int, kernels: Kernels = "torch") -> None:
+    def __init__(self, forms: Sequence[LayerForm], kernels: Kernels = "torch") -> None:
         """Start without rows.
 
         Args:
-            layers: number of layers of the model.
+            forms: the form of each layer of the model.
             kernels: what computes attention; see ``EngineSettings``.
         """
         self.step = 0
-        self._layers: list[list[Bucket]] = [[] for _ in range(layers)]
+        self._forms = forms
+        self._layers: list[list[Bucket]] = [[] for _ in forms]
         self._kernels = kernels
         self._ragged: RaggedAttention | None = None  # with the project's kernels: where the rows lie
 
@@ -68,7 +70,9 @@ class KVCache:
             first = max((bucket.rows.stop for bucket in buckets), default=0)
             for start, stop in _runs([row[layer].layout for row in rows]):
                 alike = [row[layer] for row in rows[start:stop]]
-                buckets += alike[0].buckets(alike, Joining(first + start, spare, question))
+                for bucket in alike[0].buckets(alike, Joining(first + start, spare, question)):
+                    bucket.form = self._forms[layer]
+                    buckets.append(bucket)
                 for row in rows[start:stop]:
                     row[layer] = _EMPTY
         for row in rows:
@@ -147,6 +151,13 @@ class KVCache:
                 bucket.row = bisect_left(rows, bucket.row)
             buckets[:] = [bucket for bucket in buckets if bucket.shape[0]]
         self._tabulate()
+
+    def row(self, row: int) -> list[LayerKV]:
+        """The entries of a row, with those of its question and of its steps, one ``LayerKV`` per layer; copies."""
+        return [
+            joined([b.part(row - b.row) for b in sorted(buckets, key=lambda b: b.head) if b.row <= row < b.rows.stop])
+            for buckets in self._layers
+        ]
 
     @property
     def in_kernels(self) -> bool:

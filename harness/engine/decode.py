@@ -12,9 +12,11 @@ from torch import Tensor
 
 from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
+from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
+from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
 from harness.kernels import Kernels
@@ -31,13 +33,56 @@ LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 class _CacheAttention:
     """Sends the attention of one forward over the cache there, and notes the layers."""
 
-    def __init__(self, attend: LayerAttend) -> None:
+    def __init__(self, attend: LayerAttend, forms: Sequence[LayerForm], positions: Tensor) -> None:
         self.seen: list[int] = []
+        self.forms, self.positions = forms, positions
         self._attend = attend
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
         return self._attend(layer, queries, keys, values, scaling)
+
+
+def run_over(
+    model: PreTrainedModel,
+    name: str,
+    forms: Sequence[LayerForm],
+    ids: Tensor,
+    positions: Tensor,
+    attend: LayerAttend,
+    where: str,
+    last: int,
+) -> Tensor:
+    """Run tokens over a cache.
+
+    Args:
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
+        forms: the form of each layer.
+        ids: token ids, [rows, tokens].
+        positions: of these tokens, [rows, tokens].
+        attend: the attention of a layer, over the cache.
+        where: what is computed, for errors.
+        last: number of the last tokens whose logits are wanted, 1 or more.
+
+    Returns:
+        Float32 logits [rows, last, vocabulary] of what comes after each of the last tokens.
+
+    Raises:
+        ModelError: a layer did not come through the engine.
+    """
+    attention = _CacheAttention(attend, forms, positions)
+    output = model(
+        ids,
+        position_ids=positions,
+        use_cache=False,
+        past_key_values=None,
+        logits_to_keep=last,
+        **{ENGINE: attention},
+    )
+    check_layers(attention.seen, len(forms), name, where)
+    logits: Tensor = output.logits[:, -last:].float()
+    return logits
 
 
 @dataclass
@@ -47,12 +92,16 @@ class _ActiveRow:
     Attributes:
         number: how many rows joined before it.
         joined_at: the cache's step when it joined.
+        most: a row ends after this many new tokens.
+        layers: where its entries are put back when it ends; None if they are not.
         tokens: what it has generated so far.
         ended: whether it has ended.
     """
 
     number: int
     joined_at: int
+    most: int
+    layers: list[LayerKV] | None
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -89,8 +138,8 @@ class Decoding:
         self._limits = limits
         self._stops = torch.tensor(sorted(limits.stop_ids), dtype=torch.int64, device=model.device)
         self._observe = observe
-        self._layers: int = model.config.num_hidden_layers
-        self._cache = KVCache(self._layers, kernels)
+        self._forms = layer_forms(model)
+        self._cache = KVCache(self._forms, kernels)
         self._graphs = StepGraphs(model) if kernels == "triton" else None
         self._batch: list[_ActiveRow] = []
         self._tokens = torch.empty(0, dtype=torch.int64, device=model.device)  # the newest token of each row
@@ -127,20 +176,26 @@ class Decoding:
         self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
         order = sorted(range(len(rows)), key=lambda index: [layer.layout for layer in rows[index].layers])
-        for tokens in sorted({len(row.question) for row in rows}):
-            alike = [index for index in order if len(rows[index].question) == tokens]
+        for tokens in sorted({len(row.asked) for row in rows}):
+            alike = [index for index in order if len(rows[index].asked) == tokens]
             together = max(1, _QUESTION_TOKENS // tokens) if tokens else len(alike)
             for start in range(0, len(alike), together):
                 some = alike[start : start + together]
                 join = self._join_with_question if tokens else self._join
                 join([rows[index] for index in some], [first + index for index in some])
         for row in rows:
-            row.layers.clear()
+            if not row.goes_on:
+                row.layers.clear()
         return range(first, self._joined)
+
+    def _active(self, row: Row, number: int) -> _ActiveRow:
+        """The row in the batch."""
+        most = min(self._limits.max_new_tokens, row.most or self._limits.max_new_tokens)
+        return _ActiveRow(number, self._cache.step, most, row.layers if row.goes_on else None, list(row.begun))
 
     def _join(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
         """Add rows whose first token is known from their logits."""
-        joining = [_ActiveRow(number, self._cache.step) for number in numbers]
+        joining = [self._active(row, number) for row, number in zip(rows, numbers, strict=True)]
         logits = torch.stack([row.logits.to(self._model.device) for row in rows])
         chosen = self._choose(joining, logits, all_finite(logits), [row.broken for row in rows])
         going = [index for index, row in enumerate(joining) if not row.ended]
@@ -150,13 +205,13 @@ class Decoding:
             self._enter([rows[index] for index in going], [joining[index] for index in going], chosen[going])
 
     def _join_with_question(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
-        """Add rows whose questions are equally long, and run these through their entries."""
-        joining = [_ActiveRow(number, self._cache.step) for number in numbers]
+        """Add rows whose questions are equally long, with what they had begun, and run these through their entries."""
+        joining = [self._active(row, number) for row, number in zip(rows, numbers, strict=True)]
         self._drop()
-        tokens, device = len(rows[0].question), self._model.device
+        tokens, device = len(rows[0].asked), self._model.device
         self._cache.add([row.layers for row in rows], spare=self._limits.max_new_tokens - 1, question=tokens)
-        ids = torch.tensor([row.question for row in rows], device=device)
-        firsts = torch.tensor([row.prompt_tokens - tokens for row in rows], device=device)
+        ids = torch.tensor([row.asked for row in rows], device=device)
+        firsts = torch.tensor([row.prompt_tokens - len(row.question) for row in rows], device=device)
         positions = firsts[:, None] + torch.arange(tokens, device=device)
         ask = partial(self._run, ids, positions, self._cache.attend_question, "a question")
         logits = ask()
@@ -166,13 +221,14 @@ class Decoding:
             found = first_broken(self._model, ask, len(rows))
             broken = [before or here for before, here in zip(broken, found, strict=True)]
         self._enter(rows, joining, self._choose(joining, logits, finite, broken))
+        self._give_back()
         self._drop()
 
     def _enter(self, rows: Sequence[Row], joining: Sequence[_ActiveRow], chosen: Tensor) -> None:
         """Put rows, whose entries the cache has, behind the others of the batch."""
         self._changed()
         self._batch += joining
-        positions = torch.tensor([row.prompt_tokens for row in rows], device=self._model.device)
+        positions = torch.tensor([row.prompt_tokens + len(row.begun) for row in rows], device=self._model.device)
         self._tokens = torch.cat([self._tokens, chosen])
         self._positions = torch.cat([self._positions, positions])
 
@@ -195,6 +251,7 @@ class Decoding:
         self._cache.advance()
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
+        self._give_back()
         # Rows that have ended stay in the batch until half of it has ended, or until their spare entries are used up.
         if 2 * self.alive <= len(self._batch) or any(
             self._cache.step - row.joined_at == self._limits.max_new_tokens - 1 for row in self._batch
@@ -208,18 +265,7 @@ class Decoding:
 
     def _run(self, ids: Tensor, positions: Tensor, attend: LayerAttend, where: str) -> Tensor:
         """Run tokens [rows, tokens] over the cache; float32 logits [rows, vocabulary] of what comes after the last."""
-        attention = _CacheAttention(attend)
-        output = self._model(
-            ids,
-            position_ids=positions,
-            use_cache=False,
-            past_key_values=None,
-            logits_to_keep=1,
-            **{ENGINE: attention},
-        )
-        check_layers(attention.seen, self._layers, self._name, where)
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
+        return run_over(self._model, self._name, self._forms, ids, positions, attend, where, 1)[:, -1]
 
     def _choose(
         self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]
@@ -239,7 +285,7 @@ class Decoding:
             if good:
                 row.tokens.append(token)
                 self.generated += 1
-            row.ended = not good or token in self._limits.stop_ids or len(row.tokens) == self._limits.max_new_tokens
+            row.ended = not good or self._limits.end(row.tokens) or len(row.tokens) >= row.most
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)
                 self._ended[row.number] = Generated(tuple(row.tokens), error)
@@ -255,6 +301,13 @@ class Decoding:
         draws = [self._draws[rows[index].number] for index in drawing]
         drawn = drawn_tokens(logits[drawing], draws, [len(rows[index].tokens) for index in drawing])
         return best.index_put((torch.tensor(drawing, device=best.device),), drawn)
+
+    def _give_back(self) -> None:
+        """Put back the entries of rows that have just ended and go on."""
+        for index, row in enumerate(self._batch):
+            if row.ended and row.layers is not None:
+                row.layers[:] = self._cache.row(index)
+                row.layers = None
 
     def _changed(self) -> None:
         """Discard the captured step after rows came or went."""

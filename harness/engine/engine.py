@@ -14,6 +14,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine.attention import refuse_config
 from harness.engine.decode import Decoding, Observer, decode
+from harness.engine.layer_forms import layer_windows
 from harness.engine.loading import check_against_stock, load_model
 from harness.engine.model_spec import ModelSpec, choose_device
 from harness.engine.prefill import Prefilled, extend, prefill
@@ -76,8 +77,9 @@ class Engine:
         if unknown := set(settings) - {field.name for field in fields(ModelSpec)}:
             raise ConfigError(f"{unknown.pop()} is no setting of a model: Engine.load takes the fields of ModelSpec")
         spec = model if isinstance(model, ModelSpec) else ModelSpec(str(model), **settings)
-        chosen = choose_kernels(kernels, choose_device(spec.device))
-        loaded = load_model(spec, spec.config() if config is None else config, chosen)
+        config = spec.config() if config is None else config
+        chosen = choose_kernels(kernels, choose_device(spec.device), config)
+        loaded = load_model(spec, config, chosen)
         return cls(loaded, spec.label, chosen, spec)
 
     @classmethod
@@ -103,7 +105,7 @@ class Engine:
         label = check_name(name if name is not None else Path(str(model.name_or_path)).name or "model", "name")
         refuse_config(model.config, label)
         model.train(False)
-        chosen = choose_kernels(kernels, model.device)
+        chosen = choose_kernels(kernels, model.device, model.config)
         check_against_stock(model, label, chosen)
         return cls(model, label, chosen, tokenizer=tokenizer)
 
@@ -114,8 +116,8 @@ class Engine:
 
     @property
     def layers(self) -> int:
-        """Number of layers."""
-        return int(self.model.config.num_hidden_layers)
+        """Number of layers that attend to all earlier tokens, which are those that are compressed."""
+        return layer_windows(self.model.config).count(None)
 
     def prefill(
         self, prompt: Sequence[int], plans: Sequence[Plan], selection: Selection, past: Past | None = None

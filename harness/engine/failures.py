@@ -16,10 +16,10 @@ _LONGEST_REASON = 300
 
 
 class SelectionFailed(Exception):
-    """A scorer or an allocation raised an exception, which is this one's cause.
+    """A scorer, an allocation or a storage raised an exception, which is this one's cause.
 
     Attributes:
-        at: the scorer, or the ``Waiting`` of the allocation.
+        at: the scorer, the ``Waiting`` of the allocation, or the storage.
     """
 
     def __init__(self, at: object) -> None:
@@ -73,7 +73,7 @@ def prefill_at(at: object) -> str:
     """What was being computed in a prefill, for ``failure``.
 
     Args:
-        at: the scorer or the ``Waiting`` that was at work; None for the model itself.
+        at: the scorer, the ``Waiting`` or the storage that was at work; None for the model itself.
     """
     return "the prefill" if at is None else f"the prefill, at {getattr(at, 'allocation', at)}"
 

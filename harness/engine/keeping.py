@@ -14,10 +14,13 @@ from harness.compression.grid import Plan, Waiting, counted
 from harness.compression.method import LayerState, Reranks, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
+from harness.compression.storage import Storage
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.buckets import LayerKV
+from harness.engine.evicting import evicting
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
+from harness.engine.stored import stored
 from harness.engine.time_limit import TimeLimit
 from harness.errors import ConfigError
 
@@ -34,12 +37,14 @@ class Growing:
         indices: indices of kept entries, of all heads, one tensor per layer: [heads, entries], or where heads keep
             different numbers, these numbers and then the indices head by head; None for a layer that keeps everything.
         ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were scored.
+        differs: whether a packed entry of a layer comes back otherwise than it was; None as long as nothing is packed.
     """
 
     layers: list[LayerKV] = field(default_factory=list)
     entries: list[_Kept] = field(default_factory=list)
     indices: list[Tensor | None] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)
+    differs: bool | None = None
 
 
 class Keeping:
@@ -61,6 +66,8 @@ class Keeping:
         """
         if tensor_parallel.count() > 1 and any(plan.waiting or not _even(plan) for plan in plans):
             raise ConfigError("budgets per head or by scores need all heads in one process: model.tp_plan=null")
+        if tensor_parallel.count() > 1 and any(plan.eviction for plan in plans):
+            raise ConfigError("eviction while decoding needs all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing() for plan in plans}
         self._selection = selection
         self._held: list[SeenLayer] = []
@@ -126,17 +133,21 @@ class SeenLayer:
         self.state, self.scores, self._selection = state, scores, selection
         self._orders: dict[Scorer, Order] = {}
         self._seen: dict[tuple[Allocation, Scorer], Seen] = {}
+        self._looked: dict[Storage, Tensor | None] = {}
         kv_heads, self._tokens, _ = state.keys.shape
         self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
         self._heads = kv_heads * self._copies
 
     def settled(self, late: Sequence[Plan]) -> SeenLayer:
         """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
+        for plan in late:
+            self.looked(plan.storage)
         heads, _, dim = self.state.queries.shape
         # A new tensor, as a view of no tokens would hold the memory of all.
         self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim), log_sums=None)
-        scorers = {plan.scorer for plan in late}
+        scorers, storages = {plan.scorer for plan in late}, {plan.storage for plan in late}
         self._orders = {scorer: order for scorer, order in self._orders.items() if scorer in scorers}
+        self._looked = {storage: seen for storage, seen in self._looked.items() if storage in storages}
         self.scores = {}
         return self
 
@@ -161,6 +172,12 @@ class SeenLayer:
             self._seen[allocation, scorer] = Seen(self.state.index, order.scores, summary)
         return self._seen[allocation, scorer]
 
+    def looked(self, storage: Storage) -> Tensor | None:
+        """What a storage sees of this layer, computed once."""
+        if storage not in self._looked:
+            self._looked[storage] = storage.look(self.state)
+        return self._looked[storage]
+
     def counts(self, waiting: Waiting, scorer: Scorer | None) -> _Kept:
         """How many entries are kept by an allocation that sees this layer alone."""
         seen = self.see(waiting.allocation, scorer)
@@ -178,8 +195,9 @@ class SeenLayer:
         state, scorer, window = self.state, plan.scorer, 0
         growing.entries.append(kept)
         if scorer is None or kept == self._tokens:
-            growing.layers.append(LayerKV(state.keys, state.values))
+            self._store(LayerKV(state.keys, state.values), plan.storage, growing)
             growing.indices.append(None)
+            self._evicting(plan, growing)
             return
         window = min(scorer.window, self._tokens)
         order = self.order(scorer) if kept != window else None
@@ -196,13 +214,51 @@ class SeenLayer:
             keys = state.keys[source, indices]
             if plan.rerotates:
                 keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
-            growing.layers.append(LayerKV(keys, state.values[source, indices]))
+            self._store(LayerKV(keys, state.values[source, indices]), plan.storage, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
+            self._evicting(plan, growing)
             return
         assert order is not None
-        self._keep_ragged(order, kept, window, growing)
+        self._keep_ragged(order, kept, window, growing, plan.storage)
 
-    def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing) -> None:
+    def _evicting(self, plan: Plan, growing: Growing) -> None:
+        """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
+        if plan.eviction is None:
+            return
+        scorer, indices, state = plan.scorer, growing.indices[-1], self.state
+        if indices is None:  # evicted per head of the cache, which a whole prompt is not stored for
+            indices = torch.arange(self._tokens, device=state.keys.device).expand(self._heads, -1)
+        raw = self._raw(scorer) if scorer is not None and plan.eviction.evictor.carries else None
+        order = self.order(scorer) if scorer is not None and plan.eviction.evictor.ordered else None
+        kept = growing.layers[-1]
+        growing.layers[-1] = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+
+    def _raw(self, scorer: Scorer) -> Tensor:
+        """The scores of a scorer as they are before heads are grouped, computed once."""
+        if scorer not in self.scores:
+            with failing_as(scorer):
+                self.scores[scorer] = scorer.score(self.state)
+        return self.scores[scorer]
+
+    def _store(self, entries: LayerKV, storage: Storage, growing: Growing) -> None:
+        """Add entries in the form of a storage."""
+        if not storage.packs:
+            growing.layers.append(entries)
+            return
+        with failing_as(storage):
+            layer = stored(entries, storage, self.looked(storage))
+            growing.layers.append(layer)
+            if not growing.differs:
+                growing.differs = layer.differs(entries)
+            if growing.differs is False and self.state.index == self.state.count - 1:
+                raise ConfigError(
+                    f"storage={storage.label} gives back all keys and values exactly, so nothing was compressed: "
+                    "check the storage, or use storage=exact"
+                )
+
+    def _keep_ragged(
+        self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, storage: Storage
+    ) -> None:
         """Add entries of heads that keep different numbers."""
         state, device = self.state, self.state.keys.device
         heads = [
@@ -214,7 +270,8 @@ class SeenLayer:
             torch.arange(self._heads, device=device) // self._copies, torch.tensor(kept, device=device)
         )
         joined = torch.cat(heads)
-        growing.layers.append(LayerKV(state.keys[source, joined], state.values[source, joined], kept))
+        entries = LayerKV(state.keys[source, joined], state.values[source, joined], kept)
+        self._store(entries, storage, growing)
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
 
 
@@ -228,8 +285,8 @@ def _name(allocation: Allocation) -> str:
 
 
 @contextmanager
-def failing_as(at: Scorer | Waiting) -> Iterator[None]:
-    """Raise what concerns the prompt alone as a failure of this scorer or allocation, which ends its variants."""
+def failing_as(at: Scorer | Waiting | Storage) -> Iterator[None]:
+    """Raise what concerns the prompt alone as a failure of a scorer, allocation or storage, which ends its variants."""
     try:
         yield
     except TimeLimit as expired:

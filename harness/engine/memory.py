@@ -16,6 +16,7 @@ import torch
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
+from harness.engine.layer_forms import layer_windows, window_room
 from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
 
@@ -99,10 +100,8 @@ def row_bytes(
     """
     bytes_per_entry, _, _ = entry_bytes(config, dtype)
     shape = shape_of(config, tokens, selection)
-    new = new_tokens * shape.layers
-    entries = sum(
-        plan.total(shape) + new * (shape.kv_heads if plan.scorer is None else shape.cache_heads) for plan in plans
-    )
+    in_windows = window_room(config, tokens + new_tokens) * shape.kv_heads
+    entries = sum(in_windows + plan.most(shape, new_tokens) for plan in plans)
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 
@@ -122,7 +121,7 @@ def prompt_row_bytes(
         1 or more.
     """
     tokens, plans = request.prompt.context_tokens, []
-    new_tokens += len(request.prompt.question)
+    new_tokens = new_tokens * len(request.turns) + len(request.turns[-1].ids) - tokens
     for variant in request.missing:
         with suppress(ConfigError):
             plans.append(variant.plan(shape_of(config, tokens, selection)))
@@ -144,8 +143,8 @@ def prefill_bytes(config: PretrainedConfig, dtype: torch.dtype, tokens: int, chu
     inner = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     # Hidden states and their sums, the gate, its product and what goes up, and queries, keys and values.
     activations = dtype.itemsize * (4 * config.hidden_size + 3 * inner) + bytes_per_entry * (heads // 2 + kv_heads)
-    layers = config.num_hidden_layers
-    whole = tokens * layers * kv_heads * bytes_per_entry + min(tokens, chunk_tokens or tokens) * activations
+    entries = tokens * layer_windows(config).count(None) + window_room(config, tokens)
+    whole = entries * kv_heads * bytes_per_entry + min(tokens, chunk_tokens or tokens) * activations
     return int(whole) // tensor_parallel.count()
 
 

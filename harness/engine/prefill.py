@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from harness.compression.eviction import Eviction
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
@@ -17,6 +18,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.keeping import failing_as
+from harness.engine.layer_forms import layer_forms, refuse_moved_keys
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.engine.replay import Encode, replayed_scores
@@ -33,13 +35,15 @@ class Kept:
     Attributes:
         layers: one ``LayerKV`` per layer, of this process's heads; the other fields count all heads. The list is
             emptied when decoding takes it over.
-        entries: number of kept entries for each layer: one number for all heads, or one for each.
-        bytes: bytes of all kept keys and values.
-        sha256: hash of the kept indices of all layers and heads. A layer that keeps everything hashes the same
-            whatever its heads are.
+        entries: number of kept entries for each layer without a window: one number for all heads, or one for each.
+        bytes: bytes of all kept keys and values, of layers with windows too.
+        sha256: hash of the kept indices of all layers without windows and all heads. A layer that keeps everything
+            hashes the same whatever its heads are.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
+        bits: bits of memory for each number of a key or a value, on average; None if entries are stored as they are.
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
+        eviction: how rows of it go on while decoding; None if they drop nothing.
     """
 
     layers: list[LayerKV]
@@ -48,6 +52,8 @@ class Kept:
     sha256: str
     tied_heads: int
     positions: int | None = None
+    bits: float | None = None
+    eviction: Eviction | None = None
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -93,7 +99,7 @@ def extend(
     Raises:
         ModelError: a layer did not come through the engine.
     """
-    attention = PrefillAttention(plans, model.config.num_hidden_layers, selection, past, whole=False)
+    attention = PrefillAttention(plans, layer_forms(model), selection, past, whole=False)
     _, broken = _forward(model, name, beginning, attention, past)
     return Past(tuple(beginning), tuple(attention.held), broken)
 
@@ -122,36 +128,53 @@ def prefill(
         encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
 
     Raises:
+        ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    layers = model.config.num_hidden_layers
-    attention = PrefillAttention(plans, layers, selection, past, True, kernels, ModelParts(model, name))
+    if any(plan.rerotates for plan in plans):
+        refuse_moved_keys(model.config)
+    parts = ModelParts(model, name, len(prompt))
+    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
     if replaying := attention.keeping.replaying:
         held = attention.keeping.held_states
         for scorer in replaying:
             with failing_as(scorer):
-                scores = replayed_scores(model, name, prompt, held, [scorer], encode)
+                scores = replayed_scores(model, name, prompt, held, attention.windows, [scorer], encode)
             attention.keeping.score(scorer, scores[scorer])
     attention.keeping.end()
     growing_plans = attention.keeping.growing
     by_digest: dict[str, Kept] = {}
     kept: dict[Plan, Kept] = {}
+    windows = attention.windows
     hashes = _hashes([growing.indices for growing in growing_plans.values()])
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
         if plan.rerotates:  # the same entries with other keys
             sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
+        if plan.eviction is not None:  # the same entries, which others take the place of
+            state = f"{sha256} {plan.eviction} {plan.scorer}"
+            sha256 = hashlib.sha256(state.encode()).hexdigest()
+        if plan.storage.packs:  # the same entries in another form
+            sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:
+            compressed = iter(growing.layers)
+            every = [windows[index] if index in windows else next(compressed) for index in range(len(attention.forms))]
             by_digest[sha256] = Kept(
-                layers=growing.layers,
+                layers=every,
                 entries=tuple(growing.entries),
-                bytes=tensor_parallel.count() * sum(layer.bytes for layer in growing.layers),
+                bytes=tensor_parallel.count() * sum(layer.bytes for layer in every),
                 sha256=sha256,
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
                 positions=plan.positions,
+                bits=_bits(growing.layers) if plan.storage.packs else None,
+                eviction=plan.eviction,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)
+
+
+def _bits(layers: Sequence[LayerKV]) -> float:
+    return 8 * sum(layer.bytes for layer in layers) / sum(layer.numbers for layer in layers)
 
 
 def _hashes(kept: Sequence[Sequence[Tensor | None]]) -> list[str]:
@@ -188,6 +211,7 @@ def _forward(
     first = len(past.ids) if past is not None else 0
     ids = torch.tensor([list(prompt[first:])], device=model.device)
     positions = torch.arange(first, len(prompt), device=model.device)[None]
+    attention.positions = positions
 
     def run(attention: PrefillAttention) -> Tensor:
         output = model(

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from harness.compression.attention_weights import causal_attention
+from harness.compression.attention_weights import Softmax, causal_attention
 from harness.compression.grid import Plan
 from harness.compression.method import Accumulates, Accumulator, LayerState, Parts, Scorer
 from harness.compression.selection import Selection
@@ -17,6 +17,8 @@ from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.fused_causal import fused_causal
 from harness.engine.keeping import Keeping
+from harness.engine.layer_forms import LayerForm, Window, full_layers
+from harness.engine.windows import WindowKV, window_attention
 from harness.kernels import Kernels
 
 # The published code multiplies all weights of a prompt with the values at once; with ``ties=torch`` so does this file,
@@ -29,10 +31,10 @@ class LayerPast:
     """One layer of a prefilled beginning: what later tokens attend to, and what scorers need of it.
 
     Attributes:
-        queries: [heads, tokens, head_dim].
-        keys: [kv_heads, tokens, head_dim].
-        values: [kv_heads, tokens, head_dim].
-        log_sums: see ``LayerState``, of these tokens.
+        queries: [heads, tokens, head_dim]; of no token in a layer with a window.
+        keys: [kv_heads, tokens, head_dim]; in a layer with a window, of the tokens that later ones still see.
+        values: the same shape.
+        log_sums: see ``LayerState``, of these tokens; None in a layer with a window.
         readers: scores read so far, for scorers that read the attention's own weights.
     """
 
@@ -70,7 +72,10 @@ class PrefillAttention:
 
     Attributes:
         seen: indices of the layers that have come, in order.
-        full_bytes: bytes of the full cache, of the layers so far.
+        full_bytes: bytes of the full cache, of the layers so far; a layer with a window has what the window needs.
+        forms: see ``LayerAttention``.
+        positions: see ``LayerAttention``.
+        windows: with ``whole=True``, what the layers with windows so far keep, by their index.
         keeping: what each plan has kept so far.
         held: with ``whole=False``, one ``LayerPast`` per layer so far.
     """
@@ -78,7 +83,7 @@ class PrefillAttention:
     def __init__(
         self,
         plans: Sequence[Plan],
-        layers: int,
+        forms: Sequence[LayerForm],
         selection: Selection,
         past: Past | None,
         whole: bool,
@@ -89,7 +94,7 @@ class PrefillAttention:
 
         Args:
             plans: what to keep when the prompt is complete.
-            layers: number of layers of the model.
+            forms: the form of each layer of the model.
             selection: how entries are selected.
             past: the part of the prompt that is prefilled already.
             whole: whether this forward completes the prompt. If not, everything is held and nothing is selected.
@@ -100,7 +105,10 @@ class PrefillAttention:
         self.full_bytes = 0
         self.keeping = Keeping(plans, selection)
         self.held: list[LayerPast] = []
-        self._layers = layers
+        self.forms = forms
+        self.positions = torch.empty(0)
+        self.windows: dict[int, WindowKV] = {}
+        self._indices = {layer: index for index, layer in enumerate(full_layers(forms))}
         self._selection = selection
         self._past = past
         self._whole = whole
@@ -109,12 +117,17 @@ class PrefillAttention:
 
     def idle(self) -> PrefillAttention:
         """A ``PrefillAttention`` that computes the same attention and keeps nothing."""
-        return PrefillAttention((), self._layers, self._selection, self._past, whole=True)
+        idle = PrefillAttention((), self.forms, self._selection, self._past, whole=True)
+        idle.positions = self.positions
+        return idle
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         """Compute one layer's attention and select its entries; see ``LayerAttention``."""
         self.seen.append(layer)
         new, past = queries[0], self._past.layers[layer] if self._past is not None else None
+        window, form = self.forms[layer].window, self.forms[layer]
+        if window is not None:
+            return self._attend_window(layer, window, new, keys[0], values[0], form.softmax(scaling))
         score_dtype = torch.float32 if self._selection.dtype == "float32" else queries.dtype
         every_query, every_key, every_value = new, keys[0], values[0]
         if past is not None:
@@ -124,8 +137,9 @@ class PrefillAttention:
                 torch.cat([past.values, every_value], dim=1),
             )
         state = LayerState(
-            every_query, every_key, every_value, layer, self._layers, scaling, score_dtype, self._kernels, self._parts
-        )
+            every_query, every_key, every_value, self._indices[layer], len(self._indices), scaling, score_dtype,
+            self._kernels, self._parts, form.softcap, form.sinks,
+        )  # fmt: skip
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
         out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties)
@@ -136,6 +150,24 @@ class PrefillAttention:
             self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})
         else:
             self.held.append(LayerPast(state.queries, state.keys, state.values, log_sums, readers))
+        return out.transpose(0, 1)[None]
+
+    def _attend_window(
+        self, layer: int, window: Window, queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax
+    ) -> Tensor:
+        """The attention of a layer with a window, and what it keeps."""
+        tokens = keys.shape[1]
+        if self._past is not None:
+            past = self._past.layers[layer]
+            keys, values = torch.cat([past.keys, keys], dim=1), torch.cat([past.values, values], dim=1)
+            tokens += len(self._past.ids)
+        out = window_attention(queries, keys, values, softmax, window, tokens)
+        kept = WindowKV.of(keys, values, window, tokens)
+        self.full_bytes += tensor_parallel.count() * kept.bytes
+        if self._whole:
+            self.windows[layer] = kept
+        else:
+            self.held.append(LayerPast(queries[:, :0].clone(), kept.keys, kept.values, None, {}))
         return out.transpose(0, 1)[None]
 
     def _readers(self, state: LayerState, past: LayerPast | None) -> dict[Scorer, Accumulator]:
@@ -155,7 +187,10 @@ class PrefillAttention:
                 or (past is not None and scorer not in past.readers)
             ):
                 continue
-            if self._whole and plan.waiting is None and plan.keep[state.index] in (scorer.window, tokens):
+            unread = (
+                plan.waiting is None and plan.eviction is None and plan.keep[state.index] in (scorer.window, tokens)
+            )
+            if self._whole and unread:
                 continue
             reader = scorer.accumulator(state)
             if reader is not None:
@@ -180,9 +215,9 @@ def full_attention(
         The output [H, rows, D], and the ``log_sums`` [H, rows] of ``LayerState``, where a fused kernel gives them.
     """
     keys, values = state.keys, state.values
-    if queries.device.type == "cpu":
+    if queries.device.type == "cpu" or not state.softmax.is_plain:
         # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
         # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
         block_bytes = _PUBLISHED_BLOCK_BYTES if ties == "torch" else None
-        return causal_attention(queries, keys, values, state.scaling, block_bytes, readers), None
+        return causal_attention(queries, keys, values, state.softmax, block_bytes, readers), None
     return fused_causal(queries, keys, values, state.scaling)

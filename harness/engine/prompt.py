@@ -27,12 +27,14 @@ class Prompt:
 
     Attributes:
         example: the example, without its prompt and text, which a long run would otherwise hold twice.
-        ids: its token ids, 1 or more, int32.
+        ids: its token ids, 1 or more, int32; in a conversation, with those of the turns before but no answers.
         sha256: hash of the ids.
         ends: see ``Record.prompt_ends``.
         is_text: whether the example's prompt is a text, not token ids.
         context_tokens: number of its first tokens after which entries are selected, 1 or more: all of them, or those of
             the context alone.
+        asked_at: in a conversation, where its own question begins in ``ids``, behind those of the turns before; None
+            for a prompt without a past.
     """
 
     example: Example
@@ -41,6 +43,7 @@ class Prompt:
     ends: tuple[str, ...]
     is_text: bool
     context_tokens: int
+    asked_at: int | None = None
 
     @property
     def context(self) -> NDArray[np.int32]:
@@ -50,7 +53,7 @@ class Prompt:
     @property
     def question(self) -> NDArray[np.int32]:
         """The tokens that run through each compressed cache: none if entries are selected after the whole prompt."""
-        return self.ids[self.context_tokens :]
+        return self.ids[self.context_tokens if self.asked_at is None else self.asked_at :]
 
 
 def encode_prompts(
@@ -61,7 +64,8 @@ def encode_prompts(
 ) -> list[Prompt]:
     """Encode the prompts of examples.
 
-    A text is encoded with the special tokens that the tokenizer adds by itself; token ids stay as they are.
+    A text is encoded with the special tokens that the tokenizer adds by itself, unless it goes on with a conversation;
+    token ids stay as they are.
 
     Args:
         examples: the examples, each with an id of its own.
@@ -72,14 +76,12 @@ def encode_prompts(
 
     Raises:
         DataError: two examples share an id, a prompt is empty, or it has a token id that the model does not know; or
-            a context is empty or longer than its prompt.
+            a context is empty or longer than its prompt; or an example follows none before it.
     """
-    seen: set[str] = set()
-    prompts = []
+    prompts: dict[str, Prompt] = {}
     for example in examples:
-        if example.id in seen:
+        if example.id in prompts:
             raise DataError(f"two examples have the id {example.id!r}: give each its own")
-        seen.add(example.id)
         ids = _encode(example, tokenizer)
         if not ids:
             raise DataError(f"the prompt of example {example.id!r} has no token: give it at least one")
@@ -89,17 +91,26 @@ def encode_prompts(
                 f"0 to {vocabulary - 1}: use the prompts or the tokenizer of this model"
             )
         array = np.asarray(ids, dtype="<i4")
-        prompts.append(
-            Prompt(
-                replace(example, prompt=()),
-                array,
-                hashlib.sha256(array.tobytes()).hexdigest(),
-                _ends(example, tokenizer),
-                isinstance(example.prompt, str),
-                len(ids) if after == "prompt" else _context_tokens(example, ids, tokenizer),
+        if example.follows is None:
+            context = len(ids) if after == "prompt" else _context_tokens(example, ids, tokenizer)
+            asked_at = None
+        elif (before := prompts.get(example.follows)) is None:
+            raise DataError(
+                f"example {example.id!r} follows {example.follows!r}, which is none before it: mend the task"
             )
+        else:
+            context, asked_at = before.context_tokens, len(before.ids)
+            array = np.concatenate([before.ids, array])
+        prompts[example.id] = Prompt(
+            replace(example, prompt=()),
+            array,
+            hashlib.sha256(array.tobytes()).hexdigest(),
+            _ends(example, tokenizer),
+            isinstance(example.prompt, str),
+            context,
+            asked_at,
         )
-    return prompts
+    return list(prompts.values())
 
 
 def _context_tokens(example: Example, ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | None) -> int:
@@ -145,4 +156,4 @@ def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tupl
         return tuple(example.prompt)
     assert tokenizer is not None
     # verbose=False, because the run itself reports a prompt that is longer than the tokenizer's limit.
-    return tuple(tokenizer.encode(example.prompt, verbose=False))
+    return tuple(tokenizer.encode(example.prompt, add_special_tokens=example.follows is None, verbose=False))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from harness.compression.grid import Variant
 from harness.engine.prefill import Kept
@@ -21,23 +21,45 @@ class Known:
         kept_sha256: hash of the kept indices.
         generated: its tokens.
         samples: all answers that were drawn, the first of which is ``generated``; none if it is greedy.
+        later: the results of the later turns of its conversation.
     """
 
     kept_sha256: str
     generated: Generated
     samples: tuple[Generated, ...] = ()
+    later: tuple[Known, ...] = ()
+
+    def answers(self, sample: int) -> tuple[Generated, ...]:
+        """The answers of all turns, greedy or of one sample."""
+        own = self.samples[sample] if self.samples else self.generated
+        return (own, *(turn.samples[sample] if turn.samples else turn.generated for turn in self.later))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What an earlier run left of a row that did not come to its end.
+
+    Attributes:
+        answers: the answers of the turns that ended, first turn first.
+        tokens: what there is of the answer of the turn behind them.
+    """
+
+    answers: tuple[Generated, ...] = ()
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is still to be generated from one prompt.
+    """What is still to be generated from one prompt, or in a conversation.
 
     Attributes:
-        prompt: the prompt.
+        prompt: the prompt, or that of the first turn.
         missing: variants without a result, in the order of the grid.
-        known: stored results of this prompt in other cells of the grid.
+        known: stored results of this prompt, with all turns, in other cells of the grid.
         hold: lengths of the beginnings of this prompt that later requests go on from, ascending.
         shared: whether the next request has the same context, so that what was kept of it is held.
+        later: the prompts of the later turns of the conversation; none if there is one turn.
+        begun: by cell and sample, what an earlier run left of a missing variant.
     """
 
     prompt: Prompt
@@ -45,6 +67,17 @@ class Request:
     known: Mapping[Cell, Known]
     hold: tuple[int, ...] = ()
     shared: bool = False
+    later: tuple[Prompt, ...] = ()
+    begun: Mapping[tuple[Cell, int], Begun] = field(default_factory=dict)
+
+    @property
+    def turns(self) -> tuple[Prompt, ...]:
+        """The prompts of all turns, 1 or more."""
+        return (self.prompt, *self.later)
+
+    def done(self, cell: Cell) -> int:
+        """Number of turns, from the first, of which a missing variant has stored results."""
+        return max((len(begun.answers) for (other, _), begun in self.begun.items() if other == cell), default=0)
 
     @property
     def rows(self) -> int:
@@ -64,6 +97,7 @@ class Outcome:
             cell has a row of its own.
         audit: the comparison with the row decoded again alone; None if it was not.
         samples: all answers that were drawn, the first of which is ``generated``; none if it is greedy.
+        later: the outcomes of the later turns of its conversation; none of a row that has none.
     """
 
     generated: Generated
@@ -72,11 +106,24 @@ class Outcome:
     alias_of: Cell | None = None
     audit: Audit | None = None
     samples: tuple[Generated, ...] = ()
+    later: tuple[Outcome, ...] = ()
 
-    def with_sample(self, sample: Generated) -> Outcome:
-        """This outcome with one more answer; an error of any answer is the outcome's."""
-        error = self.generated.error or sample.error
-        return replace(self, generated=replace(self.generated, error=error), samples=(*self.samples, sample))
+    def with_sample(self, sample: Outcome) -> Outcome:
+        """This outcome with one more answer to each turn; an error of any answer is the outcome's."""
+        error = self.generated.error or sample.generated.error
+        later = tuple(one.with_sample(other) for one, other in zip(self.later, sample.later, strict=True))
+        generated = replace(self.generated, error=error)
+        return replace(self, generated=generated, samples=(*self.samples, sample.generated), later=later)
+
+    def of_turn(self, turn: int) -> Outcome:
+        """The outcome of a turn, 0 first; one without a row has the same for all turns."""
+        return self.later[turn - 1] if turn and self.later else self
+
+    def known(self) -> Known:
+        """The outcome as a stored result; it must have kept entries."""
+        assert self.kept is not None
+        later = tuple(turn.known() for turn in self.later)
+        return Known(self.kept.sha256, self.generated, self.samples, later)
 
 
 def by_context(requests: Sequence[Request]) -> list[Request]:
@@ -89,6 +136,11 @@ def by_context(requests: Sequence[Request]) -> list[Request]:
         for group in groups.values()
         for place, request in enumerate(group, 1)
     ]
+
+
+def prompts_of(requests: Sequence[Request]) -> list[Prompt]:
+    """The prompts of requests, with all turns."""
+    return [prompt for request in requests for prompt in request.turns]
 
 
 def contexts(prompts: Sequence[Prompt]) -> list[Prompt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,11 +19,25 @@ class Limits:
         stop_ids: a row ends with the first of these tokens.
         max_new_tokens: a row ends after this many new tokens, 1 or more.
         min_new_tokens: no stop token can be generated before a row has this many new tokens.
+        is_said: whether a row ends with the tokens that it has, 1 or more, for what they say; None if no text ends it.
     """
 
     stop_ids: frozenset[int]
     max_new_tokens: int
     min_new_tokens: int = 0
+    is_said: Callable[[Sequence[int]], bool] | None = None
+
+    def end(self, tokens: Sequence[int]) -> bool:
+        """Whether a row ends with its newest token.
+
+        Args:
+            tokens: all that it has generated, 1 or more.
+        """
+        return (
+            tokens[-1] in self.stop_ids
+            or len(tokens) == self.max_new_tokens
+            or (self.is_said is not None and self.is_said(tokens))
+        )
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,10 @@ class Row:
         question: the last tokens of its prompt, which are not among its entries and run through them first; none if
             the whole prompt was prefilled.
         draws: what decides its tokens; None for the best ones.
+        begun: tokens that it generated in an earlier run, which run through its entries behind the question.
+        most: a limit of its own below ``Limits.max_new_tokens``; None if it has none.
+        goes_on: whether its entries, with those of its question and of its tokens but the last, are put back into
+            ``layers`` when it ends.
     """
 
     prompt_tokens: int
@@ -46,6 +65,14 @@ class Row:
     broken: str | None = None
     question: tuple[int, ...] = ()
     draws: Draws | None = None
+    begun: tuple[int, ...] = ()
+    most: int | None = None
+    goes_on: bool = False
+
+    @property
+    def asked(self) -> tuple[int, ...]:
+        """The tokens that run through its entries before it goes on: the question, and what it had begun to answer."""
+        return self.question + self.begun
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.compression.grid import Plan, Variant
 from harness.engine.audit import is_audited
 from harness.engine.decode import Decoding
 from harness.engine.prefill import Kept, Prefilled
-from harness.engine.request import Known, Outcome, Request
+from harness.engine.request import Begun, Outcome, Request
 from harness.engine.rows import Generated, Row
 from harness.engine.sampling import GREEDY, Sampling
+from harness.engine.turns import Turn, asked, next_row, turns_of
 from harness.results import Audit, Cell
 
 
@@ -44,11 +45,7 @@ class Part:
 
     def rest(self, outcomes: Mapping[Cell, Outcome]) -> Part:
         """The next part of the request, given the outcomes of this one; there must be one."""
-        known = {
-            cell: Known(outcome.kept.sha256, outcome.generated, outcome.samples)
-            for cell, outcome in outcomes.items()
-            if outcome.kept is not None
-        }
+        known = {cell: outcome.known() for cell, outcome in outcomes.items() if outcome.kept is not None}
         request = replace(self.request, missing=self.later[0], known={**self.request.known, **known})
         return replace(self, request=request, later=self.later[1:], outcomes={**self.outcomes, **outcomes})
 
@@ -61,39 +58,64 @@ class SharedRow:
         members: the cells of these variants, with what they kept.
         leader: the first cell of the grid that kept these entries; the others are its aliases.
         full_bytes: bytes of the full cache as transformers stores it.
-        row: the row to decode.
-        known: whether a stored result has its tokens already, so that it is not decoded.
-        generated: its tokens; None until it is decoded.
-        alone: a copy of the row to decode again alone; None if it is not audited.
+        row: the row to decode, of the turn at hand.
+        turns: the turns of the conversation; one for a prompt by itself.
+        known: whether a stored result has its answers already, so that it is not decoded.
+        answers: the answers so far, one per turn.
+        alone: a copy of the row to decode again alone; None if it is not audited. Of a conversation, the first turn
+            stands for all.
         audit: the comparison with the row decoded again alone; None if it was not.
-        drawn: whether its answer is drawn, and is one of the samples of its members.
+        drawn: whether its answers are drawn, and are one of the samples of its members.
     """
 
     members: Sequence[tuple[Cell, Kept]]
     leader: Cell
     full_bytes: int
     row: Row
+    turns: Sequence[Turn]
     known: bool
-    generated: Generated | None
+    answers: list[Generated]
     alone: Row | None = None
     audit: Audit | None = None
     drawn: bool = False
 
+    @property
+    def ended(self) -> bool:
+        """Whether all turns have an answer."""
+        return len(self.answers) == len(self.turns)
+
+    def answer(self, generated: Generated, stop_ids: Collection[int]) -> None:
+        """Take the answer of the turn at hand, and make the row of the next one, if there is one."""
+        self.answers.append(generated)
+        if generated.error is not None:
+            self.give_up(f"an earlier turn of the conversation has no result: {generated.error}")
+        elif not self.ended:
+            place = len(self.answers)
+            last = place == len(self.turns) - 1
+            self.row = next_row(self.row, generated.tokens, self.turns[place], last, stop_ids)
+
+    def give_up(self, error: str) -> None:
+        """End the turns without an answer with an error."""
+        self.answers += [Generated((), error)] * (len(self.turns) - len(self.answers))
+
     def outcomes(self) -> dict[Cell, Outcome]:
-        """The outcome of each member; the row must have been decoded."""
-        assert self.generated is not None
+        """The outcome of each member, with all turns; the row must have ended."""
         first = self.members[0][0]
-        return {
-            cell: Outcome(
-                generated=self.generated,
-                kept=kept,
-                full_bytes=self.full_bytes,
-                alias_of=None if self.leader == cell else self.leader,
-                audit=self.audit if cell == first else None,  # so that a row counts once
-                samples=(self.generated,) if self.drawn else (),
-            )
-            for cell, kept in self.members
-        }
+        outcomes = {}
+        for cell, kept in self.members:
+            turns = [
+                Outcome(
+                    generated=generated,
+                    kept=kept,
+                    full_bytes=self.full_bytes,
+                    alias_of=None if self.leader == cell else self.leader,
+                    samples=(generated,) if self.drawn else (),
+                )
+                for generated in self.answers
+            ]
+            audit = self.audit if cell == first else None  # so that a row counts once
+            outcomes[cell] = replace(turns[0], audit=audit, later=tuple(turns[1:]))
+        return outcomes
 
 
 def shared_rows(
@@ -103,6 +125,7 @@ def shared_rows(
     order: Mapping[Cell, int],
     audit: float,
     sampling: Sampling = GREEDY,
+    stop_ids: Collection[int] = (),
 ) -> list[SharedRow]:
     """The rows of a prefilled prompt, one for each set of kept entries, or one for each answer drawn from it.
 
@@ -113,39 +136,53 @@ def shared_rows(
         order: the index of every cell in the grid.
         audit: share of the rows that are decoded again alone, 0-1; of several answers, the first stands for all.
         sampling: how the answers of variants that draw them are drawn.
+        stop_ids: the tokens that end an answer.
     """
-    alike: dict[tuple[str, int], list[tuple[Cell, Kept]]] = {}
+    alike: dict[tuple[str, int, tuple[Begun, ...]], list[tuple[Cell, Kept]]] = {}
     for variant, kept in zip(plans, prefilled.kept, strict=True):
-        alike.setdefault((kept.sha256, variant.drawn), []).append((variant.cell, kept))
+        begun = tuple(request.begun.get((variant.cell, sample), Begun()) for sample in range(max(1, variant.drawn)))
+        alike.setdefault((kept.sha256, variant.drawn, begun), []).append((variant.cell, kept))
     rows = []
     prompt = request.prompt
-    question = tuple(prompt.question.tolist())
-    for (sha256, drawn), members in alike.items():
+    for (sha256, drawn, begun), members in alike.items():
         twins = {
             cell: known
             for cell, known in request.known.items()
-            if known.kept_sha256 == sha256 and len(known.samples) == drawn
+            if known.kept_sha256 == sha256 and len(known.samples) == drawn and not any(one.answers for one in begun)
         }
         twin = next(iter(twins.values()), None)
         example = prompt.example.id
         audited = twin is None and is_audited(example, members[0][0], audit)
-        first_new = members[0][1].first_new(prompt.context_tokens, len(question))
         # What was kept may be held for the next question, and each row empties a list of its own. All answers begin
         # with the same entries, which the batch copies as they join.
         entries = list(members[0][1].layers)
         members = [(cell, replace(kept, layers=[])) for cell, kept in members]
-        for sample in range(max(1, drawn)):
-            draws = sampling.draws(example, sample) if drawn else None
-            row = Row(first_new, prefilled.logits, list(entries), prefilled.broken, question, draws)
+        for sample, before in enumerate(begun):
+            turns, place = turns_of(request, sampling, sample if drawn else None), len(before.answers)
+            question = asked(turns, before, stop_ids)
+            row = Row(
+                members[0][1].first_new(prompt.context_tokens, len(question)),
+                prefilled.logits,
+                list(entries),
+                prefilled.broken,
+                question,
+                turns[place].draws,
+                before.tokens,
+                turns[place].most,
+                goes_on=place < len(turns) - 1,
+            )
             rows.append(
                 SharedRow(
                     members=members,
                     leader=min([*twins, *(cell for cell, _ in members)], key=order.__getitem__),
                     full_bytes=prefilled.full_bytes,
                     row=row,
+                    turns=turns,
                     known=twin is not None,
-                    generated=None if twin is None else twin.samples[sample] if drawn else twin.generated,
-                    alone=replace(row, layers=list(row.layers)) if audited and not sample else None,
+                    answers=list(before.answers if twin is None else twin.answers(sample)),
+                    alone=replace(row, layers=list(row.layers), goes_on=False)
+                    if audited and not sample and before == Begun()
+                    else None,
                     drawn=drawn > 0,
                 )
             )
@@ -169,7 +206,7 @@ class RunningPart:
     @property
     def undecoded(self) -> int:
         """Number of rows still to decode; before the prefill, the largest possible number."""
-        return self.part.request.rows if self.rows is None else sum(row.generated is None for row in self.rows)
+        return self.part.request.rows if self.rows is None else sum(not row.ended for row in self.rows)
 
     @property
     def decoded(self) -> int:
@@ -182,7 +219,7 @@ class RunningPart:
         for row in self.rows or ():
             for cell, one in row.outcomes().items():
                 first = outcomes.get(cell)
-                outcomes[cell] = one if first is None else first.with_sample(one.generated)
+                outcomes[cell] = one if first is None else first.with_sample(one)
         return outcomes
 
 
@@ -193,14 +230,16 @@ class Running:
         parts: these parts.
     """
 
-    def __init__(self, decoding: Decoding) -> None:
+    def __init__(self, decoding: Decoding, stop_ids: Collection[int]) -> None:
         """Start without parts.
 
         Args:
             decoding: an empty batch.
+            stop_ids: the tokens that end an answer.
         """
         self.parts: list[RunningPart] = []
         self._decoding = decoding
+        self._stop_ids = stop_ids
         self._by_number: dict[int, SharedRow] = {}
         self._waiting: list[SharedRow] = []
 
@@ -242,16 +281,16 @@ class Running:
             else:
                 self._waiting.append(row)
 
-    def advance(self, width: int) -> list[SharedRow]:
+    def advance(self, width: int) -> list[tuple[SharedRow, Generated]]:
         """Decode one more token of each row.
 
-        Waiting rows join first if at most half of the width is decoding.
+        Waiting rows join first if at most half of the width is decoding. Rows with a further turn wait with the others.
 
         Args:
             width: largest number of rows that decode together.
 
         Returns:
-            The rows that ended.
+            The rows that came to the end of a turn, and what they generated in it.
         """
         alive = self._decoding.alive
         if self._waiting and alive <= width // 2:
@@ -262,8 +301,11 @@ class Running:
             self._decoding.step()
         ended = []
         for number, generated in self._decoding.take().items():
-            ended.append(self._by_number.pop(number))
-            ended[-1].generated = generated
+            shared = self._by_number.pop(number)
+            shared.answer(generated, self._stop_ids)
+            ended.append((shared, generated))
+            if not shared.ended:
+                self._waiting.append(shared)
         return ended
 
     def give_up(self, error: str) -> None:
@@ -273,7 +315,7 @@ class Running:
                 part.failed |= {variant.cell: Outcome(Generated((), error)) for variant in part.part.request.missing}
                 part.rows = []
             for row in part.rows:
-                row.generated = row.generated or Generated((), error)
+                row.give_up(error)
 
     def finished(self) -> list[RunningPart]:
         """Parts whose rows have all ended; they stay until ``remove``."""

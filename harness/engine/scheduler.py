@@ -173,7 +173,7 @@ class Scheduler:
                 yield done
 
     def _running(self) -> Running:
-        return Running(self._engine.decoding(self._limits))
+        return Running(self._engine.decoding(self._limits), self._limits.stop_ids)
 
     def _take(self, queue: deque[Part], running: Running, more: Callable[[], bool]) -> bool:
         """Start and prefill the prompts that there is room for; False if none started."""
@@ -183,7 +183,7 @@ class Scheduler:
             if not (queue[0].begun or more()):
                 queue.clear()  # parts of requests that have started come first in the queue
                 break
-            self._unsaved[queue[0].index] = len(queue[0].request.prompt.ids)
+            self._unsaved[queue[0].index] = len(queue[0].request.turns[-1].ids)
             running.take(queue.popleft())
         taken = [part for part in running.parts if part.rows is None]
         for part in taken:
@@ -196,20 +196,19 @@ class Scheduler:
 
     def _may_start(self, part: Part) -> bool:
         """Whether a kill would cost no more than it may if a part started; one that has begun goes on in any case."""
-        tokens = len(part.request.prompt.ids)
+        tokens = len(part.request.turns[-1].ids)
         return part.begun or not self._unsaved or sum(self._unsaved.values()) + tokens <= self._most_unsaved
 
     def _advance(self, running: Running) -> None:
         begun, before, asked = time.monotonic(), running.generated, running.asked
         ended = running.advance(self.width)
         self.asked += running.asked - asked
-        lengths = [len(shared.generated.tokens) for shared in ended if shared.generated is not None]
+        lengths = [len(generated.tokens) for _, generated in ended]
         self._watch.decoded(running.generated - before, lengths, time.monotonic() - begun)
-        for shared in ended:
+        for shared, generated in ended:
             if shared.alone is not None:
-                assert shared.generated is not None
                 row, shared.alone = shared.alone, None
-                shared.audit = audit(self._engine, row, shared.generated, self._limits)
+                shared.audit = audit(self._engine, row, generated, self._limits)
 
     def _finish(self, queue: deque[Part], running: Running) -> dict[int, dict[Cell, Outcome]]:
         """Outcomes of the prompts that are finished; of a request with further parts, the next one is queued."""
@@ -227,8 +226,10 @@ class Scheduler:
     def _prefill(self, running: RunningPart) -> list[SharedRow]:
         """Prefill a part and return its rows; variants without one are added to its failures."""
         request, plans = running.part.request, dict[Variant, Plan]()
-        whole, tokens, new_tokens = len(request.prompt.ids), request.prompt.context_tokens, self._limits.max_new_tokens
-        if (beyond := beyond_positions(self._engine.model.config, whole, new_tokens)) is not None:
+        whole, tokens = len(request.turns[-1].ids), request.prompt.context_tokens
+        new_tokens = self._limits.max_new_tokens * len(request.turns)
+        beyond = beyond_positions(self._engine.model.config, whole, new_tokens, whole - tokens)
+        if beyond is not None:
             running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:
@@ -250,7 +251,9 @@ class Scheduler:
                     raise
                 at, why = None, failure(prefill_at(None), error)
             self.prefiller.forget()
-            for variant in [variant for variant, plan in plans.items() if at in (None, plan.scorer, plan.waiting)]:
+            for variant in [
+                variant for variant, plan in plans.items() if at in (None, plan.scorer, plan.waiting, plan.storage)
+            ]:
                 running.failed[variant.cell] = Outcome(Generated((), why))
                 del plans[variant]
         return []
@@ -266,17 +269,18 @@ class Scheduler:
             if is_out_of_memory(error):
                 raise PrefillMemoryError(reason_of(error)) from error
             raise
-        return shared_rows(request, plans, prefilled, self._order, self._settings.audit, self._sampling)
+        share, stop_ids = self._settings.audit, self._limits.stop_ids
+        return shared_rows(request, plans, prefilled, self._order, share, self._sampling, stop_ids)
 
     def _width_that_fits(self, requests: Sequence[Request]) -> int:
         """Number of rows that fit into the free memory if all prompts are as long as the longest."""
-        longest = max(requests, key=lambda request: len(request.prompt.ids))
+        longest = max(requests, key=lambda request: len(request.turns[-1].ids))
         model, new_tokens = self._engine.model, self._limits.max_new_tokens
         bytes_per_row = prompt_row_bytes(model.config, model.dtype, longest, new_tokens, self._selection)
         width = rows_that_fit(self._free, bytes_per_row)
         self._tell(
             f"engine.width=auto: {width} rows decode together at most, of {bytes_per_row / 1e6:,.1f} MB "
-            f"for a prompt of {len(longest.prompt.ids)} tokens"
+            f"for a prompt of {len(longest.turns[-1].ids)} tokens"
         )
         return width
 
@@ -294,7 +298,7 @@ class Scheduler:
         Raises:
             EngineError: nothing can be made smaller.
         """
-        request, tokens = parts[0].request, len(parts[0].request.prompt.ids)
+        request, tokens = parts[0].request, len(parts[0].request.turns[-1].ids)
         context = request.prompt.context_tokens
         if len(parts) == 1 and prefilling and (chunk := self.prefiller.shorten(context)) is not None:
             self._tell(

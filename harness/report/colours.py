@@ -40,8 +40,9 @@ def colour_of(label: str) -> str:
     """The colour of a method, as ``#rrggbb``.
 
     Each of the published methods has one of its own; the other methods of ``conf/method`` share the colours that are
-    left, in turn. A label of one of them with other values of its knobs, as ``snapkv_w32``, has a shade of its colour;
-    any other label one of the colours that are left. Which shade and which colour, the label's hash says.
+    left, in turn. A label of one of them with other values of its knobs or a storage, as ``snapkv_w32`` or
+    ``snapkv+kivi2``, has a shade of its colour; any other label one of the colours that are left. Which shade and
+    which colour, the label's hash says.
     """
     published, others = _names()
     left = _PALETTE[len(published) :]
@@ -50,7 +51,9 @@ def colour_of(label: str) -> str:
     if label in others:
         return left[others.index(label) % len(left)]
     drawn = hashlib.sha256(label.encode()).digest()
-    if family := max((name for name in (*published, *others) if label.startswith(f"{name}_")), key=len, default=None):
+    if family := max(
+        (name for name in (*published, *others) if label.startswith((f"{name}_", f"{name}+"))), key=len, default=None
+    ):
         return _shade(colour_of(family), drawn[0] / 255, drawn[1] / 255)
     return left[drawn[0] % len(left)]
 

@@ -70,7 +70,10 @@ def number_column(
 
 
 def share_columns(raw: pd.DataFrame) -> list[Column]:
-    """Shares of the full cache in percent: of its entries, marked where they miss the budget, and of its bytes."""
+    """Shares of the full cache in percent: of its entries, marked where they miss the budget, and of its bytes.
+
+    Where a storage packed entries, also the bits of memory for each number.
+    """
     off = raw["off_budget"] if "off_budget" in raw else [math.nan] * len(raw)
     marks = [MISSED if misses(value) else "" for value in off]
     entries = [
@@ -79,6 +82,7 @@ def share_columns(raw: pd.DataFrame) -> list[Column]:
     return [
         Column("entries %", entries),
         Column("bytes %", [number_cell(value, percent(value)) for value in raw["retention_bytes"]]),
+        *([number_column("bits", raw["bits"], 2)] if "bits" in raw else []),
     ]
 
 
@@ -113,6 +117,7 @@ def cost_columns(raw: pd.DataFrame) -> list[Column]:
         Column("kept min/mean/max", kept, spare=KEPT_ENTRIES, page_header="entries kept", extra=True),
         Column("kept in all", in_all, spare=KEPT_ENTRIES, page_header=None, extra=True),
         *share_columns(raw),
+        *([number_column("KV MB", raw["kept_bytes"] / 1e6, 3, KEPT_ENTRIES, extra=True)] if "bits" in raw else []),
         number_column("prompt tokens", raw["prompt_tokens_mean"], 0, PROMPT_TOKENS, extra=True),
     ]
     if raw["alias_of"].notna().any():

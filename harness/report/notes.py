@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from harness.report.nonsense import nonsense_notes
 from harness.report.stats.bootstrap import FEWEST
-from harness.report.stats.summary import alias_of, misses, off_budget
+from harness.report.stats.summary import alias_of, misses, off_budget, packs
 from harness.results import Audit, CellResult, Manifest, TaskResult
 from harness.text import plain
 
@@ -15,6 +16,10 @@ SAME_AS = "same as: kept exactly the entries of that cell in every example, so i
 KEPT = (
     "kept: KV entries per layer and head, over layers and examples; in all: of a head, all layers together. "
     "entries %, bytes %: share of the full cache."
+)
+BITS = (
+    "bits: memory for a number of a kept key or value, on average, scales, zero points and unpacked ones included; "
+    "a dash where entries are stored as they are."
 )
 MISSED = "*"
 """What stands behind the share of entries of a cell that misses its budget."""
@@ -46,9 +51,16 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     return (
         notes
         + budget_notes(cells)
+        + eviction_notes(cells)
         + few_notes(len(cell.done) for cell in cells)
+        + storage_notes(cells)
         + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
     )
+
+
+def storage_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What bits are, if a storage packed the entries of a cell."""
+    return [BITS] if packs(cells) else []
 
 
 def audit_notes(audits: Iterable[Audit | None]) -> list[str]:
@@ -86,6 +98,20 @@ def budget_notes(cells: Iterable[CellResult]) -> list[str]:
 def _span(shares: Sequence[float]) -> str:
     ends = list(dict.fromkeys(f"{share:+.0f}" for share in (min(shares), max(shares))))
     return f"{' to '.join(ends)} %"
+
+
+def eviction_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What cells held while decoding, of methods that evict then, in one line."""
+    held = {cell.cell.name: [r.evicted for r in cell.done if r.evicted is not None] for cell in cells}
+    named = [
+        f"{name} {fmean(one.target for one in of):.0f} / {max(one.peak for one in of):.0f} / "
+        f"{fmean(one.mean for one in of):.1f}"
+        for name, of in held.items()
+        if of
+    ]
+    more = [f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    what = "while decoding, entries per head after an eviction / at most / on average over steps"
+    return [plain(f"{what}: {'; '.join([*named[:_MOST_NAMED], *more])}.")] if named else []
 
 
 def few_notes(counts: Iterable[int]) -> list[str]:

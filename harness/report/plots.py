@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from harness.compression.budget import FULL, parse_budget
 from harness.report.colours import MANY, colour_of, marks
 from harness.report.format import number, short
-from harness.report.stats.curves import Curves, apart
+from harness.report.stats.curves import Curves, score_curves
 from harness.report.stats.heatmap import Heatmap, heatmap_of, mean_title, panel_rows
 from harness.report.stats.means import MISSING
 from harness.report.stats.summary import full_cache
@@ -111,8 +111,20 @@ def summary(result: TaskResult, path: Path) -> None:
     _save(figure, path)
 
 
+def by_bytes(result: TaskResult, path: Path) -> None:
+    """The headline over the bytes that were kept of a prompt, one line for each method in each storage.
+
+    Args:
+        result: has ``metrics``, and a cell whose entries a storage packed.
+        path: the PNG to write.
+    """
+    title = " ".join([f"{result.title}.", *([result.note] if result.note else [])])
+    (drawn,) = (one for one in score_curves(table(result)) if one.by == "bytes")
+    curves(drawn, title, f"{result.metrics[0].title} (0-100)", path)
+
+
 def curves(drawn: Curves, title: str, down: str, path: Path) -> None:
-    """Scores with intervals over budgets or retentions, on a logarithmic axis.
+    """Scores with intervals over budgets, retentions or bytes, on a logarithmic axis.
 
     Of more than ``MANY`` curves there are no intervals, and of those that have points no lines across.
 
@@ -149,8 +161,7 @@ def curves(drawn: Curves, title: str, down: str, path: Path) -> None:
                     axes.axhspan(low, high, color=colour, alpha=0.12, linewidth=0)
                 axes.axhline(y, color=colour, linestyle="--", linewidth=1.2, label=plain(line.label))
     axes.set_xscale("log", base=2)
-    places = apart(x for line in drawn.lines for x in line.across if x is not None and math.isfinite(x))
-    axes.set_xticks(places, [short(x) for x in places])
+    axes.set_xticks(drawn.ticks, [short(x) for x in drawn.ticks])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel(plain(drawn.across), **_TEXT)
     axes.set_ylabel(_fold(down, 4), **_TEXT)

@@ -36,7 +36,7 @@ from harness.report.stats.bootstrap import LEVEL, TaskDraws, average, columns
 from harness.report.stats.curves import score_curves
 from harness.report.stats.means import mean
 from harness.report.stats.once import once
-from harness.report.stats.summary import alias_of, full_cache, kept_total, nominal
+from harness.report.stats.summary import alias_of, full_cache, kept_total, nominal, packs
 from harness.report.stats.table import breakdown, breakdown_name
 from harness.report.task_tables import is_broken_down
 from harness.report.terminal import show, show_end
@@ -58,7 +58,7 @@ def suite_table(result: SuiteResult) -> pd.DataFrame:
     """
     draws = {task.task: TaskDraws(task) for task in result.tasks}
     by_task = {task.task: {cell.cell: cell for cell in task.cells} for task in result.tasks}
-    full = _full(result)
+    full, packed = _full(result), packs(cell for task in result.tasks for cell in task.cells)
     rows: list[dict[str, Any]] = []
     for cell in (cell.cell for cell in result.tasks[0].cells):
         for title, kind, groups in _columns(result):
@@ -69,7 +69,7 @@ def suite_table(result: SuiteResult) -> pd.DataFrame:
             if full is not None:
                 difference = average([[draws[name].difference(cell, full) for name in group] for group in groups])
             row = {"method": cell.label, "budget": cell.budget, "column": title, "kind": kind}
-            rows.append({**row, **columns(score, difference), **_cost(parts)})
+            rows.append({**row, **columns(score, difference), **_cost(parts, packed)})
     return pd.DataFrame(rows).astype({"kept_min": "Int64", "kept_max": "Int64"})
 
 
@@ -182,8 +182,8 @@ def _together(cells: Sequence[CellResult]) -> CellResult:
     )
 
 
-def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
-    """Counts and extremes over all tasks; means with the weights that the score has."""
+def _cost(groups: Sequence[Sequence[CellResult]], packed: bool) -> dict[str, Any]:
+    """Counts and extremes over all tasks; means with the weights that the score has; if ``packed``, storage too."""
     whole = _together([cell for group in groups for cell in group])
     kept = {counts for record in whole.done for counts in record.kept}
     heads = [count for counts in kept for count in by_head(counts)]
@@ -206,6 +206,7 @@ def _cost(groups: Sequence[Sequence[CellResult]]) -> dict[str, Any]:
         "retention_bytes": weighted(lambda record: record.retention_bytes),
         "prompt_tokens_mean": weighted(lambda record: record.prompt_tokens),
         "alias_of": alias_of(whole),
+        **({"bits": weighted(lambda r: r.bits), "kept_bytes": weighted(lambda r: r.kept_bytes)} if packed else {}),
     }
 
 

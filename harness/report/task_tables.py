@@ -25,7 +25,7 @@ from harness.report.notes import task_notes
 from harness.report.render import write
 from harness.report.stats.bootstrap import LEVEL
 from harness.report.stats.once import once
-from harness.report.stats.summary import full_cache
+from harness.report.stats.summary import full_cache, packs
 from harness.report.stats.table import breakdown, breakdown_name, table
 from harness.report.terminal import show, show_end
 from harness.results import TaskResult
@@ -35,7 +35,8 @@ from harness.text import plain
 def write_report(result: TaskResult, folder: Path) -> list[Path]:
     """Write ``table.md``, ``table.csv``, ``table.tex`` and, with scores to draw, ``summary.png`` and ``heatmap.png``.
 
-    A task with a breakdown also has ``breakdown.csv``, and its scores by value below the table.
+    Where a storage packed entries, ``by_bytes.png`` has the scores over bytes. A task with a breakdown also has
+    ``breakdown.csv``, and its scores by value below the table.
 
     The same result gives the same bytes.
 
@@ -46,12 +47,18 @@ def write_report(result: TaskResult, folder: Path) -> list[Path]:
     Returns:
         The files written.
     """
-    from harness.report.plots import heatmap, summary  # matplotlib takes its time, and a terminal does not need it
+    from harness.report.plots import (
+        by_bytes,
+        heatmap,
+        summary,
+    )  # matplotlib takes its time, and a terminal does not need it
 
     files = write(task_document(result), folder)
     plots = {"summary.png": summary} if result.metrics and any(cell.records for cell in result.cells) else {}
     if plots and result.heatmap_axes:
         plots["heatmap.png"] = heatmap
+    if plots and packs(result.cells):
+        plots["by_bytes.png"] = by_bytes
     for name, draw in plots.items():
         draw(result, folder / name)
     return [*files, *(folder / name for name in plots)]

@@ -30,6 +30,24 @@ def check_questions(task: str, examples: Sequence[Example]) -> None:
         )
 
 
+def check_conversations(task: str, examples: Sequence[Example], after: str) -> None:
+    """Refuse conversations on the model's own answers unless the context alone is compressed.
+
+    Args:
+        task: the task's name.
+        examples: its examples.
+        after: where entries are selected.
+
+    Raises:
+        ConfigError: names the task.
+    """
+    if after == "prompt" and any(example.follows is not None for example in examples):
+        raise ConfigError(
+            f"task={task} goes on with the model's own answers in a cache that is compressed once, before its "
+            "questions: use selection.after=context, or questions without a past"
+        )
+
+
 def check_suite(folder: Path, suite: object, task: str, after: str) -> None:
     """Refuse to add a task to a suite whose other tasks have another boundary, as no average goes over both.
 

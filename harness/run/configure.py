@@ -19,8 +19,8 @@ from harness.compression.grid import make_grid
 from harness.compression.method import Method
 from harness.compression.selection import Selection
 from harness.config.build import build, build_task
-from harness.config.catalog import RUN_GROUPS, SETTINGS
-from harness.config.methods import build_methods
+from harness.config.catalog import RUN_GROUPS, SETTINGS, SEVERAL
+from harness.config.methods import build_methods, build_storages
 from harness.config.names import recorded
 from harness.engine import tensor_parallel
 from harness.engine.sampling import Sampling
@@ -41,6 +41,7 @@ _EXAMPLES = {
     "engine": "engine.width=64",
     "model": "model=tiny",
     "method": "method=[snapkv,pyramidkv]",
+    "storage": "storage=[exact,kivi2]",
     "task": "task=needle",
     "tracker": "tracker=none",
 }
@@ -102,7 +103,12 @@ def runs(
     selection = made(Selection, values["selection"], "selection")
     sampling = made(Sampling, values["sampling"], "sampling")
     engine_settings = made(EngineSettings, values["engine"], "engine")
-    variants = make_grid([*build_methods(values["method"]), *methods], parse_budgets(values["budget"]), sampling.drawn)
+    variants = make_grid(
+        [*build_methods(values["method"]), *methods],
+        parse_budgets(values["budget"]),
+        sampling.drawn,
+        build_storages(values["storage"]),
+    )
     tasks, suite = build_task(values["task"]) if task is None else ([task], None)
     task_config = values["task"] if task is None else {"_target_": recorded(type(task)), "name": task.name}
     needs_tokenizer = any(each.needs_tokenizer for each in tasks)
@@ -150,8 +156,9 @@ def _check_groups(values: Mapping[Any, Any]) -> None:
             raise ConfigError(
                 f"{group}={values.get(group)} is no group of settings: set one of them, for example {_EXAMPLES[group]}"
             )
-    for name, node in values["method"].items():
-        if not isinstance(node, dict):
-            raise ConfigError(
-                f"method.{name}={node} is no method: set one of its knobs, or choose methods with method=[…]"
-            )
+    for group in SEVERAL:
+        for name, node in values[group].items():
+            if not isinstance(node, dict):
+                raise ConfigError(
+                    f"{group}.{name}={node} is no {group}: set one of its knobs, or choose {group}s with {group}=[…]"
+                )

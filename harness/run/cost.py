@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.engine.memory import free_bytes, prefill_bytes, prompt_row_bytes, rows_that_fit
 from harness.engine.model_spec import choose_device
-from harness.engine.request import Request, contexts
+from harness.engine.request import Request, contexts, prompts_of
 from harness.engine.weights_size import weights_bytes
 from harness.printing import say
 from harness.run.prepare import Prepared
@@ -55,7 +55,11 @@ def print_cost(tasks: Sequence[Prepared], basis: Basis | None, console: Console)
         say(console, "cost: none, as every record is there")
         return
     rows = sum(request.rows for request in asked)
-    most = sum(request.rows * prepared.run.task.max_new_tokens for prepared in tasks for request in prepared.requests)
+    most = sum(
+        request.rows * len(request.turns) * prepared.run.task.max_new_tokens
+        for prepared in tasks
+        for request in prepared.requests
+    )
     prompt_tokens = sum(_tokens_to_prefill(prepared) for prepared in tasks)
     lines = [f"tokens: {prompt_tokens:,} to prefill; to generate at most {most:,}, in {rows:,} rows"]
     lines.append(_memory(tasks))
@@ -82,7 +86,8 @@ def recorded(tasks: Sequence[Prepared]) -> Basis | None:
     If there are runs of the same methods or width, others do not count.
     """
     run = tasks[0].run
-    device, kernels = run.checkpoint.provenance["device"], run.engine_settings.kernels_on(_device(tasks))
+    device = run.checkpoint.provenance["device"]
+    kernels = run.engine_settings.kernels_on(_device(tasks), run.checkpoint.config)
     lines = [
         line
         for folder in sorted((run.folder_of_results / run.model).glob("*/"))
@@ -115,7 +120,7 @@ def width_of(tasks: Sequence[Prepared]) -> int:
 
 def _tokens_to_prefill(prepared: Prepared) -> int:
     """Tokens of the prompts to compute, or of their contexts, each once."""
-    prompts = [request.prompt for request in prepared.requests]
+    prompts = prompts_of(prepared.requests)
     once = contexts(prompts) if prepared.run.selection.after == "context" else prompts
     return sum(prompt.context_tokens for prompt in once)
 
@@ -130,8 +135,9 @@ def _seconds(prepared: Prepared, costs: Costs) -> float:
     tokens = steps = 0.0
     for batch in _batches(requests, width, unsaved):
         rows = costs.rows_of_variant * sum(request.rows for request in batch)
-        tokens += rows * length
-        steps += ceil(rows / width) * costs.longest(length, max(1.0, min(rows, width)), most)
+        turns = max(len(request.turns) for request in batch)
+        tokens += costs.rows_of_variant * sum(request.rows * len(request.turns) for request in batch) * length
+        steps += turns * ceil(rows / width) * costs.longest(length, max(1.0, min(rows, width)), most)
     return (
         costs.of_prompt_token * _tokens_to_prefill(prepared)
         + of_token * tokens
@@ -145,7 +151,7 @@ def _batches(requests: Sequence[Request], width: int, unsaved: int) -> Iterator[
     batch: list[Request] = []
     rows = tokens = 0
     for request in requests:
-        more, longer = request.rows, len(request.prompt.ids)
+        more, longer = request.rows, len(request.turns[-1].ids)
         if batch and (rows + more > width or tokens + longer > unsaved):
             yield batch
             batch, rows, tokens = [], 0, 0
@@ -165,7 +171,7 @@ def _memory(tasks: Sequence[Prepared]) -> str:
         together = min(width, sum(request.rows for request in prepared.requests))
         if together and (size := together * _row_bytes(prepared)) >= of_rows:
             rows, of_rows = together, size
-        longest = max(longest, *(len(request.prompt.ids) for request in prepared.requests), 0)
+        longest = max(longest, *(len(request.turns[-1].ids) for request in prepared.requests), 0)
     of_prefill = prefill_bytes(config, spec.torch_dtype(config), longest, run.engine_settings.chunk_tokens)
     parts = f"{rows} rows {size_text(of_rows)}, a prefill {size_text(of_prefill)}"
     if weights is None:
@@ -181,7 +187,7 @@ def _row_bytes(prepared: Prepared) -> int:
     spec, config = run.checkpoint.spec, run.checkpoint.config
     if not prepared.requests:
         return 1
-    longest = max(prepared.requests, key=lambda request: len(request.prompt.ids))
+    longest = max(prepared.requests, key=lambda request: len(request.turns[-1].ids))
     return prompt_row_bytes(config, spec.torch_dtype(config), longest, run.task.max_new_tokens, run.selection)
 
 

@@ -14,6 +14,7 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch
 from harness.results import Cell, Record, Sample, layer_means
+from harness.run.evicted import evicted
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
@@ -42,7 +43,8 @@ def evaluate(
 ) -> Iterator[list[dict[Cell, Record]]]:
     """Compute requests, and yield the records of finished prompts in the order of the requests.
 
-    Each list holds one mapping per prompt, of its missing records by cell; see ``Scheduler.run``.
+    Each list holds one mapping per prompt, of its missing records by cell; see ``Scheduler.run``. Each turn of a
+    conversation is a prompt, and all of them are in one list.
 
     Args:
         run: what was asked for.
@@ -55,8 +57,13 @@ def evaluate(
     """
     for finished in scheduler.run(requests, more):
         yield [
-            {cell: _record(run, request.prompt, outcome) for cell, outcome in outcomes.items()}
+            {
+                cell: _record(run, prompt, outcome.of_turn(turn))
+                for cell, outcome in outcomes.items()
+                if turn >= request.done(cell)
+            }
             for request, outcomes in finished
+            for turn, prompt in enumerate(request.turns)
         ]
 
 
@@ -78,11 +85,12 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         return record
     record = structs.replace(
         record,
-        # What greedy decoding gives under a smaller limit is the beginning of what it gives under a larger one.
-        tokens=outcome.generated.tokens[: example.max_new_tokens],
+        tokens=outcome.generated.tokens,
         kept=kept.entries,
-        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
+        # Where all layers have windows, there is none to drop an entry from.
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens if kept.entries else 1.0,
         kept_bytes=kept.bytes,
+        bits=kept.bits,
         retention_bytes=kept.bytes / outcome.full_bytes,
         kept_sha256=kept.sha256,
         tied_heads=kept.tied_heads,
@@ -90,6 +98,9 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         audit=outcome.audit,
         samples=tuple(Sample(sample.tokens) for sample in outcome.samples),
     )
+    lengths = [len(sample.tokens) for sample in record.samples] or [len(record.tokens)]
+    held = evicted(kept, prompt.context_tokens, len(prompt.question), lengths)
+    record = structs.replace(record, evicted=held)
     if record.error is not None:
         return record
     try:

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.engine import tensor_parallel
 from harness.engine.engine import Engine
 from harness.engine.memory import held_at_most, reset_peak
-from harness.engine.request import contexts
+from harness.engine.request import contexts, prompts_of
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Record, TaskResult
 from harness.run.evaluate import evaluate, make_scheduler
@@ -88,7 +88,7 @@ def execute(
             with _writers(prepared) as writers:
                 current = refreshed(prepared)  # with records that others wrote before this process got the locks
                 bar.begin(index, current.requests)
-                bar.advance(len(prepared.requests) - len(current.requests))
+                bar.advance(len(prompts_of(prepared.requests)) - len(prompts_of(current.requests)))
                 save = prompt_saver(current)
                 save({name for by_id in current.records.values() for name in by_id})  # those of before
                 if engine is not None and current.requests:
@@ -247,10 +247,10 @@ def _compute(
         stop.learn(heard)
         return heard == 0  # what all processes agreed on; stop.heard may already be another signal
 
-    missing = [request.prompt for request in prepared.requests]
+    missing = prompts_of(prepared.requests)
     known = {
         "cells": [cell.name for cell in prepared.manifests],
-        "prompts": len(prepared.requests),
+        "prompts": len(missing),
         "contexts": len(contexts(missing)) if run.selection.after == "context" else 0,
         "records_before": sum(count_lines(run.folder(cell), prepared.worker) for cell in prepared.manifests),
         "device": run.checkpoint.provenance["device"],

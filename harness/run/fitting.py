@@ -1,4 +1,4 @@
-"""Whether a task's prompts fit: long enough for the budgets, short enough for the model."""
+"""Whether a task's prompts fit: long enough for budgets and storages, short enough for the model."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
-from harness.engine.model_spec import shape_of
+from harness.engine.layer_forms import refuse_moved_keys
+from harness.engine.model_spec import head_dim, shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
 from harness.errors import BudgetError, ConfigError
+from harness.results import by_head
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,11 +32,47 @@ def check_plans(
     longest = max(prompt.context_tokens for prompt in prompts)
     for variant in variants:
         try:
-            variant.plan(shape_of(config, longest, selection))
+            plan = variant.plan(shape_of(config, longest, selection))
         except BudgetError as error:
             if variant.budget.share is None:
                 raise
             raise BudgetError(f"no prompt of the task is long enough for {error}") from error
+        if plan.rerotates:
+            refuse_moved_keys(config)
+
+
+def check_storages(
+    variants: Sequence[Variant],
+    prompts: Sequence[Prompt],
+    config: PretrainedConfig,
+    selection: Selection,
+    new_tokens: int,
+) -> None:
+    """Refuse storages that do not fit the model's heads, and those that pack nothing of any prompt.
+
+    Args:
+        variants: the grid; each can be planned.
+        prompts: the prompts.
+        config: the model's configuration.
+        selection: how entries are selected.
+        new_tokens: largest number of new tokens.
+
+    Raises:
+        ConfigError: with the first such storage.
+    """
+    longest = max(prompt.context_tokens for prompt in prompts)
+    come = max(len(prompt.ids) - prompt.context_tokens for prompt in prompts) + new_tokens - 1
+    for variant in variants:
+        storage = variant.storage
+        storage.check_model(head_dim(config))
+        plan = variant.plan(shape_of(config, longest, selection))
+        counts = {count for layer in plan.keep for count in by_head(layer)}
+        if storage.packs and plan.waiting is None and not any(any(storage.borders(n, n + come)) for n in counts):
+            raise ConfigError(
+                f"storage={storage.label} packs nothing of method={variant.method.label} budget={variant.budget.text} "
+                f"({max(counts)} entries and at most {come} new ones): use a larger budget, or a smaller "
+                f"storage.{storage.label}.{storage.tail}"
+            )
 
 
 def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> None:
@@ -45,6 +83,7 @@ def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tok
     Raises:
         ConfigError: no prompt fits.
     """
-    shortest = min(len(prompt.ids) for prompt in prompts)
-    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
-        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")
+    by_length = sorted(prompts, key=lambda prompt: len(prompt.ids))
+    why = [beyond_positions(config, len(prompt.ids), new_tokens, len(prompt.question)) for prompt in by_length]
+    if None not in why:
+        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {why[0]}")

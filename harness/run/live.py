@@ -11,6 +11,7 @@ from typing import Self
 
 from rich.console import Console
 
+from harness.engine.request import prompts_of
 from harness.printing import say
 from harness.report.stats.means import mean
 from harness.report.tracker import LiveRun, Tracked, Tracker, reason
@@ -48,7 +49,7 @@ class Live:
         self._about, self._tracker, self._console = tracked(tasks, suite), tracker, console
         self._wanted = tasks[0].run.shard.index == 0 and any(prepared.requests for prepared in tasks)
         self._prompts = sum(len(prepared.own) for prepared in tasks)
-        self._done = self._prompts - sum(len(prepared.requests) for prepared in tasks)
+        self._done = self._prompts - sum(len(prompts_of(prepared.requests)) for prepared in tasks)
         self._errors = 0
         self._scores: dict[tuple[Cell, str], tuple[float, int]] = {}
         """By cell and task, the sum of the headline and the number of records in it."""

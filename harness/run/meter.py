@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.engine.request import Request
+from harness.engine.request import Request, prompts_of
 from harness.engine.watch import Watch
 from harness.store.costs import Costs
 
@@ -74,7 +74,7 @@ class Meter(Watch):
             max_new_tokens: the most tokens that a row generates.
         """
         self._work.append(_Work(0, 0, max_new_tokens))
-        self.prompts += len(requests)
+        self.prompts += len(prompts_of(requests))
         self.begin(len(self._work) - 1, requests)
 
     def begin(self, task: int, requests: Sequence[Request]) -> None:
@@ -85,9 +85,10 @@ class Meter(Watch):
             requests: what is to compute now; others may have done a part meanwhile.
         """
         self._now, work = task, self._work[task]
-        tokens = sum(len(request.prompt.ids) for request in requests)
+        tokens = sum(len(request.turns[-1].ids) for request in requests)
         self.total_tokens += tokens - work.prompt_tokens
-        work.prompt_tokens, work.variants = tokens, sum(request.rows for request in requests)
+        work.prompt_tokens = tokens
+        work.variants = sum(request.rows * len(request.turns) for request in requests)
 
     def advance(self, count: int) -> None:
         """Note that ``count`` more prompts are written, now or by others."""
@@ -99,11 +100,11 @@ class Meter(Watch):
 
     def prefilled(self, request: Request, rows: int, seconds: float) -> None:
         """A prompt was prefilled; see ``Watch``."""
-        work, tokens = self._work[self._now], len(request.prompt.ids)
+        work, tokens = self._work[self._now], len(request.turns[-1].ids)
         self.prompt_tokens += tokens
         work.prompt_tokens = max(0, work.prompt_tokens - tokens)
-        work.variants = max(0, work.variants - request.rows)
-        work.going += rows
+        work.variants = max(0, work.variants - request.rows * len(request.turns))
+        work.going += rows * len(request.turns)
         self.costs += Costs(1, tokens, seconds, request.rows, rows)
 
     def decoded(self, tokens: int, ended: Sequence[int], seconds: float) -> None:

@@ -6,27 +6,27 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.selection import Selection
-from harness.compression.wrappers import Wrapper
-from harness.config.build import BASE, SCORER
+from harness.config.build import wrapped_settings
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.request import Known, Request, by_context, in_prefix_order
+from harness.engine.request import Begun, Known, Request, by_context, in_prefix_order
 from harness.engine.rows import Generated
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
 from harness.results import Cell, Manifest, Record
-from harness.run.boundary import check_questions, check_suite
+from harness.run.boundary import check_conversations, check_questions, check_suite
 from harness.run.checkpoint import Checkpoint
-from harness.run.fitting import check_plans, check_positions
+from harness.run.fitting import check_plans, check_positions, check_storages
 from harness.run.notes import run_note
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
@@ -123,8 +123,21 @@ class Prepared:
 
     @property
     def own(self) -> list[Prompt]:
-        """The prompts of this process's shard, in order."""
-        return [prompt for index, prompt in enumerate(self.prompts) if self.run.shard.has(index)]
+        """The prompts of this process's shard, in order; a conversation is in that of its first turn."""
+        return [prompt for turns in self.conversations for prompt in turns]
+
+    @property
+    def conversations(self) -> list[tuple[Prompt, ...]]:
+        """The prompts of this process's shard, in order, each with the turns that follow it."""
+        turns: list[tuple[int, list[Prompt]]] = []
+        place: dict[str, int] = {}
+        for index, prompt in enumerate(self.prompts):
+            follows = prompt.example.follows
+            if follows is None:
+                turns.append((index, []))
+            number = place[prompt.example.id] = len(turns) - 1 if follows is None else place[follows]
+            turns[number][1].append(prompt)
+        return [tuple(prompts) for index, prompts in turns if self.run.shard.has(index)]
 
     @property
     def worker(self) -> Worker:
@@ -153,19 +166,21 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: a part of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
     config = run.checkpoint.config
+    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
     task_settings = run.task.settings()
     examples = run.task.examples(run.checkpoint.tokenizer)
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]
     if run.selection.after == "context":
-        check_questions(run.task.name, [examples[index] for index in asked])
+        check_questions(run.task.name, [e for index in asked if (e := examples[index]).follows is None])
     prompts = encode_prompts(
         (examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size, run.selection.after
     )
+    check_conversations(run.task.name, [prompt.example for prompt in prompts], run.selection.after)
     check_plans(run.variants, prompts, config, run.selection)
+    check_storages(run.variants, prompts, config, run.selection, run.task.max_new_tokens)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
     if unknown := [token for token in stops if not 0 <= token < config.vocab_size]:
@@ -208,23 +223,19 @@ def refreshed(prepared: Prepared) -> Prepared:
     records = {cell: {name: by_id[name] for name in by_id if name in names} for cell, by_id in stored.items()}
     others = {cell: [by_id[name] for name in by_id if name not in names] for cell, by_id in stored.items()}
     requests = []
-    for prompt in prepared.own:
-        example = prompt.example.id
-        done = {cell: by_id[example] for cell, by_id in records.items() if example in by_id}
-        if run.retry_errors:
-            done = {cell: record for cell, record in done.items() if record.error is None}
-        missing = tuple(variant for variant in run.variants if variant.cell not in done)
+    for turns in prepared.conversations:
+        done = {cell: _done(turns, by_id, run.retry_errors) for cell, by_id in records.items()}
+        missing = tuple(variant for variant in run.variants if len(done[variant.cell]) < len(turns))
         if missing:
-            known = {
-                cell: Known(
-                    record.kept_sha256,
-                    Generated(tuple(record.tokens), record.error),
-                    tuple(Generated(tuple(sample.tokens), record.error) for sample in record.samples),
-                )
-                for cell, record in done.items()
-                if record.kept_sha256 is not None
+            known = {cell: found for cell, of_cell in done.items() if (found := known_of(of_cell)) is not None}
+            begun = {
+                (variant.cell, sample): Begun(known[variant.cell].answers(sample))
+                for variant in missing
+                if variant.cell in known
+                for sample in range(max(1, variant.drawn))
             }
-            requests.append(Request(prompt, missing, known))
+            known = {cell: found for cell, found in known.items() if len(done[cell]) == len(turns)}
+            requests.append(Request(turns[0], missing, known, later=turns[1:], begun=begun))
     if run.engine_settings.reuse_prefix:
         requests = in_prefix_order(requests)
     if run.selection.after == "context":
@@ -232,15 +243,44 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
-def _method_settings(method: Method) -> dict[str, Any]:
+def _done(turns: Sequence[Prompt], by_id: Mapping[str, Record], retry_errors: bool) -> list[Record]:
+    """The records that a cell has of the first turns of a conversation, up to one that is missing.
+
+    Where later turns are missing, so are those from the first error on.
+    """
+    found: list[Record] = []
+    for prompt in turns:
+        record = by_id.get(prompt.example.id)
+        if record is None or (retry_errors and record.error is not None):
+            return [*takewhile(lambda record: record.error is None, found)]
+        found.append(record)
+    return found
+
+
+def known_of(records: Sequence[Record]) -> Known | None:
+    """The stored results of one or more turns; None if there is none, or nothing was kept."""
+    if not records or any(record.kept_sha256 is None for record in records):
+        return None
+    first, *later = (
+        Known(
+            record.kept_sha256 or "",
+            Generated(tuple(record.tokens), record.error),
+            tuple(Generated(tuple(sample.tokens), record.error) for sample in record.samples),
+        )
+        for record in records
+    )
+    return replace(first, later=tuple(later))
+
+
+def method_settings(method: Method) -> dict[str, Any]:
     """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
 
     A knob called ``file`` names a file whose content counts, too.
     """
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
-    if isinstance(method, Wrapper):
-        base = knobs.pop(BASE)
-        knobs = {SCORER: {"label": base.label, **_method_settings(base)}, **knobs}
+    for setting, field in wrapped_settings(type(method)).items():
+        base = knobs.pop(field)
+        knobs = {setting: None if base is None else {"label": base.label, **method_settings(base)}, **knobs}
     if isinstance(file := knobs.get("file"), str):
         knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
@@ -260,7 +300,10 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     selection = boundary if method.scorer is None else {**others, **boundary}
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
-    settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    settings = {**common, "method": method_settings(method), "budget": variant.budget.text}
+    if variant.storage.packs:
+        knobs = {name: value for name, value in asdict(variant.storage).items() if name != "label"}
+        settings["storage"] = {"class": recorded(type(variant.storage)), **knobs}
     if run.sampling.drawn:
         settings["sampling"] = {**asdict(run.sampling), **({} if variant.drawn else {"reference": "greedy"})}
     try:

@@ -17,6 +17,7 @@ from msgspec import structs
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.engine.engine import Engine
+from harness.engine.layer_forms import layer_windows
 from harness.engine.request import Request
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
@@ -38,7 +39,7 @@ _SELECTION = Selection("query_head", "mean", "stable", "float32")
 _COMPUTED = {
     "kept indices": ("kept", "kept_sha256"),
     "ties": ("tied_heads",),
-    "bytes": ("kept_bytes", "retention_bytes"),
+    "bytes": ("kept_bytes", "retention_bytes", "bits"),
     "tokens": ("tokens", "samples"),
 }
 """Fields of a record that can only be computed with the model, under the names that findings give them."""
@@ -128,7 +129,7 @@ def with_data(grid: Grid, prepared: Prepared, examples: int, verdicts: Mapping[C
     """
     prompts = {prompt.example.id: prompt for prompt in prepared.prompts}
     checkpoint = prepared.run.checkpoint
-    tokenizer, layers = checkpoint.tokenizer, checkpoint.config.num_hidden_layers
+    tokenizer, layers = checkpoint.tokenizer, layer_windows(checkpoint.config).count(None)
     for result in grid.result.cells:
         if result.cell not in prepared.manifests:
             continue
@@ -191,10 +192,13 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
     chosen = set(random.Random(grid.result.task).sample(names, min(sample, len(names))))
     requests = [
         Request(
-            request.prompt, tuple(v for v in request.missing if request.prompt.example.id in done[v.cell]), known={}
+            request.prompt,
+            tuple(v for v in request.missing if any(turn.example.id in done[v.cell] for turn in request.turns)),
+            known={},
+            later=request.later,
         )
         for request in prepared.requests
-        if request.prompt.example.id in chosen
+        if any(prompt.example.id in chosen for prompt in request.turns)
     ]
     again: dict[Cell, list[Record]] = {cell: [] for cell in done}
     scheduler = make_scheduler(prepared.run, engine, lambda _: None)
@@ -203,7 +207,7 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
             for cell, record in by_cell.items():
                 again[cell].append(record)
     for cell, records in again.items():
-        pairs = [(record, done[cell][record.example_id]) for record in records]
+        pairs = [(record, done[cell][record.example_id]) for record in records if record.example_id in done[cell]]
         for what, fields in _COMPUTED.items():
             comparisons = (
                 (old, all(_same_values(getattr(new, name), getattr(old, name)) for name in fields))

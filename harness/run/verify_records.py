@@ -9,7 +9,8 @@ from typing import Any
 from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant, Waiting
-from harness.config.build import recorded_method
+from harness.compression.storage import EXACT
+from harness.config.build import recorded_method, recorded_storage
 from harness.config.catalog import Choice
 from harness.errors import ConfigError, KvgaugeError
 from harness.report.stats.summary import cell_summary
@@ -50,7 +51,8 @@ def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Ver
         variant = _variant(manifest, methods, verdict)
         if variant is not None:
             variants[cell] = variant
-            verdict.compare("kept entries", ((r, _is_planned(r, variant)) for r in result.done))
+            windows = bool(manifest.provenance.get("window_layers"))
+            verdict.compare("kept entries", ((r, _is_planned(r, variant, windows)) for r in result.done))
             aliases = [r for r in result.done if r.alias_of in by_name]
             verdict.compare("aliases", ((r, _is_alias(r, by_name[str(r.alias_of)].get(r.example_id))) for r in aliases))
         verdict.compare("scores", ((r, same_scores(rescored(r, task).scores, r.scores)) for r in result.done))
@@ -102,29 +104,38 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
             return None
         sampling = manifest.settings.get("sampling", {})
         drawn = 0 if "reference" in sampling else samples_of(manifest.settings)
-        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget), drawn)
+        storage = recorded_storage(manifest.settings.get("storage"), manifest.cell.label) or EXACT
+        return Variant(manifest.cell, method, parse_budget(manifest.cell.budget), drawn, storage)
     except ConfigError as error:
-        verdict.wrong.append(f"its settings make no method ({error})")
+        verdict.wrong.append(f"its settings make no method or no storage ({error})")
         return None
 
 
-def _is_planned(record: Record, variant: Variant) -> bool:
-    """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
-    if record.compressed_tokens is None or not record.kept:
+def _is_planned(record: Record, variant: Variant, windows: bool) -> bool:
+    """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt.
+
+    Args:
+        record: the record.
+        variant: its cell's.
+        windows: whether the model has layers with windows, whose bytes are among those that were kept.
+    """
+    if record.compressed_tokens is None:
         return False
+    if not record.kept:  # of a model all of whose layers have windows
+        return variant.method.scorer is None and record.retention == 1
     share = fmean(layer_means(record.kept)) / record.compressed_tokens
     if record.retention is None or not close(share, record.retention):
         return False
-    return any(_fits(record, variant, shape) for shape in _shapes(record, record.compressed_tokens))
+    return any(_fits(record, variant, shape, windows) for shape in _shapes(record, record.compressed_tokens))
 
 
-def _fits(record: Record, variant: Variant, shape: Shape) -> bool:
+def _fits(record: Record, variant: Variant, shape: Shape, windows: bool) -> bool:
     """Whether a record kept what its budget allows if prompt and model have this shape."""
     try:
         plan = variant.plan(shape)
     except KvgaugeError:  # such as a file of scores for a model with other heads
         return False
-    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting)
+    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting, windows)
 
 
 def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
@@ -137,7 +148,7 @@ def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
         yield from (Shape(tokens, layers, heads * copies, heads, heads) for copies in range(2, _MOST_COPIES + 1))
 
 
-def _is_possible(record: Record, waiting: Waiting) -> bool:
+def _is_possible(record: Record, waiting: Waiting, windows: bool) -> bool:
     """Whether an allocation that had to see the prompt can have kept these numbers.
 
     Which of the possible ones it kept, its layers said, and only the model can say it again.
@@ -150,15 +161,21 @@ def _is_possible(record: Record, waiting: Waiting) -> bool:
     if any(not least <= count <= shape.tokens for counts in kept for count in by_head(counts)):
         return False
     total = sum(counts * shape.cache_heads if isinstance(counts, int) else sum(counts) for counts in kept)
-    return total <= waiting.allocation.total(waiting.budget, shape) and _bytes_fit(record)
+    return total <= waiting.allocation.total(waiting.budget, shape) and (windows or _bytes_fit(record))
 
 
 def _bytes_fit(record: Record) -> bool:
     """Whether the share of bytes is that of entries, times the query heads of a kv head if query heads are stored.
 
-    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one.
+    A layer that keeps everything is stored with kv heads, so nothing is known of a record with one, nor of one with
+    packed entries.
     """
-    if record.retention_bytes is None or not record.retention or record.compressed_tokens in record.kept:
+    if (
+        record.bits is not None
+        or record.retention_bytes is None
+        or not record.retention
+        or record.compressed_tokens in record.kept
+    ):
         return True
     times = record.retention_bytes / record.retention
     return times > 0.5 and close(times, round(times))

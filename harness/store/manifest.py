@@ -226,6 +226,8 @@ def _another_name(wanted: Manifest, setting: str, value: str) -> str:
     group, _, name = setting.partition(".")
     if group in ("model", "task"):
         return f"use another {group}.name"
+    if group == "storage" and (label := wanted.cell.label.rpartition("+")[2]) in {one.name for one in choices(group)}:
+        return f"give storage.{label}.{name}=[{value}], a list, for a cell of its own, or use another label"
     if group == "sampling" or setting == "selection.after":
         return "use another task.name"
     if group == "method" and name not in ("class", "source_sha256", "file_sha256") and re.fullmatch(r"[\w.+-]+", value):

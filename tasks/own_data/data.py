@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Asked:
         answer_prefix: the beginning of the answer; None if the record has none.
         max_new_tokens: limit of new tokens; None if the record has none.
         group: what tables group it by.
+        place: its place among the questions of its record, from 1.
+        before: the questions of its record before it.
     """
 
     id: str
@@ -43,6 +45,8 @@ class Asked:
     answer_prefix: str | None
     max_new_tokens: int | None
     group: Mapping[str, str | int | float]
+    place: int = 1
+    before: tuple[Asked, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,8 +163,12 @@ def questions(record: Fields, number: str, scored: bool) -> Iterator[Asked]:
     name, several = found
     if not several:
         record.refuse(f"has {name}=[]", "give one question or more, or leave the record out")
+    before: tuple[Asked, ...] = ()
     for place, question in enumerate(_several(record, name, several), start=1):
-        yield _one(question, question.id() or f"{own}-{place}", context, question.text("question") or "", scored)
+        asked = _one(question, question.id() or f"{own}-{place}", context, question.text("question") or "", scored)
+        asked = replace(asked, place=place, before=before)
+        before = (*before, replace(asked, before=()))
+        yield asked
 
 
 def _several(record: Fields, name: str, several: Sequence[object]) -> Iterator[Fields]:

@@ -7,7 +7,7 @@ prompt. Nothing is downloaded, and nothing of a file is run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -18,12 +18,16 @@ from tasks.checks import short, whole
 from tasks.own_data.data import Asked, Data, load
 from tasks.own_data.draft import drafted
 from tasks.own_data.fields import NAMES
-from tasks.own_data.form import check_template, written
+from tasks.own_data.form import HISTORY, check_template, follow_up, written
 from tasks.prompting import Chat, Frame, Rendered, check_chat, frame_of, line_break, without_middle
 from tasks.scores.named import CHOICE, named_metrics, named_scores, named_settings, unscorable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+TURN = "turn"
+"""What conversations are grouped by: the place of a question among those of its record."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class OwnData(TextTask):
         data: path of the file.
         fields: names of fields in the file, by field; None for the usual names. Dots lead into objects.
         template: the user's message, with ``{context}``, ``{question}`` and ``{choices}``.
+        history: what a question of a record with several comes behind, one of ``tasks.own_data.form.HISTORY``.
         choice: what ``{choices}`` has of each choice, with ``{letter}`` and ``{choice}``.
         chat: whether prompts are put into the chat template: true, false, or ``auto`` where there is one.
         chat_arguments: arguments of the chat template.
@@ -53,6 +58,7 @@ class OwnData(TextTask):
     data: str
     fields: Mapping[str, str | None]
     template: str
+    history: str
     choice: str
     chat: Chat
     chat_arguments: Mapping[str, Any]
@@ -85,8 +91,8 @@ class OwnData(TextTask):
 
     @property
     def breakdown(self) -> str | None:
-        """The first name by which the records are grouped; None if they are not."""
-        return self._data.group
+        """The first name by which the records are grouped, or ``turn`` in conversations; None if they are not."""
+        return self._data.group or (None if self.history == "none" else TURN)
 
     def settings(self) -> Mapping[str, Any]:
         """The settings that can change an example's numbers; the file is represented by its hash.
@@ -100,6 +106,7 @@ class OwnData(TextTask):
             "data_sha256": self._data.sha256,
             "fields": {field: name for field, name in self.fields.items() if name is not None},
             "template": self.template,
+            **({} if self.history == "none" else {"history": self.history}),
             "choice": self.choice,
             "chat": self.chat,
             "chat_arguments": dict(self.chat_arguments) if self.chat else {},
@@ -155,7 +162,9 @@ class OwnData(TextTask):
         for field, name in self.fields.items():
             if name is not None and not isinstance(name, str):
                 raise ConfigError(f"task.fields.{field}={short(name)} is not a text: give the name of a field, or null")
-        check_template(self.template)
+        if self.history not in HISTORY:
+            raise ConfigError(f"task.history={short(self.history)} is unknown: use one of {', '.join(HISTORY)}")
+        check_template(self.template, self.history)
         check_chat(self.chat)
         for knob in ("choice", "before_answer", *(["answer_prefix"] if self.answer_prefix is not None else [])):
             if not isinstance(getattr(self, knob), str):
@@ -183,6 +192,10 @@ class OwnData(TextTask):
             raise DataError(
                 f"{asked.where} has max_new_tokens={asked.max_new_tokens}, above task.max_new_tokens="
                 f"{self.max_new_tokens}: use task.max_new_tokens={asked.max_new_tokens}"
+            )
+        if self.history == "references" and not all(one.answers for one in asked.before):
+            raise DataError(
+                f"{asked.where} follows a question without answers: give them, or use task.history=own_answers"
             )
         if CHOICE in names and not asked.choices:
             raise DataError(
@@ -216,20 +229,28 @@ class _Examples(Sequence[Example]):
             return [self[i] for i in range(*index.indices(len(self)))]
         asked, most = self._asked[index], self._task.max_context_tokens
         context, whole_tokens = asked.context, None
+        group = asked.group if self._task.history == "none" else {**asked.group, TURN: asked.place}
+        example = Example(
+            id=asked.id,
+            prompt="",
+            references=asked.answers,
+            group=group,
+            details={"choices": list(asked.choices)} if asked.choices else {},
+            max_new_tokens=asked.max_new_tokens,
+        )
+        if self._task.history == "own_answers" and asked.before:
+            prompt = follow_up(self._task, asked, self._frame, self._tokenizer)
+            return replace(example, prompt=prompt, follows=asked.before[-1].id)
         if most is not None and context is not None:
             whole_tokens = len(self._ids(self._written(asked, context).prompt))
             ids = self._ids(context, special=False)
             context = context if len(ids) <= most else without_middle(ids, self._tokenizer, most)
-        prompt = self._written(asked, context)
-        return Example(
-            id=asked.id,
-            prompt=prompt.prompt,
-            question_at=prompt.question_at,
-            references=asked.answers,
-            group=asked.group,
-            details={"choices": list(asked.choices)} if asked.choices else {},
+        rendered = self._written(asked, context)
+        return replace(
+            example,
+            prompt=rendered.prompt,
+            question_at=rendered.question_at,
             tokens_before_truncation=whole_tokens,
-            max_new_tokens=asked.max_new_tokens,
         )
 
     def _written(self, asked: Asked, context: str | None) -> Rendered:

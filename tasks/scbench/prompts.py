@@ -1,4 +1,4 @@
-"""SCBench's prompts, byte for byte, in its two ways to ask several questions on one context.
+"""SCBench's prompts, byte for byte, in its ways to ask several questions on one context.
 
 Protocol strings: ``templates.json`` beside this file, with their source and licence. In "The the correct answer is" the
 slip is the benchmark's own.
@@ -11,18 +11,15 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from harness.errors import ConfigError, DataError
+from harness.errors import DataError
 from tasks.checks import short
 from tasks.prompting import Frame
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-MODES = ("scdq", "multi_turn")
+MODES = ("scdq", "multi_turn", "own_answers")
 """``scdq``, same context, different queries: each question alone on the context. ``multi_turn``: each question after
-those before it and their reference answers."""
+those before it and their reference answers. ``own_answers``: after those before it and the model's own answers."""
 MAX_NEW_TOKENS: Mapping[str, int] = {
     "scbench_kv": 150,
     "scbench_prefix_suffix": 150,
@@ -38,7 +35,6 @@ MAX_NEW_TOKENS: Mapping[str, int] = {
 """Limits of the official code; ``scbench_summary_with_needles`` has 15 for its needles there, of which the first number
 counts."""
 _NUMBER = re.compile(r"The .+ is")
-_ANSWER, _QUESTION = "kvgauge-answer-goes-here", "kvgauge-question-goes-here"
 
 
 @cache
@@ -53,12 +49,12 @@ def turns(mode: str, task: str, record: Mapping[str, Any], frame: Frame | None, 
     """The texts of a record: in ``scdq`` the context and each query, in ``multi_turn`` what each turn adds.
 
     Args:
-        mode: one of ``MODES``; or ``own_answers``, whose turns follow on the model's own answers, which no task here
-            does.
+        mode: one of ``MODES``.
         task: a key of ``MAX_NEW_TOKENS``.
         record: the record.
         frame: text of the chat template, or None for no chat template.
-        between: what the chat template has between an answer and the next question; see ``between_turns``.
+        between: what the chat template has between an answer and the next question; see
+            ``tasks.conversation.between_turns``.
 
     Raises:
         DataError: a turn of ``scbench_mf`` asks for no number.
@@ -83,34 +79,6 @@ def turns(mode: str, task: str, record: Mapping[str, Any], frame: Frame | None, 
         else:
             following.append(f"{previous['answer']}{between}{query}{after}")
     return [first_turn, *following]
-
-
-def between_turns(tokenizer: PreTrainedTokenizerBase, arguments: Mapping[str, Any]) -> str:
-    """What the tokenizer's chat template has between the end of an answer and the next question.
-
-    Args:
-        tokenizer: the model's tokenizer.
-        arguments: arguments of the template.
-
-    Raises:
-        ConfigError: the template takes no second turn.
-    """
-    messages = [
-        {"role": "user", "content": ""},
-        {"role": "assistant", "content": _ANSWER},
-        {"role": "user", "content": _QUESTION},
-    ]
-    try:
-        written = str(
-            tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **dict(arguments))
-        )
-    except Exception as error:  # a template is a program that comes with a model
-        raise ConfigError(
-            f"the tokenizer's chat template takes no second turn ({type(error).__name__}): use task.mode=scdq"
-        ) from error
-    if written.count(_ANSWER) != 1 or written.count(_QUESTION) != 1:
-        raise ConfigError("the tokenizer's chat template does not write each turn once: use task.mode=scdq")
-    return written.partition(_ANSWER)[2].partition(_QUESTION)[0]
 
 
 def _fields(task: str, record: Mapping[str, Any], turn: Mapping[str, Any]) -> dict[str, str]:

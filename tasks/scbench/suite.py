@@ -6,12 +6,14 @@ https://huggingface.co/datasets/microsoft/SCBench. Prompts are in ``prompts.py``
 
 Each question is an example. In ``scdq`` its context is the record's, the same for all its questions. In ``multi_turn``
 its context is the first prompt with the first question, as there compression happens after that, and its question is
-all that came since, with the reference answers; the first turn's question is empty. ``selection.after=context`` is how
-the benchmark compresses.
+all that came since, with the reference answers; the first turn's question is empty. In ``own_answers`` the context is
+the same, and a question follows on the turn before it with what the model answered, which stays in the cache, and an
+end token. ``selection.after=context`` is how the benchmark compresses.
 
 Differs:
     - ``scbench_repoqa`` and ``scbench_repoqa_and_kv`` are left out: a matcher of their own scores them.
-    - Conversations on the model's own answers are not offered.
+    - In ``own_answers`` an end token is behind every answer, as in the official code with vLLM; with transformers it
+      has one only behind an answer that the limit cut, and lacks that answer's last token.
     - In a chat, texts stay as they are where a template would strip them.
 """
 
@@ -28,11 +30,12 @@ from harness.errors import ConfigError
 from harness.task import Average, Example, Metric
 from tasks.asking import Form, FormedTask, Lazy, choose
 from tasks.checks import is_whole, short, whole
+from tasks.conversation import between_turns
 from tasks.prompting import Chat
 from tasks.records import Records, Row
 from tasks.scbench.data import load
 from tasks.scbench.generate import GENERATORS, generate
-from tasks.scbench.prompts import MAX_NEW_TOKENS, MODES, between_turns, templates, turns
+from tasks.scbench.prompts import MAX_NEW_TOKENS, MODES, templates, turns
 from tasks.scbench.scores import METRICS, label_of, score
 
 if TYPE_CHECKING:
@@ -131,10 +134,13 @@ class SCBenchTask(FormedTask):
         """
         made = self.needed(tokenizer)
         frame = self.form.frame(made)
-        between = between_turns(made, self.form.chat_arguments) if frame and self.mode == "multi_turn" else ""
+        between = ""
+        if frame and self.mode == "multi_turn":
+            between = between_turns(made, self.form.chat_arguments, "task.mode=scdq")
         rows = self._rows()
         places = [(number, turn) for number, row in enumerate(rows) for turn in range(len(row["multi_turns"]))]
         scdq = self.mode == "scdq"
+        end = [] if made.eos_token_id is None else [int(made.eos_token_id)]
 
         @lru_cache(maxsize=2)
         def encoded(number: int) -> list[list[int]]:
@@ -151,7 +157,10 @@ class SCBenchTask(FormedTask):
             asked = rows[number]["multi_turns"]
             limit = self._limit(len(asked))
             context = first if len(first) <= limit else first[: limit // 2] + first[-(limit // 2) :]
+            follows = f"{number}-{turn}" if self.mode == "own_answers" and turn else None
             added = rest[turn] if scdq else [token for ids in rest[:turn] for token in ids]
+            if follows:
+                context, added = [], [*end, *rest[turn - 1]]
             label = label_of(self.dataset, asked[turn])
             return Example(
                 id=f"{number}-{turn + 1}",
@@ -159,8 +168,9 @@ class SCBenchTask(FormedTask):
                 references=tuple(str(one) for one in (label if isinstance(label, list) else [label])),
                 group={"turn": turn + 1},
                 details={"label": label, "task": asked[turn].get("task", self.dataset)},
-                tokens_before_truncation=len(first) + len(added),
-                question_at=len(context),
+                tokens_before_truncation=None if follows else len(first) + len(added),
+                question_at=None if follows else len(context),
+                follows=follows,
             )
 
         return Lazy(len(places), example)

@@ -14,6 +14,10 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).parent
+DECODED = ("decode/keydiff/i16_t32_b0/mha", "prefilldecode/snapkv8_50_snapkv4/mha", "ratiodecode/tova_r75_i16/mha")
+"""Runs of kvpress that compress while decoding."""
+DECODING = ("h2o", "tova", "streamingllm", "rkv")
+"""Files of methods that evict while decoding, of which the attention outputs are taken too."""
 
 # Runs of whole models: every method, both granularities, both poolings, every edge; each prompt length once at least.
 RUNS = [
@@ -109,15 +113,14 @@ def runs(whole: Path, part: Path) -> None:
 
 
 def kvpress(whole: Path, part: Path) -> None:
-    """Of each press that compresses at the prefill: one prompt of 420 tokens in each model, and the shortest one."""
+    """Of each press: one prompt of 420 tokens in each model, and the shortest one."""
     part.mkdir(exist_ok=True)
     settings = json.loads((whole / "variants.json").read_text())
-    later = ("ThinKPress",)
     chosen: dict[str, dict[str, Any]] = {}
     cases = sorted(
         json.loads((whole / "cases.json").read_text()), key=lambda case: (case["tie"] is not None, str(case["level"]))
     )
-    for name in (name for name, each in settings.items() if each["press"] not in later):
+    for name in settings:
         for model, tokens in (("gqa", 420), ("mha", 420), ("gqa", 64)):
             found = [case for case in cases if (case["variant"], case["model"], case["T"]) == (name, model, tokens)]
             if found:
@@ -127,7 +130,11 @@ def kvpress(whole: Path, part: Path) -> None:
     written = []
     for case in chosen.values():
         case = {key: value for key, value in case.items() if key not in ("gap_row", "score_row")}
-        for field, array in (("row", "kept"), ("tied_row", "tied"), ("rekeys_row", "rekeys")):
+        for field, array in (
+            ("row", "channels" if settings[case["variant"]]["read_by"] == "channels" else "kept"),
+            ("tied_row", "tied"),
+            ("rekeys_row", "rekeys"),
+        ):
             if field in case:
                 key = f"{array}_{case['model']}_{case['T']}"
                 rows.setdefault(key, []).append(stored[key][case[field]])
@@ -155,35 +162,42 @@ def pipes(whole: Path, part: Path) -> list[str]:
             if variant.partition("_")[0] in ("adakv", "kvzip", "finch", "rerot"):
                 kinds.setdefault(variant, case)
     chosen = list({case["id"]: case for case in kinds.values()}.values())
-    write(part, "pipeline.json", {"cases": chosen})
+    decoded = [case for case in found["cases"] if case["id"] in DECODED]
+    write(part, "pipeline.json", {"cases": [*chosen, *decoded]})
     arrays = np.load(whole / "pipeline.npz")
-    np.savez_compressed(part / "pipeline.npz", **{case["kept"]: arrays[case["kept"]] for case in chosen})
+    names = [case["kept"] for case in chosen]
+    names += [name for case in decoded for name in (case["events"], case["events"] + "_meta")]
+    names += [case[name] for case in decoded for name in ["prefill_kept_in_cache_order"] if name in case]
+    np.savez_compressed(part / "pipeline.npz", **{name: arrays[name] for name in names})
     return [case["id"].split("/")[1] for case in chosen]
 
 
 def papers(whole: Path, part: Path) -> None:
     """Of every file a rather small case of each kind: reference, head layout, pooling, tie, exception.
 
-    Not taken: what was recorded of decoding alone, and files of methods that quantise.
+    Not taken: what CAKE decodes, and codes of an iterative solver (hqq).
     """
     part.mkdir(exist_ok=True)
     for path in sorted(whole.glob("*.json")):
-        if path.stem in ("kivi", "quantcache", "think", "rkv"):
-            continue
         index = json.loads(path.read_text())
         arrays = np.load(path.with_suffix(".npz"))
         kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for case in index["cases"]:
             params, expect = case["params"], case.get("expect", {})
+            if params.get("backend") == "hqq":
+                continue
             kind = [
                 params.get(name) for name in ("mode", "pooling", "group_agg", "pyram", "cascading", "flow", "variant")
             ]
-            kind += [expect.get(name) for name in ("compressed", "window_tokens_duplicated")]
+            kind += [params.get(name) for name in ("kind", "bits", "dtype", "v_bits", "residual_length", "backend")]
+            kind += [expect.get(name) for name in ("compressed", "window_tokens_duplicated", "has_constant_group")]
             kinds.setdefault((case["ref"], *kind, case["tie_at_cut"], "raises" in case), []).append(case)
         chosen = [sorted(found, key=lambda case: len(json.dumps(case)))[len(found) // 3] for found in kinds.values()]
         for case in chosen:
             case["arrays"] = {
-                name: key for name, key in case["arrays"].items() if name != "attn_out" and "decode" not in name
+                name: key
+                for name, key in case["arrays"].items()
+                if (name != "attn_out" or path.stem in (*DECODING, "kivi")) and "decode" not in name
             }
         if "score_sets" in index:
             named = {case["params"].get("score_set") for case in chosen}

@@ -20,6 +20,7 @@ from harness.compression.scorers import WindowAttention
 from harness.compression.selection import Selection
 from harness.engine.attention import install
 from harness.engine.decode import decode
+from harness.engine.layer_forms import layer_windows
 from harness.engine.prefill import Kept, prefill
 from harness.engine.rows import Generated, Limits, Row
 from methods.fullkv import FullKV
@@ -192,7 +193,7 @@ def decode_together(
     Returns:
         Per cell, its outcome and the logits [steps, vocabulary] that were seen for it.
     """
-    layers = model.config.num_hidden_layers
+    layers = layer_windows(model.config).count(None)
     cache_heads = HEADS if selection.granularity == "query_head" else model.config.num_key_value_heads
     rows: dict[int, Row] = {}
     for prompt in dict.fromkeys(cell.prompt for cell in cells):

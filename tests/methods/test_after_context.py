@@ -19,6 +19,7 @@ from harness.config.build import composed
 from harness.config.methods import build_methods
 from harness.engine.attention import ENGINE
 from harness.engine.engine import Engine
+from harness.engine.layer_forms import layer_forms
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import Prompt
@@ -137,7 +138,7 @@ def kept_of(name: str, prompt: Sequence[int], budget: int) -> torch.Tensor:
     (variant,) = make_grid([method], parse_budgets([budget]))
     model, selection = tiny(), selection_of("kv_head")
     plan = variant.plan(shape_of(model.config, len(prompt), selection))
-    attention = PrefillAttention([plan], 3, selection, None, whole=True)
+    attention = PrefillAttention([plan], layer_forms(model), selection, None, whole=True)
     with torch.inference_mode():
         model(torch.tensor([list(prompt)]), **{ENGINE: attention})
     indices = torch.stack([layer for layer in attention.keeping.growing[plan].indices if layer is not None]).long()

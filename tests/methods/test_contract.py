@@ -123,7 +123,7 @@ class ModelParts:
     def output_projection(self, layer: int) -> torch.Tensor:
         return torch.randn(4, 8, 16, generator=torch.Generator().manual_seed(layer))
 
-    def rotary(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def rotary(self, layer: int, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         angles = positions[:, None] * 100.0 ** -(torch.arange(4) / 4).repeat(2)
         return angles.cos(), angles.sin()
 
@@ -314,7 +314,7 @@ def test_weights_read_from_the_prefill_give_the_scores_that_are_computed_alone(n
     reader = scorer.accumulator(layer) if isinstance(scorer, Accumulates) else None
     if scorer is None or reader is None:
         return
-    for _, _, weights in attention_rows(layer.queries, layer.keys, layer.scaling, block_bytes=2**14):
+    for _, _, weights in attention_rows(layer.queries, layer.keys, layer.softmax, block_bytes=2**14):
         reader.read(weights)
     torch.testing.assert_close(reader.scores(), scorer.score(layer))
 
@@ -342,7 +342,8 @@ def test_a_prompt_of_any_length_keeps_what_its_plan_says(name: str, tokens: int,
             assert all(1 <= count <= tokens for count in each)
             stored = layer.keys.shape[-2] if layer.keys.ndim == 2 else layer.keys.shape[0] * layer.keys.shape[1]
             total += stored
-            assert stored == (sum(each) if len(each) > 1 else each[0] * (2 if each[0] == tokens else heads))
+            of_whole = 2 if method.evictor is None else heads  # which each go on by themselves
+            assert stored == (sum(each) if len(each) > 1 else each[0] * (of_whole if each[0] == tokens else heads))
         assert total <= plan.total(shape)
 
 

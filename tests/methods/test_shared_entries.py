@@ -39,7 +39,7 @@ class Projections:
     def output_projection(self, layer: int) -> Tensor:
         return torch.randn(4, 8, 16, generator=torch.Generator().manual_seed(layer))
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 

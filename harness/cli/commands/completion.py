@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli.commands import COMMANDS
-from harness.config.catalog import GROUPS, ROOT, choices
+from harness.config.catalog import GROUPS, ROOT, SEVERAL, choices
 from harness.config.outside import GROUPS as OWN_GROUPS
 from harness.errors import ConfigError
 
@@ -167,7 +167,7 @@ def _values(setting: str, before: Sequence[str]) -> Iterable[str]:
     files = (
         [choice for choice in choices(group) if choice.target and name in ("", choice.name)] if group in GROUPS else []
     )
-    if group == "method" and field == "scorer":
+    if group == "method" and field in ("scorer", "prompt"):
         return _names(group, before)
     return [value for choice in files for value in _field_choices(choice.target, field)]
 
@@ -238,10 +238,8 @@ def settings(before: Sequence[str], begun: str) -> list[str]:
     group, below, _ = begun.partition(".")
     if not below:
         return [*names, *GROUPS, *(f"{group}_path" for group in OWN_GROUPS), "hydra/launcher"]
-    if group == "method":
-        return [
-            f"method.{method.name}.{knob}" for method in choices(group, _folders(before)) for knob in _keys(method.text)
-        ]
+    if group in SEVERAL:
+        return [f"{group}.{one.name}.{knob}" for one in choices(group, _folders(before)) for knob in _keys(one.text)]
     if group in GROUPS:
         chosen = next((word.partition("=")[2] for word in reversed(before) if word.startswith(f"{group}=")), "")
         chosen = chosen or {"task": "needle", "model": "tiny"}.get(group, "")

@@ -29,7 +29,7 @@ _NEEDS = {
     "lists": "lists of methods",
 }
 """What methods are grouped by, the least demanding first: a word of their line ``# needs:``, and the group's title."""
-HELP = "List the methods, models, tasks, experiments or trackers that a run can name."
+HELP = "List the methods, storages, models, tasks, experiments or trackers that a run can name."
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

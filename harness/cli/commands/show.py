@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.cli.commands import add_own_paths
-from harness.config.catalog import GROUPS, ROOT, Choice, choice, choices
+from harness.config.catalog import GROUPS, ROOT, SEVERAL, Choice, choice, choices
 from harness.config.outside import used
 from harness.errors import ConfigError
 
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if chosen.module_doc:
         console.print(chosen.module_doc, markup=False, soft_wrap=True)
         console.print()
-    knobs = f"{chosen.group}.{chosen.name}.<knob>" if chosen.group == "method" else f"{chosen.group}.<knob>"
+    knobs = f"{chosen.group}.{chosen.name}.<knob>" if chosen.group in SEVERAL else f"{chosen.group}.<knob>"
     file = chosen.path.relative_to(ROOT) if chosen.path.is_relative_to(ROOT / "conf") else chosen.path
     console.print(f"{file}; on the command line {knobs}=…", style="bold", markup=False, soft_wrap=True)
     console.print(chosen.text.rstrip(), markup=False, soft_wrap=True)

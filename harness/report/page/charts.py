@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from harness.report.colours import MANY, colour_of, marks
 from harness.report.format import interval, number, short
-from harness.report.stats.curves import Curve, Curves, apart
+from harness.report.stats.curves import Curve, Curves
 from harness.report.stats.heatmap import heatmap_of, mean_title, panel_rows
 from harness.results import CellResult, TaskResult
 from harness.text import plain
@@ -184,7 +184,7 @@ def chart(drawn: Curves, title: str) -> Chart | None:
         on_axis = sorted((p for x, p in mine if x is not None), key=lambda p: p.x)
         across = [] if many and on_axis else [p for x, p in mine if x is None]
         series.append(Series(plain(line.label), colour_of(line.label), SYMBOLS[mark], on_axis, across))
-    x_ticks = _clear([(x_of(x), short(x)) for x in apart(x_values)])
+    x_ticks = _clear([(x_of(x), short(x)) for x in drawn.ticks])
     y_ticks = [(y_of(y), f"{y:g}") for y in y_values]
     return Chart(f"{title} by {drawn.by}", drawn.across, f"{title} (0-100)", x_ticks, y_ticks, series, many)
 

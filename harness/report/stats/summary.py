@@ -6,7 +6,7 @@ Error records count as errors and enter no mean.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from harness.compression.budget import FULL, Budget, parse_budget
@@ -40,8 +40,8 @@ def alias_of(cell: CellResult) -> str | None:
 
 
 def full_cache(cells: Sequence[CellResult]) -> CellResult | None:
-    """The cell that kept everything in every example, whatever its name; an alias only if no other cell did."""
-    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 for r in cell.done)]
+    """The cell that kept everything as it was in every example, whatever its name; an alias if no other cell did."""
+    full = [cell for cell in cells if cell.done and all(r.retention == 1.0 and r.bits is None for r in cell.done)]
     return min(full, key=lambda cell: alias_of(cell) is not None, default=None)
 
 
@@ -90,6 +90,16 @@ def kept_total(record: Record) -> float | None:
     return sum(layer_means(record.kept)) if record.kept else None
 
 
+def packs(cells: Iterable[CellResult]) -> bool:
+    """Whether a storage packed the entries of any of these cells."""
+    return any(record.bits is not None for cell in cells for record in cell.done)
+
+
+def storage_means(records: Sequence[Record]) -> dict[str, float]:
+    """Bits for each number of a kept key or value, NaN where all are stored as they are, and bytes kept of a prompt."""
+    return {"bits": mean(r.bits for r in records), "kept_bytes": mean(r.kept_bytes for r in records)}
+
+
 def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
     """What a cell's records say, by the columns of ``table`` and unrounded; None where nothing is known."""
     row: dict[str, Any] = {"method": cell.cell.label, "budget": cell.cell.budget}
@@ -112,5 +122,6 @@ def cell_summary(cell: CellResult, metrics: Sequence[Metric]) -> dict[str, Any]:
         "retention_bytes": mean(r.retention_bytes for r in cell.done),
         "prompt_tokens_mean": mean(r.prompt_tokens for r in cell.done),
         "alias_of": alias_of(cell),
+        **(storage_means(cell.done) if packs([cell]) else {}),
     }
     return {name: None if value != value else value for name, value in row.items()}

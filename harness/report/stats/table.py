@@ -8,7 +8,15 @@ from harness.report.stats import bootstrap
 from harness.report.stats.bootstrap import TaskDraws
 from harness.report.stats.means import mean, part_mean
 from harness.report.stats.once import once
-from harness.report.stats.summary import cell_summary, full_cache, kept_total, off_budget, percent_of
+from harness.report.stats.summary import (
+    cell_summary,
+    full_cache,
+    kept_total,
+    off_budget,
+    packs,
+    percent_of,
+    storage_means,
+)
 from harness.results import TaskResult
 
 _SCORES = (
@@ -17,7 +25,7 @@ _SCORES = (
 )  # fmt: skip
 _COUNTS = (
     "n", "errors", "expected", "kept_min", "kept_mean", "kept_max", "kept_total", "off_budget", "retention",
-    "retention_bytes", "prompt_tokens_mean", "alias_of",
+    "retention_bytes", "prompt_tokens_mean", "alias_of", "bits", "kept_bytes",
 )  # fmt: skip
 
 
@@ -32,12 +40,15 @@ def table(result: TaskResult) -> pd.DataFrame:
     head, over layers and examples); ``kept_total`` (entries of a head, all layers together); ``off_budget`` (by what
     share of the budget ``kept_mean`` is above it, or below if negative; NaN for the full cache); ``retention`` and
     ``retention_bytes`` (shares of the full cache, 0-1 and above); ``prompt_tokens_mean``; ``alias_of``.
+    Only where a storage packed entries of a cell: ``bits`` (for each number of a key or value) and ``kept_bytes`` (of a
+    prompt).
     """
     full = full_cache(result.cells)
     draws = TaskDraws(result) if result.metrics else None
-    rows = []
+    rows, packed = [], packs(result.cells)
     for cell in result.cells:
         row = cell_summary(cell, result.metrics)
+        row |= storage_means(cell.done) if packed else {}
         row |= {"kept_total": mean(map(kept_total, cell.done)), "off_budget": off_budget(cell)}
         if draws is not None:
             difference = draws.difference(cell.cell, full.cell) if full else None

@@ -165,6 +165,7 @@ class Layers:
     """A model that is nothing but attention, with the same queries, keys and values in every layer."""
 
     device = torch.device("cpu")
+    modules = tuple
 
     def __init__(self, state: LayerState, count: int) -> None:
         self.config = SimpleNamespace(num_hidden_layers=count)

@@ -73,7 +73,7 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
     weights = naive_attention(layer, masked_from)
     expected_start = tokens - rows
     for start, stop, found in attention_rows(
-        layer.queries[:, tokens - rows :], layer.keys, layer.scaling, masked_from, block_bytes
+        layer.queries[:, tokens - rows :], layer.keys, layer.softmax, masked_from, block_bytes
     ):
         assert start == expected_start < stop
         close(found, weights[:, start:stop, : found.shape[-1]])
@@ -82,6 +82,12 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
             assert stop - start == 1 or found.numel() * 4 <= block_bytes
         expected_start = stop
     assert expected_start == tokens
+
+
+def test_blocks_of_weights_share_one_memory() -> None:
+    queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
+    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, 0.25, block_bytes=2**10)]
+    assert len(places) > 10 and len(set(places)) == 1
 
 
 @given(layer=layers(), data=st.data())
@@ -93,7 +99,7 @@ def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
     reader = ColumnSums(window, True).accumulator(layer)
     assert reader is not None
-    causal_attention(layer.queries, layer.keys, layer.values, layer.scaling, block_bytes, [reader])
+    causal_attention(layer.queries, layer.keys, layer.values, layer.softmax, block_bytes, [reader])
     assert torch.equal(reader.scores(), column_sums(layer, window, True, block_bytes))
     assert ColumnSums(window, False).accumulator(layer) is None, "ordinary attention has no votes for later tokens"
 
@@ -104,7 +110,7 @@ def test_causal_attention_equals_the_full_matrix_and_torch_for_every_block_size(
     layer: LayerState, data: st.DataObject
 ) -> None:
     block_bytes = data.draw(st.sampled_from(blocks(layer)))
-    ours = causal_attention(layer.queries, layer.keys, layer.values, layer.scaling, block_bytes)
+    ours = causal_attention(layer.queries, layer.keys, layer.values, layer.softmax, block_bytes)
     copies = len(layer.queries) // len(layer.keys)
     close(ours, naive_attention(layer) @ layer.values.double().repeat_interleave(copies, 0))
     one_batch = (layer.queries[None], layer.keys[None], layer.values[None])
@@ -124,7 +130,7 @@ def test_votes_of_earlier_queries_do_not_change_with_a_later_token(layer: LayerS
     def votes(queries: Tensor, keys: Tensor, masked_from: int) -> Tensor:
         found = [
             functional.pad(w, (0, tokens - w.shape[-1]))
-            for _, _, w in attention_rows(queries, keys, layer.scaling, masked_from)
+            for _, _, w in attention_rows(queries, keys, layer.softmax, masked_from)
         ]
         return torch.cat(found, 1)[:, :place]
 

@@ -37,6 +37,7 @@ class Uncast:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.config, self.device, self.dtype, self._model = model.config, model.device, model.dtype, model
+        self.modules = model.modules
         self.steps: list[Tensor] = []
 
     def __call__(self, ids: Tensor, **keywords: Any) -> Any:

@@ -20,6 +20,7 @@ from harness.engine.attention import ENGINE
 from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.decode import Decoding, decode
+from harness.engine.layer_forms import PLAIN
 from harness.engine.prefill import Kept, extend, prefill
 from harness.engine.rows import Generated, Limits, Row
 from harness.errors import ModelError
@@ -135,6 +136,8 @@ def test_budgets_that_hold_the_prompt_are_full_cache(length: int, window: int, n
 
 class Masked:
     """Full attention in which a new token sees, of the prompt, only what was kept in its layer for its head."""
+
+    forms = (PLAIN,) * 9
 
     def __init__(self, kept: list[Tensor], prompt_tokens: int) -> None:
         self._kept = kept
@@ -322,7 +325,7 @@ def test_pool_keeps_rows_apart_whatever_joins_and_leaves_it(
     values = [layer.values.repeat_interleave(4 // len(layer.values), 0) for layer in kept]
     # All but the late ones join at first, then one at every step.
     first = max(1, count - late)
-    pool, alive, coming = KVCache(1, kernels), list(range(first)), list(range(first, count))
+    pool, alive, coming = KVCache([PLAIN], kernels), list(range(first)), list(range(first, count))
     pool.add([[layer] for layer in kept[:first]], spare=len(drops) + 1)
     for drop in [None, *drops]:
         if drop is not None:
@@ -362,6 +365,7 @@ class AllLogits:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.config, self.device, self._model = model.config, model.device, model
+        self.modules = model.modules
         self.logits = torch.empty(0)
 
     def __call__(self, ids: Tensor, **keywords: Any) -> Any:
@@ -511,6 +515,7 @@ def test_logits_that_are_not_finite_end_their_row_with_an_error_and_no_other(val
 def test_forward_that_misses_or_repeats_a_layer_stops_the_run(seen: list[int]) -> None:
     class Broken:
         config, device = SimpleNamespace(num_hidden_layers=3), torch.device("cpu")
+        modules = tuple
 
         def __call__(self, ids: Tensor, **keywords: Any) -> Any:
             for layer in seen:

@@ -18,6 +18,7 @@ from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE
 from harness.engine.decode import Decoding
 from harness.engine.engine import Engine
+from harness.engine.layer_forms import PLAIN, LayerForm, layer_forms
 from harness.engine.prefill import prefill
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.prompt import encode_prompts
@@ -37,6 +38,7 @@ class Masked:
     kept: Sequence[Tensor]
     """Per layer, whether each token of the context is kept, [heads, tokens]."""
     seen: list[int] = field(default_factory=list)
+    forms: Sequence[LayerForm] = (PLAIN,) * 9
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
         self.seen.append(layer)
@@ -51,8 +53,8 @@ class Masked:
 
 def masks(model: PreTrainedModel, context: Sequence[int], plan: Plan, selection: Selection) -> list[Tensor]:
     """Which tokens of the context each query head keeps in each layer."""
-    layers = model.config.num_hidden_layers
-    attention = PrefillAttention([plan], layers, selection, None, whole=True)
+    forms = layer_forms(model)
+    attention = PrefillAttention([plan], forms, selection, None, whole=True)
     with torch.inference_mode():
         model(torch.tensor([list(context)]), **{ENGINE: attention})
     attention.keeping.end()
@@ -69,11 +71,13 @@ def masks(model: PreTrainedModel, context: Sequence[int], plan: Plan, selection:
     return found
 
 
-def by_masks(model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[int]) -> tuple[list[int], list[Tensor]]:
+def by_masks(
+    model: PreTrainedModel, kept: Sequence[Tensor], prompt: Sequence[int], new_tokens: int = NEW_TOKENS
+) -> tuple[list[int], list[Tensor]]:
     """Tokens and logits by one dense forward per token."""
     ids, logits = list(prompt), []
     with torch.inference_mode():
-        for _ in range(NEW_TOKENS):
+        for _ in range(new_tokens):
             output = model(torch.tensor([ids]), use_cache=False, **{ENGINE: Masked(kept)})
             logits.append(output.logits[0, -1].float())
             ids.append(int(logits[-1].argmax()))

@@ -28,6 +28,7 @@ from harness.engine import settings as engine_settings
 from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.decode import decode
+from harness.engine.layer_forms import PLAIN
 from harness.engine.prefill import extend, prefill
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.settings import EngineSettings
@@ -250,7 +251,7 @@ def test_the_benchmark_holds_the_kernel_against_torch() -> None:
 
 
 def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVCache:
-    pool = KVCache(1, kernels)
+    pool = KVCache([PLAIN], kernels)
     pool.add([list(row) for row in rows], steps)
     return pool
 

@@ -22,6 +22,7 @@ def test_the_published_methods_differ_from_each_other_and_from_any_other_label()
     assert len({colour_of(f"label{n}") for n in range(50)}) > 1
 
 
+@pytest.mark.usefixtures("pixels")
 @pytest.mark.parametrize("others", [(), ("fullkv", "h2o")])
 def test_a_method_has_its_colour_whichever_others_are_drawn(tmp_path: Path, others: tuple[str, ...]) -> None:
     lines = [Curve(label, [64.0, 128.0], [50.0, 60.0], [40.0, 50.0], [60.0, 70.0]) for label in (*others, "snapkv")]
@@ -45,6 +46,7 @@ def test_methods_of_one_colour_have_other_marks() -> None:
     assert all(len(given) == min(MARKS, of.count(colour)) for colour, given in seen.items())
 
 
+@pytest.mark.usefixtures("pixels")
 @pytest.mark.parametrize("count", [MANY - 1, MANY])
 def test_many_curves_are_drawn_without_what_would_hide_them(tmp_path: Path, count: int) -> None:
     lines = [Curve(f"m{n}", [64.0, None], [50.0, 60.0 + n], [1.0, 1.0], [99.0, 99.0]) for n in range(count)]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
+import shlex
 import subprocess
 import sys
 import time
@@ -173,7 +172,7 @@ def test_a_dry_run_of_the_leaderboard_measures_and_writes_nothing() -> None:
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_leaderboard_that_was_killed_twice_goes_on_and_loses_and_doubles_nothing(
-    kvgauge: Command, tmp_path: Path
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What make would run, with the embedded model, and LongBench's fixtures in the place of its data."""
     lines = planned(
@@ -181,32 +180,35 @@ def test_a_leaderboard_that_was_killed_twice_goes_on_and_loses_and_doubles_nothi
         "DATASETS=[trec,qasper]", "TOKENS=800", "NEW_TOKENS=8", "method=[fullkv,streamingllm,snapkv]",
         "budget=[60%,80%]",
     )  # fmt: skip
-    script = "\n".join(["set -e", *lines]).replace(".venv/bin/python", sys.executable)
+    monkeypatch.chdir(ROOT)
+    runs = [shlex.split(line)[2:] for line in lines if " run.py " in line]
+    rest = [line.replace(".venv/bin/python", sys.executable) for line in lines if " run.py " not in line]
+    assert len(runs) == 4 and len(rest) == 2 and lines[4:] == [line for line in lines if " run.py " not in line]
     environment = without_make() | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
-    def begin() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            ["bash", "-c", script],
+    def killed(words: list[str]) -> None:
+        """Begin a run, and kill it when it has written a record."""
+        (task,) = (word.removeprefix("task=") for word in words if word.startswith("task="))
+        work = subprocess.Popen(
+            [sys.executable, "run.py", *words],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            start_new_session=True,
         )
-
-    def records(task: str) -> list[Path]:
-        return [path for path in tmp_path.glob(f"tiny/{task}/*/records*.jsonl") if path.stat().st_size]
-
-    for task in ("needle_chat", "needle_magic"):
-        work = begin()
-        while not records(task):
+        while not any(path.stat().st_size for path in tmp_path.glob(f"tiny/{task}/*/records*.jsonl")):
             assert work.poll() is None, work.stderr and work.stderr.read()
             time.sleep(0.05)
-        os.killpg(work.pid, signal.SIGKILL)
-        work.wait()
-    work = begin()
-    _, said = work.communicate()
-    assert work.returncode == 0, said
+        work.kill()
+        work.communicate()
+
+    for words in runs[:2]:
+        killed(words)
+    for words in runs:
+        done = kvgauge(*words)
+        assert done.code == 0, done.err
+    subprocess.run(["bash", "-ec", rest[0]], cwd=ROOT, env=environment, check=True, capture_output=True)
+    assert kvgauge(*shlex.split(rest[1])[3:]).code == 0
     cells = list(tmp_path.glob("tiny/*/*/manifest.json"))
     assert len(cells) == 5 * 5
     for cell in cells:

@@ -104,12 +104,14 @@ def test_the_csv_holds_raw_numbers(tmp_path: Path) -> None:
     assert frame["retention"].tolist()[1] == pytest.approx(0.11)
 
 
+@pytest.mark.usefixtures("pixels")
 def test_the_same_result_gives_the_same_bytes(tmp_path: Path) -> None:
     first, second = (write_report(result(), tmp_path / name) for name in ("a", "b"))
     assert [path.name for path in first] == ["table.md", "table.csv", "table.tex", "summary.png", "heatmap.png"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
+@pytest.mark.usefixtures("pixels")
 def test_a_heatmap_colours_scores_on_the_fixed_scale_and_hatches_what_is_missing(tmp_path: Path) -> None:
     write_report(result(), tmp_path / "some")
     everything = result()
@@ -144,6 +146,7 @@ def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
     assert note in printed(result(cells=cells))
 
 
+@pytest.mark.usefixtures("pixels")
 def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) -> None:
     """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which
     are the same."""

@@ -30,6 +30,7 @@ from harness.compression.method import LayerState, Method
 from harness.compression.selection import Selection
 from harness.engine.attention import ENGINE, install
 from harness.engine.keeping import Keeping
+from harness.engine.layer_forms import layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.results import Cell
@@ -65,7 +66,7 @@ class Case:
         model: ``gqa`` or ``mha``.
         tokens: length of the prompt.
         settings: the press and its settings.
-        kept: what it kept, [layers, kv_heads, tokens].
+        kept: what it kept, [layers, kv_heads, tokens]; of ThinK the channels that it removed, [layers, kv_heads, 32].
         tie: None where its choice is certain; ``exact`` or ``near``.
         tied: tokens within 1e-5 of the last cut, [layers, kv_heads, tokens]; None where they were not recorded.
         counts_certain: False where a tie moves entries from one head to another.
@@ -123,6 +124,7 @@ def cases(which: str, *names: str) -> list[Case]:
         if case["variant"] not in names:
             continue
         key, tokens = f"{case['model']}_{case['T']}", case["T"]
+        read_by = variants(which)[case["variant"]]["read_by"]
 
         def bits(name: str, row: int, key: str = key, tokens: int = tokens) -> Bits:
             packed = arrays(which)[f"{name}_{key}"][row]
@@ -136,7 +138,7 @@ def cases(which: str, *names: str) -> list[Case]:
                 model=case["model"],
                 tokens=tokens,
                 settings=variants(which)[case["variant"]],
-                kept=bits("kept", case["row"]),
+                kept=bits("channels", case["row"], tokens=32) if read_by == "channels" else bits("kept", case["row"]),
                 tie=case["tie"],
                 tied=bits("tied", case["tied_row"]) if "tied_row" in case else None,
                 counts_certain=not case.get("tie_changes_counts", False),
@@ -219,7 +221,7 @@ def states_of(name: str, prompt: Sequence[int]) -> tuple[LayerState, ...]:
     """The states of all layers of a model after these tokens."""
     loaded = model(name)
     recorder = _Recorder()
-    attention = PrefillAttention((), len(loaded.model.layers), SELECTION, None, True, parts=ModelParts(loaded, name))
+    attention = PrefillAttention((), layer_forms(loaded), SELECTION, None, True, parts=ModelParts(loaded, name))
     attention.keeping = recorder
     ids = torch.tensor([list(prompt)])
     loaded(ids, use_cache=False, logits_to_keep=1, **{ENGINE: attention})

@@ -237,7 +237,7 @@ class _Projections:
         assert projection is not None
         return projection
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 

@@ -31,7 +31,7 @@ def _states(name: str, prompt: tuple[int, ...]) -> tuple[LayerState, ...]:
 @torch.inference_mode()
 def scores(name: str, prompt: tuple[int, ...], scorer: Scorer, encode: Encode | None) -> list[Tensor]:
     """The scores of each layer, [kv heads, tokens]."""
-    return replayed_scores(kvpress.model(name), name, prompt, _states(name, prompt), [scorer], encode)[scorer]
+    return replayed_scores(kvpress.model(name), name, prompt, _states(name, prompt), {}, [scorer], encode)[scorer]
 
 
 @torch.inference_mode()

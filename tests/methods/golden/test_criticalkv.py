@@ -50,7 +50,7 @@ class Projection:
     def output_projection(self, layer: int) -> Tensor:
         return self._weight
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         raise NotImplementedError
 
 

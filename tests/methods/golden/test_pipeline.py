@@ -22,6 +22,7 @@ from harness.compression.method import Method
 from harness.engine.attention import ENGINE
 from harness.engine.buckets import LayerKV
 from harness.engine.decode import decode
+from harness.engine.layer_forms import layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.replay import replayed_scores
@@ -108,12 +109,11 @@ def answered(pipe: Pipe) -> tuple[Bits, list[tuple[int, ...]]]:
     """What is kept of the context, and the tokens after each question, all decoded together."""
     name, model = pipe.case.model, kvpress.model(pipe.case.model)
     plan = plan_of(*method_of(pipe.case), name, len(pipe.context))
-    count = model.config.num_hidden_layers
-    attention = PrefillAttention([plan], count, SELECTION, None, True, parts=ModelParts(model, name))
+    attention = PrefillAttention([plan], layer_forms(model), SELECTION, None, True, parts=ModelParts(model, name))
     model(torch.tensor([pipe.context]), use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     for scorer in attention.keeping.replaying:
         layers, words = attention.keeping.held_states, test_kvzip.WORDS.__getitem__
-        attention.keeping.score(scorer, replayed_scores(model, name, pipe.context, layers, [scorer], words)[scorer])
+        attention.keeping.score(scorer, replayed_scores(model, name, pipe.context, layers, {}, [scorer], words)[scorer])
     attention.keeping.end()
     growing = attention.keeping.growing[plan]
     heads = model.config.num_key_value_heads
@@ -138,7 +138,7 @@ def after_questions(pipe: Pipe, layers: Sequence[LayerKV]) -> list[tuple[int, ..
 def on_their_set(pipe: Pipe) -> list[tuple[int, ...]]:
     """The tokens after each question on what kvpress kept, which is equally much in all heads."""
     model = kvpress.model(pipe.case.model)
-    attention = PrefillAttention((), model.config.num_hidden_layers, SELECTION, None, whole=False)
+    attention = PrefillAttention((), layer_forms(model), SELECTION, None, whole=False)
     model(torch.tensor([pipe.context]), use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     layers = []
     for held, kept in zip(attention.held, pipe.case.kept, strict=True):

@@ -17,7 +17,7 @@ import methods.non_causal
 from harness.compression.budget import Budget
 from harness.compression.leverage import chunk_attention, leverage_scores, sketch
 from harness.compression.method import Method
-from harness.compression.score_parts import WindowInBudget
+from harness.compression.score_parts import LastQuery, WindowInBudget
 from methods.cap import Cap, WeightedLeverage
 from methods.compactor import Blended, Compactor
 from methods.curdkv import CurDKV, SquaredNorms
@@ -33,7 +33,7 @@ from methods.q_filters import QFilters
 from methods.random import Drawn, Random
 from methods.snapkv_kvpress import SnapKVKvpress
 from methods.streamingllm import StreamingLLM
-from methods.tova import LastQuery, Tova
+from methods.tova import Tova
 from tests.methods.golden.kvpress import ROOTS, Case, arrays, cases, over, unequal
 from tests.methods.golden.wrong import Wrong
 

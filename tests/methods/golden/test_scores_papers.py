@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from harness.compression.method import LayerState, Method
+from harness.compression.score_parts import LastQuery
 from harness.compression.selection import Selection
 from methods.l2norm import L2Norm, SmallestKeys, WholeFirstLayers
 from methods.nacl import NACL, ProxyAttention
 from methods.scissorhands import RecentAttention, Scissorhands
-from methods.tova import LastQuery, Tova
+from methods.tova import Tova
 from tests.methods.golden.papers import (
     Case,
     assert_kept,

@@ -13,9 +13,10 @@ import pytest
 
 from harness.config.build import build, task_config
 from harness.errors import ConfigError, DataError
+from tasks.conversation import between_turns
 from tasks.prompting import Frame
 from tasks.scbench.generate import GENERATORS, TURNS, generate
-from tasks.scbench.prompts import MAX_NEW_TOKENS, between_turns, turns
+from tasks.scbench.prompts import MAX_NEW_TOKENS, turns
 from tasks.scbench.scores import label_of, score
 from tasks.scbench.suite import SCBench, SCBenchTask
 from tests.tasks.goldens import HERE, SHARED, golden, needs_shared
@@ -100,7 +101,7 @@ def test_questions_of_a_record_share_the_ids_of_its_context(tmp_path: Path, mode
     template = made.chat_template
     try:
         made.chat_template = CHATS
-        between = between_turns(made, {})
+        between = between_turns(made, {}, "task.mode=scdq")
         assert between == "<|turn|>user:"
         frame = Frame("<|turn|>user:", "<|turn|>assistant:") if chat else None
         for dataset, record in FIXTURE["records"].items():
@@ -124,6 +125,22 @@ def test_questions_of_a_record_share_the_ids_of_its_context(tmp_path: Path, mode
         made.chat_template = template
 
 
+def test_a_turn_on_own_answers_adds_an_end_token_and_its_official_prompt_to_the_turn_before(tmp_path: Path) -> None:
+    made = tokenizer()
+    end = made.eos_token_id
+    for dataset, record in FIXTURE["records"].items():
+        task = one(dataset, data=write(tmp_path, dataset, record), mode="own_answers")
+        first, *following = task.examples(made)[:]
+        golden = one(dataset, data=write(tmp_path, dataset, record), mode="multi_turn").examples(made)[0]
+        assert (first.prompt, first.question_at, first.follows) == (golden.prompt, golden.question_at, None)
+        _, *texts = turns("own_answers", dataset, record, None, "")
+        for turn, (example, text) in enumerate(zip(following, texts, strict=True), start=1):
+            assert (example.id, example.follows) == (f"0-{turn + 1}", f"0-{turn}")
+            assert example.question_at is None and example.tokens_before_truncation is None
+            ids = list(example.prompt)
+            assert (ids[:1], made.decode(ids[1:])) == ([end] if end is not None else [], text)
+
+
 def test_a_context_beyond_the_limit_loses_its_middle_and_no_question_does() -> None:
     # 10 numbers in about 110 bytes; 5 answers of 5 tokens and the benchmark's own 1000 are left free.
     task = one("scbench_mf", max_prompt_tokens=1085)
@@ -137,7 +154,7 @@ def test_a_context_beyond_the_limit_loses_its_middle_and_no_question_does() -> N
 
 def test_a_template_without_a_second_turn_is_one_line() -> None:
     with pytest.raises(ConfigError, match=r"does not write each turn once: use task\.mode=scdq"):
-        between_turns(tokenizer(), {})
+        between_turns(tokenizer(), {}, "task.mode=scdq")
 
 
 # --- contexts of ours
@@ -190,7 +207,7 @@ def test_the_suite_is_what_its_file_says() -> None:
     ("changes", "message"),
     [
         ({"datasets": "scbench_repoqa"}, "task.datasets has 'scbench_repoqa', which is no dataset of SCBench: use all"),
-        ({"mode": "own_answers"}, "task.mode='own_answers' is unknown: use one of scdq, multi_turn"),
+        ({"mode": "golden"}, "task.mode='golden' is unknown: use one of scdq, multi_turn, own_answers"),
         ({"entries": 9}, "task.entries is 9"),
         ({"seed": None}, "task.seed=None is not a whole number"),
         ({"max_new_tokens": 0}, "task.max_new_tokens is 0"),

@@ -1,0 +1,178 @@
+"""Eviction while decoding: rows are as if alone, budgets hold at every step, and nothing goes that need not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.compression.budget import parse_budget
+from harness.compression.eviction import attended, victims, without
+from harness.compression.grid import Variant
+from harness.compression.method import Method
+from harness.compression.selection import Selection
+from harness.engine.decode import Decoding as WideLoop
+from harness.engine.decode import decode
+from harness.engine.evicting import EvictingBucket, EvictingKV
+from harness.engine.model_spec import shape_of
+from harness.engine.prefill import Prefilled, prefill
+from harness.engine.rows import Limits, Row
+from harness.results import Cell
+from methods.decoding import Decoding
+from methods.fullkv import FullKV
+from methods.h2o_decode import H2ODecode
+from methods.keydiff import KeyDiff
+from methods.knorm import Knorm
+from methods.r_kv import RKV
+from methods.scissorhands_decode import ScissorhandsDecode
+from methods.snapkv import SnapKV
+from methods.streaming_llm_decode import StreamingLLMDecode
+from methods.tova import Tova
+from methods.tova_decode import TovaDecode
+from tests.harness.tiny import NAME, prompt_of, tiny
+
+NEW_TOKENS = 16
+LIMITS = Limits(frozenset(), NEW_TOKENS)
+
+
+def evicting(every: int = 1) -> dict[str, Method]:
+    """Every method that evicts, and every knob that changes how it does."""
+    return {
+        "h2o": H2ODecode("h2o", 3, every, False),
+        "h2o-rolling": H2ODecode("h2o", 3, every, True),
+        "tova": TovaDecode("tova", every),
+        "streaming": StreamingLLMDecode("streaming", 2, every, True),
+        "streaming-own-positions": StreamingLLMDecode("streaming", 2, every, False),
+        "scissorhands": ScissorhandsDecode("scissorhands", 3, 2, 4, 0.5, every),
+        "r_kv": RKV("r_kv", 3, 3, 0.3, "last", 4 * every),
+        "knorm": Decoding("knorm", Knorm("knorm"), 3 * every, None, None, None, "positions"),
+        "snapkv": Decoding("snapkv", SnapKV("snapkv", 3, 3, "maxpool"), 2 * every, None, None, None, "positions"),
+        "snapkv-kvpress": Decoding("s", SnapKV("s", 3, 3, "maxpool"), 2 * every, None, KeyDiff("k"), 0.5, "kvpress"),
+        "tova-ratio": Decoding("tova", Tova("tova", True), 4 * every, 0.5, None, None, "positions"),
+    }
+
+
+def selection(granularity: Literal["query_head", "kv_head"]) -> Selection:
+    return Selection(granularity, "mean", "stable", "float32", "context")
+
+
+def prefilled(method: Method, budget: int, prompt: Sequence[int], chosen: Selection) -> Prefilled:
+    model = tiny()
+    variant = Variant(Cell(method.label, str(budget)), method, parse_budget(budget))
+    return prefill(model, NAME, prompt, [variant.plan(shape_of(model.config, len(prompt), chosen))], chosen)
+
+
+def row_of(done: Prefilled, prompt: Sequence[int], question: Sequence[int] = ()) -> Row:
+    (kept,) = done.kept
+    return Row(len(prompt) + len(question), done.logits, list(kept.layers), None, tuple(question))
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.data())
+def test_rows_that_evict_in_a_wide_batch_are_the_rows_decoded_alone(data: st.DataObject) -> None:
+    chosen = selection(data.draw(st.sampled_from(["query_head", "kv_head"])))
+    methods = {**evicting(data.draw(st.sampled_from([1, 3]))), "fullkv": FullKV("fullkv")}
+    made = []
+    for _ in range(data.draw(st.integers(2, 4))):
+        prompt = prompt_of(data.draw(st.sampled_from([1, 9, 20, 31])), data.draw(st.integers(0, 2)))
+        question = prompt_of(data.draw(st.sampled_from([0, 1, 6])), 7)
+        method = methods[data.draw(st.sampled_from(sorted(methods)))]
+        budget = data.draw(st.sampled_from([6, 12, 40]))
+        made.append((prefilled(method, budget, prompt, chosen), prompt, question))
+    rows = [partial(row_of, *one) for one in made]
+    wide = decode(tiny(), NAME, [make() for make in rows], LIMITS)
+    late = data.draw(st.integers(0, len(rows) - 1))
+    loop = WideLoop(tiny(), NAME, LIMITS)
+    numbers = [*loop.add([make() for make in rows[:late]])] if late else []
+    for _ in range(3):
+        if loop.alive:
+            loop.step()
+    numbers += loop.add([make() for make in rows[late:]])
+    while loop.alive:
+        loop.step()
+    joined = loop.take()
+    for place, make in enumerate(rows):
+        (alone,) = decode(tiny(), NAME, [make()], LIMITS)
+        assert wide[place] == alone == joined[numbers[place]]
+
+
+@pytest.mark.parametrize("name", evicting())
+@pytest.mark.parametrize("question", [0, 5])
+def test_budgets_are_obeyed_at_every_step_and_slots_are_used_again(name: str, question: int) -> None:
+    method, prompt, budget = evicting()[name], prompt_of(30), 12
+    done = prefilled(method, budget, prompt, selection("query_head"))
+    loop = WideLoop(tiny(), NAME, LIMITS)
+    loop.add([row_of(done, prompt, prompt_of(question, 3))])
+    kept = done.kept[0].layers[0]
+    before, after = attended(method.evictor, budget, done.kept[0].entries[0], len(prompt), question, NEW_TOKENS - 1)
+    buckets = [layer[0] for layer in loop._cache._layers]
+    for step in range(NEW_TOKENS - 2):  # with the last step the row leaves
+        loop.step()
+        call = step + (question > 0)
+        for bucket in buckets:
+            assert isinstance(bucket, EvictingBucket)
+            held = bucket.schedule.held
+            assert held == after[call]
+            positions = bucket.positions[0, :, :held].sort(-1).values
+            assert (positions.diff(dim=-1) > 0).all(), "an entry is there twice"
+            assert positions.amax() <= len(prompt) + question + step
+        if method.uses_budget and getattr(method, "evict_every", 9) == 1:
+            assert after[call] <= budget and before[call] <= max(budget, budget + question) + 1
+    assert isinstance(kept, EvictingKV)
+    assert all(bucket.keys.shape[2] <= max(before) for bucket in buckets), "the cache grew with the answer"
+
+
+@pytest.mark.parametrize("name", sorted(set(evicting()) - {"tova-ratio", "snapkv-kvpress"}))
+def test_a_budget_that_is_never_reached_gives_the_full_cache_token_for_token(name: str) -> None:
+    prompt, chosen = prompt_of(20), selection("kv_head")
+    budget = len(prompt) + NEW_TOKENS
+    rows = [row_of(prefilled(method, budget, prompt, chosen), prompt) for method in (evicting()[name], FullKV("f"))]
+    mine, full = decode(tiny(), NAME, rows, LIMITS)
+    assert mine == full
+
+
+def test_methods_that_keep_the_same_of_a_prompt_and_evict_otherwise_are_not_aliases() -> None:
+    prompt, chosen = prompt_of(8), selection("query_head")
+    methods = [*evicting().values(), *evicting(2).values(), FullKV("full")]
+    kept = [prefilled(method, 8, prompt, chosen).kept[0] for method in methods]
+    distinct = {repr((m.evictor, 0 if m.evictor is None else plan_of(m))) for m in methods}
+    assert len({one.sha256 for one in kept}) == len(distinct)
+    again = [prefilled(method, 8, prompt, chosen).kept[0].sha256 for method in methods]
+    assert again == [one.sha256 for one in kept]
+
+
+def plan_of(method: Method) -> object:
+    shape = shape_of(tiny().config, 8, selection("query_head"))
+    return Variant(Cell(method.label, "8"), method, parse_budget(8)).plan(shape)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(0, 12), st.integers(0, 10**6), st.booleans())
+def test_what_stays_lies_without_a_gap_and_is_what_scores_best(stay: int, count: int, seed: int, ties: bool) -> None:
+    entries, generator = stay + max(1, count), torch.Generator().manual_seed(seed)
+    scores = torch.rand(2, 3, entries, generator=generator)
+    scores = (scores * 3).round() if ties else scores
+    positions = torch.stack([torch.randperm(entries, generator=generator) for _ in range(6)]).view(2, 3, entries)
+    dropped = victims(scores, positions, entries - stay)
+    values = positions.clone()
+    source, place = without(dropped, entries)
+    values.scatter_(-1, place, values.gather(-1, source))
+    for row in range(2):
+        for head in range(3):
+            ranked = sorted(range(entries), key=lambda e: (-scores[row, head, e], positions[row, head, e]))
+            best = sorted(int(positions[row, head, entry]) for entry in ranked[:stay])
+            assert sorted(values[row, head, :stay].tolist()) == best
+
+
+def test_tensor_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from harness.engine import keeping, tensor_parallel
+    from harness.errors import ConfigError
+
+    monkeypatch.setattr(tensor_parallel, "count", lambda: 2)
+    with pytest.raises(ConfigError, match="eviction while decoding needs all heads in one process"):
+        keeping.Keeping([plan_of(evicting()["h2o"])], selection("query_head"))
