@@ -28,6 +28,7 @@ from harness.engine import settings as engine_settings
 from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.decode import decode
+from harness.engine.fused_causal import fused_causal
 from harness.engine.layer_forms import PLAIN
 from harness.engine.prefill import extend, prefill
 from harness.engine.rows import Generated, Limits, Row
@@ -240,6 +241,17 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
 @pytest.mark.parametrize("dim", [64, 80, 128, 256])
 def test_long_prompts_have_the_column_sums_of_torch_on_a_cuda_device(dim: int, dtype: torch.dtype) -> None:
     check_equal(layer(8, 2, 4099, dim, dtype), 8)
+
+
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [300, 90, 1])
+def test_flash_attention_gives_its_log_sums_on_a_cuda_device(rows: int, dtype: torch.dtype) -> None:
+    of = layer(8, 2, 300, 128, dtype)
+    _, log_sums = fused_causal(of.queries[:, 300 - rows :], of.keys, of.values, of.scaling)
+    assert log_sums is not None
+    torch.testing.assert_close(log_sums, log_sums_of(of)[:, 300 - rows :], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @needs_triton
