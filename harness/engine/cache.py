@@ -180,7 +180,8 @@ class KVCache:
         layers = [[bucket for bucket in buckets if isinstance(bucket, PlainBucket)] for buckets in self._layers]
         if self._kernels == "triton" and list(map(len, layers)) == list(map(len, self._layers)):
             # Not imported above: triton comes with torch for CUDA alone.
-            from harness.kernels.ragged_attention import Held, RaggedAttention
+            from harness.kernels.ragged_attention import RaggedAttention
+            from harness.kernels.ragged_tables import Held
 
             held = [
                 [Held(b.keys, b.values, b.entries + b.steps - self.step, b.row, b.head, b.cached) for b in buckets]
