@@ -185,10 +185,10 @@ def make_grid(
             f"label={doubled.pop()} stands for two methods or storages: give each its own label in the results"
         )
     for method, storage, label in pairs:
-        if storage.packs and method.evictor is not None:
+        if storage.packs and method.evictor is not None and not storage.by_entry:
             raise ConfigError(
-                f"{label} would drop entries of packed groups while decoding: "
-                f"use storage=exact for method={method.label}"
+                f"{label} would drop entries of packed groups while decoding: use storage=exact for "
+                f"method={method.label}, or one that packs each entry by itself, as int8, int4 or fp8"
             )
     variants = [
         Variant(Cell(label, budget.text), method, budget, drawn, storage)

@@ -21,6 +21,7 @@ from harness.engine.buckets import LayerKV
 from harness.engine.evicting import evicting
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
 from harness.engine.stored import stored
+from harness.engine.stored_evicting import stored_evicting
 from harness.engine.time_limit import TimeLimit
 from harness.errors import ConfigError
 
@@ -108,7 +109,11 @@ class Keeping:
             layer.scores[scorer] = known
 
     def end(self) -> None:
-        """After the last layer, take the entries of the plans that had to see all layers."""
+        """After the last layer, take the entries of the plans that had to see all layers, and check storages.
+
+        Raises:
+            SelectionFailed: a scorer, an allocation or a storage failed, or what a storage packed comes back as it was.
+        """
         for plan in self._late:
             waiting, scorer = plan.waiting, plan.scorer
             assert waiting is not None
@@ -118,6 +123,13 @@ class Keeping:
             for layer, kept in zip(self._held, counts, strict=True):
                 layer.keep(plan, kept, self.growing[plan])
         self._held.clear()
+        for plan, growing in self.growing.items():
+            if growing.differs is False:
+                with failing_as(plan.storage):
+                    raise ConfigError(
+                        f"storage={plan.storage.label} gives back all keys and values exactly, so nothing was "
+                        "compressed: check the storage, or use storage=exact"
+                    )
 
 
 class SeenLayer:
@@ -195,7 +207,7 @@ class SeenLayer:
         state, scorer, window = self.state, plan.scorer, 0
         growing.entries.append(kept)
         if scorer is None or kept == self._tokens:
-            self._store(LayerKV(state.keys, state.values), plan.storage, growing)
+            self._store(LayerKV(state.keys, state.values), plan, growing)
             growing.indices.append(None)
             self._evicting(plan, growing)
             return
@@ -214,12 +226,12 @@ class SeenLayer:
             keys = state.keys[source, indices]
             if plan.rerotates:
                 keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
-            self._store(LayerKV(keys, state.values[source, indices]), plan.storage, growing)
+            self._store(LayerKV(keys, state.values[source, indices]), plan, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             self._evicting(plan, growing)
             return
         assert order is not None
-        self._keep_ragged(order, kept, window, growing, plan.storage)
+        self._keep_ragged(order, kept, window, growing, plan)
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
@@ -231,7 +243,12 @@ class SeenLayer:
         raw = self._raw(scorer) if scorer is not None and plan.eviction.evictor.carries else None
         order = self.order(scorer) if scorer is not None and plan.eviction.evictor.ordered else None
         kept = growing.layers[-1]
-        growing.layers[-1] = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+        entries = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+        growing.layers[-1] = entries
+        if plan.storage.packs:
+            with failing_as(plan.storage):
+                growing.layers[-1] = layer = stored_evicting(entries, plan.storage)
+                growing.differs = growing.differs or layer.differs(entries)
 
     def _raw(self, scorer: Scorer) -> Tensor:
         """The scores of a scorer as they are before heads are grouped, computed once."""
@@ -240,25 +257,18 @@ class SeenLayer:
                 self.scores[scorer] = scorer.score(self.state)
         return self.scores[scorer]
 
-    def _store(self, entries: LayerKV, storage: Storage, growing: Growing) -> None:
-        """Add entries in the form of a storage."""
-        if not storage.packs:
+    def _store(self, entries: LayerKV, plan: Plan, growing: Growing) -> None:
+        """Add entries in the form of a plan's storage; if the plan evicts while decoding, ``_evicting`` packs them."""
+        storage = plan.storage
+        if not storage.packs or plan.eviction is not None:
             growing.layers.append(entries)
             return
         with failing_as(storage):
             layer = stored(entries, storage, self.looked(storage))
             growing.layers.append(layer)
-            if not growing.differs:
-                growing.differs = layer.differs(entries)
-            if growing.differs is False and self.state.index == self.state.count - 1:
-                raise ConfigError(
-                    f"storage={storage.label} gives back all keys and values exactly, so nothing was compressed: "
-                    "check the storage, or use storage=exact"
-                )
+            growing.differs = growing.differs or layer.differs(entries)
 
-    def _keep_ragged(
-        self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, storage: Storage
-    ) -> None:
+    def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, plan: Plan) -> None:
         """Add entries of heads that keep different numbers."""
         state, device = self.state, self.state.keys.device
         heads = [
@@ -271,7 +281,7 @@ class SeenLayer:
         )
         joined = torch.cat(heads)
         entries = LayerKV(state.keys[source, joined], state.values[source, joined], kept)
-        self._store(entries, storage, growing)
+        self._store(entries, plan, growing)
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
 
 

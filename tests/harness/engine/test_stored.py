@@ -64,7 +64,7 @@ def dense(queries: Tensor, keys: Tensor, values: Tensor, start: int) -> Tensor:
     return (queries @ keys.mT * 0.5).masked_fill(~visible, -torch.inf).softmax(-1) @ values
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     name=BY_NAME,
     counts=st.lists(st.integers(1, 20), min_size=2, max_size=2),
@@ -149,7 +149,7 @@ def rows_of(some: Sequence[StoredCell], selection: Selection, kv_heads: int, que
     return rows
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(
     some=cells(prompts=2, most=3),
     names=st.lists(BY_NAME, min_size=6, max_size=6),
@@ -164,7 +164,7 @@ def test_rows_in_different_storages_generate_together_what_each_generates_alone(
         StoredCell(cell.prompt, cell.method, cell.budget, STORAGES[name] if index % 3 else EXACT)
         for index, (cell, name) in enumerate(zip(some, names, strict=False))
     ]
-    new_tokens = 12
+    new_tokens = 10
     model = tiny(kv_heads)
     together = Decoding(model, NAME, Limits(frozenset({7}), new_tokens))
     rows = rows_of(stored_cells, selection, kv_heads, questions)
