@@ -27,7 +27,8 @@ TORCH_INDEX ?=
 
 # Of run: a model other than the usual one.
 OTHER = $(filter-out smollm2_135m,$(MODEL)) $(filter model=%,$(MAKEOVERRIDES))
-.PHONY: setup develop smollm2 run longbench needle leaderboard train-tiny bench bench-gpu rooms docs check test test-slow test-all
+.PHONY: setup develop smollm2 run longbench needle leaderboard train-tiny bench bench-gpu bench-card rooms docs check test \
+	test-slow test-all
 setup: $(VENV)/.done
 
 # Settings on make's own command line: those of a run are written small, the Makefile's variables large.
@@ -116,6 +117,11 @@ bench: setup
 # Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` shows on a CPU that it works.
 bench-gpu: setup
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
+
+# The whole command on a CUDA device, step by step: `make bench-card ARGS="--model <folder or GGUF file>"`; --quick shows on a CPU that
+# it works.
+bench-card: setup
+	$(BIN)/python benchmarks/card.py $(ARGS)
 
 # The tree and the sizes in docs/architecture.md, from the code.
 rooms: setup

@@ -1,6 +1,7 @@
 """All benchmarks of a CUDA device in one command, ``make bench-gpu``.
 
     python benchmarks/gpu.py            Llama-3-8B's shape, random bfloat16 weights, prompts of 8k and 32k tokens
+    python benchmarks/gpu.py --tokens 8192 --prompts 8 --parts grid    232 rows, of the bandwidth that decoding reaches
     python benchmarks/gpu.py --quick    a small shape on the CPU, to see that it works
 
 They are: the grid against a stock ``generate``; each method by itself; peak memory; rows in reverse order and alone,
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small shape on the CPU")
     parser.add_argument("--tokens", type=int, nargs="+", default=[8192, 32768], help="lengths (default: 8192 32768)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--prompts", type=int, default=2, help="prompts decoded together (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
     parser.add_argument("--alone", action="store_true", help="in the grid, also every cell by itself")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/gpu", help="where the files go")
@@ -43,7 +45,7 @@ def main() -> None:
             replace(subject, kernels="triton"),
             options.parts,
             options.tokens,
-            2,
+            options.prompts,
             options.rounds,
             options.out,
             print,

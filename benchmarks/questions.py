@@ -6,7 +6,7 @@
 Five methods at five budgets (21 cells, as the full cache has one). Context and questions are random token ids.
 Together, the context is prefilled once and its kept entries serve all questions; apart, each question is a prompt with
 a context of its own. Rounds are paired in one process; times are CPU time of one thread. Both must generate the same
-tokens.
+tokens. What the rows' copies of kept entries cost, which each takes when it joins, is timed by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
+from harness.engine.cache import KVCache  # noqa: E402
 from harness.engine.engine import Engine  # noqa: E402
 from harness.engine.prompt import Prompt  # noqa: E402
 from harness.engine.request import Request, by_context  # noqa: E402
@@ -60,11 +62,12 @@ def main() -> None:
     subject = subject_of((*GRID, *SELECTION), NEW_TOKENS)
     engine, requests = subject.engine(), requests_of(subject, tokens, count, options.question_tokens)
     measured = [paired(subject, engine, requests) for _ in range(rounds)]
-    row = {**measured[0], "s together": median(measured, "s together"), "s apart": median(measured, "s apart")}
+    row = {**measured[0], **{name: median(measured, name) for name in ("s copying", "s together", "s apart")}}
     row["times"] = statistics.median(one["s apart"] / one["s together"] for one in measured)
     notes = [
         "Prefilled: the tokens of contexts that went through the model once for all cells. Of questions: the tokens "
-        "that ran through compressed caches, of all rows together.",
+        "that ran through compressed caches, of all rows together. Copying: the part of s together in which the rows "
+        "of all questions take a copy of what was kept.",
         f"Seconds are medians of {rounds} rounds of the whole of `Scheduler.run`, {NEW_TOKENS} new tokens per row "
         "included; times is the median of the rounds' own ratios.",
     ]
@@ -98,7 +101,8 @@ def requests_of(subject: Subject, tokens: int, count: int, question_tokens: int)
 
 def paired(subject: Subject, engine: Engine, requests: Sequence[Request]) -> dict[str, Any]:
     """Measure both ways, one after the other."""
-    together, one, in_one = run(subject, engine, by_context(requests))
+    with copying() as copied:
+        together, one, in_one = run(subject, engine, by_context(requests))
     apart, other, in_other = run(subject, engine, requests)
     if apart != together:
         raise SystemExit("generated tokens differ: report this as a bug")
@@ -108,9 +112,27 @@ def paired(subject: Subject, engine: Engine, requests: Sequence[Request]) -> dic
         "prefilled together": one.prefiller.prefilled_tokens,
         "prefilled apart": other.prefiller.prefilled_tokens,
         "of questions": one.asked,
+        "s copying": copied[0],
         "s together": in_one,
         "s apart": in_other,
     }
+
+
+@contextmanager
+def copying() -> Iterator[list[float]]:
+    """Seconds in which rows that join take their entries over, while the context is open."""
+    taken, add = [0.0], KVCache.add
+
+    def timed(cache: KVCache, *values: Any, **named: Any) -> None:
+        start = seconds()
+        add(cache, *values, **named)
+        taken[0] += seconds() - start
+
+    KVCache.add = timed  # type: ignore[method-assign]
+    try:
+        yield taken
+    finally:
+        KVCache.add = add  # type: ignore[method-assign]
 
 
 def run(subject: Subject, engine: Engine, requests: Sequence[Request]) -> tuple[Found, Scheduler, float]:

@@ -18,6 +18,7 @@ from harness.values import LARGEST, Count, Size
 
 Whole = Annotated[int, Meta(ge=-LARGEST, le=LARGEST)]
 Finite = Annotated[float, Meta(ge=-LARGEST, le=LARGEST)]
+Positive = Annotated[float, Meta(gt=0, le=LARGEST)]
 Share = Annotated[float, Meta(ge=2**-53, le=1)]
 Name = Annotated[str, Meta(pattern=rf"^{NAME}\Z")]
 """A name of a folder."""
@@ -67,6 +68,32 @@ class Sample(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     scores: Mapping[str, Finite | Whole] = {}
 
 
+class Evicted(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
+    """What a row held while it decoded, under a method that evicts then.
+
+    Entries are per head of the cache, on average over layers. A call is a question or a step of one token; what it
+    attends to includes its own tokens. Bytes are those of keys and values.
+
+    Attributes:
+        target: entries that the last eviction leaves.
+        peak: the most that the prompt left or a call attended to.
+        mean: what calls attended to, on average over all of them.
+        peak_bytes: bytes at the peak.
+        mean_bytes: bytes on average over calls.
+        steps: some calls, evenly spaced, the first and the last among them; 0 is the end of the prompt.
+        entries: what was kept of the prompt, then what each of these calls attended to; of several answers, the
+            longest one's.
+    """
+
+    target: Positive
+    peak: Positive
+    mean: Positive
+    peak_bytes: Count
+    mean_bytes: Count
+    steps: tuple[Count, ...]
+    entries: tuple[Positive, ...]
+
+
 class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The outcome of one example under one (method, storage, budget), which is one line of a cell's records file.
 
@@ -87,12 +114,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         text: the decoded tokens without special tokens; None if the task has no tokenizer. An error record has one if
             only its scoring failed.
         scores: one value per metric name; empty if the task scores nothing or the example failed.
-        kept: number of entries kept per head, for each layer, first layer first: one number for all heads of the cache
-            or, where they differ, one for each.
-        retention: mean of ``kept`` over heads, then layers, / ``compressed_tokens``, 0-1.
-        kept_bytes: bytes of the kept keys and values.
-        retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads). It can be above
-            1, because a cache of query heads is larger.
+        kept: number of entries kept per head, for each layer that attends to all earlier tokens, first layer first:
+            one number for all heads of the cache or, where they differ, one for each.
+        retention: mean of ``kept`` over heads, then layers, / ``compressed_tokens``, 0-1; 1 without such a layer.
+        kept_bytes: bytes of the kept keys and values, those of layers with windows included.
+        retention_bytes: ``kept_bytes`` / bytes of the full cache as transformers stores it (kv heads), in which layers
+            with windows have what the window needs. It can be above 1, because a cache of query heads is larger.
         kept_sha256: hash of the kept indices of all layers and heads.
         tied_heads: number of (layer, head) pairs in which the cut fell between equal scores.
         alias_of: the cell whose row kept exactly the same entries and was decoded in place of this one's; None if this
@@ -105,6 +132,8 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
             are stored as they are.
         samples: all answers that were drawn, each with its scores; ``tokens`` and ``text`` are the first one's, and
             ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
+        evicted: what was held while decoding, of a method that evicts then; None of others, for which it grows by one
+            entry with each token.
     """
 
     example_id: str
@@ -130,6 +159,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     context_tokens: Size | None = None
     bits: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
     samples: Sequence[Sample] = ()
+    evicted: Evicted | None = None
 
     @property
     def compressed_tokens(self) -> int | None:
@@ -142,11 +172,12 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write; without later fields of this class if they are unused."""
+        """The record as plain values that ``json`` can write; without what few methods and runs have, if unused."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
         values["samples"] = [structs.asdict(sample) for sample in self.samples]
-        unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": []}
+        values["evicted"] = self.evicted and structs.asdict(self.evicted)
+        unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": [], "evicted": None}
         return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 

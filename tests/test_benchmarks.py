@@ -44,6 +44,13 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
 def check_gpu(read: dict[str, Any], out: Path) -> None:
     assert set(read) == {"grid", "methods", "memory", "checks"}
+    ((grid,), (raw,)) = read["grid"]["table"], read["grid"]["raw"]
+    weights, entries = (
+        8 * (512 * (2 * 512 + 2 * 256 + 3 * 1408) + 2 * 512) + 512 + 1024 * 512,
+        2 * 8 * 4 * 64 * (80 + 64),
+    )
+    # Two steps, float32, two prompts that keep all of 80 tokens, and 64 of them.
+    assert raw["read_bytes"] == 2 * 4 * (weights + 2 * entries) and grid["decode GB/s"] > 0
     (row,) = read["checks"]["table"]
     assert (
         row["rows"] == 4 and row["other in reverse order"] == row["other alone"] == 0 and row["largest margin"] is None

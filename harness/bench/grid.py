@@ -47,6 +47,7 @@ class GridCost:
         rows: number of distinct rows of all prompts.
         new_tokens: number of new tokens of each row.
         granularity: the selection's granularity.
+        read_bytes: weights and kept entries that the decoding steps have to read, in bytes.
         rounds: the measurements, round by round.
     """
 
@@ -56,6 +57,7 @@ class GridCost:
     rows: int
     new_tokens: int
     granularity: str
+    read_bytes: int
     rounds: tuple[Round, ...]
 
     @property
@@ -77,6 +79,7 @@ class GridCost:
             "rows": self.rows,
             "prefill s": median(each.prefill / self.prompts for each in self.rounds),
             "decode s": median(each.decode / self.prompts for each in self.rounds),
+            "decode GB/s": median(self.read_bytes / each.decode for each in self.rounds) / 1e9,
             "grid s": median(self.per_prompt),
             "one run per cell s": median(alone) if alone else None,
             "times faster": median(faster) if faster else None,
@@ -104,7 +107,7 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         EngineError: tokens differ.
     """
     ids = [subject.prompt(tokens, number) for number in range(prompts)]
-    measured, rows = [], 0
+    measured, rows, read = [], 0, 0
     warm_ups = 1 if engine.device.type == "cuda" else 0
     for turn in range(-warm_ups, rounds):
         stock_seconds, stock = _stock(subject, engine, ids[0])
@@ -112,6 +115,9 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         cells = [prefilled(subject, engine, prompt, subject.variants) for prompt in ids]
         middle = seconds()
         distinct = {id(row): row for by_cell in cells for row in by_cell.values()}
+        read = (subject.new_tokens - 1) * (
+            _weights_read(engine) + sum(layer.bytes for row in distinct.values() for layer in row.layers)
+        )
         outcomes = dict(zip(distinct, decoded(subject, engine, list(distinct.values())), strict=True))
         end = seconds()
         generated = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}
@@ -123,7 +129,15 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         _compare(engine, generated, {v.cell: stock for v in subject.variants if v.method.scorer is None}, "by generate")
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
     heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
-    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, counted)
+    return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, read, counted)
+
+
+def _weights_read(engine: Engine) -> int:
+    """Bytes of the weights that a decoding step reads: all but embeddings, of which it looks up some rows."""
+    embeddings: Any = engine.model.get_input_embeddings()
+    head: Any = engine.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    looked_up = 0 if head is not None and head.weight is embeddings.weight else int(embeddings.weight.nbytes)
+    return sum(parameter.nbytes for parameter in engine.model.parameters()) - looked_up
 
 
 def _alone(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, dict[Cell, Tokens]]:

@@ -33,10 +33,9 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     """
     settings = composed(*overrides)
     spec: ModelSpec = build(settings.model)
-    kernels = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()}).kernels_on(
-        choose_device(spec.device)
-    )
     config = spec.config()
+    engine = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()})
+    kernels = engine.kernels_on(choose_device(spec.device), config)
     return Subject(spec.label, partial(_load, spec, config, kernels), config, *grid_of(overrides), new_tokens, kernels)
 
 

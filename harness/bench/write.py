@@ -10,13 +10,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-_OUTPUT_FLAGS = ("--out", "--to")
+_OUTPUT_FLAGS = ("--out", "--to", "--work")
 
 Rows = Sequence[Mapping[str, Any]]
 
 
 def command() -> str:
-    """The command line of this process, without the folders of the program and without the output folder."""
+    """The command line of this process, without the folders of the program and of its output."""
     program = Path(sys.argv[0])
     name = (
         "kvgauge"

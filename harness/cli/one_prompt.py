@@ -37,12 +37,14 @@ def print_prompt(settings: Sequence[str], wanted: str | None, console: Console) 
     config = composed(*search_path_words(settings))
     tasks, _ = build_task(_plain(config.task))
     checkpoint = read_checkpoint(build(config.model), any(task.needs_tokenizer for task in tasks))
-    task, example = _found(tasks, checkpoint.tokenizer, wanted)
-    after: Literal["prompt", "context"] = "context" if example.question_at else "prompt"
-    (prompt,) = encode_prompts([example], checkpoint.tokenizer, checkpoint.config.vocab_size, after)
-    ids = prompt.ids.tolist()
-    at = prompt.context_tokens if after == "context" else None
-    parts = [("prompt", ids)] if at is None else [("context", ids[:at]), ("question", ids[at:])]
+    task, turns = _found(tasks, checkpoint.tokenizer, wanted)
+    example = turns[-1]
+    after: Literal["prompt", "context"] = "context" if turns[0].question_at else "prompt"
+    prompts = encode_prompts(turns, checkpoint.tokenizer, checkpoint.config.vocab_size, after)
+    ids = prompts[-1].ids.tolist()
+    at = prompts[0].context_tokens if after == "context" else None
+    parts = [("prompt", ids)] if at is None else [("context", ids[:at]), ("question", prompts[0].question.tolist())]
+    parts += [("question, behind the model's own answer", prompt.question.tolist()) for prompt in prompts[1:]]
 
     def say(text: str, style: str | None = None) -> None:
         console.print(_safe(text), style=style, markup=False, soft_wrap=True)
@@ -71,14 +73,16 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 def _found(
     tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase | None, wanted: str | None
-) -> tuple[Task, Example]:
-    """The example that is asked for, of the first task that has it."""
+) -> tuple[Task, list[Example]]:
+    """The example that is asked for, of the first task that has it, behind the turns of its conversation before it."""
     near: list[str] = []  # the ids that there are
     for task in tasks:
         examples = task.examples(tokenizer)
+        turns: list[Example] = []
         for example in (examples[index] for index in range(len(examples))):  # most tasks render one when asked for it
+            turns = [example] if example.follows is None else [*turns, example]
             if wanted in (None, example.id):
-                return task, example
+                return task, turns
             near.append(example.id)
     close = difflib.get_close_matches(wanted or "", near, 1) if len(near) > _NAMED else []
     shown = ", ".join(near[:_NAMED]) + (", …" if len(near) > _NAMED else "")

@@ -50,7 +50,8 @@ class Variant:
 
         Raises:
             BudgetError: the budget leaves nothing to choose for this prompt.
-            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range.
+            ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range, or the
+                model has no layer to compress.
         """
         return replace(self._selected(shape), storage=self.storage)
 
@@ -73,6 +74,11 @@ class Variant:
             whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
+        if not shape.layers:
+            raise ConfigError(
+                f"method={method.label} has nothing to compress in this model, all of whose layers keep a window of "
+                "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
+            )
         if method.rerotates and allocation != Uniform():
             raise ConfigError(
                 f"method={method.label} turns kept keys to new positions, for which all layers and heads keep equally "

@@ -67,6 +67,8 @@ class LayerState:
         parts: see ``Parts``; None where no model is at hand.
         softcap: see ``Softmax``.
         sinks: see ``Softmax``.
+        log_sums: natural logarithm of each query's sum of exponentials over the keys that it sees, [heads, tokens] in
+            float32, where the prefill's attention gives it and its queries see all earlier keys; None elsewhere.
     """
 
     queries: Tensor
@@ -80,6 +82,7 @@ class LayerState:
     parts: Parts | None = field(default=None, compare=False)
     softcap: float | None = None
     sinks: Tensor | None = None
+    log_sums: Tensor | None = field(default=None, compare=False, repr=False)
 
     @property
     def softmax(self) -> Softmax:

@@ -55,11 +55,11 @@ def column_sums(layer: LayerState, window: int, causal: bool, block_bytes: int |
     Returns:
         [H, T - window] in ``layer.score_dtype``. Blocks are summed in float32.
     """
-    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32:
+    if layer.kernels == "triton" and causal and layer.score_dtype == torch.float32 and layer.softmax.is_plain:
         # Not imported above: triton comes with torch for CUDA alone.
         from harness.kernels.column_sums import causal_column_sums
 
-        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window)
+        return causal_column_sums(layer.queries, layer.keys, layer.scaling, window, layer.log_sums)
     queries, keys = layer.queries.to(layer.score_dtype), layer.keys.to(layer.score_dtype)
     reader = ColumnAccumulator(layer, window)
     masked_from = 0 if causal else layer.keys.shape[1] - window

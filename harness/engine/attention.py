@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness.compression.attention_weights import Softmax
 from harness.engine.layer_forms import LayerForm, layer_types
+from harness.engine.row_lengths import follow_row_lengths
 from harness.errors import ModelError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _brief(value: object) -> str:
 
 
 def install(model: PreTrainedModel) -> None:
-    """Make ``model`` call ``attention`` in every layer.
+    """Make ``model`` call ``attention`` in every layer, and its rotary embedding go by the length of each row.
 
     No mask function is registered under this name, so transformers builds no tokens x tokens mask. Prompts must
     therefore come one at a time, without padding.
@@ -189,6 +190,7 @@ def install(model: PreTrainedModel) -> None:
     from transformers import AttentionInterface  # imports all of modeling, which reading a configuration does not need
 
     AttentionInterface.register(NAME, attention)
+    follow_row_lengths(model)
     try:
         model.set_attn_implementation(NAME)
     except (ValueError, NotImplementedError) as error:
@@ -216,7 +218,7 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
     if getattr(config, "is_encoder_decoder", False):
         refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
     if getattr(config, "text_config", None) is not None:
-        refuse("text_config", "…", "only text models are evaluated")
+        refuse("text_config", "…", "only text models are evaluated, such as the one in it")
     if others := sorted(set(layer_types(config)) - set(_LAYER_TYPES)):
         refuse("layer_types", "+".join(others), "these layers keep no keys and values of single tokens")
     if getattr(config, "kv_lora_rank", None) is not None:
@@ -225,16 +227,6 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
         size = getattr(config, setting, None)
         if attends in layer_types(config) and not (isinstance(size, int) and size > 0):
             refuse(setting, size, f"its layers of layer_types={attends} have no window")
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # Either one set of parameters, or one for each layer type.
-    for parameters in (rope, *rope.values()):
-        kind = parameters.get("rope_type") or parameters.get("type") if isinstance(parameters, dict) else None
-        if kind in ("dynamic", "longrope"):
-            refuse(
-                "rope_type",
-                kind,
-                "it re-scales positions by the longest row of a batch, so that rows would change each other",
-            )
 
 
 def check_layers(seen: Sequence[int], count: int, name: str, where: str) -> None:

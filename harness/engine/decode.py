@@ -43,6 +43,48 @@ class _CacheAttention:
         return self._attend(layer, queries, keys, values, scaling)
 
 
+def run_over(
+    model: PreTrainedModel,
+    name: str,
+    forms: Sequence[LayerForm],
+    ids: Tensor,
+    positions: Tensor,
+    attend: LayerAttend,
+    where: str,
+    last: int,
+) -> Tensor:
+    """Run tokens over a cache.
+
+    Args:
+        model: with ``attention.install`` applied.
+        name: the model's name, for errors.
+        forms: the form of each layer.
+        ids: token ids, [rows, tokens].
+        positions: of these tokens, [rows, tokens].
+        attend: the attention of a layer, over the cache.
+        where: what is computed, for errors.
+        last: number of the last tokens whose logits are wanted, 1 or more.
+
+    Returns:
+        Float32 logits [rows, last, vocabulary] of what comes after each of the last tokens.
+
+    Raises:
+        ModelError: a layer did not come through the engine.
+    """
+    attention = _CacheAttention(attend, forms, positions)
+    output = model(
+        ids,
+        position_ids=positions,
+        use_cache=False,
+        past_key_values=None,
+        logits_to_keep=last,
+        **{ENGINE: attention},
+    )
+    check_layers(attention.seen, len(forms), name, where)
+    logits: Tensor = output.logits[:, -last:].float()
+    return logits
+
+
 @dataclass
 class _ActiveRow:
     """A row in the batch.
@@ -223,18 +265,7 @@ class Decoding:
 
     def _run(self, ids: Tensor, positions: Tensor, attend: LayerAttend, where: str) -> Tensor:
         """Run tokens [rows, tokens] over the cache; float32 logits [rows, vocabulary] of what comes after the last."""
-        attention = _CacheAttention(attend, self._forms, positions)
-        output = self._model(
-            ids,
-            position_ids=positions,
-            use_cache=False,
-            past_key_values=None,
-            logits_to_keep=1,
-            **{ENGINE: attention},
-        )
-        check_layers(attention.seen, len(self._forms), self._name, where)
-        logits: Tensor = output.logits[:, -1].float()
-        return logits
+        return run_over(self._model, self._name, self._forms, ids, positions, attend, where, 1)[:, -1]
 
     def _choose(
         self, rows: Sequence[_ActiveRow], logits: Tensor, finite: Sequence[bool], broken: Sequence[str | None]
@@ -254,7 +285,7 @@ class Decoding:
             if good:
                 row.tokens.append(token)
                 self.generated += 1
-            row.ended = not good or token in self._limits.stop_ids or len(row.tokens) >= row.most
+            row.ended = not good or self._limits.end(row.tokens) or len(row.tokens) >= row.most
             if row.ended:
                 error = None if good else not_finite(len(row.tokens) + 1, where, self._model.dtype)
                 self._ended[row.number] = Generated(tuple(row.tokens), error)

@@ -240,8 +240,8 @@ class EvictingBucket(Bucket):
         positions = self.positions[:, :, :stop]
         if turned == stop:
             index = positions.argsort(-1).argsort(-1)
-        else:
-            index = (positions[:, :, None] < positions[:, :, :turned, None]).sum(-1)
+        else:  # the oldest ones, which are in their places and the same in all heads
+            positions, index = positions[:, :1], torch.arange(turned, device=positions.device)
         # How many tokens that came later are gone.
         gone = positions[:, :, stop - 1 :] - positions[:, :, :turned] - (stop - 1 - index)
         keys = self._layer.moved(self.keys[:, :, :turned], gone)

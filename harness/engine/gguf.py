@@ -29,9 +29,12 @@ from harness.engine.gguf_header import Broken, Header, read_header
 from harness.errors import ModelError
 from harness.folders import cache_folder
 from harness.lock_files import waited_for
+from harness.text import plain
 
 _REMEDY = "give a whole GGUF file of a causal language model, or a folder with safetensors"
 _FILE = "model.gguf"
+_LONGEST = 200
+"""Characters of what a file says that an error shows."""
 _UNREAD = {
     "rope.scaling.factor": "scaled positions",
     "attention.sliding_window": "sliding-window attention",
@@ -111,7 +114,7 @@ def _check(path: str) -> None:
 
     try:
         header = read_header(Path(path))
-        if (parts := header.metadata.get("split.count", 1)) > 1:
+        if (parts := header.metadata.get("split.count", 1)) not in (0, 1):
             raise Broken(f"is one of {parts} parts, which llama-gguf-split --merge makes one file of")
         if not header.tensors:
             raise Broken("holds no weights")
@@ -124,7 +127,7 @@ def _check(path: str) -> None:
                 raise Broken(f"ends within its weights ({name})")
         _check_model(header)
     except Broken as error:
-        raise ModelError(f"model.path={path} {error}: {_REMEDY}") from error
+        raise ModelError(f"model.path={path} {plain(str(error))[:_LONGEST]}: {_REMEDY}") from error
     except OSError as error:
         raise ModelError(f"model.path={path} cannot be read ({error.strerror}): give a readable file") from error
 
@@ -187,7 +190,7 @@ def _one_line(path: str) -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # these parsers raise anything at a file that is not as they expect
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:_LONGEST]
         raise ModelError(f"model.path={path} cannot be read by transformers ({reason}): {_REMEDY}") from error
 
 

@@ -69,7 +69,8 @@ def read_header(file: Path) -> Header:
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
             try:
                 return _Reader(mapped).header()
-            except (struct.error, UnicodeDecodeError, KeyError, OverflowError, ZeroDivisionError) as error:
+            # ValueError: no UTF-8, or an alignment that is no number; RecursionError: arrays in arrays without end.
+            except (struct.error, ValueError, KeyError, OverflowError, ZeroDivisionError, RecursionError) as error:
                 raise Broken("is cut off or damaged within its header") from error
 
 

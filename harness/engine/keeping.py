@@ -156,7 +156,7 @@ class SeenLayer:
             self.looked(plan.storage)
         heads, _, dim = self.state.queries.shape
         # A new tensor, as a view of no tokens would hold the memory of all.
-        self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim))
+        self.state = replace(self.state, queries=self.state.queries.new_empty(heads, 0, dim), log_sums=None)
         scorers, storages = {plan.scorer for plan in late}, {plan.storage for plan in late}
         self._orders = {scorer: order for scorer, order in self._orders.items() if scorer in scorers}
         self._looked = {storage: seen for storage, seen in self._looked.items() if storage in storages}

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from torch import Tensor
 
 from harness.compression.attention_weights import Softmax
+from harness.engine.row_lengths import scaled_beyond
+from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -126,6 +128,47 @@ def window_entries(config: PretrainedConfig, tokens: int) -> int:
 def window_room(config: PretrainedConfig, tokens: int) -> int:
     """The most entries of one head that the layers with windows hold together at any of so many tokens."""
     return sum(min(window.size, tokens) for window in layer_windows(config) if window is not None)
+
+
+def why_not_plain(config: PretrainedConfig) -> str | None:
+    """Why the project's kernels cannot compute a model's decoding steps, to follow ``kernels=``; None if they can."""
+    if any(layer_windows(config)):
+        return "has no layers with windows of tokens, as this model has"
+    if getattr(config, "attn_logit_softcapping", None) is not None:
+        return "has no soft-capped logits, as this model has"
+    if scaled_beyond(config) is not None:
+        return "has no positions whose angles depend on the length of a sequence, as this model has"
+    return None
+
+
+def layer_notes(config: PretrainedConfig) -> list[str]:
+    """What a reader of the numbers must know of the layers with windows; empty without any."""
+    windows = layer_windows(config)
+    sizes = sorted({f"{window.kind} window of {window.size}" for window in windows if window is not None})
+    if not sizes:
+        return []
+    full = windows.count(None)
+    return [
+        f"{len(windows) - full} of this model's {len(windows)} layers attend to a {' or a '.join(sizes)} tokens: they "
+        "are computed exactly and keep what the window needs under every method. Budgets and kept entries are those of "
+        f"the other {full}; bytes are those of all layers."
+    ]
+
+
+def refuse_moved_keys(config: PretrainedConfig) -> None:
+    """Refuse a method that turns kept keys to new positions on a model some of whose layers keep theirs.
+
+    Raises:
+        ConfigError: the model has layers with windows, or positions that depend on lengths.
+    """
+    what = "layers with windows of tokens" if any(layer_windows(config)) else None
+    if scaled_beyond(config) is not None:
+        what = "positions whose angles depend on the length of a sequence"
+    if what is not None:
+        raise ConfigError(
+            "a method that turns kept keys to new positions (rerotate=true) needs layers that attend to all earlier "
+            f"tokens at fixed angles, and this model has {what}: leave that method out, or use another model"
+        )
 
 
 def layer_forms(model: PreTrainedModel) -> tuple[LayerForm, ...]:

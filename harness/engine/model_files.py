@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 _Number = Annotated[int, Meta(ge=1, lt=2**31)]
+# Layers are made before weights are read, and 20,000 take minutes and all memory; large models have about 130.
+_Layers = Annotated[int, Meta(ge=1, le=1000)]
 _TokenIds = int | Sequence[int] | None
 _SIZES = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size")
 _OPTIONAL_SIZES = ("num_key_value_heads", "head_dim", "max_position_embeddings")
@@ -84,6 +86,8 @@ def check_config(path: str, config: PretrainedConfig) -> None:
         value = getattr(config, field, None)
         if not fits(value, _Number if field in _SIZES else _Number | None):
             _refuse(path, "config.json", field, value, "a whole number of 1 or more")
+    if not fits(config.num_hidden_layers, _Layers):
+        _refuse(path, "config.json", "num_hidden_layers", config.num_hidden_layers, "a number of layers, 1 to 1000")
     if config.num_attention_heads % (getattr(config, "num_key_value_heads", None) or 1):
         _refuse(
             path, "config.json", "num_key_value_heads", config.num_key_value_heads,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from harness.engine.attention import ENGINE
 from harness.engine.layer_forms import LayerForm, full_layers, layer_forms, layer_types
+from harness.engine.row_lengths import angles, scaled_beyond
 from harness.errors import ModelError
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ class ModelParts:
     Layers are numbered among those that are compressed.
     """
 
-    def __init__(self, model: PreTrainedModel, name: str) -> None:
+    def __init__(self, model: PreTrainedModel, name: str, tokens: int = 1) -> None:
         """Take the model.
 
         Args:
             model: the model.
             name: its name, for errors.
+            tokens: length of the prompt whose layers are looked at.
         """
-        self._model, self._name = model, name
+        self._model, self._name, self._tokens = model, name, tokens
 
     def output_projection(self, layer: int) -> Tensor:
         """The weight [heads, head_dim, hidden] by which a layer's attention output is multiplied, head by head.
@@ -69,7 +71,11 @@ class ModelParts:
         kind = {"layer_type": layer_types(self._model.config)[index]} if _has_kinds(embedding) else {}
         with torch.inference_mode():
             # Of the first argument only the dtype and the device are used.
-            cosines, sines = embedding(torch.zeros(1, device=positions.device), positions[None], **kind)
+            states = torch.zeros(1, device=positions.device)
+            if scaled_beyond(self._model.config) is not None:
+                cosines, sines = angles(embedding, states, positions[None], self._tokens, **kind)
+            else:
+                cosines, sines = embedding(states, positions[None], **kind)
         return cosines[0], sines[0]
 
     @cached_property

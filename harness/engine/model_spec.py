@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import torch
 from msgspec import Meta
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from harness.compression.allocation import Shape
@@ -20,14 +20,15 @@ from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_fold
 from harness.engine.hub import is_reachable
 from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
-from harness.engine.weights_check import refuse_adapter
+from harness.engine.quantized import check_quantization, quantization_of
+from harness.engine.weights_check import refuse_adapter, refuse_outside
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
 from harness.text import check_name
 from harness.values import Refusal, check
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
@@ -151,6 +152,7 @@ class ModelSpec:
         remedy = "mend or fetch its config.json" if self.is_local else "check the id and model.revision"
         if self.is_local:
             refuse_adapter(self.path, find_adapter_config_file(files))
+            refuse_outside(self.path, Path(files))
         if self.is_local and not (Path(files) / "config.json").is_file():
             raise ModelError(
                 f"model.path={self.path} has no config.json: give the folder of a saved transformers model"
@@ -164,9 +166,11 @@ class ModelSpec:
                 raise
             adapter = None if self.is_local else find_adapter_config_file(files, **self._pinned())
         refuse_adapter(self.path, adapter)
+        config = text_model(config)
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_config(config, self.label)
+        check_quantization(self.path, config, choose_device(self.device))
         if tensor_parallel.count() > 1:
             _refuse_shares(config, self.label)
         return config
@@ -222,14 +226,35 @@ class ModelSpec:
         return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
 
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
-        """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype."""
-        dtype = str(self.torch_dtype(config)).removeprefix("torch.")
+        """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype.
+
+        Of quantized weights, also how they are quantized.
+
+        Raises:
+            ModelError: the weights cannot be read.
+        """
+        more: dict[str, Any] = {"dtype": str(self.torch_dtype(config)).removeprefix("torch.")}
+        if (quantization := quantization_of(config)) is not None:
+            more["quantization"] = quantization
         if is_gguf(self.path):
-            return {"weights": file_sha256(self.path), "dtype": dtype}
+            return {"weights": file_sha256(self.path), **more}
         if self.is_local:
-            return {"weights": folder_sha256(Path(self.path)), "dtype": dtype}
+            with reading(self.path, "has files that cannot be read", "mend or fetch its weights again", hub=False):
+                return {"weights": folder_sha256(Path(self.path)), **more}
         commit = getattr(config, "_commit_hash", None)
-        return {"path": self.path, "commit": commit or self.revision or "unknown", "dtype": dtype}
+        return {"path": self.path, "commit": commit or self.revision or "unknown", **more}
+
+
+def text_model(config: PretrainedConfig) -> PretrainedConfig:
+    """The configuration of the text model in one of a model that reads images or sound, too; any other as it is."""
+    inner = getattr(config, "text_config", None)
+    if not isinstance(inner, PretrainedConfig) or config.is_encoder_decoder:
+        return config
+    inner.dtype = inner.dtype or config.dtype
+    inner.tie_word_embeddings = config.tie_word_embeddings
+    inner.eos_token_id = inner.eos_token_id if inner.eos_token_id is not None else config.eos_token_id
+    inner._commit_hash = getattr(config, "_commit_hash", None)
+    return inner
 
 
 def all_end_ids(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.engine.row_lengths import changes_angles
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
@@ -20,8 +22,10 @@ def last_position(config: PretrainedConfig) -> int | None:
     return positions if isinstance(positions, int) else None
 
 
-def beyond_positions(config: PretrainedConfig, prompt_tokens: int, new_tokens: int) -> str | None:
+def beyond_positions(config: PretrainedConfig, prompt_tokens: int, new_tokens: int, question: int = 0) -> str | None:
     """Why a prompt and its answer do not fit into a model's positions; None if they do.
+
+    Positions whose angles depend on the length of a sequence must not change while it is read; see ``row_lengths``.
 
     The last new token is not read, so it needs no position.
 
@@ -29,7 +33,10 @@ def beyond_positions(config: PretrainedConfig, prompt_tokens: int, new_tokens: i
         config: the model's configuration.
         prompt_tokens: length of the prompt.
         new_tokens: largest number of new tokens, 1 or more.
+        question: number of tokens at the end of the prompt that run through the cache.
     """
+    if (changed := changes_angles(config, prompt_tokens - question, question, new_tokens)) is not None:
+        return changed
     positions, needed = last_position(config), prompt_tokens + new_tokens - 1
     if positions is None or needed <= positions:
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from harness.compression.eviction import Eviction
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
@@ -17,7 +18,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.keeping import failing_as
-from harness.engine.layer_forms import layer_forms
+from harness.engine.layer_forms import layer_forms, refuse_moved_keys
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.engine.replay import Encode, replayed_scores
@@ -42,6 +43,7 @@ class Kept:
         bits: bits of memory for each number of a key or a value, on average; None if entries are stored as they are.
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
+        eviction: how rows of it go on while decoding; None if they drop nothing.
     """
 
     layers: list[LayerKV]
@@ -51,6 +53,7 @@ class Kept:
     tied_heads: int
     positions: int | None = None
     bits: float | None = None
+    eviction: Eviction | None = None
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -125,9 +128,13 @@ def prefill(
         encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
 
     Raises:
+        ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, ModelParts(model, name))
+    if any(plan.rerotates for plan in plans):
+        refuse_moved_keys(model.config)
+    parts = ModelParts(model, name, len(prompt))
+    attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
     if replaying := attention.keeping.replaying:
         held = attention.keeping.held_states
@@ -160,6 +167,7 @@ def prefill(
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
                 positions=plan.positions,
                 bits=_bits(growing.layers) if plan.storage.packs else None,
+                eviction=plan.eviction,
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from harness.compression.method import Accumulates, Accumulator, LayerState, Par
 from harness.compression.selection import Selection
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
-from harness.engine.attention import fused_attention
+from harness.engine.fused_causal import fused_causal
 from harness.engine.keeping import Keeping
 from harness.engine.layer_forms import LayerForm, Window, full_layers
 from harness.engine.windows import WindowKV, window_attention
@@ -34,12 +34,14 @@ class LayerPast:
         queries: [heads, tokens, head_dim]; of no token in a layer with a window.
         keys: [kv_heads, tokens, head_dim]; in a layer with a window, of the tokens that later ones still see.
         values: the same shape.
+        log_sums: see ``LayerState``, of these tokens; None in a layer with a window.
         readers: scores read so far, for scorers that read the attention's own weights.
     """
 
     queries: Tensor
     keys: Tensor
     values: Tensor
+    log_sums: Tensor | None
     readers: Mapping[Scorer, Accumulator]
 
 
@@ -140,11 +142,14 @@ class PrefillAttention:
         )  # fmt: skip
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
-        out = full_attention(new, state, list(readers.values()), self._selection.ties)
+        out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties)
+        if log_sums is not None and past is not None:
+            log_sums = torch.cat([past.log_sums, log_sums], dim=1) if past.log_sums is not None else None
         if self._whole:
+            state = replace(state, log_sums=log_sums)
             self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})
         else:
-            self.held.append(LayerPast(state.queries, state.keys, state.values, readers))
+            self.held.append(LayerPast(state.queries, state.keys, state.values, log_sums, readers))
         return out.transpose(0, 1)[None]
 
     def _attend_window(
@@ -162,7 +167,7 @@ class PrefillAttention:
         if self._whole:
             self.windows[layer] = kept
         else:
-            self.held.append(LayerPast(queries[:, :0].clone(), kept.keys, kept.values, {}))
+            self.held.append(LayerPast(queries[:, :0].clone(), kept.keys, kept.values, None, {}))
         return out.transpose(0, 1)[None]
 
     def _readers(self, state: LayerState, past: LayerPast | None) -> dict[Scorer, Accumulator]:
@@ -197,29 +202,22 @@ class PrefillAttention:
 
 def full_attention(
     queries: Tensor, state: LayerState, readers: Sequence[Accumulator], ties: Literal["stable", "torch"] = "stable"
-) -> Tensor:
-    """The attention output [H, rows, D] of queries that stand at the last positions of a layer.
+) -> tuple[Tensor, Tensor | None]:
+    """The attention of queries that stand at the last positions of a layer.
 
     Args:
         queries: [H, rows, D].
         state: the layer with the keys and values of all positions.
         readers: read the attention weights, on a CPU alone.
         ties: see ``Selection``; with ``torch`` blocks are as large as the published code's.
+
+    Returns:
+        The output [H, rows, D], and the ``log_sums`` [H, rows] of ``LayerState``, where a fused kernel gives them.
     """
     keys, values = state.keys, state.values
     if queries.device.type == "cpu" or not state.softmax.is_plain:
         # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
         # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
         block_bytes = _PUBLISHED_BLOCK_BYTES if ties == "torch" else None
-        return causal_attention(queries, keys, values, state.softmax, block_bytes, readers)
-    rows, tokens = queries.shape[1], keys.shape[1]
-    from torch.nn.attention.bias import causal_lower_right  # not above: it imports the compiler
-
-    options: dict[str, Any] = {"is_causal": True} if rows == tokens else {"attn_mask": causal_lower_right(rows, tokens)}
-    copies = queries.shape[0] // keys.shape[0]
-    if copies > 1 and keys.dtype.itemsize > 2:
-        # No fused kernel takes grouped heads in float32; without copies all weights would be in memory at once.
-        keys, values, copies = keys.repeat_interleave(copies, dim=0), values.repeat_interleave(copies, dim=0), 1
-    return fused_attention(
-        queries[None], keys[None], values[None], scale=state.scaling, enable_gqa=copies > 1, **options
-    )[0]
+        return causal_attention(queries, keys, values, state.softmax, block_bytes, readers), None
+    return fused_causal(queries, keys, values, state.scaling)

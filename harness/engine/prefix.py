@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.engine.row_lengths import scaled_beyond
+
 if TYPE_CHECKING:  # a dry run needs the order of prompts but no engine
     from harness.compression.grid import Plan
     from harness.compression.selection import Selection
@@ -88,7 +90,9 @@ class Prefiller:
         done = len(past.ids) if past is not None else 0
         self.prompts += 1
         self.prefilled_tokens += len(ids) - done
-        for stop in pauses(done, len(ids), self._chunk_tokens, hold):
+        # Where angles depend on the length of a sequence, no prompt begins like a longer one.
+        whole = scaled_beyond(self._engine.model.config) is not None
+        for stop in () if whole else pauses(done, len(ids), self._chunk_tokens, hold):
             past = self._engine.extend(ids[:stop], plans, self._selection, past)
             if stop in hold:
                 self._held.append(past)
@@ -108,6 +112,8 @@ class Prefiller:
         Returns:
             Tokens of a chunk from now on; None, without a change, if chunks are as small as is useful.
         """
+        if scaled_beyond(self._engine.model.config) is not None:
+            return None  # its prompts are not cut
         chunk = min(self._chunk_tokens or tokens, tokens)
         if chunk <= _LEAST_CHUNK_TOKENS:
             return None
@@ -144,7 +150,9 @@ def prefix_order(prompts: Sequence[NDArray[np.int32]]) -> list[tuple[int, tuple[
         parts = list(pairwise(cuts))
         if shared - done < _LEAST_SHARED_TOKENS:
             parts.sort(key=lambda part: min(ranked[part[0] : part[1]]))
-            waiting += [(*part, done, held) for part in reversed(parts)]
+            again = (*held, done) if done and done not in held else held
+            waiting.append((*parts[-1], done, held))
+            waiting += [(*part, done, again) for part in reversed(parts[:-1])]
         else:
             parts.sort(key=lambda part: sum(len(prompts[index]) - shared for index in ranked[part[0] : part[1]]))
             waiting.append((*parts[-1], shared, held))

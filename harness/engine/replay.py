@@ -17,6 +17,7 @@ from harness.engine.layer_forms import LayerForm, full_layers, layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.positions import last_position
 from harness.engine.prefill_attention import full_attention
+from harness.engine.row_lengths import changes_angles
 from harness.engine.windows import WindowKV, window_attention
 from harness.errors import ConfigError
 
@@ -59,7 +60,7 @@ class _ReplayAttention:
         self.scores.append(self._scorer.read(state, self._replay, replayed))
         every_key, every_value = torch.cat([state.keys, keys[0]], 1), torch.cat([state.values, values[0]], 1)
         whole = replace(state, queries=queries[0], keys=every_key, values=every_value)
-        return full_attention(queries[0], whole, []).transpose(0, 1)[None]
+        return full_attention(queries[0], whole, [])[0].transpose(0, 1)[None]
 
 
 def replayed_scores(
@@ -103,6 +104,8 @@ def replayed_scores(
                     f"a replay of {len(replay.ids)} tokens behind {len(prompt)} needs more than the {positions_left} "
                     f"positions of model={name}: use smaller chunks, shorter prompts or another method"
                 )
+            if (changed := changes_angles(model.config, len(prompt), len(replay.ids), 0)) is not None:
+                raise ConfigError(f"a replay of {len(replay.ids)} tokens behind the prompt: {changed}")
             with _hidden_norms(model, name, scorer.weighs_hidden) as norms:
                 ids = torch.tensor([list(replay.ids)], device=model.device)
                 positions = torch.arange(len(prompt), len(prompt) + ids.shape[1], device=model.device)[None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,11 +19,25 @@ class Limits:
         stop_ids: a row ends with the first of these tokens.
         max_new_tokens: a row ends after this many new tokens, 1 or more.
         min_new_tokens: no stop token can be generated before a row has this many new tokens.
+        is_said: whether a row ends with the tokens that it has, 1 or more, for what they say; None if no text ends it.
     """
 
     stop_ids: frozenset[int]
     max_new_tokens: int
     min_new_tokens: int = 0
+    is_said: Callable[[Sequence[int]], bool] | None = None
+
+    def end(self, tokens: Sequence[int]) -> bool:
+        """Whether a row ends with its newest token.
+
+        Args:
+            tokens: all that it has generated, 1 or more.
+        """
+        return (
+            tokens[-1] in self.stop_ids
+            or len(tokens) == self.max_new_tokens
+            or (self.is_said is not None and self.is_said(tokens))
+        )
 
 
 @dataclass(frozen=True)

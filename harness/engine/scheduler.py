@@ -228,7 +228,8 @@ class Scheduler:
         request, plans = running.part.request, dict[Variant, Plan]()
         whole, tokens = len(request.turns[-1].ids), request.prompt.context_tokens
         new_tokens = self._limits.max_new_tokens * len(request.turns)
-        if (beyond := beyond_positions(self._engine.model.config, whole, new_tokens)) is not None:
+        beyond = beyond_positions(self._engine.model.config, whole, new_tokens, whole - tokens)
+        if beyond is not None:
             running.failed = {variant.cell: Outcome(Generated((), beyond)) for variant in request.missing}
             return []
         for variant in request.missing:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
 from msgspec import Meta
 
+from harness.engine.layer_forms import why_not_plain
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.kernels.probe import why_not
 from harness.values import LARGEST, Refusal, Size, check
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 # For ``unsaved_tokens=auto``. On a CPU: some seconds of prefills of a small model, and more than a short prompt. On a
 # card it is a guess, no measurement: eight prompts of 32k tokens, so that as many can decode together, which should
@@ -66,9 +70,9 @@ class EngineSettings:
     def __post_init__(self) -> None:
         check(self, "engine")
 
-    def kernels_on(self, device: torch.device) -> Kernels:
+    def kernels_on(self, device: torch.device, config: PretrainedConfig | None = None) -> Kernels:
         """The kernels to use on a device; see ``choose_kernels``."""
-        return choose_kernels(self.kernels, device)
+        return choose_kernels(self.kernels, device, config)
 
     def unsaved_tokens_on(self, device: torch.device) -> int:
         """The most tokens of prompts that have started and are not written."""
@@ -82,19 +86,22 @@ class EngineSettings:
         return _CHUNK_TOKENS if self.prefill_chunk == "auto" else self.prefill_chunk
 
 
-def choose_kernels(kernels: Kernels | Literal["auto"], device: torch.device) -> Kernels:
+def choose_kernels(
+    kernels: Kernels | Literal["auto"], device: torch.device, config: PretrainedConfig | None = None
+) -> Kernels:
     """The kernels to use on a device.
 
     Args:
         kernels: a value of ``engine.kernels``.
         device: the model's device.
+        config: the configuration of the model to use them for; None for one whose layers are all plain.
 
     Raises:
-        ConfigError: ``triton`` was asked for but cannot run on this device.
+        ConfigError: ``triton`` was asked for but cannot run on this device, or not with this model.
     """
     if kernels == "torch":
         return "torch"
-    reason = why_not(device)
+    reason = (why_not_plain(config) if config is not None else None) or why_not(device)
     if reason is not None and kernels == "triton":
         raise ConfigError(f"engine.kernels=triton {reason}: use engine.kernels=auto")
     return "triton" if reason is None else "torch"

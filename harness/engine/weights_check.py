@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
 
 from harness.errors import ModelError
+from harness.text import plain
 
 _HARMLESS = re.compile(
     r"rotary_emb\.(inv_freq|cos_cached|sin_cached)$"  # computed from the configuration
@@ -31,6 +33,30 @@ def refuse_adapter(path: str, found: str | None) -> None:
         raise ModelError(
             f"model.path={path} has an adapter ({Path(found).name}), and weights are read without it: merge it into "
             f"them (merge_and_unload and save_pretrained of peft), or {other}"
+        )
+
+
+def refuse_outside(path: str, folder: Path) -> None:
+    """Refuse a list of weights files that names others than those of its folder, of which the model's hash is made.
+
+    Args:
+        path: the model's path, for errors.
+        folder: the model's folder.
+
+    Raises:
+        ModelError: names the first such file; or the list cannot be read.
+    """
+    file = folder / "model.safetensors.index.json"
+    if not file.is_file():
+        return
+    try:
+        named = json.loads(file.read_text("utf-8"))["weight_map"].values()
+        wrong = next((name for name in named if Path(name).name != name), None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"model.path={path} has a {file.name} that is no list of weights: fetch it again") from error
+    if wrong is not None:
+        raise ModelError(
+            f"{file.name} of model.path={path} names {plain(wrong)[:80]}, which is not in the folder: fetch it again"
         )
 
 

@@ -6,8 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-# Numbers in a tile at most, so that two tiles of float32 fit into a card's shared memory.
-_NUMBERS = 8192
+# Bytes of a tile at most, so that several fit into a card's shared memory.
+_BYTES = 32768
 _MIN_SIDE = 16  # of the rows, the columns and the inner dimension of a product
 
 
@@ -21,14 +21,25 @@ def precision_of(dtype: torch.dtype) -> str:
     return "tf32" if dtype.itemsize == 2 else "ieee"
 
 
-def tile_tokens(dim: int, maximum: int) -> int:
+def product_dtype(dtype: torch.dtype) -> tl.dtype:
+    """The dtype in which numbers of a dtype are multiplied: their own, but that the interpreter has no 16-bit products.
+
+    Products of 16-bit numbers are exact in float32, too, in which both add up.
+    """
+    if triton.knobs.runtime.interpret:
+        return tl.float32
+    return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype, tl.float32)
+
+
+def tile_tokens(dim: int, maximum: int, dtype: torch.dtype = torch.float32) -> int:
     """Number of tokens in a tile, 16 or more.
 
     Args:
         dim: numbers per token.
         maximum: largest number of tokens, 16 or more.
+        dtype: of the numbers as they lie in the tile.
     """
-    return max(_MIN_SIDE, min(maximum, _NUMBERS // padded(dim)))
+    return max(_MIN_SIDE, min(maximum, _BYTES // (padded(dim) * dtype.itemsize)))
 
 
 def write_one(device: torch.device) -> None:

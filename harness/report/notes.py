@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from harness.report.nonsense import nonsense_notes
@@ -50,6 +51,7 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     return (
         notes
         + budget_notes(cells)
+        + eviction_notes(cells)
         + few_notes(len(cell.done) for cell in cells)
         + storage_notes(cells)
         + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
@@ -96,6 +98,20 @@ def budget_notes(cells: Iterable[CellResult]) -> list[str]:
 def _span(shares: Sequence[float]) -> str:
     ends = list(dict.fromkeys(f"{share:+.0f}" for share in (min(shares), max(shares))))
     return f"{' to '.join(ends)} %"
+
+
+def eviction_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What cells held while decoding, of methods that evict then, in one line."""
+    held = {cell.cell.name: [r.evicted for r in cell.done if r.evicted is not None] for cell in cells}
+    named = [
+        f"{name} {fmean(one.target for one in of):.0f} / {max(one.peak for one in of):.0f} / "
+        f"{fmean(one.mean for one in of):.1f}"
+        for name, of in held.items()
+        if of
+    ]
+    more = [f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
+    what = "while decoding, entries per head after an eviction / at most / on average over steps"
+    return [plain(f"{what}: {'; '.join([*named[:_MOST_NAMED], *more])}.")] if named else []
 
 
 def few_notes(counts: Iterable[int]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.engine.layer_forms import layer_notes, layer_windows
 from harness.engine.model_notes import generation_notes
 from harness.engine.model_spec import ModelSpec, all_end_ids, choose_device
 from harness.engine.weights_hash import memory_sha256
@@ -62,9 +63,9 @@ def read_checkpoint(spec: ModelSpec, needs_tokenizer: bool) -> Checkpoint:
         config=config,
         tokenizer=tokenizer,
         end_ids=all_end_ids(generation.eos_token_id, config, tokenizer),
-        notes=tuple(generation_notes(generation)),
+        notes=(*layer_notes(config), *generation_notes(generation)),
         identity=spec.identity(config),
-        provenance=origin,
+        provenance=origin | _windows(config),
     )
 
 
@@ -93,7 +94,13 @@ def checkpoint_of(engine: Engine, needs_tokenizer: bool) -> Checkpoint:
         config=model.config,
         tokenizer=tokenizer,
         end_ids=all_end_ids(end_id, model.config, tokenizer),
-        notes=tuple(generation_notes(model.generation_config)),
+        notes=(*layer_notes(model.config), *generation_notes(model.generation_config)),
         identity={"weights": memory_sha256(model), "dtype": dtype},
-        provenance=provenance(str(model.device)),
+        provenance=provenance(str(model.device)) | _windows(model.config),
     )
+
+
+def _windows(config: PretrainedConfig) -> dict[str, int]:
+    """What a manifest says of a model some of whose layers have windows: how many."""
+    windows = layer_windows(config)
+    return {"window_layers": len(windows) - windows.count(None)} if any(windows) else {}

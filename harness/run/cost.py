@@ -86,7 +86,8 @@ def recorded(tasks: Sequence[Prepared]) -> Basis | None:
     If there are runs of the same methods or width, others do not count.
     """
     run = tasks[0].run
-    device, kernels = run.checkpoint.provenance["device"], run.engine_settings.kernels_on(_device(tasks))
+    device = run.checkpoint.provenance["device"]
+    kernels = run.engine_settings.kernels_on(_device(tasks), run.checkpoint.config)
     lines = [
         line
         for folder in sorted((run.folder_of_results / run.model).glob("*/"))

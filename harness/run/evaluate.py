@@ -14,6 +14,7 @@ from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
 from harness.engine.watch import Watch
 from harness.results import Cell, Record, Sample, layer_means
+from harness.run.evicted import evicted
 from harness.run.prepare import Run
 from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
@@ -86,7 +87,8 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         record,
         tokens=outcome.generated.tokens,
         kept=kept.entries,
-        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens,
+        # Where all layers have windows, there is none to drop an entry from.
+        retention=sum(layer_means(kept.entries)) / len(kept.entries) / prompt.context_tokens if kept.entries else 1.0,
         kept_bytes=kept.bytes,
         bits=kept.bits,
         retention_bytes=kept.bytes / outcome.full_bytes,
@@ -96,6 +98,9 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         audit=outcome.audit,
         samples=tuple(Sample(sample.tokens) for sample in outcome.samples),
     )
+    lengths = [len(sample.tokens) for sample in record.samples] or [len(record.tokens)]
+    held = evicted(kept, prompt.context_tokens, len(prompt.question), lengths)
+    record = structs.replace(record, evicted=held)
     if record.error is not None:
         return record
     try:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
+from harness.engine.layer_forms import refuse_moved_keys
 from harness.engine.model_spec import head_dim, shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
@@ -31,11 +32,13 @@ def check_plans(
     longest = max(prompt.context_tokens for prompt in prompts)
     for variant in variants:
         try:
-            variant.plan(shape_of(config, longest, selection))
+            plan = variant.plan(shape_of(config, longest, selection))
         except BudgetError as error:
             if variant.budget.share is None:
                 raise
             raise BudgetError(f"no prompt of the task is long enough for {error}") from error
+        if plan.rerotates:
+            refuse_moved_keys(config)
 
 
 def check_storages(
@@ -86,6 +89,7 @@ def check_positions(config: PretrainedConfig, prompts: Sequence[Prompt], new_tok
     Raises:
         ConfigError: no prompt fits.
     """
-    shortest = min(len(prompt.ids) for prompt in prompts)
-    if (beyond := beyond_positions(config, shortest, new_tokens)) is not None:
-        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {beyond}")
+    by_length = sorted(prompts, key=lambda prompt: len(prompt.ids))
+    why = [beyond_positions(config, len(prompt.ids), new_tokens, len(prompt.question)) for prompt in by_length]
+    if None not in why:
+        raise ConfigError(f"no prompt of the task fits into the model; even the shortest does not: {why[0]}")

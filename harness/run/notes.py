@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from harness.engine.model_notes import prompt_notes
-from harness.engine.positions import beyond_positions
+from harness.engine.positions import beyond_positions, last_position
 from harness.engine.prompt import Prompt
 from harness.engine.request import contexts
 from harness.run.checkpoint import Checkpoint
@@ -44,13 +44,16 @@ def run_note(
         notes += prompt_notes(prompts, checkpoint.tokenizer, checkpoint.end_ids, knobs)
     config, lengths = checkpoint.config, [len(prompt.ids) for prompt in prompts]
     positions = getattr(config, "max_position_embeddings", None)
-    if lost := sum(beyond_positions(config, tokens, new_tokens) is not None for tokens in lengths):
+    beyond = [beyond_positions(config, len(prompt.ids), new_tokens, len(prompt.question)) for prompt in prompts]
+    if (lost := len(prompts) - beyond.count(None)) and last_position(config) is None:
+        notes.append(f"{lost} of {len(prompts)} prompts have no result: {next(filter(None, beyond))}.")
+    elif lost:
         notes.append(
             f"{lost} of {len(prompts)} prompts have no result: with up to {new_tokens} new tokens they do not fit into "
             f"the {positions} positions of this model, which cannot go past them."
         )
-    elif positions is not None and (beyond := sum(tokens > positions for tokens in lengths)):
+    elif positions is not None and (longer := sum(tokens > positions for tokens in lengths)):
         notes.append(
-            f"{beyond} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
+            f"{longer} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
         )
     return " ".join(notes)

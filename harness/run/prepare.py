@@ -166,8 +166,8 @@ def prepare(run: Run) -> Prepared:
         ConfigError, DataError, StoreError: a part of the run cannot be used; finished cells are untouched.
     """
     check_name(run.task.name, "task.name")
-    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device))
     config = run.checkpoint.config
+    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
     task_settings = run.task.settings()
     examples = run.task.examples(run.checkpoint.tokenizer)
     if not examples:
@@ -272,7 +272,7 @@ def known_of(records: Sequence[Record]) -> Known | None:
     return replace(first, later=tuple(later))
 
 
-def _method_settings(method: Method) -> dict[str, Any]:
+def method_settings(method: Method) -> dict[str, Any]:
     """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
 
     A knob called ``file`` names a file whose content counts, too.
@@ -280,7 +280,7 @@ def _method_settings(method: Method) -> dict[str, Any]:
     knobs = {field.name: getattr(method, field.name) for field in fields(method) if field.name != "label"}
     for setting, field in wrapped_settings(type(method)).items():
         base = knobs.pop(field)
-        knobs = {setting: None if base is None else {"label": base.label, **_method_settings(base)}, **knobs}
+        knobs = {setting: None if base is None else {"label": base.label, **method_settings(base)}, **knobs}
     if isinstance(file := knobs.get("file"), str):
         knobs["file_sha256"] = hashlib.sha256(Path(file).expanduser().read_bytes()).hexdigest()
     return {"class": recorded(type(method)), **knobs, **source_of(type(method))}
@@ -300,7 +300,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     selection = boundary if method.scorer is None else {**others, **boundary}
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
-    settings = {**common, "method": _method_settings(method), "budget": variant.budget.text}
+    settings = {**common, "method": method_settings(method), "budget": variant.budget.text}
     if variant.storage.packs:
         knobs = {name: value for name, value in asdict(variant.storage).items() if name != "label"}
         settings["storage"] = {"class": recorded(type(variant.storage)), **knobs}

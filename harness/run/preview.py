@@ -8,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from harness.engine.layer_forms import layer_windows, window_entries
 from harness.engine.model_spec import entry_bytes, head_dim, shape_of
 from harness.engine.request import contexts, prompts_of
 from harness.engine.stored import plan_bytes
@@ -21,7 +22,7 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     """Print the cells with the entries each would keep and the records it has, then the prompts and the prefills."""
     run = prepared.run
     spec, config = run.checkpoint.spec, run.checkpoint.config
-    layers = config.num_hidden_layers
+    layers = layer_windows(config).count(None)
     dtype = spec.torch_dtype(config)
     per_entry, _, kv_heads = entry_bytes(config, dtype)
     lengths = [len(prompt.ids) for prompt in prepared.prompts]
@@ -40,7 +41,8 @@ def print_preview(prepared: Prepared, console: Console) -> None:
             except ConfigError:
                 continue
             entries += [count for counts in plan.keep for count in by_head(counts)]
-            sizes.append(plan_bytes(plan, shape, head_dim(config), dtype))
+            in_windows = window_entries(config, tokens) * kv_heads * per_entry
+            sizes.append(plan_bytes(plan, shape, head_dim(config), dtype) + in_windows)
         table.add_row(
             variant.cell.label,
             variant.cell.budget,
@@ -54,13 +56,14 @@ def print_preview(prepared: Prepared, console: Console) -> None:
     console.print(table, width=min(width_of(console), console.width), crop=False)
     spread = f"{min(lengths)}/{fmean(lengths):.0f}/{max(lengths)} (min/mean/max)"
     say(console, f"prompts: {len(lengths)}; prompt tokens: {spread}, {sum(lengths):,} in all")
+    full = [tokens * layers + window_entries(config, tokens) for tokens in of_context]
     asked, what = prompts_of(prepared.requests), "prompts"
     if run.selection.after == "context":
         asked, what = contexts(asked), "contexts"
     say(
         console,
         f"prefills: {len(asked)} ({what} with a cell that is not done); the full cache is "
-        f"{fmean(of_context) * layers * kv_heads * per_entry:,.0f} bytes per prompt",
+        f"{fmean(full) * kv_heads * per_entry:,.0f} bytes per prompt",
     )
     if note := next(iter(prepared.manifests.values())).note:
         say(console, f"note: {note}")

@@ -17,6 +17,7 @@ from msgspec import structs
 from harness.compression.grid import Variant
 from harness.compression.selection import Selection
 from harness.engine.engine import Engine
+from harness.engine.layer_forms import layer_windows
 from harness.engine.request import Request
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
@@ -128,7 +129,7 @@ def with_data(grid: Grid, prepared: Prepared, examples: int, verdicts: Mapping[C
     """
     prompts = {prompt.example.id: prompt for prompt in prepared.prompts}
     checkpoint = prepared.run.checkpoint
-    tokenizer, layers = checkpoint.tokenizer, checkpoint.config.num_hidden_layers
+    tokenizer, layers = checkpoint.tokenizer, layer_windows(checkpoint.config).count(None)
     for result in grid.result.cells:
         if result.cell not in prepared.manifests:
             continue

@@ -51,7 +51,8 @@ def without_model(grid: Grid, methods: Sequence[Choice]) -> tuple[dict[Cell, Ver
         variant = _variant(manifest, methods, verdict)
         if variant is not None:
             variants[cell] = variant
-            verdict.compare("kept entries", ((r, _is_planned(r, variant)) for r in result.done))
+            windows = bool(manifest.provenance.get("window_layers"))
+            verdict.compare("kept entries", ((r, _is_planned(r, variant, windows)) for r in result.done))
             aliases = [r for r in result.done if r.alias_of in by_name]
             verdict.compare("aliases", ((r, _is_alias(r, by_name[str(r.alias_of)].get(r.example_id))) for r in aliases))
         verdict.compare("scores", ((r, same_scores(rescored(r, task).scores, r.scores)) for r in result.done))
@@ -110,23 +111,31 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
         return None
 
 
-def _is_planned(record: Record, variant: Variant) -> bool:
-    """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt."""
-    if record.compressed_tokens is None or not record.kept:
+def _is_planned(record: Record, variant: Variant, windows: bool) -> bool:
+    """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt.
+
+    Args:
+        record: the record.
+        variant: its cell's.
+        windows: whether the model has layers with windows, whose bytes are among those that were kept.
+    """
+    if record.compressed_tokens is None:
         return False
+    if not record.kept:  # of a model all of whose layers have windows
+        return variant.method.scorer is None and record.retention == 1
     share = fmean(layer_means(record.kept)) / record.compressed_tokens
     if record.retention is None or not close(share, record.retention):
         return False
-    return any(_fits(record, variant, shape) for shape in _shapes(record, record.compressed_tokens))
+    return any(_fits(record, variant, shape, windows) for shape in _shapes(record, record.compressed_tokens))
 
 
-def _fits(record: Record, variant: Variant, shape: Shape) -> bool:
+def _fits(record: Record, variant: Variant, shape: Shape, windows: bool) -> bool:
     """Whether a record kept what its budget allows if prompt and model have this shape."""
     try:
         plan = variant.plan(shape)
     except KvgaugeError:  # such as a file of scores for a model with other heads
         return False
-    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting)
+    return plan.keep == record.kept if plan.waiting is None else _is_possible(record, plan.waiting, windows)
 
 
 def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
@@ -139,7 +148,7 @@ def _shapes(record: Record, tokens: int) -> Iterator[Shape]:
         yield from (Shape(tokens, layers, heads * copies, heads, heads) for copies in range(2, _MOST_COPIES + 1))
 
 
-def _is_possible(record: Record, waiting: Waiting) -> bool:
+def _is_possible(record: Record, waiting: Waiting, windows: bool) -> bool:
     """Whether an allocation that had to see the prompt can have kept these numbers.
 
     Which of the possible ones it kept, its layers said, and only the model can say it again.
@@ -152,7 +161,7 @@ def _is_possible(record: Record, waiting: Waiting) -> bool:
     if any(not least <= count <= shape.tokens for counts in kept for count in by_head(counts)):
         return False
     total = sum(counts * shape.cache_heads if isinstance(counts, int) else sum(counts) for counts in kept)
-    return total <= waiting.allocation.total(waiting.budget, shape) and _bytes_fit(record)
+    return total <= waiting.allocation.total(waiting.budget, shape) and (windows or _bytes_fit(record))
 
 
 def _bytes_fit(record: Record) -> bool:

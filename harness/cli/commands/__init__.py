@@ -55,6 +55,7 @@ COMMANDS: Mapping[str, str] = {
     "data": "data",
     "import": "import_",
     "wandb": "wandb",
+    "lm_eval": "lm_eval",
     "completion": "completion",
 }
 

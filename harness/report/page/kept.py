@@ -71,6 +71,39 @@ def kept_by_layer(result: TaskResult) -> Panels | None:
     return Panels(panels, 100, count, "entries kept", "layer")
 
 
+def held_by_step(result: TaskResult) -> Panels | None:
+    """Entries per head that cells held while decoding, step by step, of methods that evict then; None without one.
+
+    A cell's picture is of its longest answer. Pictures of one budget share their scale.
+    """
+    longest = {}
+    for cell in result.cells:
+        known = [record.evicted for record in cell.done if record.evicted is not None]
+        if known:
+            longest[cell.cell] = max(known, key=lambda one: one.steps[-1])
+    if not longest:
+        return None
+    most = dict[str, float]()
+    for one, held in longest.items():
+        most[one.budget] = max(most.get(one.budget, 0.0), held.peak)
+    cells = [cell for cell in result.cells if cell.cell in longest]
+
+    def panel(cell: CellResult) -> Panel:
+        held, label = longest[cell.cell], cell.cell.label
+        width, tiles = 100 / len(held.steps), list[Tile]()
+        for place, (step, entries) in enumerate(zip(held.steps, held.entries, strict=True)):
+            height = round(100 * entries / most[cell.cell.budget], 2)
+            says = f"{f'step {step}' if step else 'after the prompt'}: {entries:.1f} entries"
+            tiles.append((round(place * width, 2), round(100 - height, 2), round(width, 2), height, "", says, None))
+        says = f"after an eviction {held.target:.0f}, at most {held.peak:.0f}, mean {held.mean:.1f}"
+        across = [(0.0, "0"), (100.0, str(held.steps[-1]))]
+        down = [(0.0, f"{most[cell.cell.budget]:.0f}"), (100.0, "0")]
+        return Panel(plain(label), cell.cell.budget, says, colour_of(label), tiles, across, down)
+
+    panels = [[None if cell is None else panel(cell) for cell in row] for row in panel_rows(cells)]
+    return Panels(panels, 100, 100, "step", "entries")
+
+
 def _bars(layers: Sequence[Layer], widest: float, count: int) -> list[Tile]:
     """One bar for each layer, as wide as what it keeps on average."""
     tiles: list[Tile] = []

@@ -24,7 +24,7 @@ from harness.report.nonsense import nonsense_notes
 from harness.report.notes import KEPT, SAME_AS, task_notes
 from harness.report.page.charts import Chart, Panels, chart, heatmaps, scale
 from harness.report.page.examples import blocks, first_places, index, left_out
-from harness.report.page.kept import kept_by_layer
+from harness.report.page.kept import held_by_step, kept_by_layer
 from harness.report.page.matrix import Matrix, matrix
 from harness.report.page.prompts import folder_of, write_prompts
 from harness.report.page.tables import LEGEND, origins
@@ -58,6 +58,7 @@ class View:
         matrix: scores, methods by budgets.
         heatmaps: of a task with axes.
         kept: entries kept by layer, or by layer and head.
+        held: entries held while decoding, step by step.
         origins: where the numbers come from.
         settings: those of the first cell, as JSON.
         index: of the examples, packed.
@@ -75,6 +76,7 @@ class View:
     matrix: Matrix | None = None
     heatmaps: Panels | None = None
     kept: Panels | None = None
+    held: Panels | None = None
     origins: Table | None = None
     settings: str = ""
     index: str = ""
@@ -172,6 +174,7 @@ def _task(grid: Grid, prompts: Collection[str] = (), texts: bool = True) -> View
         matrix=matrix(table(result), result.metrics[0].title) if result.metrics else None,
         heatmaps=heatmaps(result, first_places(result) if texts and result.heatmap_axes else {}),
         kept=kept_by_layer(result),
+        held=held_by_step(result),
         origins=origins(grid.manifests.values()),
         settings=json.dumps(
             {name: settings[name] for name in ("model", "task", "selection") if name in settings}, indent=2
@@ -183,7 +186,7 @@ def _task(grid: Grid, prompts: Collection[str] = (), texts: bool = True) -> View
 
 def _numbers(grid: Grid) -> View:
     """A task without its examples, and without what is large and no score."""
-    return replace(_task(grid, texts=False), kept=None)
+    return replace(_task(grid, texts=False), kept=None, held=None)
 
 
 def _board(board: Board, model: str) -> View:

@@ -295,6 +295,14 @@ def test_bad_input_is_one_line_and_leaves_finished_cells_as_they_are(
     assert snapshot(finished / "results") == before
 
 
+SHARDS = {
+    "a shard that is not there": '{"metadata": {}, "weight_map": {"lm_head.weight": "gone.safetensors"}}',
+    "a shard outside of the folder": '{"metadata": {}, "weight_map": {"lm_head.weight": "../elsewhere.safetensors"}}',
+    "shards that are no list": '{"weight_map": [3]}',
+}
+"""Lists of weights files."""
+
+
 def bad_model(folder: Path, kind: str) -> Path:
     """A model folder that must not be used."""
     shutil.copytree(ROOT / "models/tiny", folder)
@@ -317,6 +325,21 @@ def bad_model(folder: Path, kind: str) -> Path:
     elif kind == "code of its own":
         config.write_text(json.dumps(values | {"model_type": "nope", "auto_map": {"AutoConfig": "evil.Evil"}}))
         (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\nclass Evil: pass\n")
+    elif kind == "a link to itself":
+        weights.unlink()
+        weights.symlink_to(weights)
+    elif kind == "weights that are a folder":
+        weights.unlink()
+        weights.mkdir()
+    elif kind == "weights with a header beyond all bounds":
+        weights.write_bytes(b"\xff" * 7 + b"\x3f{}")
+    elif kind in SHARDS:
+        weights.rename(folder.parent / "elsewhere.safetensors")
+        (folder / "model.safetensors.index.json").write_text(SHARDS[kind])
+    elif kind == "layers without end":
+        config.write_text(json.dumps(values | {"num_hidden_layers": 2_000_000}))
+    elif kind == "quantized in an unknown way":
+        config.write_text(json.dumps(values | {"quantization_config": {"quant_method": "nope"}}))
     elif kind == "no tokenizer":
         for file in folder.glob("tokenizer*"):
             file.unlink()
@@ -336,6 +359,14 @@ def bad_model(folder: Path, kind: str) -> Path:
         ("config that is not json", "mend or fetch its config.json"),
         ("unknown family", "use a family that transformers has"),
         ("code of its own", "no code of a checkpoint is run"),
+        ("a link to itself", "Too many levels of symbolic links"),
+        ("weights that are a folder", "Is a directory"),
+        ("weights with a header beyond all bounds", "mend or fetch its weights"),
+        ("a shard that is not there", "gone.safetensors"),
+        ("a shard outside of the folder", "names ../elsewhere.safetensors, which is not in the folder"),
+        ("shards that are no list", "that is no list of weights"),
+        ("layers without end", "num_hidden_layers=2000000, which is not a number of layers, 1 to 1000"),
+        ("quantized in an unknown way", "quantized by nope, which is none of the kinds known here"),
         ("no tokenizer", "has no usable tokenizer"),
         ("sliding window", "sliding_window=16"),
     ],

@@ -27,6 +27,17 @@ def test_a_prompt_is_shown_in_two_parts_with_their_ids(kvgauge: Command, monkeyp
     assert "['four minutes']" in example
 
 
+def test_a_turn_is_shown_behind_the_questions_before_it(kvgauge: Command) -> None:
+    words = ("task=jsonl", f"task.data={QUESTIONS}", "task.history=own_answers", "model=tiny", "--example", "clock")
+    shown = kvgauge("show", "prompt", *words)
+    assert shown.code == 0, shown.err
+    _, context, *questions, ids, example = re.split(r"^──── .*$", shown.out, flags=re.MULTILINE)
+    asked = ("Who is the harbour master?", "How many boats does he keep?", "How late is the clock?")
+    assert questions == [f"\n\n\n{question}\nAnswer:\n" for question in asked]
+    assert context.strip().endswith("four minutes late.") and "{'turn': 3}" in example
+    assert ids.count("question, behind the model's own answer: ") == 2
+
+
 def test_what_a_terminal_would_act_on_is_escaped(kvgauge: Command, tmp_path: Path) -> None:
     file = tmp_path / "bad.jsonl"
     record = {"prompt": "red \x1b[31m left \u202e\x07\tend\n  next", "answers": ["a"]}

@@ -84,6 +84,12 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
     assert expected_start == tokens
 
 
+def test_blocks_of_weights_share_one_memory() -> None:
+    queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
+    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, 0.25, block_bytes=2**10)]
+    assert len(places) > 10 and len(set(places)) == 1
+
+
 @given(layer=layers(), data=st.data())
 @REPEATABLE
 def test_column_sums_read_from_the_attention_equal_those_of_a_pass_of_their_own(

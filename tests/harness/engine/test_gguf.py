@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import shutil
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.engine import gguf as reading
 from harness.engine.loading import load_model
 from harness.engine.model_spec import ModelSpec, all_end_ids
-from harness.errors import ModelError
+from harness.errors import KvgaugeError, ModelError
 from tests.conftest import Command
 from tests.harness.gguf_file import SMOLLM2, TEMPLATE, needs_smollm2, write
 from tests.harness.tiny import Cell, decode_together, methods
@@ -173,6 +175,15 @@ def unknown_type(path: Path) -> None:
     overwritten(entry, (999).to_bytes(4, "little"))(path)
 
 
+def text(of: bytes) -> bytes:
+    return struct.pack("<Q", len(of)) + of
+
+
+def header(key: bytes, kind: int, value: bytes) -> bytes:
+    """A file with one entry of metadata and no tensor."""
+    return b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + text(key) + struct.pack("<I", kind) + value
+
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "not there": (Path.unlink, "is not there: give the path of a GGUF file"),
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "is not a file"),
@@ -185,6 +196,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut in the header": (cut(0.1), "is cut off or damaged within its header"),
     "cut in the weights": (cut(0.9), "ends within its weights"),
     "with a length beyond all bounds": (overwritten(8, b"\xff" * 8), "is cut off or damaged within its header"),
+    "with arrays in arrays without end": (
+        lambda path: path.write_bytes(header(b"a", 9, struct.pack("<IQ", 9, 1) * 50_000)),
+        "is cut off or damaged within its header",
+    ),
+    "with an alignment that is no number": (
+        lambda path: path.write_bytes(header(b"general.alignment", 8, text(b"wide"))),
+        "is cut off or damaged within its header",
+    ),
+    "with a number of parts that is none": (
+        lambda path: path.write_bytes(header(b"split.count", 8, text(b"\x1b[31m" * 1000))),
+        "is one of ?[31m",
+    ),
     "with an unknown quantization": (unknown_type, "unknown quantization type 999"),
     "of another family": (lambda path: write(path, family="clip"), "architecture clip is not supported"),
     "without a vocabulary": (lambda path: write(path, vocabulary=False), "holds no vocabulary"),
@@ -216,6 +239,24 @@ def test_a_broken_file_is_one_line(little: Path, cache: Path, kind: str) -> None
     line = str(told.value)
     assert words in line and f"model.path={little} " in line and "\n" not in line and len(line) < 400
     assert not list(cache.glob("*/config.json"))
+
+
+@pytest.mark.slow
+def test_no_byte_of_a_header_that_is_another_is_a_traceback(little: Path) -> None:
+    whole, draw, fine = little.read_bytes(), random.Random(0), 0
+    end = whole.index(b"output_norm.weight") + 60
+    for number in range(24):
+        changed, path = bytearray(whole), little.with_name(f"changed{number}.gguf")
+        changed[draw.randrange(4, end)] = draw.choice([0, 1, 128, 255])
+        path.write_bytes(changed)
+        try:
+            spec = spec_of(path)
+            load_model(spec, spec.config())
+            spec.tokenizer()
+            fine += 1
+        except KvgaugeError as error:
+            assert "\n" not in str(error) and len(str(error)) < 600
+    assert fine < 24
 
 
 def test_a_missing_tensor_is_one_line(tmp_path: Path, cache: Path) -> None:

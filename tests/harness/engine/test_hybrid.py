@@ -5,22 +5,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 
+from harness.compression.allocation import Shape
 from harness.compression.attention_weights import Softmax
+from harness.compression.budget import parse_budgets
+from harness.compression.grid import Plan, Waiting, make_grid
+from harness.compression.method import LayerState, Scorer
+from harness.compression.replay import Replay, Replayed
+from harness.compression.scorers import FirstTokens
 from harness.engine import layer_forms, loading
+from harness.engine.engine import Engine
 from harness.engine.layer_forms import LayerForm, Window
-from harness.engine.loading import check_against_stock
+from harness.engine.loading import check_against_stock, load_model
+from harness.engine.model_spec import shape_of
 from harness.engine.prefill import extend, prefill
-from harness.errors import ModelError
-from tests.harness.engine.test_stock import ABSENT, METHODS, config_of, load
-from tests.harness.tiny import NAME, STABLE, Cell, decode_together, prompt_of
+from harness.engine.rows import Limits
+from harness.engine.settings import choose_kernels
+from harness.errors import ConfigError, ModelError
+from methods.expected_attention import ExpectedAttention
+from tests.harness.engine.test_stock import ABSENT, METHODS, config_of, load, spec_of
+from tests.harness.tiny import NAME, STABLE, Cell, Uneven, decode_together, prompt_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STEPS = 40
@@ -76,12 +88,12 @@ def our_model(name: str) -> PreTrainedModel:
     return model
 
 
-def stock_batch(model: Any, prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+def stock_batch(model: Any, prompts: Sequence[tuple[int, ...]], steps: int = STEPS) -> list[list[int]]:
     """What transformers' own greedy ``generate`` appends to each of a batch of unequal prompts."""
     longest = max(map(len, prompts))
     ids = torch.tensor([(0,) * (longest - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    options = {"max_new_tokens": STEPS, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
+    options = {"max_new_tokens": steps, "eos_token_id": None, "pad_token_id": 0, "do_sample": False}
     return cast("list[list[int]]", model.generate(ids, attention_mask=mask, **options)[:, longest:].tolist())
 
 
@@ -236,3 +248,131 @@ def test_prompt_in_pieces_is_the_whole_prompt(name: str) -> None:
     torch.testing.assert_close(pieces.logits, whole.logits, rtol=1e-4, atol=1e-4)
     for one, other in zip(pieces.kept, whole.kept, strict=True):
         assert (one.sha256, one.bytes, one.entries) == (other.sha256, other.bytes, other.entries)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "gpt_oss", "llama4", "mistral"])
+def test_question_through_the_cache_is_the_end_of_the_prompt(name: str) -> None:
+    stock, engine = stock_model(name), Engine(our_model(name), NAME)
+    for context, question in ((5, 1), (9, 20), (47, 40)):
+        prompt = prompt_of(context + question)
+        whole = Plan((context,) * engine.layers, None)
+        (found,) = engine.generate(prompt[:context], [whole], STABLE, Limits(frozenset(), 10), prompt[context:])
+        assert [list(found.tokens)] == stock_batch(stock, [prompt], 10)
+
+
+@dataclass(frozen=True)
+class Replaying(Scorer):
+    """Scores are positions; the replay is some tokens of ours."""
+
+    ids: tuple[int, ...]
+    window: ClassVar[int] = 0
+    weighs_hidden: ClassVar[bool] = False
+
+    def replays(self, prompt: Sequence[int], encode: Any) -> list[Replay]:
+        return [Replay(self.ids, 0, len(prompt))]
+
+    def read(self, layer: LayerState, replay: Replay, replayed: Replayed) -> Tensor:
+        return torch.arange(replay.stop, dtype=torch.float32).expand(len(layer.keys), -1)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama4", "gpt_oss"])
+def test_replay_is_computed_as_the_end_of_a_longer_prompt(name: str) -> None:
+    model: Any = our_model(name)
+    prompt, replay = prompt_of(61), prompt_of(30, 1)
+    outputs: list[Tensor] = []
+    model.model.layers[-1].register_forward_hook(
+        lambda _, __, out: outputs.append((out[0] if isinstance(out, tuple) else out).reshape(-1, 32))
+    )
+    waiting = Waiting(Uneven("layers"), 12, Shape(61, 1, 4, 2, 4))
+    prefill(model, NAME, prompt, [Plan((12,), Replaying(replay), waiting)], STABLE)
+    prefill(model, NAME, (*prompt, *replay), [], STABLE)
+    assert [len(output) for output in outputs] == [61, 30, 91]
+    torch.testing.assert_close(outputs[1], outputs[2][61:], rtol=1e-4, atol=1e-4)
+
+
+def test_methods_keep_of_the_full_layers_of_a_hybrid_what_they_keep_of_a_model_of_these_layers_alone() -> None:
+    kinds = ["sliding_attention", "sliding_attention", "full_attention", "full_attention"]
+    sizes = {"sliding_window": WINDOW, "use_sliding_window": True, "num_hidden_layers": 4}
+    torch.manual_seed(0)
+    hybrid: Any = AutoModelForCausalLM.from_config(config_of("qwen2", **sizes, layer_types=kinds))
+    check_against_stock(hybrid, NAME)
+    prompt, hidden = prompt_of(61), list[Tensor]()
+    handle = hybrid.model.layers[1].register_forward_hook(lambda _, __, out: hidden.append(out.reshape(-1, 32)))
+    prefill(hybrid, NAME, prompt, [], STABLE)
+    handle.remove()
+    # The last two layers alone, in a model whose token i is embedded as what comes to them at position i.
+    pure: Any = AutoModelForCausalLM.from_config(config_of("qwen2", num_hidden_layers=2))
+    layers = hybrid.model.layers.state_dict().items()
+    pure.model.layers.load_state_dict({f"{int(name[0]) - 2}{name[1:]}": one for name, one in layers if name[0] > "1"})
+    pure.model.embed_tokens.weight = torch.nn.Parameter(hidden[0].clone())
+    check_against_stock(pure, NAME)
+    expected = ExpectedAttention("expected", sinks=4, future_positions=9, covariance=True, value_norm=True, epsilon=0.0)
+    plans = [Cell(prompt, method, 12).plan(2) for method in (*METHODS.values(), expected)]
+    of_hybrid = prefill(hybrid, NAME, prompt, plans, STABLE)
+    of_pure = prefill(pure, NAME, range(61), plans, STABLE)
+    for one, other in zip(of_hybrid.kept, of_pure.kept, strict=True):
+        assert (one.sha256, one.entries, one.tied_heads) == (other.sha256, other.entries, other.tied_heads)
+        assert [torch.equal(a.keys, b.keys) for a, b in zip(one.layers[2:], other.layers, strict=True)] == [True, True]
+    assert len({kept.sha256 for kept in of_pure.kept}) == len(plans)
+
+
+# --- what is told, taken and refused
+
+
+def test_layers_with_windows_are_told_to_readers_of_the_numbers() -> None:
+    (note,) = layer_forms.layer_notes(config_of(*FAMILIES["gemma3"][:1], **FAMILIES["gemma3"][1]))
+    assert note.startswith("1 of this model's 2 layers attend to a sliding window of 16 tokens: they are computed")
+    assert layer_forms.layer_notes(config_of("llama")) == []
+
+
+@pytest.mark.parametrize("name", ["gemma2", "llama4"])
+def test_own_kernels_are_refused_for_what_they_do_not_compute(name: str) -> None:
+    family, changes = FAMILIES[name]
+    config, device = config_of(family, **changes), torch.device("cpu")
+    assert choose_kernels("auto", device, config) == "torch"
+    with pytest.raises(ConfigError, match="engine.kernels=triton has no layers with windows of tokens, as this model"):
+        choose_kernels("triton", device, config)
+
+
+def test_method_has_nothing_to_compress_where_all_layers_have_windows() -> None:
+    family, changes = FAMILIES["mistral"]
+    shape = shape_of(config_of(family, **changes), 61, STABLE)
+    (full, snap) = make_grid([METHODS["fullkv"], METHODS["snapkv"]], parse_budgets(12))
+    assert full.plan(shape) == Plan((), None)
+    with pytest.raises(ConfigError, match="method=snapkv has nothing to compress in this model, all of whose layers"):
+        snap.plan(shape)
+
+
+def test_method_that_moves_keys_is_refused_where_layers_have_windows() -> None:
+    model, prompt = our_model("gemma3"), prompt_of(61)
+    with pytest.raises(ConfigError, match="turns kept keys to new positions .* layers with windows"):
+        prefill(model, NAME, prompt, [Plan((12,), FirstTokens(2), rerotates=True)], STABLE)
+
+
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "text", "more"),
+    [
+        ("gemma3", "gemma3", {"mm_tokens_per_image": 4}),
+        ("mistral3", "mistral", {}),
+        pytest.param("llama4", "llama4", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_of_a_model_that_reads_images_too_the_text_model_is_taken(
+    family: str, text: str, more: dict[str, Any], tmp_path: Path
+) -> None:
+    vision = {**VISION, "image_size": 28, "patch_size": 14}
+    inner = config_of(FAMILIES[text][0], **FAMILIES[text][1]).to_dict()
+    torch.manual_seed(0)
+    outer = CONFIG_MAPPING[family](text_config=inner, vision_config=vision, **more)
+    whole = AutoModelForImageTextToText.from_config(outer)
+    whole.save_pretrained(tmp_path)
+    spec = spec_of(tmp_path)
+    config = spec.config()
+    assert config.model_type == inner["model_type"]
+    engine = Engine(load_model(spec, config), NAME)
+    prompt = prompt_of(40)
+    (found,) = engine.generate(prompt, [Plan((40,) * engine.layers, None)], STABLE, Limits(frozenset(), 20))
+    assert [list(found.tokens)] == stock_batch(whole, [prompt], 20)

@@ -21,12 +21,13 @@ SIZES = {
     "vocab_size": 101, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
     "num_key_value_heads": 2, "max_position_embeddings": 128, "pad_token_id": 0,
 }  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0}
 
 
 def model_of(family: str, **more: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **SIZES, **more))
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **(SIZES | more)))
     return model.eval()
 
 
@@ -44,7 +45,15 @@ def states_of(model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch) -> list[L
     [
         ("llama", {}),
         ("llama", {"rope_parameters": YARN}),
+        (
+            "llama",
+            {
+                "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4},
+                "max_position_embeddings": 32,
+            },
+        ),
         ("qwen2", {}),
+        ("smollm3", {"no_rope_layers": [1, 0]}),
         ("phi", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
     ],
 )

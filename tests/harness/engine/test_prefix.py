@@ -63,6 +63,14 @@ def test_prompt_in_pieces_keeps_and_generates_what_it_does_in_one(
     )
 
 
+def test_a_beginning_is_held_for_all_that_go_on_from_it_also_where_some_share_a_few_tokens_more() -> None:
+    beginning = (1,) * 100
+    prompts = [np.asarray((*beginning, *rest), dtype="<i4") for rest in ((5, 6), (7, 8), (7, 9))]
+    order = prefix.prefix_order(prompts)
+    assert sorted(index for index, _ in order) == [0, 1, 2]
+    assert [hold for _, hold in order] == [(100,), (100,), ()]
+
+
 @pytest.mark.parametrize("shared", [1, 7, 40, 63])
 def test_several_prompts_go_on_from_one_beginning(shared: int) -> None:
     model, selection = tiny(), Selection("query_head", "mean", "stable", "float32")

@@ -233,28 +233,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "qwen3-next": ("qwen3_next", {"num_hidden_layers": 4}, "(qwen3_next) has layer_types=linear_attention"),
     "t5": ("t5", {}, "(t5) has is_encoder_decoder=True: only decoder-only models are evaluated"),
     "llava": ("llava", {}, "(llava) has text_config=…: only text models are evaluated"),
-    "dynamic": (
-        "llama",
-        {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}},
-        "(llama) has rope_type=dynamic: it re-scales positions by the longest row of a batch",
-    ),
-    "longrope": (
-        "phi3",
-        {"rope_scaling": {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}},
-        "(phi3) has rope_type=longrope: it re-scales positions by the longest row of a batch",
-    ),
-    "dynamic-by-layer-type": (
-        "gemma3_text",
-        {
-            **FULL,
-            "rope_parameters": {
-                "full_attention": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
-            },
-            "sliding_window": 64,
-        },
-        "(gemma3_text) has rope_type=dynamic",
-    ),
 }
 
 

@@ -9,7 +9,7 @@ import sys
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -23,13 +23,13 @@ from harness.compression.method import LayerState
 from harness.compression.scorers import ColumnSums, column_sums
 from harness.compression.selection import Selection, kept_indices, order_of
 from harness.config.build import composed
-from harness.engine import cuda_graphs
+from harness.engine import cuda_graphs, prefill_attention
 from harness.engine import settings as engine_settings
 from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.decode import decode
 from harness.engine.layer_forms import PLAIN
-from harness.engine.prefill import prefill
+from harness.engine.prefill import extend, prefill
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
@@ -57,12 +57,21 @@ def layer(heads: int, kv_heads: int, tokens: int, dim: int, dtype: torch.dtype, 
     )
 
 
+def log_sums_of(of: LayerState) -> Tensor:
+    """The logarithm of each query's sum of exponentials, as the attention of a prefill gives it."""
+    keys = of.keys.float().repeat_interleave(of.queries.shape[0] // of.keys.shape[0], dim=0)
+    logits = (of.queries.float() @ keys.transpose(1, 2)) * of.scaling
+    later = torch.ones(logits.shape[1:], dtype=torch.bool, device=logits.device).triu(1)
+    return logits.masked_fill(later, -torch.inf).logsumexp(-1)
+
+
 def check_equal(of: LayerState, window: int) -> None:
     """Whether the kernel gives what torch gives."""
     expected = column_sums(replace(of, kernels="torch"), window, True)
-    found = column_sums(of, window, True)
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
+    for each in (of, replace(of, log_sums=log_sums_of(of))):
+        found = column_sums(each, window, True)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=TOLERANCE, atol=0)
 
 
 @needs_triton
@@ -135,21 +144,58 @@ def test_a_prefill_takes_the_kernel_for_causal_scores_in_float32_alone(
     assert found.kept[0].sha256 == expected.kept[0].sha256
 
 
+@needs_triton
+@pytest.mark.parametrize("held", [0, 25, 39])
+def test_the_kernel_takes_the_log_sums_of_the_attention_of_all_parts_of_a_prompt(
+    held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from harness.kernels import column_sums as kernel
+
+    model, prompt, plans = tiny(dtype=torch.bfloat16), prompt_of(40), [Plan((12,) * 3, ColumnSums(4, True))]
+    expected = prefill(model, NAME, prompt, plans, STABLE)
+    real = prefill_attention.full_attention
+
+    def with_log_sums(queries: Tensor, state: LayerState, *words: Any) -> tuple[Tensor, Tensor]:
+        missing = state.keys.shape[1] - queries.shape[1]
+        before = queries.new_zeros(queries.shape[0], missing, queries.shape[2])
+        whole = replace(state, queries=torch.cat([before, queries], dim=1))
+        return real(queries, state, *words)[0], log_sums_of(whole)[:, missing:]
+
+    monkeypatch.setattr(prefill_attention, "full_attention", with_log_sums)
+    monkeypatch.setattr(kernel, "_log_sums", None)  # the pass that is not needed
+    run, given = kernel.causal_column_sums, []
+    monkeypatch.setattr(kernel, "causal_column_sums", lambda *words: given.append(words[-1]) or run(*words))
+    past = extend(model, NAME, prompt[:held], plans, STABLE) if held else None
+    found = prefill(model, NAME, prompt, plans, STABLE, past, "triton")
+    assert [log_sums.shape for log_sums in given] == [(4, 40)] * 3
+    assert found.kept[0].sha256 == expected.kept[0].sha256
+
+
 COMPILE = """
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 from harness.kernels import column_sums, ragged_attention
-from harness.kernels.tiles import padded, tile_tokens
+from harness.kernels.tiles import padded, product_dtype, tile_tokens
+import torch
 
 KERNELS = ((column_sums, ("_log_sums", "_sums")), (ragged_attention, ("_attend", "_join")))
 parts = [part + way for part in ("mixed", "largest", "total") for way in ("_in", "_out")]
-tables = ["rows", "lengths", "first_splits", "step", "key_addresses", "value_addresses", "capacities", "split_rows"]
+tables = ["rows", "lengths", "first_splits", "step", "heads_before"]
+tables += ["key_addresses", "value_addresses", "capacities", "split_rows"]
 CARDS = ((80, "bf16", "tf32", 128), (90, "fp32", "ieee", 20), (80, "bf16", "tf32", 256), (80, "fp32", "ieee", 128))
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 for capability, dtype, precision, dim in CARDS:
     for module, names in KERNELS:
         constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": dim, "PADDED": padded(dim),
             "SPLIT_ENTRIES": 512, "TOGETHER": 16}
-        constants |= {"TILE": tile_tokens(dim, module._TILE_TOKENS[precision]), "PRECISION": precision}
+        options = {}
+        if module is column_sums:
+            size = DTYPES[dtype].itemsize
+            own, tile = (tile_tokens(dim, most, DTYPES[dtype]) for most in module._TILE_TOKENS[size])
+            constants |= {"OWN": own, "TILE": tile, "PRODUCT": product_dtype(DTYPES[dtype])}
+            options = {"num_warps": module._WARPS[size]}
+        else:
+            constants |= {"TILE": tile_tokens(dim, module._TILE_TOKENS[precision]), "PRECISION": precision}
         types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
         types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
         types |= dict.fromkeys(tables, "*i64") | dict.fromkeys(constants, "constexpr")
@@ -157,8 +203,8 @@ for capability, dtype, precision, dim in CARDS:
             kernel = getattr(module, name)
             signature = {word: types.get(word, "i32") for word in kernel.arg_names}
             its = {word: value for word, value in constants.items() if word in signature}
-            compiled = compile(ASTSource(kernel, signature, its), target=GPUTarget("cuda", capability, 32))
-            used = precision if "tf32" in compiled.asm["ptx"] else "-"
+            compiled = compile(ASTSource(kernel, signature, its), GPUTarget("cuda", capability, 32), options)
+            used = next((kind for kind in ("tf32", "f32.bf16.bf16") if kind in compiled.asm["ptx"]), "-")
             print(name, bool(compiled.asm["cubin"]), used, compiled.metadata.shared)
 """
 # What a program may have on the smallest cards that kernels run on, compute capability 8.6 and 8.9.
@@ -177,7 +223,8 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
         compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared in found
     ), done.stdout
     products = [how for name, _, how, _ in found if name != "_join"]
-    assert products == 3 * ["tf32"] + 3 * ["-"] + 3 * ["tf32"] + 3 * ["-"]
+    sixteen_bits = ["f32.bf16.bf16", "f32.bf16.bf16", "tf32"]
+    assert products == sixteen_bits + 3 * ["-"] + sixteen_bits + 3 * ["-"]
 
 
 @needs_triton

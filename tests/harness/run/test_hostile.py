@@ -71,6 +71,31 @@ def test_no_payload_of_pickled_weights_runs(kvgauge: Command, words: tuple[str, 
     assert not marker.exists()
 
 
+def test_no_code_beside_a_known_family_or_in_a_chat_template_runs(
+    kvgauge: Command, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder, marker = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(ROOT / "models/tiny", folder)
+    (folder / "evil.py").write_text(f"import os\nos.mkdir({str(marker)!r})\nclass Evil: pass\n")
+    maps = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": ["evil.Evil", "evil.Evil"]}
+    for name in ("config.json", "tokenizer_config.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | {"auto_map": maps}))
+    assert kvgauge("model=hf", f"model.path={folder}", *words).code == 0, "transformers has the family itself"
+    reach = f"{{{{ cycler.__init__.__globals__.os.mkdir('{marker}') }}}}"
+    (folder / "chat_template.jinja").write_text(reach)
+    chat = (
+        "task=needle_chat",
+        "task.lengths=[300]",
+        "task.depths=[50]",
+        "method=fullkv",
+        f"results_dir={tmp_path / 'r'}",
+    )
+    refused = kvgauge("model=hf", f"model.path={folder}", *chat)
+    assert refused.code and refused.err.count("\n") == 1, refused.err
+    assert not marker.exists()
+
+
 def test_a_tag_in_a_yaml_file_makes_no_object(kvgauge: Command, words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "mine/method").mkdir(parents=True)
     marker = tmp_path / "ran"

@@ -30,7 +30,7 @@ class Rope:
     def output_projection(self, layer: int) -> Tensor:
         raise NotImplementedError
 
-    def rotary(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def rotary(self, layer: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[:, None].float() * self._frequencies
         return torch.cat([angles, angles], -1).cos(), torch.cat([angles, angles], -1).sin()
 
@@ -54,7 +54,7 @@ def start(method: Method, budget: int, state: LayerState, selection: Selection =
     keeping.end()
     (kept,) = keeping.growing[plan].layers
     assert isinstance(kept, EvictingKV)
-    return kept, full_attention(state.queries, state, [])[:, -1]
+    return kept, full_attention(state.queries, state, [])[0][:, -1]
 
 
 def run(kept: EvictingKV, states: Sequence[Tensor], steps: int) -> Iterator[tuple[EvictingBucket, Tensor, Tensor]]:

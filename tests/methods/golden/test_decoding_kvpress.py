@@ -23,6 +23,7 @@ from harness.compression.method import Method
 from harness.engine.attention import ENGINE
 from harness.engine.decode import decode
 from harness.engine.evicting import EvictingKV
+from harness.engine.layer_forms import layer_forms
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import PrefillAttention
 from harness.engine.rows import Limits, Row
@@ -148,9 +149,7 @@ def compare(run: Run) -> None:
 def prefilled(run: Run, plan: Plan, name: str, context: Sequence[int]) -> list[Any]:
     """What is kept of the prompt, in the recorded order."""
     model = kvpress.model(name)
-    attention = PrefillAttention(
-        [plan], model.config.num_hidden_layers, SELECTION, None, True, parts=ModelParts(model, name)
-    )
+    attention = PrefillAttention([plan], layer_forms(model), SELECTION, None, True, parts=ModelParts(model, name))
     model(torch.tensor([context]), use_cache=False, logits_to_keep=1, **{ENGINE: attention})
     attention.keeping.end()
     layers = attention.keeping.growing[plan].layers

@@ -5,17 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import pytest
 import torch
 from torch import Tensor
 
-from harness.compression.eviction import Entries
+from harness.compression.eviction import Entries, Evictor, victims
 from harness.compression.method import LayerState, Scorer
+from harness.engine.evicting import EvictingBucket
 from methods.h2o_decode import H2ODecode
 from methods.r_kv import RKV, UnrepeatedEntries
-from methods.streaming_llm_decode import StreamingLLMDecode
-from methods.tova_decode import TovaDecode
+from methods.scissorhands_decode import FadingSums
+from methods.streaming_llm_decode import OldestButSinks, StreamingLLMDecode
+from methods.tova_decode import NewestQuery, TovaDecode
 from tests.methods.golden import decoding
-from tests.methods.golden.papers import SUMS, Case, assert_near, over
+from tests.methods.golden.papers import SUMS, Case, assert_near, cases, over, unequal, wrong_formulas
+from tests.methods.golden.wrong import Wrong
 
 
 class RecentAlone(H2ODecode):
@@ -140,7 +144,7 @@ class Recorded(UnrepeatedEntries):
         places = (entries.positions[0, :, None] == recorded[..., None]).int().argmax(-1)
         assert torch.equal(entries.positions[0].gather(1, places), recorded)
         assert entries.queries is not None
-        scores = self.unrepeated.of(entries.queries[:, :, :], entries.keys, entries.layer.scaling)[0]
+        scores = self.unrepeated.of(entries.queries[:, :, :], entries.keys, entries.layer.softmax)[0]
         hold_scores(self.case, scores, own[0], places, self.unrepeated.window)
         return places[None]
 
@@ -187,3 +191,90 @@ def compare_r_kv(case: Case) -> None:
 @over("rkv")
 def test_r_kv_keeps_what_the_authors_code_keeps_in_its_order(case: Case) -> None:
     compare_r_kv(case)
+
+
+# --- Scissorhands, whose code has functions alone
+
+
+@over("scissor_nacl_l2norm", lambda case: case.id.startswith("scissorhands/update"))
+def test_scissorhands_sums_fade_as_in_the_published_function(case: Case) -> None:
+    evictor = FadingSums(1, 4, 2, case.params["history_window"], case.params["decay"])
+    first, second = (evictor.reading(case.input(name)[:, :, None]) for name in ("attn0", "attn1"))
+    found = evictor.updated(evictor.updated(torch.zeros_like(first), first), second)
+    assert_near(found[0, :, 0], case.array("importance"), SUMS)
+
+
+@over("scissor_nacl_l2norm", lambda case: case.id.startswith("scissorhands/topk") and case.params["token_budget"] < 40)
+def test_scissorhands_keeps_sinks_recent_and_important_entries(case: Case) -> None:
+    params, attention = case.params, case.input("attn")
+    evictor = FadingSums(1, params["recent_size"], params["sink_size"], params["history_window"], 1.0)
+    (_, heads, _, tokens), empty = attention.shape, torch.empty(1, attention.shape[1], 0, 1)
+    positions = torch.arange(tokens).expand(1, heads, -1)
+    statistic, newest = evictor.reading(attention[:, :, None]), torch.tensor([[[tokens - 1]]])
+    layer = LayerState(*([empty[0]] * 3), 0, 1, 1.0, torch.float32)
+    entries = Entries(empty, empty, positions, newest, statistic, None, layer, decoding.KV_HEADS)
+    dropped = victims(evictor.scores(entries), positions, tokens - params["token_budget"])
+    for head, wanted in enumerate(case.expect["kept_sorted"]):
+        assert sorted({*range(tokens)} - set(dropped[0, head].tolist())) == wanted
+
+
+# --- formulas that are wrong on purpose
+
+WRONG = {
+    "h2o: the last query alone": (
+        Wrong(Evictor, "reading", "weights.sum(3, dtype=torch.float32)", "weights[..., -1, :].float()"),
+        Wrong(Evictor, "updated", "statistic + reading", "reading"),
+        compare_h2o,
+        "h2o",
+    ),
+    "h2o: what was dropped is not forgotten": (
+        Wrong(EvictingBucket, "end_call", "statistic[..., start:] = 0", "pass"),
+        None,
+        compare_h2o,
+        "h2o",
+    ),
+    "tova: the largest head": (
+        Wrong(NewestQuery, "scores", "mean((1, 2))", "amax((1, 2))"),
+        None,
+        compare_tova,
+        "tova",
+    ),
+    "streaming: own positions": (
+        Wrong(OldestButSinks, "rerotated", "self.sinks if self.rolling else 0", "0"),
+        None,
+        compare_streaming,
+        "streamingllm",
+    ),
+    "r_kv: in the order of positions": (
+        Wrong(UnrepeatedEntries, "kept", "best, last], -1)", "best, last], -1).sort(-1).values"),
+        None,
+        compare_r_kv,
+        "rkv",
+    ),
+}
+
+
+@wrong_formulas
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_formula_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, compare, file = WRONG[name]
+    among = [case for case in cases("whole", file) if "utils_hh" not in case.id][:4]
+    for wrong in filter(None, (first, second)):
+        wrong.put(monkeypatch)
+    assert unequal(compare, among) > 0
+
+
+def test_a_sum_that_layers_share_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cases run in turn, as layers of a model would, and read into one sum."""
+    case = next(case for case in cases("part", "h2o") if "real_drop" in case.id)
+    shared: list[Tensor] = []
+
+    def updated(self: Evictor, statistic: Tensor, reading: Tensor) -> Tensor:
+        shared.append(reading)
+        return statistic + sum(one for one in shared[-2:] if one.shape == reading.shape)
+
+    compare_h2o(case)
+    monkeypatch.setattr(Evictor, "updated", updated)
+    with pytest.raises(AssertionError):
+        compare_h2o(case)

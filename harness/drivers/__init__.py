@@ -1,0 +1,1 @@
+"""Other programs that evaluate through kvgauge: their requests, answered from compressed caches."""
