@@ -14,7 +14,7 @@ from harness.compression.grid import Plan, Waiting, counted
 from harness.compression.method import LayerState, Reranks, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
-from harness.compression.storage import Storage
+from harness.compression.storage import Entries, Storage
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.buckets import LayerKV
@@ -223,10 +223,12 @@ class SeenLayer:
             if order is not None:
                 growing.ties.append(order.tied_heads(indices[:, : kept - window]))
             source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            keys = state.keys[source, indices]
+            keys, values = state.keys[source, indices], state.values[source, indices]
+            if plan.storage.merges:
+                keys, values = map(torch.stack, zip(*self._merged(list(indices), plan.storage, growing), strict=True))
             if plan.rerotates:
                 keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
-            self._store(LayerKV(keys, state.values[source, indices]), plan, growing)
+            self._store(LayerKV(keys, values), plan, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             self._evicting(plan, growing)
             return
@@ -268,6 +270,25 @@ class SeenLayer:
             growing.layers.append(layer)
             growing.differs = growing.differs or layer.differs(entries)
 
+    def _merged(self, kept: Sequence[Tensor], storage: Storage, growing: Growing) -> list[Entries]:
+        """Keys and values of each head, with what it dropped merged into them.
+
+        Args:
+            kept: per head of the cache, the indices of its kept entries.
+            storage: merges.
+            growing: told whether anything changed.
+        """
+        found = []
+        for head, indices in enumerate(kept):
+            keys, values = self.state.keys[head // self._copies], self.state.values[head // self._copies]
+            others = torch.ones(self._tokens, dtype=torch.bool, device=keys.device).index_fill(0, indices, False)
+            mine = keys[indices], values[indices]
+            with failing_as(storage):
+                found.append(storage.merged(mine, (keys[others], values[others])) if others.any() else mine)
+            if not growing.differs and others.any():
+                growing.differs = not torch.equal(found[-1][0], mine[0])
+        return found
+
     def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, plan: Plan) -> None:
         """Add entries of heads that keep different numbers."""
         state, device = self.state, self.state.keys.device
@@ -280,7 +301,10 @@ class SeenLayer:
             torch.arange(self._heads, device=device) // self._copies, torch.tensor(kept, device=device)
         )
         joined = torch.cat(heads)
-        entries = LayerKV(state.keys[source, joined], state.values[source, joined], kept)
+        keys, values = state.keys[source, joined], state.values[source, joined]
+        if plan.storage.merges:
+            keys, values = map(torch.cat, zip(*self._merged(heads, plan.storage, growing), strict=True))
+        entries = LayerKV(keys, values, kept)
         self._store(entries, plan, growing)
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
 

@@ -276,7 +276,7 @@ def known_of(records: Sequence[Record]) -> Known | None:
 def storage_settings(storage: Storage) -> dict[str, Any]:
     """What a storage is known by, under ``storage``; nothing if entries are stored as they are."""
     knobs = {name: value for name, value in asdict(storage).items() if name != "label"}
-    return {"storage": {"class": recorded(type(storage)), **knobs}} if storage.packs else {}
+    return {"storage": {"class": recorded(type(storage)), **knobs}} if not storage.exact else {}
 
 
 def method_settings(method: Method) -> dict[str, Any]:

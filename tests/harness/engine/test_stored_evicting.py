@@ -116,6 +116,6 @@ def test_only_storages_that_pack_each_entry_by_itself_go_with_eviction(name: str
     if storage.by_entry:
         assert plan_of(evicting()["tova"], storage, 12, 20).storage == storage
         return
-    with pytest.raises(ConfigError, match="would drop entries of packed groups .* as int8, int4 or fp8") as error:
+    with pytest.raises(ConfigError, match="would drop entries that are packed .* as int8, int4 or fp8") as error:
         make_grid([FullKV("fullkv"), evicting()["tova"]], parse_budgets([12]), storages=[storage])
     assert "\n" not in str(error.value)
