@@ -172,7 +172,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write; without what few methods and runs have, if unused."""
+        """The record as plain values that ``json`` can write; without later fields of this class if they are unused."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
         values["samples"] = [structs.asdict(sample) for sample in self.samples]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from harness.engine.buckets import Bucket, Joining, LayerKV, PlainBucket, joined
 from harness.engine.layer_forms import LayerForm
+from harness.engine.windows import WindowKV
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -154,10 +155,15 @@ class KVCache:
 
     def row(self, row: int) -> list[LayerKV]:
         """The entries of a row, with those of its question and of its steps, one ``LayerKV`` per layer; copies."""
-        return [
-            joined([b.part(row - b.row) for b in sorted(buckets, key=lambda b: b.head) if b.row <= row < b.rows.stop])
-            for buckets in self._layers
-        ]
+        layers = []
+        for form, buckets in zip(self._forms, self._layers, strict=True):
+            inside = [
+                bucket for bucket in sorted(buckets, key=lambda b: b.head) if bucket.row <= row < bucket.rows.stop
+            ]
+            kept = joined([bucket.part(row - bucket.row) for bucket in inside])
+            window = form.window
+            layers.append(kept if window is None else WindowKV(kept.keys, kept.values, window=window))
+        return layers
 
     @property
     def in_kernels(self) -> bool:

@@ -111,6 +111,13 @@ class WindowBucket(Bucket):
         self.keys[:, :, :kept], self.values[:, :, :kept] = keys, values
         self.entries, self.question = kept, 0
 
+    def part(self, row: int) -> tuple[Tensor, Tensor]:
+        """See ``Bucket``; what later tokens still see, in the order of positions."""
+        self._settle()
+        count = self.entries + self.steps
+        places = torch.arange(count - self.window.needed(count), count, device=self.keys.device) % self.window.size
+        return self.keys[row, :, places], self.values[row, :, places]
+
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]

@@ -37,8 +37,7 @@ def check_plans(
             if variant.budget.share is None:
                 raise
             raise BudgetError(f"no prompt of the task is long enough for {error}") from error
-        if plan.rerotates:
-            refuse_moved_keys(config)
+        refuse_moved_keys(config, plan)
 
 
 def check_storages(

@@ -15,6 +15,7 @@ HELP = "Run lm-evaluation-harness's tasks through compressed caches; what follow
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Take all words, also those that begin with a hyphen: they are lm-eval's."""
     parser.prefix_chars = "\0"
+    parser.set_defaults(help=parser.format_help())
     parser.add_argument("words", nargs="*", metavar="--tasks TASK --model_args pretrained=…,method=…,budget=…")
 
 
@@ -26,8 +27,11 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
         EngineError: cells could not be evaluated; the results of the others are written.
         KvgaugeError: the model cannot be used.
     """
+    if {"-h", "--help"} & {*arguments.words}:
+        console.print(arguments.help, markup=False, soft_wrap=True)
+        return
     if find_spec("lm_eval") is None:
-        raise ConfigError("kvgauge lm_eval needs lm-evaluation-harness: pip install 'kvgauge[lm-eval]'")
+        raise ConfigError("kvgauge lm_eval: lm-evaluation-harness is not installed: pip install 'kvgauge[lm-eval]'")
     from harness.drivers.lm_eval_line import evaluate  # here, because it needs the package
 
     evaluate(arguments.words, lambda text: console.print(text, markup=False, soft_wrap=True))
