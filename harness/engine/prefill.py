@@ -133,8 +133,8 @@ def prefill(
         ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    if any(plan.rerotates for plan in plans):
-        refuse_moved_keys(model.config)
+    for plan in plans:
+        refuse_moved_keys(model.config, plan)
     parts = ModelParts(model, name, len(prompt))
     attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
@@ -156,7 +156,7 @@ def prefill(
         if growing.eviction is not None:  # the same entries, which others take the place of
             state = f"{sha256} {growing.eviction} {plan.scorer}"
             sha256 = hashlib.sha256(state.encode()).hexdigest()
-        if plan.storage.packs:  # the same entries in another form
+        if not plan.storage.exact:  # the same entries in another form
             sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:
             compressed = iter(growing.layers)
