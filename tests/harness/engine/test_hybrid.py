@@ -27,6 +27,7 @@ from harness.engine.decode import decode
 from harness.engine.engine import Engine
 from harness.engine.layer_forms import LayerForm, Window
 from harness.engine.loading import check_against_stock, load_model
+from harness.engine.memory import row_bytes
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill import extend, prefill
 from harness.engine.rows import Limits, Row
@@ -407,3 +408,11 @@ def test_tables_of_families_say_what_the_code_says_and_have_all_that_are_tested(
     page = (ROOT / "docs/models.md").read_text("utf-8")
     assert families.written(page) == page, "make rooms writes them"
     assert {name.removesuffix("_text") for name, _ in FAMILIES.values()} <= families.FAMILIES.keys()
+
+
+def test_memory_of_a_row_is_that_of_its_entries_and_of_its_windows() -> None:
+    family, changes = FAMILIES["gemma3"]
+    config, entry = config_of(family, **changes), 2 * 2 * 8 * 4
+    planned = row_bytes(config, torch.float32, [Plan((61,), None)], 61, 10, STABLE)
+    assert planned == (61 + 10 + WINDOW) * entry
+    assert row_bytes(config, torch.float32, [Plan((4,), None)], 4, 3, STABLE) == (4 + 3 + 7) * entry
