@@ -44,6 +44,7 @@ class Kept:
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
         eviction: how rows of it go on while decoding; None if they drop nothing.
+        evicting_bytes: bytes of the layers whose entries are evicted then.
     """
 
     layers: list[LayerKV]
@@ -54,6 +55,7 @@ class Kept:
     positions: int | None = None
     bits: float | None = None
     eviction: Eviction | None = None
+    evicting_bytes: int = 0
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -154,7 +156,7 @@ def prefill(
         if plan.eviction is not None:  # the same entries, which others take the place of
             state = f"{sha256} {plan.eviction} {plan.scorer}"
             sha256 = hashlib.sha256(state.encode()).hexdigest()
-        if plan.storage.packs:  # the same entries in another form
+        if not plan.storage.exact:  # the same entries in another form
             sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:
             compressed = iter(growing.layers)
@@ -168,6 +170,7 @@ def prefill(
                 positions=plan.positions,
                 bits=_bits(growing.layers) if plan.storage.packs else None,
                 eviction=plan.eviction,
+                evicting_bytes=0 if plan.eviction is None else sum(layer.bytes for layer in growing.layers),
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

@@ -111,12 +111,12 @@ class WindowBucket(Bucket):
         self.keys[:, :, :kept], self.values[:, :, :kept] = keys, values
         self.entries, self.question = kept, 0
 
-    def part(self, row: int) -> tuple[Tensor, Tensor]:
-        """See ``Bucket``; what later tokens still see, in the order of positions."""
+    def taken(self, row: int) -> LayerKV:
+        """See ``Bucket``."""
         self._settle()
-        count = self.entries + self.steps
-        places = torch.arange(count - self.window.needed(count), count, device=self.keys.device) % self.window.size
-        return self.keys[row, :, places], self.values[row, :, places]
+        count, size = self.entries + self.steps, self.window.size
+        places = torch.arange(count - self.window.needed(count), count, device=self.keys.device) % size
+        return WindowKV(self.keys[row][:, places], self.values[row][:, places], window=self.window)
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
