@@ -25,9 +25,13 @@ ROOT = Path(__file__).parents[1]
 YARDSTICK = "import torch, transformers"
 NAMES = "from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaConfig"
 RUN = ("run.py", "method=[fullkv,snapkv]", "budget=32", "task.lengths=[300]", "task.depths=[0,50]")
+COMPUTES = "import harness.run.execute, transformers.models.llama.modeling_llama, matplotlib.figure, pandas"
+SMALL = "run.py, two prompts of 300 tokens, the embedded model"
 COMMANDS = {
     YARDSTICK: ("-c", YARDSTICK),
     f"{YARDSTICK}; {NAMES}": ("-c", f"{YARDSTICK}; {NAMES}"),
+    COMPUTES: ("-c", COMPUTES),
+    SMALL: RUN,
     "import kvgauge": ("-c", "import kvgauge"),
     "run.py dry_run=true": ("run.py", "dry_run=true"),
     "kvgauge list": ("-m", "kvgauge", "list"),
@@ -55,9 +59,10 @@ def main(rounds: int) -> None:
             for name, words in COMMANDS.items()
         }
         taken: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(rounds):
+        for turn in range(rounds):
             for name, words in commands.items():
-                taken[name].append(seconds(words))
+                new = (f"results_dir={folder}/{turn}",) if name == SMALL else ()
+                taken[name].append(seconds((*words, *new)))
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
     print(
         f"CPU seconds, median of {rounds} rounds (least to most); "

@@ -18,6 +18,9 @@ from torch import Tensor
 # (benchmarks/prefill_blocks.py); on a GPU it must be large enough to fill the card.
 _BLOCK_BYTES = {"cpu": 4 * 2**20}
 _BLOCK_BYTES_ELSEWHERE = 256 * 2**20
+# Keys that lie dimension by dimension make a product a fifth faster, which pays for laying them out from so many rows
+# on. Products of a few rows would round otherwise then.
+_ROWS_WORTH_TURNING, _ROWS_OF_SAME_BITS = 1024, 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +107,9 @@ def attention_rows(
     queries = queries * scaling if exact else queries
     # One memory for all blocks: fetching new pages from the system for each took a quarter of the time.
     memory = queries.new_empty(heads * max(tokens, min(logits_held, rows * tokens)))
+    across = turned = keys.transpose(1, 2)
+    if keys.device.type == "cpu" and keys.dtype == torch.float32 and heads * rows >= _ROWS_WORTH_TURNING * kv_heads:
+        turned = across.contiguous()
     start = first
     while start < tokens:
         masked = start >= masked_from
@@ -113,7 +119,8 @@ def attention_rows(
         seen = stop if masked else tokens
         grouped = queries[:, start - first : stop - first].reshape(kv_heads, -1, dim)
         logits = memory[: heads * (stop - start) * seen].view(heads, stop - start, seen)
-        torch.bmm(grouped, keys[:, :seen].transpose(1, 2), out=logits.view(kv_heads, -1, seen))
+        laid_out = turned if grouped.shape[1] >= _ROWS_OF_SAME_BITS else across
+        torch.bmm(grouped, laid_out[:, :, :seen], out=logits.view(kv_heads, -1, seen))
         if not exact:
             logits.div_(1 / scaling)
         logits = softmax.capped_(logits)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from harness.compression.attention_weights import attention_rows, causal_attention
+from harness.compression import attention_weights
+from harness.compression.attention_weights import Softmax, attention_rows, causal_attention
 from harness.compression.method import LayerState, Scorer
 from harness.compression.scorers import (
     ColumnSums,
@@ -84,9 +85,22 @@ def test_weights_by_rows_equal_the_full_matrix_for_every_block_size(layer: Layer
     assert expected_start == tokens
 
 
+@pytest.mark.parametrize("tokens", [1100, 1278])
+def test_weights_do_not_depend_on_how_keys_lie_to_the_bit(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last block of 1278 tokens has few rows, for which another product is chosen."""
+    queries, keys = torch.randn(4, tokens, 64), torch.randn(2, tokens, 64)
+    lie, rows = [], []
+    for worth in (1, 10**9):
+        monkeypatch.setattr(attention_weights, "_ROWS_WORTH_TURNING", worth)
+        blocks = list(attention_rows(queries, keys, Softmax(0.125)))
+        rows = [stop - start for start, stop, _ in blocks]
+        lie.append(causal_attention(queries, keys, keys, Softmax(0.125)))
+    assert torch.equal(*lie) and (2 * rows[-1] < 16) == (tokens == 1278)
+
+
 def test_blocks_of_weights_share_one_memory() -> None:
     queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
-    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, 0.25, block_bytes=2**10)]
+    places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, Softmax(0.25), block_bytes=2**10)]
     assert len(places) > 10 and len(set(places)) == 1
 
 
