@@ -127,6 +127,7 @@ bench-card: setup
 # The tree and the sizes in docs/architecture.md, from the code.
 rooms: setup
 	$(BIN)/python docs/rooms.py
+	PYTHONPATH=. $(BIN)/python docs/models.py
 
 # site/, to be opened at site/index.html. A broken link or a page outside the menu ends it.
 docs: develop

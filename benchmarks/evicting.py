@@ -10,7 +10,7 @@ step just before so many new tokens.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -52,6 +52,27 @@ def step_seconds(make: Callable[[], Decoding], steps: int) -> float:
     return (seconds() - start) / steps
 
 
+def measured_steps(
+    engine: Engine, kept: Mapping[str, Row], rows: int, steps: int, rounds: int
+) -> tuple[list[dict[str, object]], dict[str, list[tuple[float, float]]]]:
+    """Lines of a table, and the seconds behind it, of each method beside H2O's cut of the prompt."""
+    make = {name: partial(begun, engine, row, rows, steps + 4) for name, row in kept.items()}
+    lines: list[dict[str, object]] = []
+    raw = {}
+    for name in METHODS:
+        pairs = [(step_seconds(make["h2o"], steps), step_seconds(make[name], steps)) for _ in range(rounds)]
+        raw[name] = pairs
+        lines.append(
+            {
+                "method": name,
+                "step without eviction, ms": 1000 * median(one for one, _ in pairs),
+                "step with it, ms": 1000 * median(other for _, other in pairs),
+                "times": median(other / one for one, other in pairs),
+            }
+        )
+    return lines, raw
+
+
 def long_answer(decoding: Decoding, ends: Sequence[int], measured: int) -> list[float]:
     """Seconds of a step, as the median over the last ones before each number of new tokens."""
     found, times = [], []
@@ -73,49 +94,48 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=512, help="length of the prompt (default: 512)")
     parser.add_argument("--rounds", type=int, default=5, help="medians are over them (default: 5)")
     parser.add_argument("--granularity", default="query_head", help="selection.granularity (default: query_head)")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        choices=["steps", "long"],
+        default=["steps", "long"],
+        help="what to measure",
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    steps, ends = (4, (8, 16)) if options.quick else (16, (256, 1024, 4096))
+    steps, ends = (4, (8, 16)) if options.quick else (32, (256, 1024, 4096))
     names = ["h2o", *METHODS]
     overrides = [
         f"method=[{','.join(names)}]",
         f"budget={options.budget}",
         f"selection.granularity={options.granularity}",
-        "method.decoding.evict_every=64",
+        # So that steps that evict are among those measured.
+        "method.decoding.evict_every=16",
+        "method.r_kv.evict_every=16",
         "method.decoding.prompt_share=0.5",
     ]
     variants, selection = grid_of(overrides)
     subject = Subject("width-512", partial(load, WIDTH_512, "cpu"), WIDTH_512, variants, selection, ends[-1] + 2)
     engine = subject.engine()
     kept = rows_of(subject, engine, subject.prompt(options.tokens))
-    make = {name: partial(begun, engine, row, options.rows, steps + 4) for name, row in kept.items()}
-    lines, raw = [], {}
-    for name in METHODS:
-        pairs = [(step_seconds(make["h2o"], steps), step_seconds(make[name], steps)) for _ in range(options.rounds)]
-        raw[name] = pairs
-        lines.append(
-            {
-                "method": name,
-                "step without eviction, ms": 1000 * median(one for one, _ in pairs),
-                "step with it, ms": 1000 * median(other for _, other in pairs),
-                "times": median(other / one for one, other in pairs),
-            }
-        )
-    print("\n".join(table(lines)))
-    title = f"Decoding steps that evict: {options.rows} rows, {options.budget} entries per head, {options.granularity}"
-    write(options.out, f"evicting_{options.granularity}", title, machine(), lines, raw)
-    answers = []
-    for name in ("h2o", "h2o_decode", "tova_decode", "streaming_llm_decode"):
-        found = long_answer(begun(engine, kept[name], 2, ends[-1] + 2), ends, min(64, ends[0]))
-        answers.append(
-            {"method": name if name != "h2o" else "h2o, no eviction"}
-            | {f"ms at {end} new tokens": 1000 * one for end, one in zip(ends, found, strict=True)}
-            | {"last / first": found[-1] / found[0]}
-        )
-    print("\n".join(table(answers)))
-    title = f"Steps of one long answer: 2 rows, {options.budget} entries per head, {options.granularity}"
-    write(options.out, f"evicting_long_{options.granularity}", title, machine(), answers, answers)
+    if "steps" in options.parts:
+        lines, raw = measured_steps(engine, kept, options.rows, steps, options.rounds)
+        print("\n".join(table(lines)))
+        title = f"Steps that evict: {options.rows} rows, {options.budget} entries per head, {options.granularity}"
+        write(options.out, f"evicting_{options.granularity}", title, machine(), lines, raw)
+    if "long" in options.parts:
+        answers = []
+        for name in ("h2o", "h2o_decode", "tova_decode", "streaming_llm_decode"):
+            found = long_answer(begun(engine, kept[name], 2, ends[-1] + 2), ends, min(64, ends[0]))
+            answers.append(
+                {"method": name if name != "h2o" else "h2o, no eviction"}
+                | {f"ms at {end} new tokens": 1000 * one for end, one in zip(ends, found, strict=True)}
+                | {"last / first": found[-1] / found[0]}
+            )
+        print("\n".join(table(answers)))
+        title = f"Steps of one long answer: 2 rows, {options.budget} entries per head, {options.granularity}"
+        write(options.out, f"evicting_long_{options.granularity}", title, machine(), answers, answers)
 
 
 if __name__ == "__main__":

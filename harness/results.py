@@ -134,6 +134,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
             ``scores`` has the means over all of them, and pass@k. Empty if the answer is greedy.
         evicted: what was held while decoding, of a method that evicts then; None of others, for which it grows by one
             entry with each token.
+        partial: whether tokens and text are the beginning of an answer that a time limit ended, which is an error.
     """
 
     example_id: str
@@ -160,6 +161,7 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     bits: Annotated[float, Meta(gt=0, le=LARGEST)] | None = None
     samples: Sequence[Sample] = ()
     evicted: Evicted | None = None
+    partial: bool = False
 
     @property
     def compressed_tokens(self) -> int | None:
@@ -172,12 +174,13 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
         return sum(len(sample.tokens) for sample in self.samples) if self.samples else len(self.tokens)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as plain values that ``json`` can write; without what few methods and runs have, if unused."""
+        """The record as plain values that ``json`` can write; without later fields of this class if they are unused."""
         kept = [counts if isinstance(counts, int) else list(counts) for counts in self.kept]
         values = structs.asdict(self) | {"kept": kept, "audit": self.audit and structs.asdict(self.audit)}
         values["samples"] = [structs.asdict(sample) for sample in self.samples]
         values["evicted"] = self.evicted and structs.asdict(self.evicted)
         unused: dict[str, Any] = {"context_tokens": None, "bits": None, "samples": [], "evicted": None}
+        unused["partial"] = False
         return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
 
 

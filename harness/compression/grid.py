@@ -53,6 +53,12 @@ class Variant:
             ConfigError: the allocation failed, or the numbers that it returned are wrong in count or range, or the
                 model has no layer to compress.
         """
+        compresses = self.method.scorer is not None or self.method.evictor is not None or self.storage.packs
+        if compresses and not shape.layers:
+            raise ConfigError(
+                f"method={self.cell.label} has nothing to compress in this model, all of whose layers keep a window of "
+                "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
+            )
         return replace(self._selected(shape), storage=self.storage)
 
     def _selected(self, shape: Shape) -> Plan:
@@ -74,11 +80,6 @@ class Variant:
             whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
-        if not shape.layers:
-            raise ConfigError(
-                f"method={method.label} has nothing to compress in this model, all of whose layers keep a window of "
-                "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
-            )
         if method.rerotates and allocation != Uniform():
             raise ConfigError(
                 f"method={method.label} turns kept keys to new positions, for which all layers and heads keep equally "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -57,7 +58,10 @@ def build(node: Mapping[str, Any], whose: str = "") -> Any:
     try:
         kind = find_class(target)
         for setting, field in wrapped_settings(kind).items():
-            if setting in arguments and (setting == SCORER or arguments[setting] is not None):
+            given = arguments.get(setting)
+            if is_dataclass(given):  # a method that is built already
+                continue
+            if given is not None or (setting == SCORER and SCORER in arguments):
                 arguments[field] = _wrapped(arguments.pop(setting), f"method.{arguments.get('label')}.{setting}")
         return kind(**arguments)
     except Stopped:  # a signal came meanwhile

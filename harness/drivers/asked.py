@@ -14,7 +14,7 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import make_grid
 from harness.compression.selection import Selection
 from harness.config.build import build, composed
-from harness.config.methods import build_methods
+from harness.config.methods import build_methods, build_storages
 from harness.drivers.grid import AnsweringGrid, Answers, Scores
 from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
@@ -25,7 +25,7 @@ from harness.values import made
 _SHORT = {"pretrained": "model", "dtype": "model.dtype", "revision": "model.revision", "device": "model.device"}
 """Arguments that have another name among the settings of a run."""
 _log = logging.getLogger(__name__)
-_SETTINGS = ("model", "method", "budget", "selection", "engine")
+_SETTINGS = ("model", "method", "storage", "budget", "selection", "engine")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,9 @@ def opened(words: tuple[str, ...]) -> Asked:
             "use selection.after=prompt"
         )
     settings = made(EngineSettings, values["engine"], "engine")
-    variants = make_grid(build_methods(values["method"]), parse_budgets(values["budget"]))
+    variants = make_grid(
+        build_methods(values["method"]), parse_budgets(values["budget"]), storages=build_storages(values["storage"])
+    )
     checkpoint = read_checkpoint(build(values["model"]), needs_tokenizer=True)
     engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels)
     return Asked(AnsweringGrid(engine, variants, selection, settings, _log.warning), checkpoint)

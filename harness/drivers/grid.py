@@ -144,8 +144,8 @@ class AnsweringGrid:
     ) -> Scores:
         first, config = _read_first(context), self.engine.model.config
         rest = context[len(first) :]
-        longest = max(map(len, continuations))
-        if (beyond := beyond_positions(config, len(context), longest)) is not None:
+        read = len(context) + max(map(len, continuations)) - 1
+        if (beyond := beyond_positions(config, read, 1, read - len(first))) is not None:
             failed = Scored(float("nan"), False, beyond)
             return {variant.cell: (failed,) * len(continuations) for variant in self.variants}
         plans: dict[Cell, Plan] = {}

@@ -157,6 +157,7 @@ class KVGauge(HFLM):  # type: ignore[misc]
                 "model": dict(checkpoint.identity),
                 "label": self._cell.label,
                 "budget": self._cell.budget,
+                "storage": self._variant.storage.label,
                 "method": method_settings(self._variant.method),
                 "selection": asdict(grid.selection),
                 "kept": asdict(tally),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 
 from lm_eval._cli import HarnessCLI
@@ -32,7 +35,7 @@ def evaluate(words: Sequence[str], tell: Callable[[str], None]) -> None:
     setup_logging()
     sys.argv = ["lm_eval", *words]
     line = HarnessCLI()
-    given = line.parse_args()
+    given = _parsed(line)
     if given.command != "run":
         line.execute(given)
         return
@@ -68,10 +71,24 @@ def evaluate(words: Sequence[str], tell: Callable[[str], None]) -> None:
         )
 
 
+def _parsed(line: HarnessCLI) -> Namespace:
+    """The words of ``sys.argv``; what argparse prints below a usage text becomes an error."""
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            given: Namespace = line.parse_args()
+            return given
+    except SystemExit as end:
+        if not end.code:
+            raise
+        reason = said.getvalue().strip().rpartition("error: ")[2] or "lm-eval does not take these words"
+        raise ConfigError(f"kvgauge lm_eval: {reason}: kvgauge lm_eval --help shows what it takes") from end
+
+
 def _kept(name: str, tally: Tally) -> str:
     """What a cell kept of the contexts that it has answered for, in a line."""
     share = tally.bytes / max(1, tally.full_bytes)
     return (
-        f"{name}: {tally.compressed} of {tally.contexts} contexts were compressed, the others kept whole; "
+        f"{name}: entries were dropped of {tally.compressed} of {tally.contexts} contexts; what was kept is "
         f"{share:.1%} of the full caches' bytes"
     )

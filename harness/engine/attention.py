@@ -199,6 +199,20 @@ def install(model: PreTrainedModel) -> None:
         ) from error
 
 
+def refuse_uneven(config: PretrainedConfig, name: str) -> None:
+    """Refuse a configuration whose layers differ in the size of their heads, which transformers has no number for.
+
+    Raises:
+        ModelError: the layers differ.
+    """
+    try:
+        getattr(config, "head_dim", None)
+    except RuntimeError as error:
+        raise ModelError(
+            f"model={name} ({config.model_type}) has layers that differ in head_dim: use a family whose layers do not"
+        ) from error
+
+
 def refuse_config(config: PretrainedConfig, name: str) -> None:
     """Refuse a configuration whose attention the engine cannot reproduce exactly.
 
@@ -215,12 +229,15 @@ def refuse_config(config: PretrainedConfig, name: str) -> None:
             f"model={name} ({config.model_type}) has {setting}={value}: {why}; use a full-attention checkpoint"
         )
 
+    refuse_uneven(config, name)
     if getattr(config, "is_encoder_decoder", False):
         refuse("is_encoder_decoder", True, "only decoder-only models are evaluated")
     if getattr(config, "text_config", None) is not None:
         refuse("text_config", "…", "only text models are evaluated, such as the one in it")
     if others := sorted(set(layer_types(config)) - set(_LAYER_TYPES)):
         refuse("layer_types", "+".join(others), "these layers keep no keys and values of single tokens")
+    if shared := getattr(config, "num_kv_shared_layers", None):
+        refuse("num_kv_shared_layers", shared, "these layers have no keys and values of their own")
     if getattr(config, "kv_lora_rank", None) is not None:
         refuse("kv_lora_rank", config.kv_lora_rank, "its attention is not plain softmax attention")
     for attends, setting in (("sliding_attention", "sliding_window"), ("chunked_attention", "attention_chunk_size")):

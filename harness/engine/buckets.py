@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ from harness.compression.attention_weights import Softmax
 from harness.engine.attention import masked_attention
 from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.errors import ConfigError
+
+FIRST_SPARE = 256
+"""New tokens of a row for which there is room from the start; the room for more grows as they come."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,11 @@ class LayerKV:
             head by head.
         values: the same shape.
         counts: number of entries of each head, where they differ; None where they are equal.
+        stays: whether entries stay as they are while a row decodes, so that many tokens at once leave them as single
+            steps do, and a row's entries can leave the cache and come back.
     """
 
+    stays: ClassVar[bool] = True
     keys: Tensor
     values: Tensor
     counts: tuple[int, ...] | None = None
@@ -99,12 +105,13 @@ class LayerKV:
         cached, head = sum(heads for heads, _ in self.runs), 0
         for part, (heads, entries) in enumerate(self.runs):
             key, value = held[0][part]
-            spare = joining.question + joining.spare
-            keys = key.new_empty(len(rows), heads, entries + spare, key.shape[-1])
+            there = entries + joining.question
+            room = there + min(joining.spare, FIRST_SPARE)
+            keys = key.new_empty(len(rows), heads, room, key.shape[-1])
             values = value.new_empty(keys.shape)
             for index, parts in enumerate(held):
                 keys[index, :, :entries], values[index, :, :entries] = parts[part]
-            yield PlainBucket(joining.first_row, head, cached, keys, values, entries + joining.question)
+            yield PlainBucket(joining.first_row, head, cached, keys, values, there, there + joining.spare)
             head += heads
 
 
@@ -158,7 +165,8 @@ class Bucket(ABC):
             keys: [rows, heads, tokens, D], of the new tokens.
             values: [rows, heads, tokens, D], of the new tokens.
             scaling: factor on query-key products.
-            question: number of the new tokens if they are the question of rows that have just joined; 0 in a step.
+            question: number of the question's tokens from the first of these on, if they are of the question of rows
+                that have just joined, which plain entries see piece by piece; 0 in a step.
 
         Returns:
             [rows, query heads of the bucket, tokens, D].
@@ -168,8 +176,12 @@ class Bucket(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, by their index in the bucket, ascending and fewer than there are."""
 
-    def part(self, row: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [heads, entries, head_dim] of a row, by its index in the bucket, as they are so far; copies.
+    def reserve(self) -> bool:
+        """Make room for one more entry of each row; whether tensors were replaced for it."""
+        return False
+
+    def taken(self, row: int) -> LayerKV:
+        """A copy of the entries of a row as they are so far, by its index in the bucket.
 
         Raises:
             ConfigError: entries in this form cannot leave the cache.
@@ -188,15 +200,17 @@ class PlainBucket(Bucket):
     """Keys and values as the model made them, with room for those to come.
 
     Attributes:
-        keys: [rows, heads, entries + spare, head_dim]; entries of steps that are still to come are uninitialised.
+        keys: [rows, heads, room, head_dim]; entries of steps that are still to come are uninitialised.
         values: the same shape.
         entries: number of entries kept of the prompt, with those of a question that ran through the cache, without the
             decoded ones.
+        most: the most entries that there will be, to which the room grows.
     """
 
     keys: Tensor
     values: Tensor
     entries: int
+    most: int
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -212,14 +226,31 @@ class PlainBucket(Bucket):
         self.values[:, :, new] = values
         return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling))
 
-    def part(self, row: int) -> tuple[Tensor, Tensor]:
+    def reserve(self) -> bool:
+        """See ``Bucket``. The room grows by half, one tensor at a time."""
+        there, room = self.entries + self.steps, self.keys.shape[2]
+        if there < room or there >= self.most:
+            return False
+        self.keys = _grown(self.keys, min(self.most, room + max(room // 2, FIRST_SPARE)))
+        self.values = _grown(self.values, self.keys.shape[2])
+        return True
+
+    def taken(self, row: int) -> LayerKV:
         """See ``Bucket``."""
         entries = self.entries + self.steps
-        return self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone()
+        return LayerKV(self.keys[row, :, :entries].clone(), self.values[row, :, :entries].clone())
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]
+
+
+def _grown(tensor: Tensor, room: int) -> Tensor:
+    """The tensor with more room, which is uninitialised."""
+    rows, heads, there, dim = tensor.shape
+    grown = tensor.new_empty(rows, heads, room, dim)
+    grown[:, :, :there] = tensor
+    return grown
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -> Tensor:
@@ -239,14 +270,10 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, softmax: Softmax) -
     return masked_attention(queries, keys, values, softmax, mask)
 
 
-def joined(parts: Sequence[tuple[Tensor, Tensor]]) -> LayerKV:
-    """The entries of a row in a layer.
-
-    Args:
-        parts: keys and values [heads, entries, head_dim] of each run of heads, in their order.
-    """
-    if len(parts) == 1:
-        return LayerKV(*parts[0])
-    counts = tuple(keys.shape[1] for keys, _ in parts for _ in range(keys.shape[0]))
-    keys, values = (torch.cat([part.flatten(0, 1) for part in of_all]) for of_all in zip(*parts, strict=True))
-    return LayerKV(keys, values, counts)
+def joined(runs: Sequence[LayerKV]) -> LayerKV:
+    """The entries of a row in a layer, from those of each run of heads, in their order."""
+    if len(runs) == 1:
+        return runs[0]
+    counts = tuple(run.keys.shape[1] for run in runs for _ in range(run.keys.shape[0]))
+    keys = torch.cat([run.keys.flatten(0, 1) for run in runs])
+    return LayerKV(keys, torch.cat([run.values.flatten(0, 1) for run in runs]), counts)

@@ -97,8 +97,10 @@ class KVCache:
             return self._ragged.attend(layer, *new, scaling)[:, None]
         return self._attend(layer, queries, keys, values, scaling, first=0, question=0)
 
-    def attend_question(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
-        """Run the question of the rows that joined last through one layer; it may be repeated.
+    def attend_question(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, left: int | None = None
+    ) -> Tensor:
+        """Run the question of the rows that joined last, or a piece of it, through one layer; it may be repeated.
 
         Each token sees all entries of the row that were kept, and the question up to itself. This is computed by torch
         whatever the kernels are.
@@ -109,13 +111,14 @@ class KVCache:
             keys: [rows, Hk, tokens, D], written into the cache.
             values: [rows, Hk, tokens, D], written into the cache.
             scaling: factor on query-key products.
+            left: number of the question's tokens from the first of these on; None if these are all of them.
 
         Returns:
             [rows, tokens, H, D].
         """
         rows, _, tokens, _ = queries.shape
         first = self._layers[layer][-1].rows.stop - rows
-        return self._attend(layer, queries, keys, values, scaling, first, tokens)
+        return self._attend(layer, queries, keys, values, scaling, first, tokens if left is None else left)
 
     def _attend(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, first: int, question: int
@@ -152,10 +155,17 @@ class KVCache:
             buckets[:] = [bucket for bucket in buckets if bucket.shape[0]]
         self._tabulate()
 
+    def reserve(self) -> bool:
+        """Make room for the entries of a step, bucket by bucket; whether entries lie elsewhere now."""
+        moved = [bucket.reserve() for buckets in self._layers for bucket in buckets]
+        if any(moved):
+            self._tabulate()
+        return any(moved)
+
     def row(self, row: int) -> list[LayerKV]:
         """The entries of a row, with those of its question and of its steps, one ``LayerKV`` per layer; copies."""
         return [
-            joined([b.part(row - b.row) for b in sorted(buckets, key=lambda b: b.head) if b.row <= row < b.rows.stop])
+            joined([b.taken(row - b.row) for b in sorted(buckets, key=lambda b: b.head) if b.row <= row < b.rows.stop])
             for buckets in self._layers
         ]
 
@@ -170,7 +180,8 @@ class KVCache:
         layers = [[bucket for bucket in buckets if isinstance(bucket, PlainBucket)] for buckets in self._layers]
         if self._kernels == "triton" and list(map(len, layers)) == list(map(len, self._layers)):
             # Not imported above: triton comes with torch for CUDA alone.
-            from harness.kernels.ragged_attention import Held, RaggedAttention
+            from harness.kernels.ragged_attention import RaggedAttention
+            from harness.kernels.ragged_tables import Held
 
             held = [
                 [Held(b.keys, b.values, b.entries + b.steps - self.step, b.row, b.head, b.cached) for b in buckets]

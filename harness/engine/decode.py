@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from harness.engine.finite import all_finite, first_broken, not_finite
 from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.sampling import Draws, drawn_tokens
+from harness.engine.time_limit import too_slow
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 _QUESTION_TOKENS = 8192
 """Tokens of questions that run through the model at once, of all rows together."""
+_PIECE_TOKENS = 4096
+"""Tokens of one question that run at once, as memory for their attention grows with them and with what they see."""
 Observer = Callable[[Sequence[int], Tensor], None]
 LayerAttend = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
 
@@ -94,6 +98,7 @@ class _ActiveRow:
         joined_at: the cache's step when it joined.
         most: a row ends after this many new tokens.
         layers: where its entries are put back when it ends; None if they are not.
+        began: when it joined, in seconds of the monotonic clock.
         tokens: what it has generated so far.
         ended: whether it has ended.
     """
@@ -102,6 +107,7 @@ class _ActiveRow:
     joined_at: int
     most: int
     layers: list[LayerKV] | None
+    began: float
     tokens: list[int] = field(default_factory=list)
     ended: bool = False
 
@@ -153,10 +159,14 @@ class Decoding:
         """Number of rows that have not ended."""
         return sum(not row.ended for row in self._batch)
 
+    def so_far(self) -> dict[int, tuple[int, ...]]:
+        """What the rows that have not ended have generated, by their number."""
+        return {row.number: tuple(row.tokens) for row in self._batch if not row.ended}
+
     def take(self) -> dict[int, Generated]:
         """Rows that ended since the last call, by their number.
 
-        A row ends with an error if its logits are not finite.
+        A row ends with an error if its logits are not finite, or with what it has when its time is up.
         """
         ended, self._ended = self._ended, {}
         return ended
@@ -191,7 +201,8 @@ class Decoding:
     def _active(self, row: Row, number: int) -> _ActiveRow:
         """The row in the batch."""
         most = min(self._limits.max_new_tokens, row.most or self._limits.max_new_tokens)
-        return _ActiveRow(number, self._cache.step, most, row.layers if row.goes_on else None, list(row.begun))
+        layers = row.layers if row.goes_on else None
+        return _ActiveRow(number, self._cache.step, most, layers, time.monotonic(), list(row.begun))
 
     def _join(self, rows: Sequence[Row], numbers: Sequence[int]) -> None:
         """Add rows whose first token is known from their logits."""
@@ -209,11 +220,12 @@ class Decoding:
         joining = [self._active(row, number) for row, number in zip(rows, numbers, strict=True)]
         self._drop()
         tokens, device = len(rows[0].asked), self._model.device
+        plain = all(type(layer) is LayerKV for row in rows for layer in row.layers)
         self._cache.add([row.layers for row in rows], spare=self._limits.max_new_tokens - 1, question=tokens)
         ids = torch.tensor([row.asked for row in rows], device=device)
         firsts = torch.tensor([row.prompt_tokens - len(row.question) for row in rows], device=device)
         positions = firsts[:, None] + torch.arange(tokens, device=device)
-        ask = partial(self._run, ids, positions, self._cache.attend_question, "a question")
+        ask = partial(self._ask, ids, positions, _PIECE_TOKENS if plain else tokens)
         logits = ask()
         self.asked += ids.numel()
         finite, broken = all_finite(logits), [row.broken for row in rows]
@@ -223,6 +235,15 @@ class Decoding:
         self._enter(rows, joining, self._choose(joining, logits, finite, broken))
         self._give_back()
         self._drop()
+
+    def _ask(self, ids: Tensor, positions: Tensor, piece: int) -> Tensor:
+        """Run the questions of rows that have just joined, piece by piece; logits of what comes after the last."""
+        logits = torch.empty(0)
+        for start in range(0, ids.shape[1], piece):
+            attend = partial(self._cache.attend_question, left=ids.shape[1] - start)
+            here = slice(start, start + piece)
+            logits = self._run(ids[:, here], positions[:, here], attend, "a question")
+        return logits
 
     def _enter(self, rows: Sequence[Row], joining: Sequence[_ActiveRow], chosen: Tensor) -> None:
         """Put rows, whose entries the cache has, behind the others of the batch."""
@@ -239,6 +260,8 @@ class Decoding:
         Raises:
             ModelError: a layer did not come through the engine.
         """
+        if self._cache.reserve():
+            self._changed()
         forward = partial(self._forward, self._tokens, self._positions)
         if self._graphs is not None and self._cache.in_kernels:
             logits = self._graphs.run(self._forward, self._tokens, self._positions)
@@ -251,6 +274,7 @@ class Decoding:
         self._cache.advance()
         self._positions = self._positions + 1
         self._tokens = self._choose(self._batch, logits, finite, broken)
+        self._end_late()
         self._give_back()
         # Rows that have ended stay in the batch until half of it has ended, or until their spare entries are used up.
         if 2 * self.alive <= len(self._batch) or any(
@@ -301,6 +325,19 @@ class Decoding:
         draws = [self._draws[rows[index].number] for index in drawing]
         drawn = drawn_tokens(logits[drawing], draws, [len(rows[index].tokens) for index in drawing])
         return best.index_put((torch.tensor(drawing, device=best.device),), drawn)
+
+    def _end_late(self) -> None:
+        """End the rows that have been decoding for too long."""
+        limit = self._limits.seconds
+        if limit is None:
+            return
+        now = time.monotonic()
+        late = torch.tensor([now - row.began > limit for row in self._batch], device=self._model.device)
+        for row, ends in zip(self._batch, tensor_parallel.from_first(late).tolist(), strict=True):
+            if ends and not row.ended:
+                row.ended = True
+                self._ended[row.number] = Generated(tuple(row.tokens), too_slow(len(row.tokens), limit), partial=True)
+                self._draws.pop(row.number, None)
 
     def _give_back(self) -> None:
         """Put back the entries of rows that have just ended and go on."""

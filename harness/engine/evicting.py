@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class EvictingKV(LayerKV):
         order: indices of the entries in the cache's order, [cache_heads, entries]; None if it is that of positions.
     """
 
+    stays: ClassVar[bool] = False
     evictor: Evictor = field(kw_only=True)
     budget: int = field(kw_only=True)
     total: int = field(kw_only=True)

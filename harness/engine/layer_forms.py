@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+import torch
 from torch import Tensor
 
 from harness.compression.attention_weights import Softmax
@@ -18,6 +19,8 @@ from harness.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+    from harness.compression.grid import Plan
 
     Position = TypeVar("Position", int, Tensor)
 
@@ -88,7 +91,7 @@ class Temperature:
 
     def moved(self, queries: Tensor, positions: Tensor) -> Tensor:
         """Queries [rows, heads, tokens, D] with the factors of 0, 1, … as those of their positions [rows, tokens]."""
-        counted = positions.new_tensor(range(positions.shape[1]))[None]
+        counted = torch.arange(positions.shape[1], device=positions.device)[None]
         factors = self._factors(positions) / self._factors(counted)
         return (queries * factors[:, None, :, None]).to(queries.dtype)
 
@@ -133,11 +136,11 @@ def window_room(config: PretrainedConfig, tokens: int) -> int:
 def why_not_plain(config: PretrainedConfig) -> str | None:
     """Why the project's kernels cannot compute a model's decoding steps, to follow ``kernels=``; None if they can."""
     if any(layer_windows(config)):
-        return "has no layers with windows of tokens, as this model has"
+        return "computes no layers with windows of tokens, which this model has"
     if getattr(config, "attn_logit_softcapping", None) is not None:
-        return "has no soft-capped logits, as this model has"
+        return "computes no soft-capped logits, which this model has"
     if scaled_beyond(config) is not None:
-        return "has no positions whose angles depend on the length of a sequence, as this model has"
+        return "computes no rows whose angles depend on their length, which this model has"
     return None
 
 
@@ -147,26 +150,30 @@ def layer_notes(config: PretrainedConfig) -> list[str]:
     sizes = sorted({f"{window.kind} window of {window.size}" for window in windows if window is not None})
     if not sizes:
         return []
-    full = windows.count(None)
+    full, size = windows.count(None), " or a ".join(sizes)
+    if not full:
+        return [f"All layers of this model attend to a {size} tokens and keep what it needs; none is compressed."]
+    others = "the other one" if full == 1 else f"the other {full}"
     return [
-        f"{len(windows) - full} of this model's {len(windows)} layers attend to a {' or a '.join(sizes)} tokens: they "
-        "are computed exactly and keep what the window needs under every method. Budgets and kept entries are those of "
-        f"the other {full}; bytes are those of all layers."
+        f"{len(windows) - full} of this model's {len(windows)} layers attend to a {size} tokens: they are computed "
+        "exactly and keep what the window needs under every method. Budgets and kept entries are those of "
+        f"{others}; bytes are those of all layers."
     ]
 
 
-def refuse_moved_keys(config: PretrainedConfig) -> None:
-    """Refuse a method that turns kept keys to new positions on a model some of whose layers keep theirs.
+def refuse_moved_keys(config: PretrainedConfig, plan: Plan) -> None:
+    """Refuse a plan that turns kept keys to new positions on a model that has other ones for them.
 
     Raises:
         ConfigError: the model has layers with windows, or positions that depend on lengths.
     """
-    what = "layers with windows of tokens" if any(layer_windows(config)) else None
-    if scaled_beyond(config) is not None:
+    what = "layers with windows of tokens" if plan.rerotates and any(layer_windows(config)) else None
+    turns = plan.rerotates or (plan.eviction is not None and plan.eviction.evictor.rerotated > 0)
+    if turns and scaled_beyond(config) is not None:
         what = "positions whose angles depend on the length of a sequence"
     if what is not None:
         raise ConfigError(
-            "a method that turns kept keys to new positions (rerotate=true) needs layers that attend to all earlier "
+            "a method that turns kept keys to new positions needs layers that attend to all earlier "
             f"tokens at fixed angles, and this model has {what}: leave that method out, or use another model"
         )
 

@@ -16,6 +16,7 @@ import torch
 from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
+from harness.engine.buckets import FIRST_SPARE
 from harness.engine.layer_forms import layer_windows, window_room
 from harness.engine.model_spec import entry_bytes, shape_of
 from harness.errors import ConfigError
@@ -88,7 +89,7 @@ def row_bytes(
     new_tokens: int,
     selection: Selection,
 ) -> int:
-    """Bytes of keys and values that a row of a prompt needs in one process while it decodes, on average.
+    """Bytes of keys and values that a row of a prompt needs at most in one process while it decodes, on average.
 
     Args:
         config: the model's configuration.
@@ -102,6 +103,8 @@ def row_bytes(
     shape = shape_of(config, tokens, selection)
     in_windows = window_room(config, tokens + new_tokens) * shape.kv_heads
     entries = sum(in_windows + plan.most(shape, new_tokens) for plan in plans)
+    if new_tokens > FIRST_SPARE:
+        entries += entries // (2 * shape.layers)  # while the room of a layer grows, its keys or values are there twice
     return bytes_per_entry * entries // len(plans) // tensor_parallel.count()
 
 

@@ -15,7 +15,7 @@ from transformers.utils.peft_utils import find_adapter_config_file
 from harness.compression.allocation import Shape
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.attention import refuse_config
+from harness.engine.attention import refuse_config, refuse_uneven
 from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_folder
 from harness.engine.hub import is_reachable
 from harness.engine.layer_forms import layer_windows
@@ -167,6 +167,7 @@ class ModelSpec:
             adapter = None if self.is_local else find_adapter_config_file(files, **self._pinned())
         refuse_adapter(self.path, adapter)
         config = text_model(config)
+        refuse_uneven(config, self.label)
         check_config(self.path, config)
         check_end_ids(self.path, "config.json", config.eos_token_id)
         refuse_config(config, self.label)

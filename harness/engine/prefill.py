@@ -44,6 +44,7 @@ class Kept:
         positions: number of positions that the entries take, where keys were turned to new ones; None where every key
             has the position that it had.
         eviction: how rows of it go on while decoding; None if they drop nothing.
+        evicting_bytes: bytes of the layers whose entries are evicted then.
     """
 
     layers: list[LayerKV]
@@ -54,6 +55,7 @@ class Kept:
     positions: int | None = None
     bits: float | None = None
     eviction: Eviction | None = None
+    evicting_bytes: int = 0
 
     def first_new(self, context: int, question: int) -> int:
         """The position of the first new token, behind a context and a question of so many tokens."""
@@ -131,8 +133,8 @@ def prefill(
         ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
         ModelError: a layer did not come through the engine.
     """
-    if any(plan.rerotates for plan in plans):
-        refuse_moved_keys(model.config)
+    for plan in plans:
+        refuse_moved_keys(model.config, plan)
     parts = ModelParts(model, name, len(prompt))
     attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
     logits, broken = _forward(model, name, prompt, attention, past)
@@ -168,6 +170,7 @@ def prefill(
                 positions=plan.positions,
                 bits=_bits(growing.layers) if plan.storage.packs else None,
                 eviction=plan.eviction,
+                evicting_bytes=0 if plan.eviction is None else sum(layer.bytes for layer in growing.layers),
             )
         kept[plan] = by_digest[sha256]
     return Prefilled(logits, tuple(kept[plan] for plan in plans), attention.full_bytes, broken)

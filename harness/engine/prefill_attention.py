@@ -145,11 +145,12 @@ class PrefillAttention:
         out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties)
         if log_sums is not None and past is not None:
             log_sums = torch.cat([past.log_sums, log_sums], dim=1) if past.log_sums is not None else None
+        queries, keys, values = map(_alone, (state.queries, state.keys, state.values))
+        state = replace(state, queries=queries, keys=keys, values=values, log_sums=log_sums)
         if self._whole:
-            state = replace(state, log_sums=log_sums)
             self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})
         else:
-            self.held.append(LayerPast(state.queries, state.keys, state.values, log_sums, readers))
+            self.held.append(LayerPast(queries, keys, values, log_sums, readers))
         return out.transpose(0, 1)[None]
 
     def _attend_window(
@@ -198,6 +199,11 @@ class PrefillAttention:
                     reader.resume(past.readers[scorer])
                 readers[scorer] = reader
         return readers
+
+
+def _alone(states: Tensor) -> Tensor:
+    """States that hold no memory but their own, where a model makes queries, keys and values in one tensor."""
+    return states if states.untyped_storage().nbytes() == states.nbytes else states.clone()
 
 
 def full_attention(

@@ -156,4 +156,5 @@ def _encode(example: Example, tokenizer: PreTrainedTokenizerBase | None) -> tupl
         return tuple(example.prompt)
     assert tokenizer is not None
     # verbose=False, because the run itself reports a prompt that is longer than the tokenizer's limit.
-    return tuple(tokenizer.encode(example.prompt, add_special_tokens=example.follows is None, verbose=False))
+    special = {} if example.follows is None else {"add_special_tokens": False}
+    return tuple(tokenizer.encode(example.prompt, verbose=False, **special))

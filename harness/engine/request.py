@@ -49,6 +49,25 @@ class Begun:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A row that is still decoding, as it is saved for a run that goes on after a kill.
+
+    Attributes:
+        example: id of the example, or of the first turn's.
+        prompt_sha256: hash of its prompt.
+        cell: a cell that the row stands for.
+        sample: index of the answer among those that are drawn, 0 first.
+        begun: what it has generated.
+    """
+
+    example: str
+    prompt_sha256: str
+    cell: Cell
+    sample: int
+    begun: Begun
+
+
+@dataclass(frozen=True)
 class Request:
     """What is still to be generated from one prompt, or in a conversation.
 
@@ -60,6 +79,7 @@ class Request:
         shared: whether the next request has the same context, so that what was kept of it is held.
         later: the prompts of the later turns of the conversation; none if there is one turn.
         begun: by cell and sample, what an earlier run left of a missing variant.
+        recorded: by cell, number of turns, from the first, that have a record; none where there is no entry.
     """
 
     prompt: Prompt
@@ -69,15 +89,12 @@ class Request:
     shared: bool = False
     later: tuple[Prompt, ...] = ()
     begun: Mapping[tuple[Cell, int], Begun] = field(default_factory=dict)
+    recorded: Mapping[Cell, int] = field(default_factory=dict)
 
     @property
     def turns(self) -> tuple[Prompt, ...]:
         """The prompts of all turns, 1 or more."""
         return (self.prompt, *self.later)
-
-    def done(self, cell: Cell) -> int:
-        """Number of turns, from the first, of which a missing variant has stored results."""
-        return max((len(begun.answers) for (other, _), begun in self.begun.items() if other == cell), default=0)
 
     @property
     def rows(self) -> int:
@@ -112,7 +129,8 @@ class Outcome:
         """This outcome with one more answer to each turn; an error of any answer is the outcome's."""
         error = self.generated.error or sample.generated.error
         later = tuple(one.with_sample(other) for one, other in zip(self.later, sample.later, strict=True))
-        generated = replace(self.generated, error=error)
+        partial = self.generated.partial or sample.generated.partial
+        generated = replace(self.generated, error=error, partial=partial)
         return replace(self, generated=generated, samples=(*self.samples, sample.generated), later=later)
 
     def of_turn(self, turn: int) -> Outcome:

@@ -19,12 +19,14 @@ class Limits:
         stop_ids: a row ends with the first of these tokens.
         max_new_tokens: a row ends after this many new tokens, 1 or more.
         min_new_tokens: no stop token can be generated before a row has this many new tokens.
+        seconds: a row ends with an error when it has been decoding for longer; None for no limit.
         is_said: whether a row ends with the tokens that it has, 1 or more, for what they say; None if no text ends it.
     """
 
     stop_ids: frozenset[int]
     max_new_tokens: int
     min_new_tokens: int = 0
+    seconds: float | None = None
     is_said: Callable[[Sequence[int]], bool] | None = None
 
     def end(self, tokens: Sequence[int]) -> bool:
@@ -82,7 +84,9 @@ class Generated:
     Attributes:
         tokens: new token ids, with the stop token if there was one.
         error: why the row ended without a result; None if it has one.
+        partial: whether the tokens are the beginning of an answer that a time limit ended.
     """
 
     tokens: tuple[int, ...]
     error: str | None = None
+    partial: bool = False

@@ -26,11 +26,12 @@ from harness.engine.memory import (
 from harness.engine.model_spec import shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prefix import Prefiller
-from harness.engine.request import Outcome, Request
+from harness.engine.request import Outcome, Request, Unfinished
 from harness.engine.rows import Generated, Limits
-from harness.engine.running import Part, Running, RunningPart, SharedRow, shared_rows
+from harness.engine.running import Part, Running, RunningPart
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
+from harness.engine.shared_rows import SharedRow, shared_rows
 from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
 from harness.engine.watch import Watch
 from harness.errors import ConfigError, EngineError, KvgaugeError
@@ -62,6 +63,7 @@ class Scheduler:
         tell: Callable[[str], None],
         watch: Watch | None = None,
         sampling: Sampling = GREEDY,
+        save: Callable[[Sequence[Unfinished]], None] | None = None,
     ) -> None:
         """Take what all requests share.
 
@@ -74,6 +76,7 @@ class Scheduler:
             tell: called with a line of text when the width is chosen, or memory makes the width or the chunks smaller.
             watch: told of every prefill and every decoding step; None if nobody watches.
             sampling: how the answers of variants that draw them are drawn.
+            save: called every ``engine.save_tokens`` steps with what long rows have generated; None to save nothing.
 
         Raises:
             ConfigError: there is a time limit, but this system or thread has no alarm.
@@ -92,6 +95,8 @@ class Scheduler:
         self._tell = tell
         self._watch = watch or Watch()
         self._sampling = sampling
+        self._save = save
+        self._steps = 0
         self._most_unsaved = settings.unsaved_tokens_on(engine.device)
         self._unsaved: dict[int, int] = {}  # tokens of prompts that have started and are not written, by their index
 
@@ -205,6 +210,10 @@ class Scheduler:
         self.asked += running.asked - asked
         lengths = [len(generated.tokens) for _, generated in ended]
         self._watch.decoded(running.generated - before, lengths, time.monotonic() - begun)
+        self._steps += 1
+        every = self._settings.save_tokens
+        if self._save is not None and every is not None and self._steps % every == 0:
+            self._save(running.unfinished(every))
         for shared, generated in ended:
             if shared.alone is not None:
                 row, shared.alone = shared.alone, None

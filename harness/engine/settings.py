@@ -42,6 +42,10 @@ class EngineSettings:
         unsaved_tokens: a further prompt starts only while the tokens of prompts that have started and are not written
             are at most so many, its own included; one prompt at a time always may. ``auto`` for 4096 on a CPU, some
             seconds of a small model's work, and for 262144 on a card, which is a guess and was not measured.
+        row_time_limit_seconds: limit on the decoding of one answer, from when its row joins the batch; None for no
+            limit.
+        save_tokens: what rows that are longer than so many new tokens have generated is saved every so many steps, for
+            a run that goes on after a kill; None to save nothing.
 
     Raises:
         ConfigError: a setting that cannot be used.
@@ -66,6 +70,11 @@ class EngineSettings:
     unsaved_tokens: Annotated[
         Size | Literal["auto"], Refusal("is no number of tokens", "use auto or engine.unsaved_tokens=4096")
     ]
+    row_time_limit_seconds: Annotated[
+        Annotated[float, Meta(gt=0, le=LARGEST)] | None,
+        Refusal("is no number of seconds above 0", "use null for no limit"),
+    ] = None
+    save_tokens: Annotated[Size | None, Refusal("is no number of tokens", "use null or engine.save_tokens=512")] = None
 
     def __post_init__(self) -> None:
         check(self, "engine")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -83,6 +83,7 @@ class StoredKV(LayerKV):
         lengths: ``runs``.
     """
 
+    stays: ClassVar[bool] = False
     storage: Storage = EXACT
     stored: tuple[tuple[Packed, Packed], ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()

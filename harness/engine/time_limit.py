@@ -45,6 +45,14 @@ def too_long(what: str, seconds: float | None) -> str:
     return f"{what} took longer than engine.time_limit_seconds={seconds}: raise it, or look at the example"
 
 
+def too_slow(tokens: int, seconds: float) -> str:
+    """The text of an error record for a row that decoded for longer than ``engine.row_time_limit_seconds``."""
+    return (
+        f"decoding took longer than engine.row_time_limit_seconds={seconds}: the {tokens} tokens so far are kept and "
+        "not scored; with a higher limit, retry_errors=true goes on from there"
+    )
+
+
 @contextmanager
 def time_limit(seconds: float | None) -> Iterator[None]:
     """Raise ``TimeLimit`` in the body after this many seconds; None for no limit."""

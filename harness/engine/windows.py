@@ -111,6 +111,13 @@ class WindowBucket(Bucket):
         self.keys[:, :, :kept], self.values[:, :, :kept] = keys, values
         self.entries, self.question = kept, 0
 
+    def taken(self, row: int) -> LayerKV:
+        """See ``Bucket``."""
+        self._settle()
+        count, size = self.entries + self.steps, self.window.size
+        places = torch.arange(count - self.window.needed(count), count, device=self.keys.device) % size
+        return WindowKV(self.keys[row][:, places], self.values[row][:, places], window=self.window)
+
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.keys, self.values = self.keys[list(rows)], self.values[list(rows)]

@@ -19,11 +19,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from harness.kernels.tiles import padded, product_dtype, tile_tokens
+from harness.kernels.tiles import padded, product_bytes, product_dtype, tile_tokens
 
-# Most tokens of the tile that a program has, and of the tiles that come by, for numbers of so many bytes. They fit into
-# the registers of compute capability 8.0 and 9.0, as ptxas reports. A program reads all that comes by, so that half of
-# its own tile would be twice the traffic.
+# Most tokens of the tile that a program has, and of the tiles that come by, for products of numbers of so many bytes.
+# They fit into the registers of compute capability 8.0 and 9.0, as ptxas reports. A program reads all that comes by, so
+# that half of its own tile would be twice the traffic.
 _TILE_TOKENS = {2: (128, 64), 4: (32, 32)}
 _WARPS = {2: 8, 4: 4}
 
@@ -45,7 +45,7 @@ def causal_column_sums(
     """
     heads, tokens, dim = queries.shape
     candidates = tokens - window
-    size = queries.dtype.itemsize
+    size = product_bytes(queries.dtype)
     own, tile = (tile_tokens(dim, most, queries.dtype) for most in _TILE_TOKENS[size])
     sums = torch.empty(heads, candidates, dtype=torch.float32, device=queries.device)
     strides = (*queries.stride(), *keys.stride())

@@ -7,8 +7,9 @@ the row alone, so that other rows in the batch cannot change a single bit of it.
 
 Lengths are read on the device, so that the captured graph of one step can be replayed for every step.
 
-Everything is float32. 16-bit numbers are multiplied as TF32, which represents them exactly; float32 numbers are
-multiplied as float32.
+Sums are float32. 16-bit numbers are multiplied as they are, on tensor cores, and attention weights are rounded to 16
+bits before they meet the values, as in FlashAttention; float32 numbers are multiplied as float32. The new entry is
+taken by itself, after those that are held, so that tiles of these are loaded ahead of their products.
 
 Shapes: R rows, H query heads, Hk kv heads, C cached heads (Hk, or H where every query head has entries of its own), D
 head_dim.
@@ -17,70 +18,19 @@ head_dim.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from harness.kernels.tiles import padded, precision_of, tile_tokens
+from harness.kernels.ragged_tables import SPLIT, Held, tabulate
+from harness.kernels.tiles import padded, product_bytes, product_dtype, tile_tokens
 
-# Entries per program: enough to be worth a program, and few enough for a single long row to fill a card.
-SPLIT = 512
 # Splits that are combined at a time.
 _TOGETHER = 16
-_TILE_TOKENS = {"tf32": 64, "ieee": 16}
-
-
-@dataclass(frozen=True)
-class Held:
-    """Heads of neighbouring rows that joined together and hold equally many entries in a layer.
-
-    Attributes:
-        keys: [rows, heads, capacity, D], each row contiguous.
-        values: the same shape.
-        length: number of entries of a row minus the number of steps; below 0 for rows that joined late.
-        row: index of the first row in the batch.
-        head: index of the first head among the cached ones.
-        cached: number of heads that these rows cache, C.
-    """
-
-    keys: Tensor
-    values: Tensor
-    length: int
-    row: int
-    head: int
-    cached: int
-
-
-@dataclass(frozen=True)
-class _Table:
-    """Where the parts of rows of one layer that have equally many of equally many heads lie. All tensors are int64.
-
-    Attributes:
-        cached: C.
-        heads: number of heads of a part.
-        rows: [rows] index of each part's row in the batch.
-        heads_before: [rows] index of a part's first head.
-        keys: [rows] address of a row's keys.
-        values: [rows] address of a row's values.
-        capacities: [rows] number of entries that a row has room for.
-        lengths: [rows] see ``Held``.
-        first_splits: [rows] index of a row's first split.
-        split_rows: [splits] index in this table of the row that a split belongs to.
-    """
-
-    cached: int
-    heads: int
-    rows: Tensor
-    heads_before: Tensor
-    keys: Tensor
-    values: Tensor
-    capacities: Tensor
-    lengths: Tensor
-    first_splits: Tensor
-    split_rows: Tensor
+# Most entries of a tile, for products of numbers of so many bytes.
+_TILE_TOKENS = {2: 64, 4: 16}
 
 
 class RaggedAttention:
@@ -93,24 +43,9 @@ class RaggedAttention:
             layers: per layer, the rows of the batch in their order. Their tensors must keep their addresses.
             step: number of steps so far.
         """
-        columns = [_columns(buckets) for buckets in layers]
-        numbers = torch.tensor(
-            [number for tables in columns for _, _, table in tables for column in table for number in column]
-        )
+        self._tables = tabulate(layers)
         devices = {buckets[0].keys.device for buckets in layers if buckets}
-        on_device = {device: numbers.to(device) for device in devices}  # one copy, as each waits for the device
         self._steps = {device: torch.tensor([step], device=device) for device in devices}
-        self._tables: list[list[_Table]] = []
-        begin = 0
-        for buckets, tables in zip(layers, columns, strict=True):
-            self._tables.append([])
-            for cached, heads, table in tables:
-                sizes = [len(column) for column in table]
-                end = begin + sum(sizes)
-                self._tables[-1].append(
-                    _Table(cached, heads, *torch.split(on_device[buckets[0].keys.device][begin:end], sizes))
-                )
-                begin = end
 
     def advance(self) -> None:
         """End a step, in which every row got one more entry."""
@@ -132,8 +67,9 @@ class RaggedAttention:
         """
         _, heads, dim = queries.shape
         kv_heads = keys.shape[1]
-        precision = precision_of(queries.dtype)
-        tile = tile_tokens(dim, _TILE_TOKENS[precision])
+        # Keys and values of a tile lie there together.
+        tile = tile_tokens(2 * dim, _TILE_TOKENS[product_bytes(queries.dtype)], queries.dtype)
+        product = product_dtype(queries.dtype)
         out = torch.empty_like(queries, memory_format=torch.contiguous_format)
         strides = (*queries.stride()[:2], *keys.stride()[:2], *values.stride()[:2])
         with torch.cuda.device_of(queries):  # type: ignore[no-untyped-call]  # layers may lie on different cards
@@ -154,30 +90,20 @@ class RaggedAttention:
                     width,
                 )
                 entries = (table.keys, table.values, table.capacities, table.split_rows)
-                constants = (group, padded(group), table.cached // kv_heads, dim, padded(dim), tile, SPLIT, precision)
+                constants = (
+                    group,
+                    padded(group),
+                    table.cached // kv_heads,
+                    dim,
+                    padded(dim),
+                    tile,
+                    SPLIT,
+                    product,
+                    table.aligned,
+                )
                 _attend[splits, table.heads](*shared, queries, keys, values, *entries, scaling, *strides, *constants)
                 _join[len(table.rows), width](*shared, out, heads, group, dim, padded(dim), SPLIT, _TOGETHER)
         return out
-
-
-def _columns(buckets: Sequence[Held]) -> list[tuple[int, int, list[list[int]]]]:
-    """The tables of one layer: (cached heads, heads of a part, columns in the order of ``_Table``)."""
-    tables = []
-    for cached, heads in dict.fromkeys((bucket.cached, bucket.keys.shape[1]) for bucket in buckets):
-        rows: list[tuple[int, ...]] = []
-        split_rows: list[int] = []
-        for bucket in buckets:
-            count, here, capacity, _ = bucket.keys.shape
-            key_bytes, value_bytes = (
-                states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values)
-            )
-            keys, values = bucket.keys.data_ptr(), bucket.values.data_ptr()
-            for index in range(count if (bucket.cached, here) == (cached, heads) else 0):
-                entries = (keys + index * key_bytes, values + index * value_bytes, capacity, bucket.length)
-                rows.append((bucket.row + index, bucket.head, *entries, len(split_rows)))
-                split_rows += [len(rows) - 1] * -(-capacity // SPLIT)
-        tables.append((cached, heads, [*map(list, zip(*rows, strict=True)), split_rows]))
-    return tables
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -212,7 +138,8 @@ def _attend(
     PADDED: tl.constexpr,
     TILE: tl.constexpr,
     SPLIT_ENTRIES: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRODUCT: tl.constexpr,
+    ALIGNED: tl.constexpr,
 ) -> None:
     """Attention to the entries of one split of one cached head, not yet divided by the sum of its weights."""
     split, part_head = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -223,39 +150,51 @@ def _attend(
     if first <= length:
         number = tl.load(rows + row)
         begin = part_head * tl.load(capacities + row) * DIM
-        keys = tl.load(key_addresses + row).to(tl.pointer_type(new_keys.dtype.element_ty)) + begin
-        values = tl.load(value_addresses + row).to(tl.pointer_type(new_values.dtype.element_ty)) + begin
+        # Of addresses from a table the compiler knows nothing, and would load number by number.
+        keys = tl.load(key_addresses + row).to(tl.pointer_type(new_keys.dtype.element_ty))
+        values = tl.load(value_addresses + row).to(tl.pointer_type(new_values.dtype.element_ty))
+        keys = tl.multiple_of(keys, ALIGNED)
+        values = tl.multiple_of(values, ALIGNED)
+        keys += begin
+        values += begin
         dims, members = tl.arange(0, PADDED), tl.arange(0, GROUP_PADDED)
         inside = dims < DIM
         own = (members < GROUP)[:, None] & inside[None, :]
         at = number * query_row + (head * GROUP + members) * query_head
-        query_tile = tl.load(queries + at[:, None] + dims[None, :], mask=own, other=0.0).to(tl.float32)
-        new_key = tl.load(new_keys + number * key_row + head // COPIES * key_head + dims, mask=inside, other=0.0)
-        new_value = tl.load(
-            new_values + number * value_row + head // COPIES * value_head + dims, mask=inside, other=0.0
-        )
+        query_tile = tl.load(queries + at[:, None] + dims[None, :], mask=own, other=0.0)
         largest = tl.full([GROUP_PADDED], float("-inf"), tl.float32)
         total = tl.zeros([GROUP_PADDED], tl.float32)
         mixed = tl.zeros([GROUP_PADDED, PADDED], tl.float32)
-        for start in range(first, tl.minimum(first + SPLIT_ENTRIES, length + 1), TILE):
+        stop = tl.minimum(first + SPLIT_ENTRIES, length)
+        for start in range(first, stop, TILE):
             positions = start + tl.arange(0, TILE)
             offsets = positions[:, None] * DIM + dims[None, :]
-            held, newest = (positions < length)[:, None] & inside[None, :], (positions == length)[:, None]
-            key_tile = tl.where(newest, new_key[None, :], tl.load(keys + offsets, mask=held, other=0.0)).to(tl.float32)
-            value_tile = tl.where(newest, new_value[None, :], tl.load(values + offsets, mask=held, other=0.0)).to(
-                tl.float32
-            )
-            logits = tl.dot(query_tile, tl.trans(key_tile), input_precision=PRECISION) * scaling
-            logits = tl.where((positions <= length)[None, :], logits, float("-inf"))
+            held = (positions < stop)[:, None] & inside[None, :]
+            key_tile = tl.load(keys + offsets, mask=held, other=0.0).to(PRODUCT)
+            value_tile = tl.load(values + offsets, mask=held, other=0.0)
+            logits = tl.dot(query_tile.to(PRODUCT), tl.trans(key_tile), input_precision="ieee") * scaling
+            logits = tl.where((positions < stop)[None, :], logits, float("-inf"))
             larger = tl.maximum(largest, tl.max(logits, 1))
             weights = tl.exp(logits - larger[:, None])
             shrink = tl.exp(largest - larger)
             total = total * shrink + tl.sum(weights, 1)
-            mixed = mixed * shrink[:, None] + tl.dot(weights, value_tile, input_precision=PRECISION)
+            rounded = weights.to(value_tile.dtype).to(PRODUCT)
+            mixed = mixed * shrink[:, None] + tl.dot(rounded, value_tile.to(PRODUCT), input_precision="ieee")
             largest = larger
         if length < first + SPLIT_ENTRIES:
+            new_key = tl.load(new_keys + number * key_row + head // COPIES * key_head + dims, mask=inside, other=0.0)
+            new_value = tl.load(
+                new_values + number * value_row + head // COPIES * value_head + dims, mask=inside, other=0.0
+            )
             tl.store(keys + length * DIM + dims, new_key, mask=inside)
             tl.store(values + length * DIM + dims, new_value, mask=inside)
+            logit = tl.sum(query_tile.to(tl.float32) * new_key.to(tl.float32)[None, :], 1) * scaling
+            larger = tl.maximum(largest, logit)
+            weight = tl.exp(logit - larger)
+            shrink = tl.exp(largest - larger)
+            total = total * shrink + weight
+            mixed = mixed * shrink[:, None] + weight[:, None] * new_value.to(tl.float32)[None, :]
+            largest = larger
         to = split * width + part_head * GROUP + members
         tl.store(mixed_out + to[:, None] * DIM + dims[None, :], mixed, mask=own)
         tl.store(largest_out + to, largest, mask=members < GROUP)

@@ -16,11 +16,6 @@ def padded(size: int) -> int:
     return max(_MIN_SIDE, int(triton.next_power_of_2(size)))
 
 
-def precision_of(dtype: torch.dtype) -> str:
-    """The input precision of products: TF32 for 16-bit numbers, which it represents exactly, else float32."""
-    return "tf32" if dtype.itemsize == 2 else "ieee"
-
-
 def product_dtype(dtype: torch.dtype) -> tl.dtype:
     """The dtype in which numbers of a dtype are multiplied: their own, but that the interpreter has no 16-bit products.
 
@@ -31,15 +26,20 @@ def product_dtype(dtype: torch.dtype) -> tl.dtype:
     return {torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}.get(dtype, tl.float32)
 
 
+def product_bytes(dtype: torch.dtype) -> int:
+    """Bytes of a number of a dtype where it is multiplied: 2, or 4 for all that are not 16-bit."""
+    return 2 if dtype.itemsize == 2 else 4
+
+
 def tile_tokens(dim: int, maximum: int, dtype: torch.dtype = torch.float32) -> int:
     """Number of tokens in a tile, 16 or more.
 
     Args:
         dim: numbers per token.
         maximum: largest number of tokens, 16 or more.
-        dtype: of the numbers as they lie in the tile.
+        dtype: of the numbers.
     """
-    return max(_MIN_SIDE, min(maximum, _BYTES // (padded(dim) * dtype.itemsize)))
+    return max(_MIN_SIDE, min(maximum, _BYTES // (padded(dim) * product_bytes(dtype))))
 
 
 def write_one(device: torch.device) -> None:

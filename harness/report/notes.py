@@ -110,7 +110,7 @@ def eviction_notes(cells: Iterable[CellResult]) -> list[str]:
         if of
     ]
     more = [f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else []
-    what = "while decoding, entries per head after an eviction / at most / on average over steps"
+    what = "entries while decoding, after eviction / most / mean"
     return [plain(f"{what}: {'; '.join([*named[:_MOST_NAMED], *more])}.")] if named else []
 
 

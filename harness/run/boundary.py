@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from harness.compression.grid import Plan
+from harness.compression.storage import EXACT
 from harness.errors import ConfigError, StoreError
+from harness.results import Cell
 from harness.store.manifest import boundary, read_manifest
 from harness.store.records import has_records
 from harness.task import Example
@@ -30,22 +33,32 @@ def check_questions(task: str, examples: Sequence[Example]) -> None:
         )
 
 
-def check_conversations(task: str, examples: Sequence[Example], after: str) -> None:
-    """Refuse conversations on the model's own answers unless the context alone is compressed.
+def check_conversations(task: str, examples: Sequence[Example], after: str, plans: Mapping[Cell, Plan]) -> None:
+    """Refuse conversations on the model's own answers unless the context alone is compressed, once.
 
     Args:
         task: the task's name.
         examples: its examples.
         after: where entries are selected.
+        plans: what is kept of some context.
 
     Raises:
-        ConfigError: names the task.
+        ConfigError: names the task, or a variant.
     """
-    if after == "prompt" and any(example.follows is not None for example in examples):
+    if all(example.follows is None for example in examples):
+        return
+    if after == "prompt":
         raise ConfigError(
             f"task={task} goes on with the model's own answers in a cache that is compressed once, before its "
             "questions: use selection.after=context, or questions without a past"
         )
+    for cell, plan in plans.items():
+        if plan.eviction is not None or plan.storage != EXACT:
+            how = "evicts while it decodes" if plan.eviction is not None else "stores entries in another form"
+            raise ConfigError(
+                f"{cell.name} {how}, and task={task} goes on with the model's own answers, which stay as they are: "
+                "leave it out, or ask questions without a past"
+            )
 
 
 def check_suite(folder: Path, suite: object, task: str, after: str) -> None:

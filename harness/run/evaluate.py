@@ -8,7 +8,7 @@ from msgspec import structs
 
 from harness.engine.engine import Engine
 from harness.engine.prompt import Prompt
-from harness.engine.request import Outcome, Request
+from harness.engine.request import Outcome, Request, Unfinished
 from harness.engine.rows import Limits
 from harness.engine.scheduler import Scheduler
 from harness.engine.time_limit import TimeLimit, time_limit, too_long
@@ -20,7 +20,13 @@ from harness.run.texts import generated_text
 from harness.store.scoring import with_scores
 
 
-def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None], watch: Watch | None = None) -> Scheduler:
+def make_scheduler(
+    run: Run,
+    engine: Engine,
+    tell: Callable[[str], None],
+    watch: Watch | None = None,
+    save: Callable[[Sequence[Unfinished]], None] | None = None,
+) -> Scheduler:
     """The scheduler that computes a run's requests.
 
     Args:
@@ -28,14 +34,16 @@ def make_scheduler(run: Run, engine: Engine, tell: Callable[[str], None], watch:
         engine: the run's model.
         tell: called with a line of text when a lack of memory reduces the width or the size of prefill pieces.
         watch: told of every prefill and every decoding step; None if nobody watches.
+        save: called with what long rows have generated; see ``Scheduler``.
 
     Raises:
         ConfigError: the run has a time limit, and none can be kept here.
     """
     stop_ids = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
-    limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens)
+    seconds = run.engine_settings.row_time_limit_seconds
+    limits = Limits(stop_ids, run.task.max_new_tokens, run.task.min_new_tokens, seconds)
     order = [variant.cell for variant in run.variants]
-    return Scheduler(engine, limits, order, run.selection, run.engine_settings, tell, watch, run.sampling)
+    return Scheduler(engine, limits, order, run.selection, run.engine_settings, tell, watch, run.sampling, save)
 
 
 def evaluate(
@@ -60,7 +68,7 @@ def evaluate(
             {
                 cell: _record(run, prompt, outcome.of_turn(turn))
                 for cell, outcome in outcomes.items()
-                if turn >= request.done(cell)
+                if turn >= request.recorded.get(cell, 0)
             }
             for request, outcomes in finished
             for turn, prompt in enumerate(request.turns)
@@ -79,6 +87,7 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
         tokens_before_truncation=example.tokens_before_truncation,
         prompt_ends=prompt.ends,
         error=outcome.generated.error,
+        partial=outcome.generated.partial,
         context_tokens=prompt.context_tokens if run.selection.after == "context" else None,
     )
     if kept is None:
@@ -101,13 +110,13 @@ def _record(run: Run, prompt: Prompt, outcome: Outcome) -> Record:
     lengths = [len(sample.tokens) for sample in record.samples] or [len(record.tokens)]
     held = evicted(kept, prompt.context_tokens, len(prompt.question), lengths)
     record = structs.replace(record, evicted=held)
-    if record.error is not None:
+    if record.error is not None and not record.partial:
         return record
     try:
         with time_limit(run.engine_settings.time_limit_seconds):
             samples = [structs.replace(sample, text=_text(run, sample.tokens)) for sample in record.samples]
             record = structs.replace(record, text=_text(run, record.tokens), samples=samples)
-            return with_scores(record, run.task, example)
+            return record if record.partial else with_scores(record, run.task, example)
     except TimeLimit:
         why = too_long("scoring the text", run.engine_settings.time_limit_seconds)
         return structs.replace(record, error=f"{why}; the text is kept, and kvgauge score has no such limit")

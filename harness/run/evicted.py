@@ -36,15 +36,16 @@ def evicted(kept: Kept, tokens: int, question: int, lengths: Sequence[int]) -> E
     calls = [entries for curve in curves for entries in (curve[1:] or curve)]
     total = tokens + len(longest) - 1 + max(0, question - 1)
     mean, peak = fmean(calls), max(map(max, curves))
-    entry_bytes = kept.bytes / fmean(entries for entries in kept.entries if isinstance(entries, int))
+    others = kept.bytes - kept.evicting_bytes
+    entry_bytes = kept.evicting_bytes / fmean(entries for entries in kept.entries if isinstance(entries, int))
     last = len(longest) - 1
     places = sorted({round(last * point / _POINTS) for point in range(_POINTS + 1)})
     return Evicted(
         target=fmean(eviction.evictor.target(budget, total) for budget in eviction.budgets),
         peak=peak,
         mean=mean,
-        peak_bytes=round(entry_bytes * peak),
-        mean_bytes=round(entry_bytes * mean),
+        peak_bytes=others + round(entry_bytes * peak),
+        mean_bytes=others + round(entry_bytes * mean),
         steps=tuple(places),
         entries=tuple(round(longest[place], 3) for place in places),
     )

@@ -21,6 +21,7 @@ from harness.run.meter import Meter
 from harness.run.prepare import Prepared, Run, refreshed
 from harness.run.progress import Bar
 from harness.run.prompts import prompt_saver
+from harness.run.requests import saver
 from harness.run.signals import Relay, Stop
 from harness.store.cells import CellWriter, count_lines, is_whole
 from harness.store.places import cells_of_task
@@ -225,7 +226,8 @@ def _compute(
         ``before`` plus the work done here.
     """
     run = prepared.run
-    scheduler = make_scheduler(run, engine, bar.tell, bar)
+    save_rows = saver(prepared)
+    scheduler = make_scheduler(run, engine, bar.tell, bar, save_rows)
     counts, earlier = Counts(), bar.costs
     reset_peak(engine.device)
 
@@ -268,6 +270,7 @@ def _compute(
             save({record.example_id for records in prompts for record in records.values()})
             bar.advance(len(prompts))
             written(prepared, prompts, bar)
+        save_rows(())
         more()
     return Counts(
         before.prefills + scheduler.prefiller.prompts,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from harness.compression.grid import Variant
+from harness.compression.grid import Plan, Variant
 from harness.compression.selection import Selection
 from harness.engine.layer_forms import refuse_moved_keys
 from harness.engine.model_spec import head_dim, shape_of
 from harness.engine.positions import beyond_positions
 from harness.engine.prompt import Prompt
 from harness.errors import BudgetError, ConfigError
-from harness.results import by_head
+from harness.results import Cell, by_head
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,25 +20,29 @@ if TYPE_CHECKING:
 
 def check_plans(
     variants: Sequence[Variant], prompts: Sequence[Prompt], config: PretrainedConfig, selection: Selection
-) -> None:
+) -> dict[Cell, Plan]:
     """Refuse variants that cannot be planned for any prompt: a share that is too small, a method that does not fit.
 
     If only some prompts are too short for a budget, these get an error record.
+
+    Returns:
+        What each keeps of the longest prompt.
 
     Raises:
         BudgetError: with the first such budget.
         ConfigError: with the first such method.
     """
     longest = max(prompt.context_tokens for prompt in prompts)
+    plans = {}
     for variant in variants:
         try:
-            plan = variant.plan(shape_of(config, longest, selection))
+            plan = plans[variant.cell] = variant.plan(shape_of(config, longest, selection))
         except BudgetError as error:
             if variant.budget.share is None:
                 raise
             raise BudgetError(f"no prompt of the task is long enough for {error}") from error
-        if plan.rerotates:
-            refuse_moved_keys(config)
+        refuse_moved_keys(config, plan)
+    return plans
 
 
 def check_storages(

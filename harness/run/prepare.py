@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from harness.config.names import recorded
 from harness.config.outside import source_of, used
 from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.request import Begun, Known, Request, by_context, in_prefix_order
-from harness.engine.rows import Generated
+from harness.engine.request import Request, by_context, in_prefix_order
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, StoreError
@@ -28,6 +26,7 @@ from harness.run.boundary import check_conversations, check_questions, check_sui
 from harness.run.checkpoint import Checkpoint
 from harness.run.fitting import check_plans, check_positions, check_storages
 from harness.run.notes import run_note
+from harness.run.requests import conversations, requests_of
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
 from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
@@ -129,15 +128,8 @@ class Prepared:
     @property
     def conversations(self) -> list[tuple[Prompt, ...]]:
         """The prompts of this process's shard, in order, each with the turns that follow it."""
-        turns: list[tuple[int, list[Prompt]]] = []
-        place: dict[str, int] = {}
-        for index, prompt in enumerate(self.prompts):
-            follows = prompt.example.follows
-            if follows is None:
-                turns.append((index, []))
-            number = place[prompt.example.id] = len(turns) - 1 if follows is None else place[follows]
-            turns[number][1].append(prompt)
-        return [tuple(prompts) for index, prompts in turns if self.run.shard.has(index)]
+        places = {prompt.example.id: index for index, prompt in enumerate(self.prompts)}
+        return [turns for turns in conversations(self.prompts) if self.run.shard.has(places[turns[0].example.id])]
 
     @property
     def worker(self) -> Worker:
@@ -178,8 +170,8 @@ def prepare(run: Run) -> Prepared:
     prompts = encode_prompts(
         (examples[index] for index in asked), run.checkpoint.tokenizer, config.vocab_size, run.selection.after
     )
-    check_conversations(run.task.name, [prompt.example for prompt in prompts], run.selection.after)
-    check_plans(run.variants, prompts, config, run.selection)
+    plans = check_plans(run.variants, prompts, config, run.selection)
+    check_conversations(run.task.name, [prompt.example for prompt in prompts], run.selection.after, plans)
     check_storages(run.variants, prompts, config, run.selection, run.task.max_new_tokens)
     check_positions(config, prompts, run.task.max_new_tokens)
     stops = run.task.stop_ids(run.checkpoint.tokenizer, run.checkpoint.end_ids)
@@ -222,54 +214,12 @@ def refreshed(prepared: Prepared) -> Prepared:
     stored = {cell: _stored_records(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
     records = {cell: {name: by_id[name] for name in by_id if name in names} for cell, by_id in stored.items()}
     others = {cell: [by_id[name] for name in by_id if name not in names] for cell, by_id in stored.items()}
-    requests = []
-    for turns in prepared.conversations:
-        done = {cell: _done(turns, by_id, run.retry_errors) for cell, by_id in records.items()}
-        missing = tuple(variant for variant in run.variants if len(done[variant.cell]) < len(turns))
-        if missing:
-            known = {cell: found for cell, of_cell in done.items() if (found := known_of(of_cell)) is not None}
-            begun = {
-                (variant.cell, sample): Begun(known[variant.cell].answers(sample))
-                for variant in missing
-                if variant.cell in known
-                for sample in range(max(1, variant.drawn))
-            }
-            known = {cell: found for cell, found in known.items() if len(done[cell]) == len(turns)}
-            requests.append(Request(turns[0], missing, known, later=turns[1:], begun=begun))
+    requests = requests_of(prepared, records)
     if run.engine_settings.reuse_prefix:
         requests = in_prefix_order(requests)
     if run.selection.after == "context":
         requests = by_context(requests)
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
-
-
-def _done(turns: Sequence[Prompt], by_id: Mapping[str, Record], retry_errors: bool) -> list[Record]:
-    """The records that a cell has of the first turns of a conversation, up to one that is missing.
-
-    Where later turns are missing, so are those from the first error on.
-    """
-    found: list[Record] = []
-    for prompt in turns:
-        record = by_id.get(prompt.example.id)
-        if record is None or (retry_errors and record.error is not None):
-            return [*takewhile(lambda record: record.error is None, found)]
-        found.append(record)
-    return found
-
-
-def known_of(records: Sequence[Record]) -> Known | None:
-    """The stored results of one or more turns; None if there is none, or nothing was kept."""
-    if not records or any(record.kept_sha256 is None for record in records):
-        return None
-    first, *later = (
-        Known(
-            record.kept_sha256 or "",
-            Generated(tuple(record.tokens), record.error),
-            tuple(Generated(tuple(sample.tokens), record.error) for sample in record.samples),
-        )
-        for record in records
-    )
-    return replace(first, later=tuple(later))
 
 
 def method_settings(method: Method) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _together(scores: Sequence[Mapping[str, float]], metrics: Sequence[Metric]) 
 
 def is_unscored(record: Record) -> bool:
     """Whether a record is an error of scoring alone, so that its text can be scored again."""
-    return record.error is not None and record.text is not None
+    return record.error is not None and record.text is not None and not record.partial
 
 
 def _failed(record: Record, reason: str) -> Record:

@@ -28,6 +28,10 @@ Source: ``create_huggingface_dataset.py`` of https://github.com/NVIDIA/kvpress a
 """
 
 
+_AROUND_CHARACTERS = 120
+"""What is shown on each side of a needle's value."""
+
+
 @dataclass(frozen=True)
 class Record:
     """A text in kvpress's three parts, which together are RULER's text.
@@ -67,6 +71,20 @@ def split(task: str, text: str, answers: Iterable[str]) -> Record:
     if answer < 0:
         raise ValueError(task)
     return Record(text[:start], text[start:answer], text[answer:], tuple(answers))
+
+
+def needles_of(record: Record) -> tuple[str, ...]:
+    """The passages of a record's context that hold its answers, for readers, each in the order of the context."""
+    places = sorted(
+        (place, place + len(answer)) for answer in record.answers if (place := record.context.find(answer)) >= 0
+    )
+    spans: list[list[int]] = []
+    for start, stop in places:
+        if spans and start - _AROUND_CHARACTERS <= spans[-1][1]:
+            spans[-1][1] = max(spans[-1][1], stop + _AROUND_CHARACTERS)
+        else:
+            spans.append([max(0, start - _AROUND_CHARACTERS), stop + _AROUND_CHARACTERS])
+    return tuple(record.context[start:stop] for start, stop in spans)
 
 
 def records_hash(records: Iterable[Record]) -> str:

@@ -17,7 +17,7 @@ from tasks.ruler.fitting import NeverFits
 from tasks.ruler.making import Sources, texts_of
 from tasks.ruler.prompts import encode, frame_of, prompt_of
 from tasks.ruler.recipe import ESSAY_TASKS, EXAMPLES, FORMS, QA_TASKS, kind_of
-from tasks.ruler.records import Record, record_id, records_hash, split
+from tasks.ruler.records import Record, needles_of, record_id, records_hash, split
 from tasks.ruler.scores import metric_of, score
 from tasks.ruler.sources import ESSAYS_SHA256, documents_hash, documents_of, essay_words, essays_hash
 from tasks.ruler.text import Undrawable
@@ -214,4 +214,5 @@ class _Examples(Sequence[Example]):
             self._records.append((record_id(record.question, record.answers, self._seen), record))
         name, record = self._records[place]
         prompt, question_at = prompt_of(record, self._task.protocol, self._frame, self._tokenizer)
-        return Example(id=name, prompt=prompt, references=record.answers, question_at=question_at)
+        passages = needles_of(record) if kind_of(self._task.task) == "niah" else ()
+        return Example(id=name, prompt=prompt, references=record.answers, passages=passages, question_at=question_at)

@@ -92,7 +92,7 @@ def paired_documents(
         if (other := theirs.get(_key(grid, single))) is None:
             continue
         if grid.result.metrics or other.result.metrics:
-            suites.setdefault((grid.result.model, grid.task_config["name"]), []).append((grid, other))
+            suites.setdefault(_suite(grid), []).append((grid, other))
         else:
             unscored.append(grid)
     if not suites and unscored:
@@ -105,13 +105,24 @@ def paired_documents(
     ours = {_key(grid, single) for grid in a}
     missing = {"A": [grid for grid in b if _key(grid, single) not in ours]}
     missing["B"] = [grid for grid in a if _key(grid, single) not in theirs]
-    lacking = [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing.items() if grids]
-    lacking += [f"not in the comparison, as it has no scores: {_contents(unscored)}."] if unscored else []
-    for (model, suite), pairs in suites.items():
-        yield (
-            Path(model, suite),
-            _document(suite, pairs, path_a, path_b, [*_other_model(pairs), *_other_boundary(pairs), *lacking]),
-        )
+    rest = {side: [grid for grid in grids if _suite(grid) not in suites] for side, grids in missing.items()}
+    elsewhere = _lacking(rest)
+    elsewhere += [f"not in the comparison, as it has no scores: {_contents(unscored)}."] if unscored else []
+    for suite, pairs in suites.items():
+        own = {side: [grid for grid in grids if _suite(grid) == suite] for side, grids in missing.items()}
+        notes = [*_other_model(pairs), *_other_boundary(pairs), *_lacking(own), *elsewhere]
+        elsewhere = []  # what is of no suite that both have is said once, with the first
+        yield Path(*suite), _document(suite[1], pairs, path_a, path_b, notes)
+
+
+def _suite(grid: Grid) -> tuple[str, str]:
+    """The model and the suite, or task, of a grid."""
+    return grid.result.model, grid.task_config["name"]
+
+
+def _lacking(missing: Mapping[str, Sequence[Grid]]) -> list[str]:
+    """Which grids one side alone has, by the side that lacks them."""
+    return [f"not in {side}, and left out: {_contents(grids)}." for side, grids in missing.items() if grids]
 
 
 def _contents(grids: Sequence[Grid]) -> str:

@@ -128,7 +128,8 @@ def _picture(character: str) -> str:
 
 
 def _examples(result: TaskResult) -> list[str]:
-    return _all_examples(result)[: max(1, TEXTS // len(result.cells))]
+    texts = sum(max(1, *(len(record.samples) for record in cell.records), 0) for cell in result.cells)
+    return _all_examples(result)[: max(1, TEXTS // texts)]
 
 
 @once
@@ -171,6 +172,16 @@ def _cell(record: Record) -> dict[str, Any]:
         "retention": record.retention,
         "alias": record.alias_of,
         "error": None if record.error is None else plain(record.error),
+        "samples": [
+            {
+                "text": None if one.text is None else visible(one.text),
+                "ids": list(one.tokens),
+                "scores": dict(one.scores),
+            }
+            for one in record.samples
+        ]
+        if len(record.samples) > 1
+        else None,
     }
     return {name: value for name, value in known.items() if value is not None}
 

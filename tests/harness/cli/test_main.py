@@ -343,8 +343,6 @@ def bad_model(folder: Path, kind: str) -> Path:
     elif kind == "no tokenizer":
         for file in folder.glob("tokenizer*"):
             file.unlink()
-    elif kind == "sliding window":
-        config.write_text(json.dumps(values | {"model_type": "mistral", "sliding_window": 16}))
     return folder
 
 
@@ -368,7 +366,6 @@ def bad_model(folder: Path, kind: str) -> Path:
         ("layers without end", "num_hidden_layers=2000000, which is not a number of layers, 1 to 1000"),
         ("quantized in an unknown way", "quantized by nope, which is none of the kinds known here"),
         ("no tokenizer", "has no usable tokenizer"),
-        ("sliding window", "sliding_window=16"),
     ],
 )
 def test_a_model_folder_that_cannot_be_used_is_one_line(

@@ -171,7 +171,7 @@ def test_the_command_writes_a_file_for_each_cell_and_cells_that_fail_cost_the_ot
     done = kvgauge("lm_eval", "--model_args", grid, *words, "--output_path", str(tmp_path / "out"))
     assert done.code == 6 and "1 of 3 cells have no results" in done.err and done.err.count("\n") >= 1
     assert "snapkv-2% has no results: snapkv-2%: 2% of a prompt of" in done.out
-    assert "snapkv-48: 2 of 2 contexts were compressed" in done.out
+    assert "snapkv-48: entries were dropped of 2 of 2 contexts" in done.out
     found = {path.relative_to(tmp_path / "out").parts[0]: path for path in (tmp_path / "out").rglob("results_*.json")}
     assert set(found) == {"fullkv-full", "snapkv-48"}
     assert json.loads(found["snapkv-48"].read_text())["config"]["kvgauge"]["label"] == "snapkv"

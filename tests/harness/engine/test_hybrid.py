@@ -4,6 +4,7 @@ what is kept of a prompt, and guards, each made to fail."""
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +23,18 @@ from harness.compression.method import LayerState, Scorer
 from harness.compression.replay import Replay, Replayed
 from harness.compression.scorers import FirstTokens
 from harness.engine import layer_forms, loading
+from harness.engine.decode import decode
 from harness.engine.engine import Engine
 from harness.engine.layer_forms import LayerForm, Window
 from harness.engine.loading import check_against_stock, load_model
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill import extend, prefill
-from harness.engine.rows import Limits
+from harness.engine.rows import Limits, Row
 from harness.engine.settings import choose_kernels
+from harness.engine.turns import Turn, next_row
 from harness.errors import ConfigError, ModelError
 from methods.expected_attention import ExpectedAttention
+from tests.conftest import ROOT
 from tests.harness.engine.test_stock import ABSENT, METHODS, config_of, load, spec_of
 from tests.harness.tiny import NAME, STABLE, Cell, Uneven, decode_together, prompt_of
 
@@ -60,6 +64,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo3": ("olmo3", MIXED),
     "phi3": ("phi3", {"sliding_window": WINDOW, "num_hidden_layers": 2}),
     "llama4": ("llama4_text", CHUNKED),
+    "exaone4": ("exaone4", MIXED),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0], "num_hidden_layers": 2}),
     "qwen3_moe": (
         "qwen3_moe",
@@ -102,7 +107,7 @@ def folder_of(name: str, folder: Path) -> Path:
     return folder
 
 
-SLOW = ("phi3", "qwen3_moe", "glm4", "granitemoe")  # plain attention, or a window as mistral has it
+SLOW = ("phi3", "exaone4", "qwen3_moe", "glm4", "granitemoe")  # plain attention, or a window as mistral has it
 
 
 @pytest.mark.parametrize(
@@ -260,6 +265,19 @@ def test_question_through_the_cache_is_the_end_of_the_prompt(name: str) -> None:
         assert [list(found.tokens)] == stock_batch(stock, [prompt], 10)
 
 
+@pytest.mark.parametrize("name", ["gemma3", "llama4"])
+def test_conversation_goes_on_from_what_windows_hold_after_an_answer(name: str) -> None:
+    stock, model = stock_model(name), our_model(name)
+    for length, most in ((5, 3), (15, 20), (61, 40)):
+        context, question = prompt_of(length), prompt_of(9, 1)
+        done = prefill(model, NAME, context, [Plan((length,), None)], STABLE)
+        row = Row(length, done.logits, list(done.kept[0].layers), goes_on=True)
+        (first,) = decode(model, NAME, [row], Limits(frozenset(), most))
+        then = next_row(row, first.tokens, Turn(question, None, None), True, frozenset())
+        (second,) = decode(model, NAME, [then], Limits(frozenset(), 10))
+        assert [list(second.tokens)] == stock_batch(stock, [(*context, *first.tokens, *question)], 10)
+
+
 @dataclass(frozen=True)
 class Replaying(Scorer):
     """Scores are positions; the replay is some tokens of ours."""
@@ -322,6 +340,9 @@ def test_methods_keep_of_the_full_layers_of_a_hybrid_what_they_keep_of_a_model_o
 def test_layers_with_windows_are_told_to_readers_of_the_numbers() -> None:
     (note,) = layer_forms.layer_notes(config_of(*FAMILIES["gemma3"][:1], **FAMILIES["gemma3"][1]))
     assert note.startswith("1 of this model's 2 layers attend to a sliding window of 16 tokens: they are computed")
+    assert note.endswith("Budgets and kept entries are those of the other one; bytes are those of all layers.")
+    (note,) = layer_forms.layer_notes(config_of(*FAMILIES["mistral"][:1], **FAMILIES["mistral"][1]))
+    assert note.startswith("All layers of this model attend to a sliding window of 16 tokens and keep what it")
     assert layer_forms.layer_notes(config_of("llama")) == []
 
 
@@ -330,7 +351,7 @@ def test_own_kernels_are_refused_for_what_they_do_not_compute(name: str) -> None
     family, changes = FAMILIES[name]
     config, device = config_of(family, **changes), torch.device("cpu")
     assert choose_kernels("auto", device, config) == "torch"
-    with pytest.raises(ConfigError, match="engine.kernels=triton has no layers with windows of tokens, as this model"):
+    with pytest.raises(ConfigError, match="engine.kernels=triton computes no layers with windows of tokens, which"):
         choose_kernels("triton", device, config)
 
 
@@ -376,3 +397,13 @@ def test_of_a_model_that_reads_images_too_the_text_model_is_taken(
     prompt = prompt_of(40)
     (found,) = engine.generate(prompt, [Plan((40,) * engine.layers, None)], STABLE, Limits(frozenset(), 20))
     assert [list(found.tokens)] == stock_batch(whole, [prompt], 20)
+
+
+def test_tables_of_families_say_what_the_code_says_and_have_all_that_are_tested() -> None:
+    spec = importlib.util.spec_from_file_location("families", ROOT / "docs/models.py")
+    assert spec is not None and spec.loader is not None
+    families = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(families)
+    page = (ROOT / "docs/models.md").read_text("utf-8")
+    assert families.written(page) == page, "make rooms writes them"
+    assert {name.removesuffix("_text") for name, _ in FAMILIES.values()} <= families.FAMILIES.keys()

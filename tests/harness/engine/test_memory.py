@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import Phi3Config, Phi3ForCausalLM
 
 from harness.compression import attention_weights
+from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import prefill_attention
-from harness.engine.prefill import prefill
-from tests.harness.tiny import NAME, Cell, methods, prompt_of, tiny
+from harness.engine.attention import install
+from harness.engine.prefill import extend, prefill
+from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
 
 METHODS = methods()
 SMALL_BLOCK = 2**14
@@ -109,3 +112,25 @@ def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(mon
             for tensor in (layer.keys, layer.values)
         }
         assert sum(storage.nbytes() for storage in held.values()) == kept.bytes, "what is kept is no view of all keys"
+
+
+def test_whole_prompts_hold_no_memory_but_their_own_in_a_model_that_makes_all_states_in_one_tensor() -> None:
+    torch.manual_seed(0)
+    config = Phi3Config(
+        vocab_size=100,
+        hidden_size=64,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        pad_token_id=0,
+    )
+    model = Phi3ForCausalLM(config).train(False)
+    install(model)
+    prompt, plans = [token % 100 for token in prompt_of(40)], [Plan((40, 40), None)]
+    past = extend(model, "phi", prompt[:30], plans, STABLE)
+    ends = [prefill(model, "phi", prompt, plans, STABLE, beginning) for beginning in (None, past)]
+    held = [layer for done in ends for layer in done.kept[0].layers] + list(past.layers)
+    for states in [states for layer in held for states in (layer.keys, layer.values)]:
+        assert states.untyped_storage().nbytes() == states.nbytes
+    assert all(layer.queries.untyped_storage().nbytes() == layer.queries.nbytes for layer in past.layers)

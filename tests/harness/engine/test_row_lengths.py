@@ -101,7 +101,7 @@ def test_what_needs_one_set_of_angles_is_refused_or_left_out() -> None:
     assert str(caught.value.__cause__).startswith("a replay of 30 tokens behind the prompt: rope_type=longrope turns")
     with pytest.raises(ConfigError, match="turns kept keys to new positions .* depend on the length of a sequence"):
         prefill(model, NAME, prompt, [Plan((12, 12), FirstTokens(2), rerotates=True)], STABLE)
-    assert str(why_not_plain(model.config)).startswith("has no positions whose angles depend on the length")
+    assert str(why_not_plain(model.config)).startswith("computes no rows whose angles depend on their length")
     long, plan = prompt_of(100), Plan((100, 100), None)
     prefiller = Prefiller(Engine(model, NAME), STABLE, chunk_tokens=30)
     in_pieces = prefiller.prefill(long, [plan], hold=(50,))

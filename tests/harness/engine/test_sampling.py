@@ -13,7 +13,7 @@ from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
 from harness.engine import engine as engine_module
-from harness.engine import running
+from harness.engine import shared_rows
 from harness.engine.decode import Decoding, Limits, Row
 from harness.engine.engine import Engine
 from harness.engine.request import Known, Outcome, Request
@@ -126,10 +126,10 @@ def test_stored_answers_of_a_variant_that_kept_the_same_are_not_drawn_again(
     full = alone["p0", Cell("fullkv", "full")]
     assert full.kept is not None
     known = {Cell("fullkv", "full"): Known(full.kept.sha256, full.generated, full.samples)}
-    rows: list[running.SharedRow] = []
-    made: Callable[..., list[running.SharedRow]] = running.shared_rows
+    rows: list[shared_rows.SharedRow] = []
+    made: Callable[..., list[shared_rows.SharedRow]] = shared_rows.shared_rows
 
-    def noted(*given: Any) -> list[running.SharedRow]:
+    def noted(*given: Any) -> list[shared_rows.SharedRow]:
         rows.extend(made(*given))
         return rows
 

@@ -231,6 +231,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "(deepseek_v3) has kv_lora_rank=512: its attention is not plain softmax attention",
     ),
     "qwen3-next": ("qwen3_next", {"num_hidden_layers": 4}, "(qwen3_next) has layer_types=linear_attention"),
+    "gemma3n": (
+        "gemma3n_text",
+        {"num_kv_shared_layers": 1, "sliding_window": 8, "layer_types": ["full_attention"] * 3},
+        "(gemma3n_text) has num_kv_shared_layers=1: these layers have no keys and values of their own",
+    ),
     "t5": ("t5", {}, "(t5) has is_encoder_decoder=True: only decoder-only models are evaluated"),
     "llava": ("llava", {}, "(llava) has text_config=…: only text models are evaluated"),
 }
@@ -245,6 +250,13 @@ def test_configuration_that_cannot_be_reproduced_is_refused_by_name_with_the_rea
     assert f"model={name} {message}" in str(caught.value)
     assert str(caught.value).endswith("use a full-attention checkpoint")
     assert "\n" not in str(caught.value)
+
+
+def test_layers_with_heads_of_several_sizes_are_refused_in_one_line(tmp_path: Path) -> None:
+    kinds = ["sliding_attention", "full_attention", "full_attention"]
+    config_of("gemma4_text", layer_types=kinds, sliding_window=8, num_kv_shared_layers=0).save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"model=tiny \(gemma4_text\) has layers that differ in head_dim: use"):
+        spec_of(tmp_path).config()
 
 
 def test_refusal_comes_before_any_weight_is_read(tmp_path: Path) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.selection import Selection
+from harness.engine import buckets, decode
+from harness.engine.buckets import LayerKV, PlainBucket
+from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.prompt import Prompt, encode_prompts
-from harness.engine.request import Begun, Known, Outcome, Request
+from harness.engine.request import Begun, Known, Outcome, Request, Unfinished
 from harness.engine.rows import Generated, Limits
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.scheduler import Scheduler
@@ -23,6 +27,7 @@ from harness.engine.settings import EngineSettings
 from harness.errors import DataError
 from harness.results import Cell
 from harness.task import Example
+from tests.harness.engine.test_hybrid import our_model, stock_batch, stock_model
 from tests.harness.engine.test_question import by_masks, masks
 from tests.harness.tiny import NAME, methods, prompt_of, tiny
 
@@ -210,3 +215,110 @@ def test_the_prompt_of_a_turn_is_all_questions_so_far_and_its_own_alone_runs_thr
     prompt = encode_prompts(examples(), None, 61, "context")[1]
     assert prompt.ids.tolist() == [*context, *first, *second] and prompt.context.tolist() == list(context)
     assert np.array_equal(prompt.question, second)
+
+
+# --- long answers
+
+
+def test_room_that_grows_changes_no_token(alone: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    grown: list[int] = []
+    reserve = KVCache.reserve
+
+    def noted(cache: KVCache) -> bool:
+        grown.append(reserve(cache))
+        return bool(grown[-1])
+
+    monkeypatch.setattr(KVCache, "reserve", noted)
+    monkeypatch.setattr(buckets, "FIRST_SPARE", 1)
+    assert said(run(64, requests())) == alone
+    assert sum(grown) > 2
+
+
+def test_room_grows_by_half_in_one_layer_at_a_time_and_never_beyond_what_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(buckets, "FIRST_SPARE", 8)
+    kept = LayerKV(torch.zeros(2, 40, 4), torch.zeros(2, 40, 4))
+    (bucket,) = kept.buckets([kept], buckets.Joining(0, 100, 2))
+    assert isinstance(bucket, PlainBucket)
+    rooms = [bucket.keys.shape[2]]
+    for _ in range(100):
+        bucket.reserve()
+        bucket.attend(*(torch.ones(1, 2, 1, 4) for _ in range(3)), 1.0, 0)
+        bucket.advance()
+        rooms.append(bucket.keys.shape[2])
+    assert sorted(set(rooms)) == [50, 75, 112, 142] and bucket.values.shape == bucket.keys.shape
+    assert bool((bucket.keys[:, :, 42:] == 1).all())
+
+
+def test_a_question_in_pieces_says_what_it_says_at_once(alone: Said, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_PIECE_TOKENS", 2)
+    assert said(run(64, requests())) == alone
+
+
+def test_a_row_that_decodes_for_too_long_ends_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(decode.time, "monotonic", lambda: next(clock))
+    whole = said(run(1, requests()[:1]))
+    settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
+    cell = Cell("fullkv", "full")
+    limits = Limits(frozenset(), 40, 0, 6.5)
+    scheduler = Scheduler(Engine(tiny(), NAME), limits, [cell], SELECTION, settings, lambda _: None)
+    asked = replace(requests()[0], missing=grid()[:1])
+    ((((_, outcomes),),),) = [list(scheduler.run([asked], lambda: True))]
+    first, *later = (outcomes[cell], *outcomes[cell].later)
+    assert first.generated.partial and 1 < len(first.generated.tokens) < 40
+    assert first.generated.tokens[: len(whole["a", cell][0]) - 1] == whole["a", cell][0][:-1]
+    assert f"row_time_limit_seconds=6.5: the {len(first.generated.tokens)} tokens so far" in str(first.generated.error)
+    assert [one.generated.tokens for one in later] == [(), ()]
+    assert all("an earlier turn of the conversation has no result" in str(one.generated.error) for one in later)
+
+
+def test_what_long_rows_have_is_told_every_so_many_steps_and_they_go_on_from_there(alone: Said) -> None:
+    told: list[list[Unfinished]] = []
+    settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto", save_tokens=2)
+    order = [variant.cell for variant in grid()]
+    limits = Limits(STOPS, NEW_TOKENS)
+    make = partial(Scheduler, Engine(tiny(), NAME), limits, order, SELECTION, settings, lambda _: None)
+    finished = make(save=lambda rows: told.append(list(rows))).run(requests(), lambda: True)
+    assert len([prompts for prompts in finished]) and len(told) > 2
+    for rows in (told[1], max(told, key=len)):
+        for row in rows:
+            given = alone[row.example[0], row.cell]
+            ended, tokens = [answer.tokens for answer in row.begun.answers], row.begun.tokens
+            assert ended == given[: len(ended)] and tokens == given[len(ended)][: len(tokens)]
+            assert len(tokens) + sum(map(len, ended)) >= 2
+        begun = {request.prompt.example.id: {} for request in requests()}
+        for row in rows:
+            begun[row.example][row.cell, row.sample] = row.begun
+        assert said(run(64, [replace(one, begun=begun[one.prompt.example.id]) for one in requests()])) == alone
+
+
+@pytest.mark.parametrize("name", ["gemma3", "llama4"])
+def test_conversations_go_on_in_layers_with_windows_as_stock_generate_does_on_all_that_was_said(name: str) -> None:
+    model, stock = our_model(name), stock_model(name)
+    context, questions, steps = prompt_of(21), (prompt_of(3, 1), prompt_of(9, 2), prompt_of(2, 3)), 11
+    prompts = encode_prompts(
+        [
+            Example(
+                f"w{turn}",
+                (*context, *question) if turn == 0 else question,
+                question_at=len(context) if turn == 0 else None,
+                follows=f"w{turn - 1}" if turn else None,
+            )
+            for turn, question in enumerate(questions)
+        ],
+        None,
+        61,
+        "context",
+    )
+    variants = make_grid([methods()["fullkv"]], parse_budgets([10]))
+    settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
+    make = partial(Scheduler, Engine(model, NAME), Limits(frozenset(), steps), [variants[0].cell], SELECTION, settings)
+    request = Request(prompts[0], variants, {}, later=tuple(prompts[1:]))
+    so_far: list[int] = list(context)
+    ((((_, outcomes),),),) = [list(make(lambda _: None).run([request], lambda: True))]
+    for turn, question in enumerate(questions):
+        (expected,) = stock_batch(stock, [(*so_far, *question)], steps)
+        assert list(outcomes[variants[0].cell].of_turn(turn).generated.tokens) == expected
+        so_far += [*question, *expected]

@@ -28,12 +28,14 @@ from harness.engine import settings as engine_settings
 from harness.engine.buckets import LayerKV
 from harness.engine.cache import KVCache
 from harness.engine.decode import decode
+from harness.engine.fused_causal import fused_causal
 from harness.engine.layer_forms import PLAIN
 from harness.engine.prefill import extend, prefill
 from harness.engine.rows import Generated, Limits, Row
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
 from harness.kernels import Kernels, probe
+from harness.kernels.ragged_tables import SPLIT, Held, tabulate
 from tests.conftest import ROOT, needs_triton
 from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
 
@@ -182,20 +184,17 @@ KERNELS = ((column_sums, ("_log_sums", "_sums")), (ragged_attention, ("_attend",
 parts = [part + way for part in ("mixed", "largest", "total") for way in ("_in", "_out")]
 tables = ["rows", "lengths", "first_splits", "step", "heads_before"]
 tables += ["key_addresses", "value_addresses", "capacities", "split_rows"]
-CARDS = ((80, "bf16", "tf32", 128), (90, "fp32", "ieee", 20), (80, "bf16", "tf32", 256), (80, "fp32", "ieee", 128))
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
-for capability, dtype, precision, dim in CARDS:
+for capability, dtype, dim in ((80, "bf16", 128), (90, "fp32", 20), (80, "bf16", 256), (80, "fp32", 128)):
+    size = DTYPES[dtype].itemsize
     for module, names in KERNELS:
         constants = {"GROUP": 4, "GROUP_PADDED": 16, "COPIES": 1, "DIM": dim, "PADDED": padded(dim),
-            "SPLIT_ENTRIES": 512, "TOGETHER": 16}
-        options = {}
+            "SPLIT_ENTRIES": 512, "TOGETHER": 16, "PRODUCT": product_dtype(DTYPES[dtype]), "ALIGNED": 16}
+        most, options, numbers = module._TILE_TOKENS[size], {}, 2 * dim
         if module is column_sums:
-            size = DTYPES[dtype].itemsize
-            own, tile = (tile_tokens(dim, most, DTYPES[dtype]) for most in module._TILE_TOKENS[size])
-            constants |= {"OWN": own, "TILE": tile, "PRODUCT": product_dtype(DTYPES[dtype])}
-            options = {"num_warps": module._WARPS[size]}
-        else:
-            constants |= {"TILE": tile_tokens(dim, module._TILE_TOKENS[precision]), "PRECISION": precision}
+            constants["OWN"] = tile_tokens(dim, most[0], DTYPES[dtype])
+            most, options, numbers = most[1], {"num_warps": module._WARPS[size]}, dim
+        constants["TILE"] = tile_tokens(numbers, most, DTYPES[dtype])
         types = dict.fromkeys(["queries", "keys", "new_keys", "new_values", "out"], "*" + dtype) | {"scaling": "fp32"}
         types |= dict.fromkeys(["log_sums", "sums", *parts], "*fp32")
         types |= dict.fromkeys(tables, "*i64") | dict.fromkeys(constants, "constexpr")
@@ -203,9 +202,16 @@ for capability, dtype, precision, dim in CARDS:
             kernel = getattr(module, name)
             signature = {word: types.get(word, "i32") for word in kernel.arg_names}
             its = {word: value for word, value in constants.items() if word in signature}
-            compiled = compile(ASTSource(kernel, signature, its), GPUTarget("cuda", capability, 32), options)
+            # As in a launch: torch's tensors begin at multiples of 16 bytes, and a head's numbers are neighbours.
+            its |= {word: 1 for word in ("query_dim", "key_dim") if word in signature}
+            signature |= dict.fromkeys([word for word in its if word.endswith("_dim")], "constexpr")
+            whole = [n for n, word in enumerate(kernel.arg_names)
+                if signature[word].startswith("*") or word.endswith(("_row", "_head", "_token"))]
+            source = ASTSource(kernel, signature, its, {(n,): [["tt.divisibility", 16]] for n in whole})
+            compiled = compile(source, GPUTarget("cuda", capability, 32), options)
             used = next((kind for kind in ("tf32", "f32.bf16.bf16") if kind in compiled.asm["ptx"]), "-")
-            print(name, bool(compiled.asm["cubin"]), used, compiled.metadata.shared)
+            wide = any("cp.async" in line and "0x10" in line for line in compiled.asm["ptx"].splitlines())
+            print(name, bool(compiled.asm["cubin"]), used, compiled.metadata.shared, wide)
 """
 # What a program may have on the smallest cards that kernels run on, compute capability 8.6 and 8.9.
 SHARED_BYTES = 99 * 1024
@@ -220,11 +226,12 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     found = [line.split() for line in done.stdout.splitlines()]
     assert len(found) == 16 and all(
-        compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared in found
+        compiled == "True" and int(shared) <= SHARED_BYTES for _, compiled, _, shared, _ in found
     ), done.stdout
-    products = [how for name, _, how, _ in found if name != "_join"]
-    sixteen_bits = ["f32.bf16.bf16", "f32.bf16.bf16", "tf32"]
-    assert products == sixteen_bits + 3 * ["-"] + sixteen_bits + 3 * ["-"]
+    products = [how for name, _, how, *_ in found if name != "_join"]
+    assert products == 3 * ["f32.bf16.bf16"] + 3 * ["-"] + 3 * ["f32.bf16.bf16"] + 3 * ["-"]
+    # Entries are loaded ahead, 16 bytes at a time, those too whose addresses are known at run time alone.
+    assert all(wide == "True" for name, *_, wide in found if name != "_join")
 
 
 @needs_triton
@@ -234,6 +241,17 @@ def test_the_kernels_compile_for_cards_that_are_not_here(tmp_path: Path) -> None
 @pytest.mark.parametrize("dim", [64, 80, 128, 256])
 def test_long_prompts_have_the_column_sums_of_torch_on_a_cuda_device(dim: int, dtype: torch.dtype) -> None:
     check_equal(layer(8, 2, 4099, dim, dtype), 8)
+
+
+@needs_cuda
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rows", [300, 90, 1])
+def test_flash_attention_gives_its_log_sums_on_a_cuda_device(rows: int, dtype: torch.dtype) -> None:
+    of = layer(8, 2, 300, 128, dtype)
+    _, log_sums = fused_causal(of.queries[:, 300 - rows :], of.keys, of.values, of.scaling)
+    assert log_sums is not None
+    torch.testing.assert_close(log_sums, log_sums_of(of)[:, 300 - rows :], rtol=TOLERANCE, atol=TOLERANCE)
 
 
 @needs_triton
@@ -250,6 +268,16 @@ def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVCache:
     return pool
 
 
+@pytest.mark.parametrize(("before", "dim", "aligned"), [(0, 8, 16), (1, 8, 4), (2, 8, 8), (0, 3, 4), (0, 20, 16)])
+def test_the_loads_of_entries_are_as_wide_as_their_addresses_allow(before: int, dim: int, aligned: int) -> None:
+    def part(rows: int, before: int) -> Held:
+        states = torch.zeros(before + rows * 2 * 5 * dim)[before:].view(rows, 2, 5, dim)
+        return Held(states, torch.zeros_like(states), 4, 0, 0, 2)
+
+    ((table,),) = tabulate([[part(2, 0), part(1, before)]])
+    assert table.aligned == aligned and len(table.rows) == 3
+
+
 @needs_triton
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "cached", "dim", "dtype"),
@@ -263,8 +291,6 @@ def pool_of(kernels: Kernels, rows: list[list[LayerKV]], steps: int) -> KVCache:
 def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
     heads: int, kv_heads: int, cached: tuple[int, ...], dim: int, dtype: torch.dtype
 ) -> None:
-    from harness.kernels.ragged_attention import SPLIT
-
     generator = torch.Generator().manual_seed(0)
 
     def states(*shape: int) -> Tensor:
@@ -294,8 +320,6 @@ def test_rows_of_any_length_attend_as_by_torch_and_as_they_do_alone(
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_heads_of_different_lengths_attend_as_by_torch_and_as_they_do_alone(dtype: torch.dtype) -> None:
-    from harness.kernels.ragged_attention import SPLIT
-
     generator = torch.Generator().manual_seed(1)
 
     def states(*shape: int) -> Tensor:

@@ -74,3 +74,9 @@ def test_the_end_of_the_prompt_is_no_boundary_of_a_conversation(kvgauge: Command
     told = kvgauge(*words, "selection.after=prompt", "dry_run=true")
     assert told.code == 2 and told.err.count("\n") == 1
     assert "task=talk goes on with the model's own answers" in told.err and "use selection.after=context" in told.err
+
+
+def test_what_changes_the_cache_while_it_decodes_has_no_conversations(kvgauge: Command, words: tuple[str, ...]) -> None:
+    for changed, what in (("method=[tova_decode]", "tova_decode-12 evicts"), ("storage=[kivi2]", "+kivi2-full stores")):
+        told = kvgauge(*words, changed, "dry_run=true")
+        assert told.code == 2 and told.err.count("\n") == 1 and what in told.err, told.err

@@ -21,14 +21,16 @@ RECORD = Record("0", {}, [], {}, 10, None)
 
 
 def kept(evictor: object, entries: int, budget: int) -> Kept:
-    return Kept([], (entries,) * 2, 1000 * entries, "", 0, None, Eviction(evictor, (budget,) * 2))  # type: ignore[arg-type]
+    """What two layers keep, beside one with a window whose entries take 500 bytes."""
+    eviction = Eviction(evictor, (budget,) * 2)  # type: ignore[arg-type]
+    return Kept([], (entries,) * 2, 1000 * entries + 500, "", 0, eviction=eviction, evicting_bytes=1000 * entries)
 
 
 def test_a_row_that_evicts_at_every_token_holds_its_budget_and_the_new_token() -> None:
     found = evicted(kept(HeavyHitters(1, 4, False), 8, 8), 20, 0, [11])
     assert found is not None
     assert (found.target, found.peak, found.mean) == (8, 9, 9)
-    assert (found.peak_bytes, found.mean_bytes) == (9000, 9000)
+    assert (found.peak_bytes, found.mean_bytes) == (9500, 9500)
     assert found.steps == tuple(range(11))
     assert found.entries == (8, *[9] * 10)
 
@@ -90,7 +92,7 @@ def test_tables_note_it_and_the_page_draws_a_curve_of_every_cell_that_has_it() -
         CellResult(Cell("fullkv", "full"), 1, (RECORD,)),
     )
     (note,) = eviction_notes(cells)
-    assert note.endswith("after an eviction / at most / on average over steps: h2o_decode-8 8 / 9 / 7.8.")
+    assert note.endswith("after eviction / most / mean: h2o_decode-8 8 / 9 / 7.8.")
     panels = held_by_step(TaskResult("m", "t", (), None, "", cells, None))
     assert panels is not None
     (((panel,),),) = (panels.rows,)

@@ -144,7 +144,7 @@ class Recorded(UnrepeatedEntries):
         places = (entries.positions[0, :, None] == recorded[..., None]).int().argmax(-1)
         assert torch.equal(entries.positions[0].gather(1, places), recorded)
         assert entries.queries is not None
-        scores = self.unrepeated.of(entries.queries[:, :, :], entries.keys, entries.layer.softmax)[0]
+        scores = self.unrepeated.of(entries.queries, entries.keys, entries.layer.softmax)[0]
         hold_scores(self.case, scores, own[0], places, self.unrepeated.window)
         return places[None]
 

@@ -17,6 +17,7 @@ from harness.errors import ConfigError
 from harness.text import shared_tokens
 from tasks.ruler.making import Sources, texts_of
 from tasks.ruler.recipe import ESSAY_TASKS, QA_TASKS, TASKS
+from tasks.ruler.records import Record, needles_of
 from tasks.ruler.suite import OFFLINE, Ruler
 from tests.conftest import Command
 from tests.tasks.ruler.golden import line
@@ -301,3 +302,13 @@ def test_two_files_of_one_task_are_refused(tmp_path: Path, tokenizer: PreTrained
         (tmp_path / name).write_text(text)
     with pytest.raises(Exception, match="both hold records of niah_multikey_3 at 1000 tokens"):
         ruler(data=str(tmp_path)).tasks()[0].settings()
+
+
+def test_passages_show_the_needles_of_a_record_in_the_order_of_its_text(tokenizer: PreTrainedTokenizerBase) -> None:
+    needle, words = (task.examples(tokenizer)[0] for task in ruler(tasks=["niah_multikey_3", "fwe"]).tasks())
+    (passage,) = needle.passages
+    assert passage in str(needle.prompt) and needle.references[0] in passage and len(passage) < 300
+    assert not words.passages
+    text = f"{'a' * 500}22{'b' * 50}11{'c' * 500}33{'d' * 9}"
+    shown = needles_of(Record(text, "?", "A:", ("33", "11", "22", "44")))
+    assert shown == (f"{'a' * 120}22{'b' * 50}11{'c' * 120}", f"{'c' * 120}33{'d' * 9}")

@@ -362,19 +362,27 @@ const detail = {
       return card;
     }
     const scores = index.metrics.filter(([, , name]) => name in cell.scores);
-    const shown = ([, maximum, name]) => `${Number(cell.scores[name].toFixed(3))} of ${maximum}`;
+    const shown = ([, maximum, name], of = cell) => `${Number(of.scores[name].toFixed(3))} of ${maximum}`;
     if (scores.length) head.append(make("span", { className: "score", textContent: shown(scores[0]), title: scores[0][0] }));
     const meta = scores.slice(1).map((metric) => `${metric[0]} ${shown(metric)}`);
     if (cell.retention !== undefined) meta.push(`${percent(cell.retention)} % of the entries`);
     if (cell.alias) meta.push(`same entries as ${cell.alias}`);
     card.append(make("p", { className: "meta", textContent: meta.join(" · ") }));
     if (cell.error) card.append(make("p", { className: "prose error", textContent: cell.error }));
-    else if (cell.text === undefined) card.append(make("p", { className: "prose", textContent: `token ids: ${(cell.ids ?? []).join(" ")}` }));
-    else {
+    const answers = cell.samples ?? [cell];
+    answers.forEach((answer, at) => {
+      if (cell.samples) {
+        const own = scores.filter(([, , name]) => name in answer.scores).map((metric) => `${metric[0]} ${shown(metric, answer)}`);
+        card.append(make("p", { className: "meta", textContent: [`answer ${at + 1} of ${answers.length}`, ...own].join(" · ") }));
+      }
+      if (answer.text === undefined || answer.text === null) {
+        if (!cell.error) card.append(make("p", { className: "prose", textContent: `token ids: ${(answer.ids ?? []).join(" ")}` }));
+        return;
+      }
       const text = make("p", { className: "prose", tabIndex: 0 });
-      text.append(other === null || String(place) === this.base ? cell.text : marked(cell.text, other));
+      text.append(other === null || String(place) === this.base ? answer.text : marked(answer.text, other));
       card.append(text);
-    }
+    });
     return card;
   },
 };

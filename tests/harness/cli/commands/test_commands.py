@@ -82,7 +82,7 @@ def test_every_method_says_what_it_needs_and_method_all_is_every_one_that_needs_
 
 
 def test_show_has_the_readings_of_one_paper_beside_each_other(kvgauge: Command, own_methods: Path) -> None:
-    alone = kvgauge("show", "method", "streamingllm", "--method-path", str(own_methods))
+    alone = kvgauge("show", "method", "kvcompose", "--method-path", str(own_methods))
     assert alone.code == 0 and "readings of" not in alone.out
     shown = kvgauge("show", "method", "snapkv", "--method-path", str(own_methods))
     assert shown.code == 0, shown.err

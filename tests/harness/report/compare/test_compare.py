@@ -553,6 +553,23 @@ def test_all_datasets_that_are_missing_are_named_at_once(kvgauge: Command, tmp_p
     assert f"missing here: {', '.join(missing)}." in published
 
 
+def test_what_one_folder_lacks_is_said_once_with_the_suite_that_it_is_of(kvgauge: Command, tmp_path: Path) -> None:
+    cell = Cell("snapkv", "64")
+    there = {
+        "a": (("one", "qasper"), ("one", "trec"), ("two", "qasper"), ("three", "qasper")),
+        "b": (("one", "qasper"), ("two", "qasper"), ("two", "lcc")),
+    }
+    for name, tasks in there.items():
+        for suite, task in tasks:
+            config = {**LONGBENCH, "name": suite}
+            write(tmp_path / name, [1.0] * 6, cell, task=f"{suite}-{task}", config=config)
+    done = kvgauge("compare", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert done.code == 0, done.err
+    out = " ".join(done.out.split())
+    for side, task in (("B", "one-trec"), ("A", "two-lcc"), ("B", "three-qasper")):
+        assert out.count(f"not in {side}, and left out: {task} of {MODEL}.") == 1
+
+
 def test_all_reasons_for_which_nothing_is_compared_are_named(kvgauge: Command, tmp_path: Path) -> None:
     for model in ("one", "two"):
         write(tmp_path, [1.0], Cell("snapkv", "64"), model=model)

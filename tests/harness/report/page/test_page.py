@@ -21,7 +21,7 @@ from harness.report.page.charts import chart
 from harness.report.page.examples import BLOCK, blocks, index, left_out, visible
 from harness.report.page.write import write_board_page, write_page
 from harness.report.stats.curves import Curve, Curves
-from harness.results import Cell, CellResult, Manifest, Record, TaskResult
+from harness.results import Cell, CellResult, Manifest, Record, Sample, TaskResult
 from harness.store.prompts import PromptFile
 from harness.store.reader import Grid
 from harness.store.shards import ALONE
@@ -230,6 +230,33 @@ def test_an_example_shows_every_cell_side_by_side_and_marks_what_differs(opened:
     dialog.get_by_role("button", name="Next example").click()
     dialog.locator("h2", has_text="e03").wait_for()
     assert dialog.locator(".card").nth(1).locator(".error").inner_text() == "logits are not finite <i>"
+
+
+def test_every_answer_that_was_drawn_is_shown_with_its_score_and_what_a_time_limit_left(
+    browser: Browser, tmp_path: Path
+) -> None:
+    of = grid(metrics=(METRIC,))
+    samples = [Sample((1,), text, {"f1": score}) for text, score in (("the cat", 1.0), ("a dog", 0.0), ("no", 0.5))]
+    drawn, late, *others = (cell.records[0] for cell in of.result.cells)
+    drawn = structs.replace(drawn, scores={"f1": 0.5}, samples=samples)
+    late = structs.replace(late, error="decoding took longer", scores={}, text="so far", partial=True)
+    records = (drawn, late, *others)
+    cells = tuple(replace(cell, records=(one,)) for cell, one in zip(of.result.cells, records, strict=True))
+    path = write_page([replace(of, result=replace(of.result, cells=cells))], [], [], tmp_path / "index.html")
+    with browser.new_context() as context:
+        page = context.new_page()
+        page.goto(path.as_uri())
+        page.locator(".examples .row:visible").first.click()
+        card = page.locator("dialog .card").nth(0)
+        card.wait_for()
+        assert card.locator(".prose").all_inner_texts() == ["the cat", "a dog", "no"]
+        told = [f"answer {n} of 3 · {METRIC.title} {score} of 1" for n, score in ((1, 1), (2, 0), (3, 0.5))]
+        assert card.locator(".meta").all_inner_texts()[1:] == told
+        assert page.locator("dialog .card").nth(1).locator(".prose").all_inner_texts() == [
+            "decoding took longer",
+            "so far",
+        ]
+        assert page.locator("dialog .card").nth(2).locator(".prose").all_inner_texts() == [TEXTS["snapkv"]]
 
 
 def test_an_opened_example_has_an_address_that_opens_it_for_somebody_else(opened: Opened, path: Path) -> None:
