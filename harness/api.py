@@ -133,17 +133,19 @@ def run(
     methods: str | Sequence[str | Method] = "published",
     budgets: int | str | Sequence[int | str] = (32, 128, 512),
     *,
+    storages: str | Sequence[str] = "exact",
     results: str | Path | None = None,
     limit: int | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Evaluate every method at every budget on one task, or on a suite of tasks.
+    """Evaluate every method in every storage at every budget on one task, or on a suite of tasks.
 
     Args:
         model: a name from ``kvgauge list models``, a local folder, a hub id, or a loaded engine.
         task: a name from ``kvgauge list tasks``; or a task of your own, if ``results`` is None.
         methods: names from ``kvgauge list methods``, methods of your own, or ``all``.
         budgets: entries per head and layer (``128``), shares of the prompt (``"12%"``), or ``"full"``.
+        storages: names from ``kvgauge list storages``: as what entries are kept.
         results: a results folder, with the same files as the command line writes. Results that it holds are not
             computed again. None keeps everything in memory.
         limit: number of examples to evaluate, the first ones; None for all.
@@ -156,10 +158,11 @@ def run(
         KvgaugeError: a setting, the model or the data cannot be used; finished work is kept in ``results``.
     """
     named, own_methods = _methods(methods)
-    for group, names in (("method", named), ("task", [task] if isinstance(task, str) else [])):
+    stored = [storages] if isinstance(storages, str) else list(storages)
+    for group, names in (("method", named), ("storage", stored), ("task", [task] if isinstance(task, str) else [])):
         for name in names:
             choice(group, name)
-    words = [f"method=[{','.join(named)}]"]
+    words = [f"method=[{','.join(named)}]", f"storage=[{','.join(stored)}]"]
     values: dict[str, Any] = {"budget": list(budgets) if isinstance(budgets, list | tuple) else budgets, "limit": limit}
     if isinstance(task, str):
         words.append(f"task={task}")

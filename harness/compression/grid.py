@@ -59,7 +59,9 @@ class Variant:
                 f"method={self.cell.label} has nothing to compress in this model, all of whose layers keep a window of "
                 "tokens and no more: use method=fullkv, or a model with layers that attend to all earlier tokens"
             )
-        return replace(self._selected(shape), storage=self.storage)
+        plan = self._selected(shape)
+        nothing_dropped = plan.scorer is None and plan.eviction is None
+        return replace(plan, storage=EXACT if self.storage.merges and nothing_dropped else self.storage)
 
     def _selected(self, shape: Shape) -> Plan:
         tokens, budget, method = shape.tokens, self.budget.entries(shape.tokens), self.method
@@ -192,10 +194,10 @@ def make_grid(
             f"label={doubled.pop()} stands for two methods or storages: give each its own label in the results"
         )
     for method, storage, label in pairs:
-        if storage.packs and method.evictor is not None:
+        if not storage.exact and method.evictor is not None and not storage.by_entry:
             raise ConfigError(
-                f"{label} would drop entries of packed groups while decoding: "
-                f"use storage=exact for method={method.label}"
+                f"{label} would drop entries that are packed or merged together while decoding: use storage=exact for "
+                f"method={method.label}, or one that packs each entry by itself, as int8, int4 or fp8"
             )
     variants = [
         Variant(Cell(label, budget.text), method, budget, drawn, storage)
@@ -213,13 +215,13 @@ def make_grid(
 def _label(method: Method, storage: Storage) -> str:
     """The name in tables of a method in a storage."""
     label = check_name(method.label, "method label")
-    return check_name(f"{label}+{storage.label}", "label") if storage.packs else label
+    return check_name(f"{label}+{storage.label}", "label") if not storage.exact else label
 
 
 def _greedy(variant: Variant, labels: Sequence[str]) -> Iterator[Variant]:
     """The greedy reference of a variant that keeps everything, under a label of its own; of others there is none."""
     method, label = variant.method, f"{variant.cell.label}_greedy"
-    if method.scorer is None and is_dataclass(method) and not variant.storage.packs:
+    if method.scorer is None and is_dataclass(method) and variant.storage.exact:
         if label in labels:
             raise ConfigError(f"label={label} is that of the greedy reference: give your method another one")
         yield Variant(Cell(label, variant.cell.budget), replace(method, label=label), variant.budget)

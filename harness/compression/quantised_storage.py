@@ -120,8 +120,8 @@ class Float8(Storage):
     def pack_values(self, values: Tensor) -> Parts:
         """See ``Storage``."""
         largest = torch.finfo(torch.float8_e4m3fn).max
-        return (values.clamp(-largest, largest).to(torch.float8_e4m3fn),)
+        return (values.clamp(-largest, largest).to(torch.float8_e4m3fn).view(torch.uint8),)
 
     def unpack_values(self, parts: Parts, like: Tensor) -> Tensor:
         """See ``Storage``."""
-        return parts[0].to(like.dtype)
+        return parts[0].view(torch.float8_e4m3fn).to(like.dtype)

@@ -1,4 +1,4 @@
-"""Storage: as what kept entries are stored: as they are, as codes of a few bits, without some channels.
+"""Storage: as what kept entries are stored: as they are, as codes of a few bits, without channels, merged.
 
 A storage is an axis of the grid beside method and budget. The first entries of a head are packed; the last ones stay
 as they are until enough others have come behind them. Keys and values may have borders of their own.
@@ -7,7 +7,7 @@ as they are until enough others have come behind them. Keys and values may have 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from torch import Tensor
 
@@ -16,6 +16,9 @@ from harness.values import check
 
 if TYPE_CHECKING:
     from harness.compression.method import LayerState
+
+Entries: TypeAlias = tuple[Tensor, Tensor]
+"""Keys and values."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Storage:
     Attributes:
         label: the name in tables: the stem of the YAML file.
         tail: the knob that says how many of the last entries are not packed.
+        merges: whether dropped entries change the kept ones.
 
     Raises:
         ConfigError: a knob does not fit its type or range.
@@ -36,14 +40,29 @@ class Storage:
 
     label: str
     tail: ClassVar[str] = ""
+    merges: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check(self, f"storage.{self.label}")
 
     @property
+    def exact(self) -> bool:
+        """Whether kept entries are stored as the model made them."""
+        return type(self) is Storage
+
+    @property
     def packs(self) -> bool:
         """Whether entries are stored in another form than the model's."""
-        return type(self) is not Storage
+        return not self.exact
+
+    def merged(self, kept: Entries, dropped: Entries) -> Entries:
+        """What becomes of the kept entries of one head where ``merges``.
+
+        Args:
+            kept: their keys and values, each [entries, head_dim].
+            dropped: the others of the prompt, 1 or more.
+        """
+        return kept
 
     @property
     def by_entry(self) -> bool:

@@ -17,6 +17,7 @@ from harness.config.build import build, composed
 from harness.config.methods import build_methods, build_storages
 from harness.drivers.grid import AnsweringGrid, Answers, Scores
 from harness.engine.engine import Engine
+from harness.engine.model_spec import head_dim
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
 from harness.run.checkpoint import Checkpoint, read_checkpoint
@@ -83,10 +84,11 @@ def opened(words: tuple[str, ...]) -> Asked:
             "use selection.after=prompt"
         )
     settings = made(EngineSettings, values["engine"], "engine")
-    variants = make_grid(
-        build_methods(values["method"]), parse_budgets(values["budget"]), storages=build_storages(values["storage"])
-    )
+    storages = build_storages(values["storage"])
+    variants = make_grid(build_methods(values["method"]), parse_budgets(values["budget"]), storages=storages)
     checkpoint = read_checkpoint(build(values["model"]), needs_tokenizer=True)
+    for storage in storages:
+        storage.check_model(head_dim(checkpoint.config))
     engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels)
     return Asked(AnsweringGrid(engine, variants, selection, settings, _log.warning), checkpoint)
 

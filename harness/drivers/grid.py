@@ -205,7 +205,7 @@ class AnsweringGrid:
                     raise
                 at, why = None, failure(prefill_at(None), error)
             prefiller.forget()
-            for cell in [cell for cell, plan in plans.items() if at in (None, plan.scorer, plan.waiting)]:
+            for cell in [cell for cell, plan in plans.items() if at in (None, plan.scorer, plan.waiting, plan.storage)]:
                 failures[cell] = why
                 del plans[cell]
         return None

@@ -20,7 +20,7 @@ from harness.engine.rows import Limits
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.scoring import Tokens
 from harness.errors import ConfigError, EngineError
-from harness.run.prepare import method_settings
+from harness.run.prepare import method_settings, storage_settings
 
 _OF_TEXTS = (
     "max_length",
@@ -159,6 +159,7 @@ class KVGauge(HFLM):  # type: ignore[misc]
                 "budget": self._cell.budget,
                 "storage": self._variant.storage.label,
                 "method": method_settings(self._variant.method),
+                **storage_settings(self._variant.storage),
                 "selection": asdict(grid.selection),
                 "kept": asdict(tally),
                 "provenance": dict(checkpoint.provenance),

@@ -14,13 +14,14 @@ from harness.compression.grid import Plan, Waiting, counted
 from harness.compression.method import LayerState, Reranks, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
-from harness.compression.storage import Storage
+from harness.compression.storage import Entries, Storage
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.buckets import LayerKV
 from harness.engine.evicting import evicting
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
 from harness.engine.stored import stored
+from harness.engine.stored_evicting import stored_evicting
 from harness.engine.time_limit import TimeLimit
 from harness.errors import ConfigError
 
@@ -108,7 +109,11 @@ class Keeping:
             layer.scores[scorer] = known
 
     def end(self) -> None:
-        """After the last layer, take the entries of the plans that had to see all layers."""
+        """After the last layer, take the entries of the plans that had to see all layers, and check storages.
+
+        Raises:
+            SelectionFailed: a scorer, an allocation or a storage failed, or what a storage packed comes back as it was.
+        """
         for plan in self._late:
             waiting, scorer = plan.waiting, plan.scorer
             assert waiting is not None
@@ -118,6 +123,13 @@ class Keeping:
             for layer, kept in zip(self._held, counts, strict=True):
                 layer.keep(plan, kept, self.growing[plan])
         self._held.clear()
+        for plan, growing in self.growing.items():
+            if growing.differs is False:
+                with failing_as(plan.storage):
+                    raise ConfigError(
+                        f"storage={plan.storage.label} gives back all keys and values exactly, so nothing was "
+                        "compressed: check the storage, or use storage=exact"
+                    )
 
 
 class SeenLayer:
@@ -195,7 +207,7 @@ class SeenLayer:
         state, scorer, window = self.state, plan.scorer, 0
         growing.entries.append(kept)
         if scorer is None or kept == self._tokens:
-            self._store(LayerKV(state.keys, state.values), plan.storage, growing)
+            self._store(LayerKV(state.keys, state.values), plan, growing)
             growing.indices.append(None)
             self._evicting(plan, growing)
             return
@@ -211,15 +223,17 @@ class SeenLayer:
             if order is not None:
                 growing.ties.append(order.tied_heads(indices[:, : kept - window]))
             source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            keys = state.keys[source, indices]
+            keys, values = state.keys[source, indices], state.values[source, indices]
+            if plan.storage.merges:
+                keys, values = map(torch.stack, zip(*self._merged(list(indices), plan.storage, growing), strict=True))
             if plan.rerotates:
                 keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
-            self._store(LayerKV(keys, state.values[source, indices]), plan.storage, growing)
+            self._store(LayerKV(keys, values), plan, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             self._evicting(plan, growing)
             return
         assert order is not None
-        self._keep_ragged(order, kept, window, growing, plan.storage)
+        self._keep_ragged(order, kept, window, growing, plan)
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
@@ -231,7 +245,12 @@ class SeenLayer:
         raw = self._raw(scorer) if scorer is not None and plan.eviction.evictor.carries else None
         order = self.order(scorer) if scorer is not None and plan.eviction.evictor.ordered else None
         kept = growing.layers[-1]
-        growing.layers[-1] = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+        entries = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+        growing.layers[-1] = entries
+        if plan.storage.packs:
+            with failing_as(plan.storage):
+                growing.layers[-1] = layer = stored_evicting(entries, plan.storage)
+                growing.differs = growing.differs or layer.differs(entries)
 
     def _raw(self, scorer: Scorer) -> Tensor:
         """The scores of a scorer as they are before heads are grouped, computed once."""
@@ -240,25 +259,37 @@ class SeenLayer:
                 self.scores[scorer] = scorer.score(self.state)
         return self.scores[scorer]
 
-    def _store(self, entries: LayerKV, storage: Storage, growing: Growing) -> None:
-        """Add entries in the form of a storage."""
-        if not storage.packs:
+    def _store(self, entries: LayerKV, plan: Plan, growing: Growing) -> None:
+        """Add entries in the form of a plan's storage; if the plan evicts while decoding, ``_evicting`` packs them."""
+        storage = plan.storage
+        if not storage.packs or plan.eviction is not None:
             growing.layers.append(entries)
             return
         with failing_as(storage):
             layer = stored(entries, storage, self.looked(storage))
             growing.layers.append(layer)
-            if not growing.differs:
-                growing.differs = layer.differs(entries)
-            if growing.differs is False and self.state.index == self.state.count - 1:
-                raise ConfigError(
-                    f"storage={storage.label} gives back all keys and values exactly, so nothing was compressed: "
-                    "check the storage, or use storage=exact"
-                )
+            growing.differs = growing.differs or layer.differs(entries)
 
-    def _keep_ragged(
-        self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, storage: Storage
-    ) -> None:
+    def _merged(self, kept: Sequence[Tensor], storage: Storage, growing: Growing) -> list[Entries]:
+        """Keys and values of each head, with what it dropped merged into them.
+
+        Args:
+            kept: per head of the cache, the indices of its kept entries.
+            storage: merges.
+            growing: told whether anything changed.
+        """
+        found = []
+        for head, indices in enumerate(kept):
+            keys, values = self.state.keys[head // self._copies], self.state.values[head // self._copies]
+            others = torch.ones(self._tokens, dtype=torch.bool, device=keys.device).index_fill(0, indices, False)
+            mine = keys[indices], values[indices]
+            with failing_as(storage):
+                found.append(storage.merged(mine, (keys[others], values[others])) if others.any() else mine)
+            if not growing.differs and others.any():
+                growing.differs = not torch.equal(found[-1][0], mine[0])
+        return found
+
+    def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, plan: Plan) -> None:
         """Add entries of heads that keep different numbers."""
         state, device = self.state, self.state.keys.device
         heads = [
@@ -270,8 +301,11 @@ class SeenLayer:
             torch.arange(self._heads, device=device) // self._copies, torch.tensor(kept, device=device)
         )
         joined = torch.cat(heads)
-        entries = LayerKV(state.keys[source, joined], state.values[source, joined], kept)
-        self._store(entries, storage, growing)
+        keys, values = state.keys[source, joined], state.values[source, joined]
+        if plan.storage.merges:
+            keys, values = map(torch.cat, zip(*self._merged(heads, plan.storage, growing), strict=True))
+        entries = LayerKV(keys, values, kept)
+        self._store(entries, plan, growing)
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
 
 

@@ -156,7 +156,7 @@ def prefill(
         if plan.eviction is not None:  # the same entries, which others take the place of
             state = f"{sha256} {plan.eviction} {plan.scorer}"
             sha256 = hashlib.sha256(state.encode()).hexdigest()
-        if plan.storage.packs:  # the same entries in another form
+        if not plan.storage.exact:  # the same entries in another form
             sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
         if sha256 not in by_digest:
             compressed = iter(growing.layers)

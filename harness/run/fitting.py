@@ -66,8 +66,14 @@ def check_storages(
     """
     longest = max(prompt.context_tokens for prompt in prompts)
     come = max(len(prompt.ids) - prompt.context_tokens for prompt in prompts) + new_tokens - 1
+    goes_on = any(prompt.example.follows is not None for prompt in prompts)
     for variant in variants:
         storage = variant.storage
+        if storage.packs and goes_on:
+            raise ConfigError(
+                f"storage={storage.label} packs entries, and a conversation on the model's own answers goes on with "
+                "entries as they are: use storage=exact"
+            )
         storage.check_model(head_dim(config))
         plan = variant.plan(shape_of(config, longest, selection))
         counts = {count for layer in plan.keep for count in by_head(layer)}

@@ -12,6 +12,7 @@ from typing import Any
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.selection import Selection
+from harness.compression.storage import Storage
 from harness.config.build import wrapped_settings
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
@@ -222,6 +223,12 @@ def refreshed(prepared: Prepared) -> Prepared:
     return replace(prepared, stamps=stamps, records=records, others=others, requests=requests)
 
 
+def storage_settings(storage: Storage) -> dict[str, Any]:
+    """What a storage is known by, under ``storage``; nothing if entries are stored as they are."""
+    knobs = {name: value for name, value in asdict(storage).items() if name != "label"}
+    return {"storage": {"class": recorded(type(storage)), **knobs}} if not storage.exact else {}
+
+
 def method_settings(method: Method) -> dict[str, Any]:
     """What a method is known by and can be built from again: its class, its knobs, and the method that it wraps.
 
@@ -251,9 +258,7 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
     common = {name: value for name, value in common.items() if name != "selection"}
     common |= {"selection": selection} if selection else {}
     settings = {**common, "method": method_settings(method), "budget": variant.budget.text}
-    if variant.storage.packs:
-        knobs = {name: value for name, value in asdict(variant.storage).items() if name != "label"}
-        settings["storage"] = {"class": recorded(type(variant.storage)), **knobs}
+    settings |= storage_settings(variant.storage)
     if run.sampling.drawn:
         settings["sampling"] = {**asdict(run.sampling), **({} if variant.drawn else {"reference": "greedy"})}
     try:

@@ -85,6 +85,16 @@ def test_methods_of_ones_own_stand_beside_the_named_ones() -> None:
     assert {entries for record in made.records() for entries in record["kept"]} == {32}
 
 
+def test_storages_are_an_axis_beside_methods_and_budgets() -> None:
+    wanted = {**GRID, "storage.int4.residual": 8}
+    made = kvgauge.run(methods="snapkv", budgets=32, storages=["exact", "int4"], limit=1, settings=wanted)
+    exact, packed = made.records()
+    assert made.table()["method"].tolist() == ["snapkv", "snapkv+int4"]
+    assert (packed["kept"], packed["bits"]) == (exact["kept"], (24 * 6 + 8 * 32) / 32)
+    with pytest.raises(kvgauge.KvgaugeError, match="storage=int3 is not there: did you mean int"):
+        kvgauge.run(storages="int3")
+
+
 def test_a_method_of_ones_own_needs_no_named_one_beside_it() -> None:
     made = kvgauge.run(methods=[Earliest("earliest")], budgets=32, limit=1, settings=GRID)
     assert made.table()["method"].tolist() == ["earliest"]

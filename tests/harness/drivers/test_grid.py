@@ -15,7 +15,10 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaForCausalLM
 from harness.compression.budget import parse_budgets
 from harness.compression.grid import Variant, make_grid
 from harness.compression.method import LayerState, Method
+from harness.compression.quantised_storage import Quantised
 from harness.compression.scorers import FirstTokens
+from harness.compression.storage import EXACT
+from harness.drivers.asked import is_setting
 from harness.drivers.grid import AnsweringGrid, Scores
 from harness.engine.attention import ENGINE
 from harness.engine.engine import Engine
@@ -114,6 +117,19 @@ def test_every_token_of_a_continuation_is_scored_through_what_was_kept_also_the_
     tally = of.tallies[of.variants[1].cell]
     assert (tally.contexts, tally.compressed) == (1, 1) and 0 < tally.bytes < 2 * tally.full_bytes
     assert full.tallies[full.variants[0].cell].compressed == 0
+
+
+def test_a_packed_cache_finds_other_probabilities_near_those_of_the_cache_as_it_is() -> None:
+    settings, snapkv = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto"), methods()["snapkv"]
+    int8, kivi2 = Quantised("int8", "token", 8, None, 0), Quantised("kivi2", "channel", 2, 4, 8)
+    variants = make_grid([snapkv], parse_budgets([24]), storages=[EXACT, int8, kivi2])
+    of = AnsweringGrid(Engine(tiny(), NAME), variants, STABLE, settings, print)
+    exact, near, far = ([one.log_probability for one in some] for some in scores(of).values())
+    off = [sum(abs(a - b) for a, b in zip(exact, other, strict=True)) for other in (near, far)]
+    assert 0 < off[0] < 0.1 * off[1]
+    tallies = [of.tallies[variant.cell].bytes for variant in variants]
+    assert tallies[1] < 0.5 * tallies[0] and tallies[2] < tallies[0]
+    assert is_setting("storage") and is_setting("storage.kivi2.residual")
 
 
 def test_continuations_of_a_context_and_all_cells_share_its_prefill_and_each_step() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from harness.compression.packing import Axis, Bits, Parts, dequantise, quantise,
 from harness.compression.quantised_storage import Quantised
 from harness.engine.buckets import Joining, LayerKV
 from harness.engine.stored import StoredBucket, stored
+from harness.errors import ConfigError
 from tests.methods.golden import kvpress
 from tests.methods.golden.papers import SCORES, Case, assert_near, over
 
@@ -52,6 +54,19 @@ def test_codes_scales_zero_points_and_values_are_those_of_kivi(case: Case) -> No
     assert torch.equal(dequantise(parts, bits, group, axis)[spread], numbers[spread]), (
         "constant groups come back exactly"
     )
+
+
+@over("kivi", lambda case: case.raises)
+def test_what_kivi_cannot_pack_is_refused_or_stays_as_it_is(case: Case) -> None:
+    bits, group, (_, _, tokens, dim) = (
+        *(case.params[name] for name in ("bits", "group_size")),
+        case.data["inputs"]["x"]["shape"],
+    )
+    if case.params["kind"] == "key" and bits == 2:  # a group that is not full
+        assert Quantised("kivi", "channel", bits, group, group).borders(tokens, tokens)[0] == 0
+        return
+    with pytest.raises(ConfigError, match="use 2, 4 or 8|does not divide the 30 numbers"):
+        Quantised("kivi", "channel", bits, group, group).check_model(dim)
 
 
 @over("kivi", lambda case: "schedule" in case.id)
