@@ -2,26 +2,28 @@
 
 Claim: layers whose attention spreads over many tokens, or shifts from query to query, need more entries than others
     (Qin et al., arXiv:2503.12491).
-Source: antgroup/cakekv at c4675ce, the part that runs at the end of the prefill.
+Source: antgroup/cakekv at c4675ce.
 Differs:
-    - from the authors' code: nothing is cut again while decoding.
-    - a prompt of up to budget + window tokens is kept whole, as there; there it is then cut at the first new token.
+    - ``method=cake`` is the part that runs at the end of the prefill: nothing is cut again while decoding, and a prompt
+      of up to budget + window tokens is kept whole. ``method=cake_decode`` goes on as that code does.
     - the thinning of earlier layers as later ones come is counted and not done: the full cache of the prompt is held to
       its last layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+import torch
 from msgspec import Meta
 from torch import Tensor
 
 from harness.compression.allocation import Allocation, Seen, Shape
 from harness.compression.attention_weights import attention_rows
+from harness.compression.eviction import Entries, Every, Evictor
 from harness.compression.method import LayerState, Method, Scorer
 from harness.compression.scorers import Kernel, pool
 from harness.values import Refusal
@@ -95,16 +97,27 @@ class Cake(Allocation):
         """Shares of all layers' entries; in a cascade a layer never has more than it had after an earlier layer."""
         if shape.tokens <= budget + shape.window:
             return [shape.tokens] * shape.layers
+        held = [shape.tokens - shape.window] * shape.layers
+        for numbers in self._rounds(budget, shape, seen):
+            held = [*map(min, held, numbers), *held[len(numbers) :]]
+        return [entries + shape.window for entries in held]
+
+    def targets(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[int]:
+        """The shares of all layers, even of those that lost more as later layers came; the budget of whole prompts."""
+        if shape.tokens <= budget + shape.window:
+            return [budget] * shape.layers
+        *_, last = self._rounds(budget, shape, seen)
+        return [entries + shape.window for entries in last]
+
+    def _rounds(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Iterator[list[int]]:
+        """Entries beside the window of the layers so far, whenever they are shared out anew."""
         candidates, total = shape.tokens - shape.window, (budget - shape.window) * shape.layers
         preferences = [layer.summary for layer in seen]
-        held = [candidates] * shape.layers
         for layers, together in enumerate(accumulate(preferences), start=1):
             if self.cascading or layers == shape.layers:
                 # Without any preference, as where all attention is on the window, layers share evenly.
                 shares = [(one / together if together else 1 / layers) * total for one in preferences[:layers]]
-                numbers = adjusted(shares, total, candidates)
-                held = [*map(min, held[:layers], numbers), *held[layers:]]
-        return [entries + shape.window for entries in held]
+                yield adjusted(shares, total, candidates)
 
 
 @dataclass(frozen=True)
@@ -136,6 +149,59 @@ class CAKE(Method):
     def allocation(self) -> Cake:
         """Shares of layers."""
         return Cake(self.window, self.tau1, self.tau2, self.cascading)
+
+
+@dataclass(frozen=True)
+class NewestAttention(Evictor):
+    """Attention from the newest token, pooled over neighbours in the cache, which is in the order of earlier scores.
+
+    Attributes:
+        window: number of newest entries that are never dropped.
+        kernel: width of the average pooling.
+    """
+
+    reads: ClassVar[bool] = True
+    window: Rows
+    kernel: Kernel
+
+    @property
+    def ordered(self) -> bool:
+        """True: neighbours are those in the cache."""
+        return True
+
+    def reading(self, weights: Tensor) -> Tensor:
+        """The weights of the last query alone."""
+        return weights[..., -1, :].float()
+
+    def updated(self, statistic: Tensor, reading: Tensor) -> Tensor:
+        """The newest weights; earlier ones are forgotten."""
+        return reading
+
+    def kept(self, entries: Entries, target: int) -> Tensor:
+        """The best ones by falling scores, then the window."""
+        assert entries.statistic is not None
+        rows, heads, _, count = entries.statistic.shape
+        earlier = entries.statistic[..., : count - self.window]
+        scores = pool(earlier.flatten(0, 2), self.kernel, "avgpool").view(rows, heads, -1, count - self.window).mean(2)
+        best = scores.argsort(dim=-1, descending=True, stable=True)[..., : target - self.window]
+        last = torch.arange(count - self.window, count, device=best.device).expand(rows, heads, -1)
+        return torch.cat([best, last], -1)
+
+
+@dataclass(frozen=True)
+class CAKEDecode(CAKE):
+    """Go on while decoding: each layer keeps its share by what the newest token attends to.
+
+    Attributes:
+        evict_every: new tokens from one eviction to the next.
+    """
+
+    evict_every: Every
+
+    @property
+    def evictor(self) -> NewestAttention:
+        """Attention from the newest token."""
+        return NewestAttention(self.evict_every, self.window, self.kernel)
 
 
 def last_rows(layer: LayerState, window: int) -> Tensor:

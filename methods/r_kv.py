@@ -13,7 +13,7 @@ Differs:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from msgspec import Meta
@@ -108,6 +108,7 @@ class UnrepeatedEntries(Evictor):
         unrepeated: the scorer.
     """
 
+    reorders: ClassVar[bool] = True
     unrepeated: Unrepeated
 
     @property

@@ -100,6 +100,16 @@ class Allocation:
         """
         raise NotImplementedError
 
+    def targets(self, budget: int, shape: Shape, seen: Sequence[Seen]) -> Sequence[int]:
+        """Entries per head of each layer after an eviction while decoding, for allocations that see all layers.
+
+        Args:
+            budget: see ``counts``.
+            shape: see ``counts``.
+            seen: see ``counts``.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class Uniform(Allocation):

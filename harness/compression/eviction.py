@@ -88,6 +88,8 @@ class Evictor:
     """Whether it has a statistic of the attention weights of every call."""
     carries: ClassVar[bool] = False
     """Whether this statistic begins with the raw scores [heads, tokens] that the method's scorer gave the prompt."""
+    reorders: ClassVar[bool] = False
+    """Whether an eviction also orders anew what just fits, if it is ``ordered``."""
     evict_every: Every
 
     def __post_init__(self) -> None:
@@ -203,7 +205,7 @@ class Schedule:
             return None
         self._calls = self._tokens = 0
         target = self.evictor.target(self.budget, self.total)
-        if self.held < target or (self.held == target and not self.evictor.ordered):
+        if self.held < target or (self.held == target and not self.evictor.reorders):
             return None
         self.held = target
         return target

@@ -77,8 +77,8 @@ class Variant:
         scorer, allocation, evictor = method.scorer, method.allocation, method.evictor
         eviction = None if evictor is None else Eviction(evictor, (budget,) * shape.layers)
         if evictor is not None:
-            # A cache in the order of scores has this order from the prompt on, even if nothing is dropped of it.
-            begins = evictor.carries or (evictor.ordered and allocation == Uniform() and tokens >= budget)
+            # A cache in the order of scores can have this order from the prompt on, even if nothing is dropped of it.
+            begins = evictor.carries or (evictor.reorders and tokens >= budget)
             whole = replace(whole, eviction=eviction, scorer=scorer if begins else None)
         if scorer is None:
             return whole
@@ -93,7 +93,8 @@ class Variant:
         shape = replace(shape, window=min(scorer.window, tokens), share=share)
         scorer = method.scorer_for(shape)
         if allocation.sees != "shape":
-            return Plan((min(budget, tokens),) * shape.layers, scorer, Waiting(allocation, budget, shape))
+            waiting = Waiting(allocation, budget, shape)
+            return Plan((min(budget, tokens),) * shape.layers, scorer, waiting, eviction=eviction)
         keep = counted(allocation, budget, shape, (), method.label)
         if all(count >= tokens for counts in keep for count in by_head(counts)):
             return whole

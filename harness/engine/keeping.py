@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.compression.allocation import Allocation, Seen
+from harness.compression.eviction import Eviction
 from harness.compression.grid import Plan, Waiting, counted
 from harness.compression.method import LayerState, Reranks, Scorer
 from harness.compression.replay import Replays
@@ -38,6 +39,7 @@ class Growing:
         indices: indices of kept entries, of all heads, one tensor per layer: [heads, entries], or where heads keep
             different numbers, these numbers and then the indices head by head; None for a layer that keeps everything.
         ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were scored.
+        eviction: how rows of it go on while decoding; None if they drop nothing.
         differs: whether a packed entry of a layer comes back otherwise than it was; None as long as nothing is packed.
     """
 
@@ -45,6 +47,7 @@ class Growing:
     entries: list[_Kept] = field(default_factory=list)
     indices: list[Tensor | None] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)
+    eviction: Eviction | None = None
     differs: bool | None = None
 
 
@@ -69,7 +72,7 @@ class Keeping:
             raise ConfigError("budgets per head or by scores need all heads in one process: model.tp_plan=null")
         if tensor_parallel.count() > 1 and any(plan.eviction for plan in plans):
             raise ConfigError("eviction while decoding needs all heads in one process: model.tp_plan=null")
-        self.growing = {plan: Growing() for plan in plans}
+        self.growing = {plan: Growing(eviction=plan.eviction) for plan in plans}
         self._selection = selection
         self._held: list[SeenLayer] = []
         self._late = [plan for plan in self.growing if plan.waiting and plan.waiting.allocation.sees == "layers"]
@@ -120,6 +123,9 @@ class Keeping:
             with failing_as(waiting):
                 seen = [layer.see(waiting.allocation, scorer) for layer in self._held]
                 counts = counted(waiting.allocation, waiting.budget, waiting.shape, seen, _name(waiting.allocation))
+                if plan.eviction is not None:
+                    targets = waiting.allocation.targets(waiting.budget, waiting.shape, seen)
+                    self.growing[plan].eviction = replace(plan.eviction, budgets=tuple(targets))
             for layer, kept in zip(self._held, counts, strict=True):
                 layer.keep(plan, kept, self.growing[plan])
         self._held.clear()
@@ -237,15 +243,17 @@ class SeenLayer:
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
-        if plan.eviction is None:
+        eviction, scorer, indices, state = growing.eviction, plan.scorer, growing.indices[-1], self.state
+        if eviction is None:
             return
-        scorer, indices, state = plan.scorer, growing.indices[-1], self.state
+        raw = self._raw(scorer) if scorer is not None and eviction.evictor.carries else None
+        # A layer that waited for all others and then kept everything is as it was.
+        ordered = eviction.evictor.ordered and (indices is not None or plan.waiting is None)
+        order = self.order(scorer) if scorer is not None and ordered else None
         if indices is None:  # evicted per head of the cache, which a whole prompt is not stored for
             indices = torch.arange(self._tokens, device=state.keys.device).expand(self._heads, -1)
-        raw = self._raw(scorer) if scorer is not None and plan.eviction.evictor.carries else None
-        order = self.order(scorer) if scorer is not None and plan.eviction.evictor.ordered else None
         kept = growing.layers[-1]
-        entries = evicting(kept, plan.eviction, indices.long(), state, self._selection, raw, order)
+        entries = evicting(kept, eviction, indices.long(), state, self._selection, raw, order)
         growing.layers[-1] = entries
         if plan.storage.packs:
             with failing_as(plan.storage):

@@ -153,8 +153,8 @@ def prefill(
     for (plan, growing), sha256 in zip(growing_plans.items(), hashes, strict=True):
         if plan.rerotates:  # the same entries with other keys
             sha256 = hashlib.sha256(f"{sha256} rerotated".encode()).hexdigest()
-        if plan.eviction is not None:  # the same entries, which others take the place of
-            state = f"{sha256} {plan.eviction} {plan.scorer}"
+        if growing.eviction is not None:  # the same entries, which others take the place of
+            state = f"{sha256} {growing.eviction} {plan.scorer}"
             sha256 = hashlib.sha256(state.encode()).hexdigest()
         if not plan.storage.exact:  # the same entries in another form
             sha256 = hashlib.sha256(f"{sha256} {plan.storage.form}".encode()).hexdigest()
@@ -169,7 +169,7 @@ def prefill(
                 tied_heads=tensor_parallel.total(int(_joined(growing.ties).sum())),
                 positions=plan.positions,
                 bits=_bits(growing.layers) if plan.storage.packs else None,
-                eviction=plan.eviction,
+                eviction=growing.eviction,
                 evicting_bytes=0 if plan.eviction is None else sum(layer.bytes for layer in growing.layers),
             )
         kept[plan] = by_digest[sha256]

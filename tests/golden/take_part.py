@@ -175,7 +175,7 @@ def pipes(whole: Path, part: Path) -> list[str]:
 def papers(whole: Path, part: Path) -> None:
     """Of every file a rather small case of each kind: reference, head layout, pooling, tie, exception.
 
-    Not taken: what CAKE decodes, and codes of an iterative solver (hqq).
+    Not taken: codes of an iterative solver (hqq).
     """
     part.mkdir(exist_ok=True)
     for path in sorted(whole.glob("*.json")):
@@ -197,7 +197,7 @@ def papers(whole: Path, part: Path) -> None:
             case["arrays"] = {
                 name: key
                 for name, key in case["arrays"].items()
-                if (name != "attn_out" or path.stem in (*DECODING, "kivi")) and "decode" not in name
+                if name != "attn_out" or path.stem in (*DECODING, "kivi")
             }
         if "score_sets" in index:
             named = {case["params"].get("score_set") for case in chosen}

@@ -78,7 +78,7 @@ WRONG = {
         "numbers = [min(n, most) for n in numbers]; missing = total - sum(numbers)",
     ),
     "window beside the budget": Wrong(
-        Cake, "counts", "(budget - shape.window) * shape.layers", "budget * shape.layers"
+        Cake, "_rounds", "(budget - shape.window) * shape.layers", "budget * shape.layers"
     ),
     "whole prompts to the budget alone": Wrong(
         Cake, "counts", "shape.tokens <= budget + shape.window", "shape.tokens <= budget"
