@@ -24,6 +24,7 @@ from harness.engine.sampling import Sampling
 from harness.engine.scheduler import Scheduler
 from harness.engine.scoring import Scored, Tokens, score
 from harness.engine.settings import EngineSettings
+from harness.engine.time_limit import TimeLimit, check_time_limit, time_limit, too_long
 from harness.errors import ConfigError, KvgaugeError
 from harness.results import Cell, by_head
 from harness.task import Example
@@ -131,6 +132,8 @@ class AnsweringGrid:
         Raises:
             EngineError: a context does not fit into memory, or the device failed.
         """
+        if self.settings.time_limit_seconds is not None:
+            check_time_limit()
         prefiller = Prefiller(self.engine, self.selection, self.settings.chunk_tokens)
         asked = list(contexts)
         order: Sequence[tuple[int, tuple[int, ...]]] = [(index, ()) for index in range(len(asked))]
@@ -193,9 +196,13 @@ class AnsweringGrid:
         hold: tuple[int, ...],
     ) -> Prefilled | None:
         """What the plans keep; those whose method fails become failures. None if none is left."""
+        limit = self.settings.time_limit_seconds
         while plans:
             try:
-                return prefiller.prefill(ids, list(plans.values()), hold)
+                with time_limit(limit):
+                    return prefiller.prefill(ids, list(plans.values()), hold)
+            except TimeLimit as expired:
+                at, why = expired.at, too_long(prefill_at(expired.at), limit)
             except KvgaugeError:
                 raise
             except SelectionFailed as error:

@@ -16,6 +16,7 @@ from lm_eval.utils import setup_logging
 
 from harness.drivers.grid import Tally
 from harness.drivers.lm_eval import open_grid, refusal
+from harness.engine.model_files import first_line
 from harness.errors import ConfigError, EngineError
 
 
@@ -43,8 +44,14 @@ def evaluate(words: Sequence[str], tell: Callable[[str], None]) -> None:
         raise ConfigError(f"--model {given.model} is not kvgauge: use lm_eval's own command for it")
     given.model = "kvgauge"
     given.device = given.device or "auto"  # lm-eval's own default is the first card
-    config = EvaluatorConfig.from_cli(deepcopy(given))
-    for name, task in config.process_tasks(config.metadata).load(config.tasks)["tasks"].items():
+    try:
+        config = EvaluatorConfig.from_cli(deepcopy(given))
+        tasks = config.process_tasks(config.metadata).load(config.tasks)["tasks"]
+    except Exception as error:  # tasks are YAML and code of anyone's, and read files of any kind
+        raise ConfigError(
+            f"lm-eval cannot load its tasks ({first_line(error)}): check --tasks, --include_path and the tasks' data"
+        ) from error
+    for name, task in tasks.items():
         if task.get_config("output_type") == "loglikelihood_rolling":  # before the model is loaded
             raise ConfigError(refusal(name))
     model_args = dict(config.model_args)

@@ -147,12 +147,17 @@ class KVCache:
             rows: indices of the rows that stay, ascending; they are numbered anew in this order.
         """
         for buckets in self._layers:
+            staying = []
             for bucket in buckets:
-                inside = [row - bucket.row for row in rows if bucket.row <= row < bucket.rows.stop]
-                if len(inside) < bucket.shape[0]:
-                    bucket.select(inside)
-                bucket.row = bisect_left(rows, bucket.row)
-            buckets[:] = [bucket for bucket in buckets if bucket.shape[0]]
+                count, _ = bucket.shape
+                first, stop = bisect_left(rows, bucket.row), bisect_left(rows, bucket.row + count)
+                if first == stop:
+                    continue
+                if stop - first < count:
+                    bucket.select([row - bucket.row for row in rows[first:stop]])
+                bucket.row = first
+                staying.append(bucket)
+            buckets[:] = staying
         self._tabulate()
 
     def reserve(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,13 +19,12 @@ SPLIT = 512
 _ALIGNED = 16
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Heads of neighbouring rows that joined together and hold equally many entries in a layer.
 
     Attributes:
-        keys: [rows, heads, capacity, D], each row contiguous.
-        values: the same shape.
+        keys: [rows, heads, capacity, D], contiguous.
+        values: the same shape, contiguous.
         length: number of entries of a row minus the number of steps; below 0 for rows that joined late.
         row: index of the first row in the batch.
         head: index of the first head among the cached ones.
@@ -98,19 +98,21 @@ def tabulate(layers: Sequence[Sequence[Held]]) -> list[list[Table]]:
 def _columns(buckets: Sequence[Held]) -> list[tuple[int, int, int, list[list[int]]]]:
     """The tables of one layer: (cached heads, heads of a part, alignment, columns in the order of ``Table``)."""
     tables = []
-    for cached, heads in dict.fromkeys((bucket.cached, bucket.keys.shape[1]) for bucket in buckets):
+    shapes = [tuple(bucket.keys.shape) for bucket in buckets]
+    for cached, heads in dict.fromkeys(
+        (bucket.cached, shape[1]) for bucket, shape in zip(buckets, shapes, strict=True)
+    ):
         rows: list[tuple[int, ...]] = []
         split_rows: list[int] = []
-        for bucket in buckets:
-            count, here, capacity, _ = bucket.keys.shape
-            key_bytes, value_bytes = (
-                states.stride(0) * states.element_size() for states in (bucket.keys, bucket.values)
-            )
-            keys, values = bucket.keys.data_ptr(), bucket.values.data_ptr()
-            for index in range(count if (bucket.cached, here) == (cached, heads) else 0):
-                entries = (keys + index * key_bytes, values + index * value_bytes, capacity, bucket.length)
-                rows.append((bucket.row + index, bucket.head, *entries, len(split_rows)))
-                split_rows += [len(rows) - 1] * -(-capacity // SPLIT)
+        for bucket, (count, here, capacity, _) in zip(buckets, shapes, strict=True):
+            if (bucket.cached, here) != (cached, heads):
+                continue
+            keys, values, splits = bucket.keys.data_ptr(), bucket.values.data_ptr(), -(-capacity // SPLIT)
+            row_bytes = bucket.keys.stride(0) * bucket.keys.element_size() if count > 1 else 0
+            for index in range(count):
+                rows.append((bucket.row + index, bucket.head, keys, values, capacity, bucket.length, len(split_rows)))
+                split_rows += [len(rows) - 1] * splits
+                keys, values = keys + row_bytes, values + row_bytes
         columns = [*map(list, zip(*rows, strict=True)), split_rows]
         numbers = buckets[0].keys
         aligned = gcd(_ALIGNED, numbers.shape[-1] * numbers.element_size(), *columns[2], *columns[3])

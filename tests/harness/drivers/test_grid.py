@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,6 +40,20 @@ CONTINUATIONS: tuple[Tokens, ...] = ((5,), (7,), (5, 9, 11), (5, 9, 12), (1, 2, 
 class Broken(FirstTokens):
     def score(self, layer: LayerState) -> Tensor:
         raise ValueError("no scores today")
+
+
+@dataclass(frozen=True)
+class Endless(FirstTokens):
+    def score(self, layer: LayerState) -> Tensor:
+        time.sleep(60)
+        return super().score(layer)
+
+
+@dataclass(frozen=True)
+class EndlessMethod(Method):
+    @property
+    def scorer(self) -> FirstTokens:
+        return Endless(1)
 
 
 @dataclass(frozen=True)
@@ -180,6 +195,14 @@ def test_a_method_that_fails_or_cannot_obey_its_budget_leaves_the_other_cells_th
     assert all(one.error is None for one in found["fullkv-full"])
     assert "ValueError" in str(found["broken-10%"][0].error) and "no scores today" in str(found["broken-10%"][0].error)
     assert "10% of a prompt of 39 tokens" in str(found["snapkv-10%"][0].error)
+
+
+def test_a_method_that_hangs_costs_its_own_cell_alone() -> None:
+    of = grid(methods()["fullkv"], EndlessMethod("endless"))
+    of.settings = replace(of.settings, time_limit_seconds=1.0)
+    whole, endless = scores(of).values()
+    assert all(one.error is None for one in whole)
+    assert all("took longer than engine.time_limit_seconds=1.0" in str(one.error) for one in endless)
 
 
 def test_a_context_beyond_a_table_of_positions_is_an_error_of_its_own() -> None:

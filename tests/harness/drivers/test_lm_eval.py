@@ -183,3 +183,6 @@ def test_the_command_writes_a_file_for_each_cell_and_cells_that_fail_cost_the_ot
     refused = kvgauge("lm_eval", "--model_args", grid, *words)
     assert refused.code == 2 and "rolling asks for the perplexity of whole texts" in refused.err
     assert kvgauge("lm_eval", "--model", "hf", "--tasks", "magic_choice").code == 2
+    words[3] = "nope"
+    unknown = kvgauge("lm_eval", "--model_args", grid, *words)
+    assert unknown.code == 2 and "lm-eval cannot load its tasks (Tasks not found: nope)" in unknown.err

@@ -38,6 +38,7 @@ def check_cell(text: str, method: str) -> None:
         assert part in text, part
 
 
+@pytest.mark.usefixtures("pixels")
 def test_a_grid_is_one_run_with_its_cells_as_rows_curves_images_and_settings(kvgauge: Command, tmp_path: Path) -> None:
     done = kvgauge(*OFFLINE, f"results_dir={tmp_path}")
     assert (done.code, done.err) == (0, "")
@@ -86,6 +87,7 @@ def test_one_run_per_cell_is_a_choice(kvgauge: Command, tmp_path: Path) -> None:
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "MY_PASSWORD")
 
 
+@pytest.mark.usefixtures("pixels")
 def test_no_secret_of_the_environment_is_in_what_is_written_or_said(
     kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
