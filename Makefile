@@ -113,6 +113,7 @@ bench: setup
 	$(BIN)/python benchmarks/refill.py $(ARGS)
 	$(BIN)/python benchmarks/grid_profile.py $(ARGS)
 	$(BIN)/python benchmarks/methods.py $(ARGS)
+	$(BIN)/python benchmarks/features.py $(ARGS)
 
 # Llama-3-8B's shape with random weights on a CUDA device. `make bench-gpu ARGS=--quick` shows on a CPU that it works.
 bench-gpu: setup

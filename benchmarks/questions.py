@@ -33,7 +33,6 @@ from harness.engine.cache import KVCache  # noqa: E402
 from harness.engine.engine import Engine  # noqa: E402
 from harness.engine.prompt import Prompt  # noqa: E402
 from harness.engine.request import Request, by_context  # noqa: E402
-from harness.engine.rows import Limits  # noqa: E402
 from harness.engine.scheduler import Scheduler  # noqa: E402
 from harness.engine.settings import EngineSettings  # noqa: E402
 from harness.results import Cell  # noqa: E402
@@ -138,7 +137,7 @@ def copying() -> Iterator[list[float]]:
 def run(subject: Subject, engine: Engine, requests: Sequence[Request]) -> tuple[Found, Scheduler, float]:
     """Generated tokens by example and cell, what counted the work, and its seconds."""
     settings = EngineSettings(64, False, None, False, None, 0.0, "torch", "auto")
-    limits, cells = Limits(frozenset(), NEW_TOKENS), [variant.cell for variant in subject.variants]
+    limits, cells = subject.limits, [variant.cell for variant in subject.variants]
     scheduler = Scheduler(engine, limits, cells, subject.selection, settings, lambda _: None)
     start = seconds()
     finished = [one for prompts in scheduler.run(requests, lambda: True) for one in prompts]

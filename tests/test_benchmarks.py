@@ -39,7 +39,8 @@ def program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callabl
 
     monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
     yield run
-    sys.modules.pop("shapes", None)
+    for name in ("shapes", "questions"):
+        sys.modules.pop(name, None)
 
 
 def check_gpu(read: dict[str, Any], out: Path) -> None:
@@ -96,6 +97,21 @@ def test_questions_on_one_context_prefill_it_once(program: Callable[[str], dict[
     (row,) = program("questions.py")["questions"]["table"]
     assert row["prefilled apart"] == row["questions"] * row["prefilled together"]
     assert row["of questions"] == 32 * row["rows"]
+
+
+@pytest.mark.slow
+def test_each_feature_is_measured_beside_its_plain_run(program: Callable[[str], dict[str, Any]]) -> None:
+    rows = program("features.py")["features"]["table"]
+    assert len(rows) >= 5 and len({row["feature"] for row in rows}) == len(rows)
+    assert all(row["words"] != row["plain"] and row["times plain"] > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_a_grid_on_text_is_held_against_generate_and_its_load_is_apart(
+    program: Callable[[str], dict[str, Any]],
+) -> None:
+    (row,) = program("real_model.py")["real_model"]["table"]
+    assert row["cells"] == 21 and row["rows"] > 2 and row["times stock"] > 0 and row["load s"] > 0
 
 
 def test_projection_is_made_of_what_was_measured(program: Callable[[str], dict[str, Any]]) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,8 +14,8 @@ from harness.compression.budget import parse_budget
 from harness.errors import ConfigError, StoreError
 from harness.report.document import Column, Document, Table, TableCell, number_cell, texts
 from harness.report.format import DASH, interval, number, signed
+from harness.report.leaderboard_notes import board_notes, cost_notes, task_warnings
 from harness.report.method_costs import MethodCosts
-from harness.report.nonsense import nonsense_notes
 from harness.report.render import write
 from harness.report.stats.bootstrap import FEWEST, LEVEL
 from harness.report.stats.curves import Curve, Curves
@@ -143,7 +142,7 @@ def leaderboard(
         f"Leaderboard of {model}",
         "leaderboard",
         shown,
-        [*_notes(ranking, named), *missing, *_cost_notes(ranking, costs), *notes, *_warnings(named)],
+        [*board_notes(ranking, named), *missing, *cost_notes(ranking, costs), *notes, *task_warnings(named)],
         {"leaderboard": ranking.scores},
     )
     return Board(document, ranking, full.cell.label)
@@ -253,61 +252,3 @@ def _cost(ranking: Ranking, costs: MethodCosts) -> Column:
         for (value, _, _), (middle, low, high) in zip(shares, written, strict=True)
     ]
     return Column("prefill %", cells, spare=0, brief="prefill %")
-
-
-def _notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
-    tasks = ", ".join(
-        f"{plain(name)} ({f'{len(named[name])} tasks, ' if len(named[name]) > 1 else ''}{count} examples)"
-        for name, count in ranking.examples.items()
-    )
-    value, low, high = ranking.full[""]
-    around = f" ({LEVEL} % interval {interval(low, high)})" if low == low else ""
-    of_tasks = ", ".join(f"{number(ranking.full[name][0], 2)} in {plain(name)}" for name in named)
-    notes = [
-        f"Headline scores, 0-100, averaged over {tasks}. The full cache scores {number(value, 2)}{around}"
-        f"{f': {of_tasks}' if len(named) > 1 else ''}.",
-        "Methods are compared at what they kept, not at what they were given: between two budgets a score is "
-        "interpolated on the logarithm of retention, and beyond a method's budgets there is a dash.",
-        f"Differences are paired: {LEVEL} % bootstrap intervals over examples.",
-    ]
-    if ranking.compared:
-        shares = ", ".join(f"{100 * share:g}" for share in ranking.compared)
-        notes.append(
-            f"Ranked by the mean of the scores at {shares} %, which every ranked method reaches in every task; the "
-            "first differences are of these means."
-        )
-    if left := [plain(method) for method in ranking.methods if method not in ranking.means]:
-        notes.append(f"Without a rank, as these are not reached in every task: {', '.join(left)}.")
-    return notes
-
-
-def _cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:
-    if costs is None:
-        return []
-    notes = [
-        f"prefill %: what the method, alone, adds to the prefill of {costs.tokens:,} random tokens, in percent of the "
-        f"full cache's; median, least and most of {costs.rounds} rounds, {costs.clock} ({costs.device})."
-    ]
-    if left := [plain(method) for method in ranking.methods if method not in costs.overhead]:
-        notes.append(f"Not measured: {', '.join(left)}.")
-    return notes
-
-
-def _warnings(named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
-    """What a reader must know of the tasks, once: of a note that begins as another one does, the rest alone."""
-    members = [task for tasks in named.values() for task in tasks]
-    said = {task.note for task in members if task.note}
-    of_part: dict[str, list[str]] = {}
-    for name, tasks in named.items():
-        for note in dict.fromkeys(task.note for task in tasks if task.note):
-            begun = sorted((other for other in said if note.startswith(other)), key=len)
-            for before, whole in pairwise(["", *begun]):
-                names = of_part.setdefault(whole.removeprefix(before).strip(), [])
-                names += [plain(name)] * (plain(name) not in names)
-    return [
-        *nonsense_notes({task.task: task for task in members}),
-        *(
-            plain(part) if len(names) == len(named) else f"{', '.join(names)}: {plain(part)}"
-            for part, names in of_part.items()
-        ),
-    ]

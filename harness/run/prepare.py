@@ -21,20 +21,20 @@ from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Request, by_context, in_prefix_order
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
-from harness.errors import ConfigError, DataError, StoreError
+from harness.errors import ConfigError, DataError
 from harness.results import Cell, Manifest, Record
 from harness.run.boundary import check_conversations, check_questions, check_suite
 from harness.run.checkpoint import Checkpoint
 from harness.run.fitting import check_plans, check_positions, check_storages
 from harness.run.notes import run_note
 from harness.run.requests import conversations, requests_of
+from harness.run.stored import check_siblings, stored_records
 from harness.run.texts import cleans_up
 from harness.store.cells import cell_folder
-from harness.store.manifest import check_manifest, check_sibling, fingerprint, read_manifest
+from harness.store.manifest import fingerprint
 from harness.store.order import in_order, method_places
 from harness.store.places import cells_of_task
-from harness.store.reader import check_axes
-from harness.store.records import has_records, read_records, stamp
+from harness.store.records import stamp
 from harness.store.scoring import sampled_metrics
 from harness.store.shards import Shard, Worker
 from harness.task import Metric, Task, published_examples
@@ -195,7 +195,7 @@ def prepare(run: Run) -> Prepared:
     order = in_order({manifest.cell: manifest for manifest in (*manifests.values(), *there.values())}.values())
     manifests = {cell: manifests[cell] for cell in order if cell in manifests}
     prepared = refreshed(Prepared(run, prompts, manifests, stamps={}, records={}, others={}, requests=()))
-    _check_siblings(there, next(iter(manifests.values())))
+    check_siblings(there, next(iter(manifests.values())))
     if run.results is not None:
         check_suite(run.results / run.model, run.task_config.get("name"), run.task.name, run.selection.after)
     return prepared
@@ -212,7 +212,7 @@ def refreshed(prepared: Prepared) -> Prepared:
     if stamps and stamps == prepared.stamps:
         return prepared
     names = {prompt.example.id for prompt in prompts}
-    stored = {cell: _stored_records(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
+    stored = {cell: stored_records(run, manifest, prompts) for cell, manifest in prepared.manifests.items()}
     records = {cell: {name: by_id[name] for name in by_id if name in names} for cell, by_id in stored.items()}
     others = {cell: [by_id[name] for name in by_id if name not in names] for cell, by_id in stored.items()}
     requests = requests_of(prepared, records)
@@ -286,40 +286,3 @@ def _manifest(run: Run, variant: Variant, place: int, common: Mapping[str, Any],
         breakdown=run.task.breakdown,
         published=published_examples(run.task),
     )
-
-
-def _stored_records(run: Run, manifest: Manifest, prompts: Sequence[Prompt]) -> dict[str, Record]:
-    """The records in a cell's folder, by example; none if the run has no results folder.
-
-    Raises:
-        StoreError: the folder was made with other settings or from another prompt, or is not scored.
-    """
-    if run.results is None:
-        return {}
-    folder = run.folder(manifest.cell)
-    earlier = read_manifest(folder)
-    if earlier is None or not has_records(folder):
-        return {}
-    check_manifest(folder, earlier, manifest)
-    records = read_records(folder)
-    check_axes(f"{run.model}/{run.task.name}/{manifest.cell.name}", run.task.heatmap_axes, records.values())
-    names = {metric.name for metric in run.task.metrics}
-    if any(record.error is None and not names <= record.scores.keys() for record in records.values()):
-        raise StoreError(
-            f"{folder} has records without the scores it is to have: score them with kvgauge score {folder.parent}"
-        )
-    for prompt in prompts:
-        record = records.get(prompt.example.id)
-        if record is not None and record.prompt_sha256 != prompt.sha256:
-            raise StoreError(
-                f"example {prompt.example.id!r} in {folder} was made from another prompt than it has now: use "
-                "another results_dir"
-            )
-    return records
-
-
-def _check_siblings(there: Mapping[Path, Manifest], wanted: Manifest) -> None:
-    """Refuse to put cells beside those of another model, or of the same task with other settings."""
-    for folder, sibling in there.items():
-        if sibling.cell != wanted.cell and has_records(folder):
-            check_sibling(folder, sibling, wanted)

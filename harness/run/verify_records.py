@@ -10,8 +10,8 @@ from harness.compression.allocation import Shape
 from harness.compression.budget import parse_budget
 from harness.compression.grid import Variant, Waiting
 from harness.compression.storage import EXACT
-from harness.config.build import recorded_method, recorded_storage
 from harness.config.catalog import Choice
+from harness.config.recorded import recorded_method, recorded_storage
 from harness.errors import ConfigError, KvgaugeError
 from harness.report.stats.summary import cell_summary
 from harness.results import Cell, CellResult, Manifest, Record, by_head, layer_means

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
-from harness.config.build import recorded_tasks
+from harness.config.recorded import recorded_tasks
 from harness.errors import ConfigError, StoreError
 from harness.results import Manifest, Record
 from harness.store.manifest import fingerprint

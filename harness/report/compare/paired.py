@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from msgspec import structs
 
 from harness.config.build import build_task
-from harness.errors import ConfigError, StoreError
+from harness.errors import StoreError
+from harness.report.compare.paired_draws import PairedDraws
 from harness.report.document import (
     Column,
     Document,
@@ -26,14 +26,12 @@ from harness.report.document import (
 )
 from harness.report.format import DASH, counted, number, signed
 from harness.report.notes import few_notes
-from harness.report.stats.bootstrap import LEVEL, NONE, Floats, TaskDraws, average, summarize
-from harness.results import Cell, CellResult, Record
+from harness.report.stats.bootstrap import LEVEL, average, summarize
+from harness.results import Cell
 from harness.store.manifest import difference
 from harness.store.order import by_method
 from harness.store.reader import Grid
 from harness.text import plain
-
-_OTHER = " (other prompt)"
 
 
 @dataclass(frozen=True)
@@ -168,76 +166,10 @@ def _key(grid: Grid, single: bool) -> tuple[str, str]:
     return ("" if single else grid.result.model, grid.result.task)
 
 
-class _Draws:
-    """One task of both folders, with resamples that take the same examples from both.
-
-    An example with another prompt is another example.
-    """
-
-    def __init__(self, a: Grid, b: Grid) -> None:
-        metric, other = a.result.metrics[:1], b.result.metrics[:1]
-        if metric != other:
-            raise ConfigError(
-                f"task {a.result.task} shows {_title(metric)} in one folder and {_title(other)} in the other: score "
-                "one as the other, with kvgauge score PATH --set task.show=… or --set task.code_similarity=…"
-            )
-        first = {cell.cell: cell for cell in a.result.cells}
-        second = {cell.cell: _apart(cell, first.get(cell.cell)) for cell in b.result.cells}
-        self._cells = {("A", name): cell for name, cell in first.items()} | {
-            ("B", name): cell for name, cell in second.items()
-        }
-        named = tuple(replace(cell, cell=_named(side, cell.cell)) for (side, _), cell in self._cells.items())
-        self._draws = TaskDraws(replace(a.result, cells=named))
-
-    def score(self, side: str, cell: Cell) -> Floats:
-        """One folder's mean and its resamples."""
-        return self._draws.score(_named(side, cell)) if (side, cell) in self._cells else NONE
-
-    def difference(self, cell: Cell) -> Floats:
-        """B minus A over the pairs."""
-        if ("A", cell) not in self._cells or ("B", cell) not in self._cells:
-            return NONE
-        return self._draws.difference(_named("B", cell), _named("A", cell))
-
-    def counts(self, cell: Cell) -> tuple[int, int, int, int]:
-        """``n``, ``expected``, ``other_prompts`` and ``errors`` of a ``Pair``."""
-        sides = [self._cells[side, cell] for side in ("A", "B") if (side, cell) in self._cells]
-        errors = sum(side.errors for side in sides)
-        names = {r.example_id.removesuffix(_OTHER) for side in sides for r in side.records}
-        if len(sides) < 2:
-            return 0, len(names), 0, errors
-        first, second = ({r.example_id for r in side.done} for side in sides)
-        other = sum(f"{name}{_OTHER}" in second for name in first)
-        return len(first & second), len(names), other, errors
-
-
-def _named(side: str, cell: Cell) -> Cell:
-    return Cell(f"{side}/{cell.label}", cell.budget)
-
-
-def _apart(ours: CellResult, others: CellResult | None) -> CellResult:
-    """A cell whose examples have other names where their prompts differ from those of the other folder's cell."""
-    prompts = {r.example_id: r.prompt_sha256 for r in others.records} if others else {}
-
-    def named(record: Record) -> Record:
-        here, there = record.prompt_sha256, prompts.get(record.example_id)
-        return (
-            record
-            if None in (here, there) or here == there
-            else structs.replace(record, example_id=record.example_id + _OTHER)
-        )
-
-    return replace(ours, records=tuple(map(named, ours.records)))
-
-
-def _title(metrics: Sequence[object]) -> str:
-    return str(getattr(metrics[0], "name", "")) if metrics else "nothing"
-
-
 def _document(
     suite: str, pairs: Sequence[tuple[Grid, Grid]], path_a: Path, path_b: Path, facts: Sequence[str]
 ) -> Document:
-    draws = {a.result.task: _Draws(a, b) for a, b in pairs}
+    draws = {a.result.task: PairedDraws(a, b) for a, b in pairs}
     names, columns = _columns(suite, pairs)
     cells = by_method(cell for side in (0, 1) for pair in pairs for cell in pair[side].manifests)
     rows = {cell: {title: _pair(cell, groups, draws) for title, groups in columns.items()} for cell in cells}
@@ -273,7 +205,7 @@ def _columns(suite: str, pairs: Sequence[tuple[Grid, Grid]]) -> tuple[set[str], 
     return names, columns
 
 
-def _pair(cell: Cell, groups: Sequence[Sequence[str]], draws: Mapping[str, _Draws]) -> Pair:
+def _pair(cell: Cell, groups: Sequence[Sequence[str]], draws: Mapping[str, PairedDraws]) -> Pair:
     first, second = (
         average([[draws[task].score(side, cell) for task in group] for group in groups])[0] for side in ("A", "B")
     )

@@ -9,8 +9,9 @@ import pytest
 from harness.compression.budget import parse_budget
 from harness.compression.eviction import Evictor
 from harness.compression.grid import make_grid
-from harness.config.build import build, method_node, recorded_method
+from harness.config.build import build, method_node
 from harness.config.methods import build_methods
+from harness.config.recorded import recorded_method
 from harness.errors import ConfigError, KvgaugeError
 from harness.run.prepare import method_settings
 

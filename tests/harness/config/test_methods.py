@@ -12,8 +12,9 @@ import pytest
 from omegaconf import OmegaConf
 
 import kvgauge as package
-from harness.config.build import composed, recorded_method
+from harness.config.build import composed
 from harness.config.methods import build_methods
+from harness.config.recorded import recorded_method
 from harness.errors import ConfigError
 from tests.conftest import Command
 

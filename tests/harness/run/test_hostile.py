@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.config import build, catalog
+from harness.config import build, catalog, recorded
 from harness.errors import ConfigError, DataError
 from tasks import files as task_files
 from tasks.longbench.files import SOURCE
@@ -156,18 +156,18 @@ def test_of_a_tasks_yaml_only_the_class_at_the_top_is_called(tmp_path: Path, mon
     (tmp_path / "conf/task/heir.yaml").write_text("defaults: [own]\nname: heir\n")
     monkeypatch.setattr(catalog, "ROOT", tmp_path)
     node = {"_target_": "types.SimpleNamespace", "name": "own", "part": {"x": 2}}
-    (made,), _ = build.recorded_tasks(node)
+    (made,), _ = recorded.recorded_tasks(node)
     assert made.part == {"x": 2}  # type: ignore[attr-defined]
     part = {"_target_": "types.SimpleNamespace", "x": 2}
     for bad in ({"part": part}, {"part": part | {"_target_": "builtins.dict"}}, {"other": part}, {"part": {"x": part}}):
         with pytest.raises(ConfigError, match="of the results would call something"):
-            build.recorded_tasks(node | bad)
+            recorded.recorded_tasks(node | bad)
         with pytest.raises(ConfigError, match="would call something"):
             build.build(node | bad)
     with pytest.raises(ConfigError, match="no _target_"):
-        build.recorded_tasks({"name": "heir"})
+        recorded.recorded_tasks({"name": "heir"})
     with pytest.raises(ConfigError, match="none of conf/task"):
-        build.recorded_tasks(node | {"_target_": "builtins.dict"})
+        recorded.recorded_tasks(node | {"_target_": "builtins.dict"})
 
 
 @pytest.mark.parametrize("target", ["os.mkdir", "os", "", "methods.snapkv", None, 3, ["os.mkdir"]])
@@ -195,7 +195,7 @@ def test_nothing_in_a_manifests_method_is_called(
     manifest["settings"]["method"] |= json.loads(json.dumps(knobs).replace("MARKER", str(marker)))
     path.write_text(json.dumps(manifest))
     found = kvgauge("verify", str(tmp_path / "results"))
-    assert found.code == 1 and "its settings make no method (settings.method." in found.out, found
+    assert found.code == 1 and "its settings make no method or no storage (settings.method." in found.told, found.out
     for command in ("report", "score"):
         assert kvgauge(command, str(tmp_path / "results")).code == 0
     assert not marker.exists()
