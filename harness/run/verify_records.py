@@ -111,7 +111,7 @@ def _variant(manifest: Manifest, methods: Sequence[Choice], verdict: Verdict) ->
         return None
 
 
-def _is_planned(record: Record, variant: Variant, windows: bool) -> bool:
+def _is_planned(record: Record, variant: Variant, windows: bool = False) -> bool:
     """Whether a record kept the number of entries that its budget allows, and states the right share of the prompt.
 
     Args:
