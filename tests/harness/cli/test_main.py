@@ -236,8 +236,8 @@ BAD_INPUT = [
     (["model=hf", "model.path=/nope"], 4, "model.path=/nope is not a folder"),
     (["model.device=cuda:99"], 2, "model.device=cuda:99 is not there"),
     (["+selection.foo=1"], 2, "selection is to have after, dtype, granularity, group, ties"),
-    (["~engine.width"], 2, ("engine is to have audit, exact, kernels, prefill_chunk, reuse_prefix, time_limit_seconds, "
-                           "unsaved_tokens, width")),
+    (["~engine.width"], 2, ("engine is to have audit, exact, kernels, prefill_chunk, reuse_prefix, "
+                           "row_time_limit_seconds, save_tokens, time_limit_seconds, unsaved_tokens, width")),
     (["model.device=null"], 2, "model.device=None is not a text"),
     (["task.stop=[999999]", "task.min_new_tokens=1"], 2, "end token 999999 is none of the model's"),
     (["model.dtype=int8"], 2, "model.dtype=int8 is unknown"),
