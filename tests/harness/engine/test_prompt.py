@@ -11,7 +11,7 @@ from harness.task import Example
 class Characters:
     """A tokenizer whose tokens are characters."""
 
-    def encode(self, text: str, add_special_tokens: bool, verbose: bool) -> list[int]:
+    def encode(self, text: str, verbose: bool) -> list[int]:
         return [ord(character) % 100 for character in text]
 
     def decode(self, ids: tuple[int, ...], clean_up_tokenization_spaces: bool) -> str:
