@@ -32,6 +32,7 @@ from harness.compression.allocation import Shape
 from harness.compression.attention_weights import Softmax, attention_rows, causal_attention
 from harness.config.build import composed
 from harness.engine.attention import ENGINE
+from harness.engine.layer_forms import LayerForm, layer_forms
 from methods.pyramidkv import PyramidKV
 from tasks.needle.haystack import builtin_text
 
@@ -53,9 +54,13 @@ class Looking:
     """Attention as ever, and what the last queries look at.
 
     Attributes:
+        forms: how each layer attends.
+        positions: of the prompt's tokens.
         seen: one row per layer: tokens that hold 90 %, entropy in bits, shares of the first and of the recent tokens.
     """
 
+    forms: tuple[LayerForm, ...]
+    positions: torch.Tensor
     seen: list[list[float]] = field(default_factory=list)
 
     def attend(self, layer, queries, keys, values, scaling):
@@ -87,7 +92,7 @@ planted, end = (
 half = (TOKENS - len(planted) - len(end)) // 2
 prompt = torch.tensor([ids[:half] + planted + ids[half : 2 * half] + end], device=model.device)
 
-looking = Looking()
+looking = Looking(layer_forms(model), torch.arange(prompt.shape[1], device=model.device)[None])
 with torch.inference_mode():
     model(prompt, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: looking})
 

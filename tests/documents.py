@@ -56,8 +56,8 @@ def blocks(document: Path, *languages: str) -> list[str]:
 
 
 def commands(document: Path) -> list[str]:
-    """The lines of its shell blocks, in order."""
-    return [line for block in blocks(document, "sh") for line in block.splitlines() if line]
+    """The commands of its shell blocks, in order; one that goes on in the next line is one."""
+    return [line for block in blocks(document, "sh") for line in block.replace("\\\n", "").splitlines() if line]
 
 
 def files(document: Path) -> dict[str, str]:
