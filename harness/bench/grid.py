@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from harness.bench.clock import seconds
-from harness.bench.subject import Subject, decoded, prefilled
-from harness.engine.attention import install
+from harness.bench.subject import Subject, decoded, prefilled, stock
 from harness.engine.engine import Engine
 from harness.errors import EngineError
 from harness.results import Cell
@@ -110,7 +109,7 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
     measured, rows, read = [], 0, 0
     warm_ups = 1 if engine.device.type == "cuda" else 0
     for turn in range(-warm_ups, rounds):
-        stock_seconds, stock = _stock(subject, engine, ids[0])
+        stock_seconds, stock_tokens = _stock(subject, engine, ids[0])
         start = seconds()
         cells = [prefilled(subject, engine, prompt, subject.variants) for prompt in ids]
         middle = seconds()
@@ -126,7 +125,12 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         if alone and turn >= 0:
             alone_seconds, expected = _alone(subject, engine, ids[0])
             _compare(engine, generated, expected, "alone")
-        _compare(engine, generated, {v.cell: stock for v in subject.variants if v.method.scorer is None}, "by generate")
+        _compare(
+            engine,
+            generated,
+            {v.cell: stock_tokens for v in subject.variants if v.method.scorer is None},
+            "by generate",
+        )
         measured.append(Round(middle - start, end - middle, alone_seconds, stock_seconds))
     heads, counted = subject.selection.granularity, tuple(measured[warm_ups:])
     return GridCost(tokens, prompts, len(subject.variants), rows, subject.new_tokens, heads, read, counted)
@@ -153,8 +157,7 @@ def _alone(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[flo
 def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[float, Tokens]:
     """Seconds and tokens of one ``generate`` of transformers."""
     ids = torch.tensor([list(prompt)], device=engine.device)
-    engine.model.set_attn_implementation("sdpa")
-    try:
+    with stock(engine):
         start = seconds()
         generated: Any = engine.model.generate(  # type: ignore[operator]
             ids,
@@ -165,8 +168,6 @@ def _stock(subject: Subject, engine: Engine, prompt: Sequence[int]) -> tuple[flo
             pad_token_id=0,
         )
         return seconds() - start, tuple(generated[0, len(prompt) :].tolist())
-    finally:
-        install(engine.model)
 
 
 def _compare(engine: Engine, generated: Mapping[Cell, Tokens], expected: Mapping[Cell, Tokens], how: str) -> None:

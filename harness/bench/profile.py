@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from harness.bench.clock import seconds
-from harness.bench.subject import Subject, decoded, prefilled
+from harness.bench.subject import Subject, decoded, prefilled, stock
 from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
@@ -95,15 +95,11 @@ def grid_profile(subject: Subject, engine: Engine, tokens: int, variants: Sequen
 
 def sdpa_seconds(subject: Subject, engine: Engine, tokens: int) -> float:
     """Seconds of a plain prefill by transformers' SDPA with its own cache: a lower bound for ours."""
-    before = engine.model.config._attn_implementation
-    engine.model.set_attn_implementation("sdpa")
-    try:
+    with stock(engine), torch.inference_mode():
+        ids = torch.tensor([subject.prompt(tokens)], device=engine.device)
         start = seconds()
-        with torch.inference_mode():
-            engine.model(torch.tensor([subject.prompt(tokens)], device=engine.device), use_cache=True, logits_to_keep=1)
+        engine.model(ids, use_cache=True, logits_to_keep=1)
         return seconds() - start
-    finally:
-        engine.model.set_attn_implementation(before)
 
 
 def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -> Seconds:

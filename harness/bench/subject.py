@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from harness.compression.grid import Variant
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
+from harness.engine.blocked_linear import plain_linears
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.rows import Generated, Limits, Row
@@ -96,6 +98,18 @@ def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants:
     done = engine.prefill(prompt, plans, subject.selection)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
     return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}
+
+
+@contextmanager
+def stock(engine: Engine) -> Iterator[None]:
+    """Make the model that of transformers while the body runs: SDPA, and linear layers as they were loaded."""
+    before = engine.model.config._attn_implementation
+    with plain_linears(engine.model):
+        engine.model.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            engine.model.set_attn_implementation(before)
 
 
 def decoded(subject: Subject, engine: Engine, rows: Sequence[Row]) -> list[Generated]:

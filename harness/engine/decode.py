@@ -19,7 +19,7 @@ from harness.engine.cuda_graphs import StepGraphs
 from harness.engine.finite import all_finite, first_broken, not_finite
 from harness.engine.layer_forms import LayerForm, layer_forms
 from harness.engine.rows import Generated, Limits, Row
-from harness.engine.sampling import Draws, drawn_tokens
+from harness.engine.sampling import Draws, best_tokens, drawn_tokens
 from harness.engine.time_limit import too_slow
 from harness.kernels import Kernels
 
@@ -318,7 +318,7 @@ class Decoding:
 
     def _next(self, rows: Sequence[_ActiveRow], logits: Tensor) -> Tensor:
         """The best token of each row, or the one that its chance decides."""
-        best = logits.argmax(-1)
+        best = best_tokens(logits)
         drawing = [index for index, row in enumerate(rows) if row.number in self._draws and not row.ended]
         if not drawing:
             return best

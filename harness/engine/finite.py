@@ -68,5 +68,9 @@ def not_finite(new_token: int, where: str | None, dtype: torch.dtype) -> str:
 
 def all_finite(rows: Tensor) -> Sequence[bool]:
     """For each row of [rows, numbers], whether all of its numbers are finite."""
-    good: list[bool] = tensor_parallel.from_first(torch.isfinite(rows).all(-1)).tolist()
-    return good
+    # A sum is finite if all numbers are, unless it overflows; looking at every number takes twenty times as long.
+    good = torch.isfinite(rows.sum(-1))
+    if not bool(good.all()):
+        good = torch.isfinite(rows).all(-1)
+    found: list[bool] = tensor_parallel.from_first(good).tolist()
+    return found

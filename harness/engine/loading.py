@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -20,6 +19,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.attention import WithoutEngine, install
+from harness.engine.blocked_linear import block_linears
 from harness.engine.decode import decode
 from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import reading
@@ -94,7 +94,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     refuse_misfits(spec.path, loaded[1]["missing_keys"], unexpected)
     if not placement:
         model.to(device)  # type: ignore[arg-type]
-        transpose_linears(model)
+        block_linears(model)
     model.train(False)
     return model
 
@@ -177,19 +177,3 @@ def narrow_windows(model: PreTrainedModel, size: int) -> Iterator[None]:
     finally:
         for owner, setting, value in wide:
             setattr(owner, setting, value)
-
-
-def transpose_linears(model: PreTrainedModel) -> None:
-    """Transpose the memory layout of float32 linear layers on a CPU, so that their weights lie input by input.
-
-    Shapes and values stay the same. A decoding step multiplies some tens of rows, one per variant and prompt, and for
-    so few BLAS is faster when it need not transpose the weights (``benchmarks/thin_products.py``). Products of whole
-    prompts take as long either way and give the same bits. A head that is tied to the embeddings is left as it is,
-    because embeddings are read token by token.
-    """
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and id(module.weight) not in embeddings:
-            weight = module.weight
-            if weight.device.type == "cpu" and weight.dtype == torch.float32:
-                weight.data = weight.data.t().contiguous().t()

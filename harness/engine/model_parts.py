@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.engine.attention import ENGINE
+from harness.engine.blocked_linear import BlockedLinear
 from harness.engine.layer_forms import LayerForm, full_layers, layer_forms, layer_types
 from harness.engine.row_lengths import angles, scaled_beyond
 from harness.errors import ModelError
@@ -49,7 +50,7 @@ class ModelParts:
         attention = self.attention.get(self._compressed[layer])
         for name in _PROJECTIONS:
             projection = getattr(attention, name, None)
-            if isinstance(projection, nn.Linear) and projection.in_features % heads == 0:
+            if isinstance(projection, nn.Linear | BlockedLinear) and projection.in_features % heads == 0:
                 weight: Tensor = projection.weight  # [hidden, heads * head_dim]
                 return weight.T.reshape(heads, -1, weight.shape[0])
         raise ModelError(

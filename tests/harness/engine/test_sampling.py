@@ -17,7 +17,7 @@ from harness.engine import shared_rows
 from harness.engine.decode import Decoding, Limits, Row
 from harness.engine.engine import Engine
 from harness.engine.request import Known, Outcome, Request
-from harness.engine.sampling import GREEDY, Sampling, drawn_tokens
+from harness.engine.sampling import GREEDY, Sampling, best_tokens, drawn_tokens
 from harness.engine.scheduler import Finished, Scheduler
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError
@@ -181,3 +181,11 @@ def test_answers_that_do_not_fit_into_memory_together_are_drawn_one_after_the_ot
     one_cell = replace(first, missing=first.missing[:1])
     assert gathered(8, [one_cell]) == {("p0", Cell("fullkv", "full")): alone["p0", Cell("fullkv", "full")]}
     assert gathered(8, [first]) == {where: outcome for where, outcome in alone.items() if where[0] == "p0"}
+
+
+@pytest.mark.parametrize("vocabulary", [7, 256, 500, 1024])
+def test_the_best_token_is_that_of_argmax_and_the_first_of_equal_ones(vocabulary: int) -> None:
+    logits = torch.randn(5, vocabulary, generator=torch.Generator().manual_seed(vocabulary)).round()
+    logits[3] = 1.0
+    logits[4, vocabulary // 2] = torch.nan
+    assert best_tokens(logits).tolist() == logits.argmax(-1).tolist()

@@ -1,0 +1,115 @@
+"""Linear layers of a CPU whose weights lie as products of few rows like them.
+
+A decoding step multiplies some tens of rows, one per variant and prompt. For so few, BLAS is faster where weights lie
+input by input, so that it need not transpose them, and in blocks of some hundred outputs, each in one piece of memory:
+``benchmarks/thin_products.py``. Products of whole prompts take as long as before, and all give the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_BLOCK = 768
+"""Outputs of a block at most."""
+_LINE = 16
+"""Outputs of a block are a multiple of so many float32 numbers, which are a line of the processor's cache."""
+
+
+class BlockedLinear(nn.Module):
+    """A linear layer in blocks of outputs. It cannot be trained.
+
+    Attributes:
+        in_features: number of inputs.
+        out_features: number of outputs.
+        blocks: the weights of some outputs each, [in_features, outputs], all but the last equally many.
+        bias: [out_features], or None.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Copy the weights of a layer."""
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        outputs = _outputs_of_a_block(linear.out_features)
+        parts = torch.split(linear.weight.detach(), outputs)
+        self.blocks = nn.ParameterList(nn.Parameter(part.t().contiguous(), requires_grad=False) for part in parts)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights [out_features, in_features] as those of an ordinary layer; a copy."""
+        return torch.cat(list(self.blocks), dim=1).t()
+
+    def plain(self) -> nn.Linear:
+        """An ordinary layer with the same weights."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        linear.weight = nn.Parameter(self.weight.contiguous(), requires_grad=False)
+        linear.bias = self.bias
+        return linear
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """The products of rows with the weights, plus the bias.
+
+        Args:
+            inputs: [..., in_features].
+
+        Returns:
+            [..., out_features].
+        """
+        rows = inputs.reshape(-1, self.in_features)
+        out = rows.new_empty(len(rows), self.out_features)
+        start = 0
+        for block in self.blocks:
+            here = slice(start, start + block.shape[1])
+            if self.bias is None:
+                torch.mm(rows, block, out=out[:, here])
+            else:
+                torch.addmm(self.bias[here], rows, block, out=out[:, here])
+            start = here.stop
+        return out.view(*inputs.shape[:-1], self.out_features)
+
+
+def _outputs_of_a_block(outputs: int) -> int:
+    """The size of blocks, which are as many as needed and as equal as whole lines allow."""
+    blocks = -(-outputs // _BLOCK)
+    return -(-outputs // (blocks * _LINE)) * _LINE
+
+
+def block_linears(model: PreTrainedModel) -> None:
+    """Put a ``BlockedLinear`` in the place of each float32 linear layer on a CPU.
+
+    A head that is tied to the embeddings is left as it is, because embeddings are read token by token.
+    """
+    model.requires_grad_(False)  # products into given memory cannot be differentiated
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if type(child) is not nn.Linear or id(child.weight) in embeddings:
+                continue
+            if child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
+                setattr(module, name, BlockedLinear(child))
+
+
+@contextmanager
+def plain_linears(model: PreTrainedModel) -> Iterator[None]:
+    """Give a model ordinary linear layers while the body runs, as transformers itself has them."""
+    blocked = [
+        (module, name, child)
+        for module in model.modules()
+        for name, child in module.named_children()
+        if isinstance(child, BlockedLinear)
+    ]
+    try:
+        for module, name, child in blocked:
+            setattr(module, name, child.plain())
+        yield
+    finally:
+        for module, name, child in blocked:
+            setattr(module, name, child)
