@@ -22,6 +22,7 @@ from harness.engine.attention import WithoutEngine, install
 from harness.engine.blocked_linear import block_linears
 from harness.engine.decode import decode
 from harness.engine.layer_forms import layer_windows
+from harness.engine.memory import keep_freed_memory
 from harness.engine.model_files import reading
 from harness.engine.model_spec import ModelSpec, choose_device, kv_heads
 from harness.engine.positions import last_position
@@ -94,6 +95,8 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     refuse_misfits(spec.path, loaded[1]["missing_keys"], unexpected)
     if not placement:
         model.to(device)  # type: ignore[arg-type]
+        if device.type == "cpu":
+            keep_freed_memory()
         block_linears(model)
     model.train(False)
     return model
