@@ -110,6 +110,7 @@ def attention_rows(
     across = turned = keys.transpose(1, 2)
     if keys.device.type == "cpu" and keys.dtype == torch.float32 and heads * rows >= _ROWS_WORTH_TURNING * kv_heads:
         turned = across.contiguous()
+    caps = _caps(0, keys)
     start = first
     while start < tokens:
         masked = start >= masked_from
@@ -125,14 +126,25 @@ def attention_rows(
             logits.div_(1 / scaling)
         logits = softmax.capped_(logits)
         if masked:
-            later = torch.ones(stop - start, stop - start, dtype=torch.bool, device=logits.device).triu_(1)
-            logits[:, :, start:].masked_fill_(later, torch.finfo(logits.dtype).min)
+            if len(caps) < stop - start:  # seldom: blocks become smaller
+                caps = _caps(stop - start, logits)
+            own = logits[:, :, start:]
+            torch.minimum(own, caps[: stop - start, : stop - start], out=own)
         if logits.dtype == torch.float32 and softmax.sinks is None:
             torch.softmax(logits, -1, out=logits)  # in place, while the block is in the cache
         else:
             logits = softmax.weights(logits)
         yield start, stop, logits
         start = stop
+
+
+def _caps(rows: int, like: Tensor) -> Tensor:
+    """The most that the logits of consecutive queries over their own keys may be, [rows, rows], which masks later keys.
+
+    Taking the smaller one is several times faster than ``masked_fill_`` and makes the same logits.
+    """
+    later = torch.ones(rows, rows, dtype=torch.bool, device=like.device).triu_(1)
+    return like.new_full((rows, rows), torch.inf).masked_fill_(later, torch.finfo(like.dtype).min)
 
 
 def _rows_held(logits: int, start: int | None, tokens: int) -> int:

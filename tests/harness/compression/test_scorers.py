@@ -98,6 +98,15 @@ def test_weights_do_not_depend_on_how_keys_lie_to_the_bit(tokens: int, monkeypat
     assert torch.equal(*lie) and (2 * rows[-1] < 16) == (tokens == 1278)
 
 
+@pytest.mark.parametrize("form", [{}, {"softcap": 5.0}, {"sinks": torch.arange(4.0)}], ids=["plain", "capped", "sinks"])
+def test_later_keys_have_no_weight_even_where_their_logits_are_infinite(form: dict[str, Any]) -> None:
+    queries, keys = torch.randn(4, 50, 8).abs(), torch.randn(2, 50, 8)
+    keys[:, 40:] = torch.inf
+    for start, stop, weights in attention_rows(queries, keys, Softmax(0.25, **form), block_bytes=2**14):
+        before = weights[:, : max(0, min(stop, 40) - start)]
+        assert torch.isfinite(before).all() and not before[:, :, start:].triu(1).any()
+
+
 def test_blocks_of_weights_share_one_memory() -> None:
     queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
     places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, Softmax(0.25), block_bytes=2**10)]
