@@ -3,6 +3,7 @@ order, ties."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,6 +140,27 @@ def test_causal_attention_equals_the_full_matrix_and_torch_for_every_block_size(
     one_batch = (layer.queries[None], layer.keys[None], layer.values[None])
     stock = functional.scaled_dot_product_attention(*one_batch, is_causal=True, scale=layer.scaling, enable_gqa=True)
     torch.testing.assert_close(ours, stock[0], rtol=1e-4, atol=1e-5)
+
+
+@given(layer=layers(), data=st.data())
+@REPEATABLE
+def test_the_last_queries_have_the_same_output_to_the_bit_where_others_are_left_out(
+    layer: LayerState, data: st.DataObject
+) -> None:
+    tokens = layer.keys.shape[1]
+    rows = data.draw(st.integers(1, tokens))
+    last, block_bytes = data.draw(st.integers(1, tokens)), data.draw(st.sampled_from(blocks(layer)))
+    states = (layer.queries[:, tokens - rows :], layer.keys, layer.values, layer.softmax, block_bytes)
+    every = causal_attention(*states)
+    starts = [
+        start - tokens + rows for start, *_ in attention_rows(states[0], layer.keys, layer.softmax, 0, block_bytes)
+    ]
+    first = max(start for start in starts if start <= max(0, rows - last))
+    read: list[int] = []
+    for readers in ((), [SimpleNamespace(read=lambda weights: read.append(weights.shape[1]))]):
+        some = causal_attention(*states, readers, last)
+        assert torch.equal(some[:, first:], every[:, first:]) and not some[:, :first].any()
+    assert sum(read) == rows, "who reads the weights reads all of them"
 
 
 @given(layer=layers(), data=st.data())
