@@ -29,7 +29,6 @@ class BlockedLinear(nn.Module):
     Attributes:
         in_features: number of inputs.
         out_features: number of outputs.
-        blocks: the weights of some outputs each, [in_features, outputs], all but the last equally many.
         bias: [out_features], or None.
     """
 
@@ -39,13 +38,21 @@ class BlockedLinear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         outputs = _outputs_of_a_block(linear.out_features)
         parts = torch.split(linear.weight.detach(), outputs)
-        self.blocks = nn.ParameterList(nn.Parameter(part.t().contiguous(), requires_grad=False) for part in parts)
+        # Not a list of torch's, which would be a module of its own within this one.
+        self._names = [f"block_{index}" for index in range(len(parts))]
+        for name, part in zip(self._names, parts, strict=True):
+            self.register_parameter(name, nn.Parameter(part.t().contiguous(), requires_grad=False))
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    @property
+    def blocks(self) -> list[Tensor]:
+        """The weights of some outputs each, [in_features, outputs], all but the last equally many."""
+        return [self.get_parameter(name) for name in self._names]
 
     @property
     def weight(self) -> Tensor:
         """The weights [out_features, in_features] as those of an ordinary layer; a copy."""
-        return torch.cat(list(self.blocks), dim=1).t()
+        return torch.cat(self.blocks, dim=1).t()
 
     def plain(self) -> nn.Linear:
         """An ordinary layer with the same weights."""

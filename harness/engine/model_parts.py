@@ -48,11 +48,10 @@ class ModelParts:
         """
         heads = self._model.config.num_attention_heads
         attention = self.attention.get(self._compressed[layer])
-        for name in _PROJECTIONS:
-            projection = getattr(attention, name, None)
-            if isinstance(projection, nn.Linear | BlockedLinear) and projection.in_features % heads == 0:
-                weight: Tensor = projection.weight  # [hidden, heads * head_dim]
-                return weight.T.reshape(heads, -1, weight.shape[0])
+        projection = projection_of(attention)
+        if projection is not None and projection.in_features % heads == 0:
+            weight: Tensor = projection.weight  # [hidden, heads * head_dim]
+            return weight.T.reshape(heads, -1, weight.shape[0])
         raise ModelError(
             f"model={self._name}: layer {layer} has no output projection of its attention ({', '.join(_PROJECTIONS)}): "
             "leave out the methods that weigh values by it, or use another family"
@@ -113,6 +112,12 @@ class ModelParts:
                 "leave out the methods that look at queries or keys before it, or use another family"
             )
         return embedding
+
+
+def projection_of(attention: nn.Module | None) -> nn.Linear | BlockedLinear | None:
+    """The output projection of an attention module; None if it has none, or not as a linear layer."""
+    found = (getattr(attention, name, None) for name in _PROJECTIONS)
+    return next((projection for projection in found if isinstance(projection, nn.Linear | BlockedLinear)), None)
 
 
 class _KeysOfOneToken:

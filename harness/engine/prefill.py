@@ -18,6 +18,7 @@ from harness.engine.attention import ENGINE, check_layers
 from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
 from harness.engine.keeping import failing_as
+from harness.engine.last_layer import LAST_ROWS, last_rows_alone
 from harness.engine.layer_forms import layer_forms, refuse_moved_keys
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
@@ -102,7 +103,7 @@ def extend(
         ModelError: a layer did not come through the engine.
     """
     attention = PrefillAttention(plans, layer_forms(model), selection, past, whole=False)
-    _, broken = _forward(model, name, beginning, attention, past)
+    _, broken = _forward(model, name, beginning, attention, past, LAST_ROWS)
     return Past(tuple(beginning), tuple(attention.held), broken)
 
 
@@ -116,6 +117,7 @@ def prefill(
     past: Past | None = None,
     kernels: Kernels = "torch",
     encode: Encode | None = None,
+    last_rows: int = LAST_ROWS,
 ) -> Prefilled:
     """Run a prompt once and keep the entries of every plan.
 
@@ -128,6 +130,7 @@ def prefill(
         past: its beginning, if that is prefilled already. The same entries are kept; logits agree up to rounding.
         kernels: what computes scores; see ``EngineSettings``.
         encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
+        last_rows: number of the last rows that the last layer computes behind its attention; see ``last_rows_alone``.
 
     Raises:
         ConfigError: a plan turns kept keys to new positions, and the model has layers with windows.
@@ -137,7 +140,7 @@ def prefill(
         refuse_moved_keys(model.config, plan)
     parts = ModelParts(model, name, len(prompt))
     attention = PrefillAttention(plans, layer_forms(model), selection, past, True, kernels, parts)
-    logits, broken = _forward(model, name, prompt, attention, past)
+    logits, broken = _forward(model, name, prompt, attention, past, last_rows)
     if replaying := attention.keeping.replaying:
         held = attention.keeping.held_states
         for scorer in replaying:
@@ -203,7 +206,12 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _forward(
-    model: PreTrainedModel, name: str, prompt: Sequence[int], attention: PrefillAttention, past: Past | None
+    model: PreTrainedModel,
+    name: str,
+    prompt: Sequence[int],
+    attention: PrefillAttention,
+    past: Past | None,
+    last_rows: int,
 ) -> tuple[Tensor, str | None]:
     """Run the tokens after the past at their positions.
 
@@ -216,16 +224,18 @@ def _forward(
     positions = torch.arange(first, len(prompt), device=model.device)[None]
     attention.positions = positions
 
-    def run(attention: PrefillAttention) -> Tensor:
-        output = model(
-            ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1, **{ENGINE: attention}
-        )
+    def run(attention: PrefillAttention, rows: int | None) -> Tensor:
+        with last_rows_alone(model, name, ids.shape[1], rows) as attention.last_rows:
+            output = model(
+                ids, position_ids=positions, use_cache=False, past_key_values=None, logits_to_keep=1,
+                **{ENGINE: attention},
+            )  # fmt: skip
         last: Tensor = output.logits[0, -1].float()
         return last
 
-    logits = run(attention)
+    logits = run(attention, last_rows)
     check_layers(attention.seen, model.config.num_hidden_layers, name, "prefill")
     broken = past.broken if past is not None else None
     if broken is None and not all(all_finite(logits[None])):
-        (broken,) = first_broken(model, lambda: run(attention.idle()), 1)
+        (broken,) = first_broken(model, lambda: run(attention.idle(), None), 1)
     return logits, broken

@@ -75,6 +75,7 @@ class PrefillAttention:
         full_bytes: bytes of the full cache, of the layers so far; a layer with a window has what the window needs.
         forms: see ``LayerAttention``.
         positions: see ``LayerAttention``.
+        last_rows: number of the last rows of the last layer that are computed; None for all.
         windows: with ``whole=True``, what the layers with windows so far keep, by their index.
         keeping: what each plan has kept so far.
         held: with ``whole=False``, one ``LayerPast`` per layer so far.
@@ -107,6 +108,7 @@ class PrefillAttention:
         self.held: list[LayerPast] = []
         self.forms = forms
         self.positions = torch.empty(0)
+        self.last_rows: int | None = None
         self.windows: dict[int, WindowKV] = {}
         self._indices = {layer: index for index, layer in enumerate(full_layers(forms))}
         self._selection = selection
@@ -142,7 +144,8 @@ class PrefillAttention:
         )  # fmt: skip
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
-        out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties)
+        last = self.last_rows if layer == len(self.forms) - 1 else None
+        out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties, last)
         if log_sums is not None and past is not None:
             log_sums = torch.cat([past.log_sums, log_sums], dim=1) if past.log_sums is not None else None
         queries, keys, values = map(_alone, (state.queries, state.keys, state.values))
@@ -207,7 +210,11 @@ def _alone(states: Tensor) -> Tensor:
 
 
 def full_attention(
-    queries: Tensor, state: LayerState, readers: Sequence[Accumulator], ties: Literal["stable", "torch"] = "stable"
+    queries: Tensor,
+    state: LayerState,
+    readers: Sequence[Accumulator],
+    ties: Literal["stable", "torch"] = "stable",
+    last: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
     """The attention of queries that stand at the last positions of a layer.
 
@@ -216,6 +223,7 @@ def full_attention(
         state: the layer with the keys and values of all positions.
         readers: read the attention weights, on a CPU alone.
         ties: see ``Selection``; with ``torch`` blocks are as large as the published code's.
+        last: see ``causal_attention``; a fused kernel computes all queries.
 
     Returns:
         The output [H, rows, D], and the ``log_sums`` [H, rows] of ``LayerState``, where a fused kernel gives them.
@@ -225,5 +233,5 @@ def full_attention(
         # Slower than the fused kernel, but it rounds as the published code does, which decides near-ties in the
         # layers above. It is used always, so that a cell's numbers do not depend on the other cells of the grid.
         block_bytes = _PUBLISHED_BLOCK_BYTES if ties == "torch" else None
-        return causal_attention(queries, keys, values, state.softmax, block_bytes, readers), None
+        return causal_attention(queries, keys, values, state.softmax, block_bytes, readers, last), None
     return fused_causal(queries, keys, values, state.scaling)

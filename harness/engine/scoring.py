@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from harness.engine.cache import KVCache
-from harness.engine.decode import run_over
 from harness.engine.finite import all_finite, not_finite
+from harness.engine.forward import run_over
 from harness.engine.layer_forms import layer_forms
 from harness.engine.memory import is_out_of_memory, reason_of, release
 from harness.engine.rows import Row

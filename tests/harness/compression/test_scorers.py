@@ -3,6 +3,7 @@ order, ties."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,6 +99,15 @@ def test_weights_do_not_depend_on_how_keys_lie_to_the_bit(tokens: int, monkeypat
     assert torch.equal(*lie) and (2 * rows[-1] < 16) == (tokens == 1278)
 
 
+@pytest.mark.parametrize("form", [{}, {"softcap": 5.0}, {"sinks": torch.arange(4.0)}], ids=["plain", "capped", "sinks"])
+def test_later_keys_have_no_weight_even_where_their_logits_are_infinite(form: dict[str, Any]) -> None:
+    queries, keys = torch.randn(4, 50, 8).abs(), torch.randn(2, 50, 8)
+    keys[:, 40:] = torch.inf
+    for start, stop, weights in attention_rows(queries, keys, Softmax(0.25, **form), block_bytes=2**14):
+        before = weights[:, : max(0, min(stop, 40) - start)]
+        assert torch.isfinite(before).all() and not before[:, :, start:].triu(1).any()
+
+
 def test_blocks_of_weights_share_one_memory() -> None:
     queries, keys = torch.randn(4, 50, 8), torch.randn(2, 50, 8)
     places = [weights.data_ptr() for _, _, weights in attention_rows(queries, keys, Softmax(0.25), block_bytes=2**10)]
@@ -130,6 +140,27 @@ def test_causal_attention_equals_the_full_matrix_and_torch_for_every_block_size(
     one_batch = (layer.queries[None], layer.keys[None], layer.values[None])
     stock = functional.scaled_dot_product_attention(*one_batch, is_causal=True, scale=layer.scaling, enable_gqa=True)
     torch.testing.assert_close(ours, stock[0], rtol=1e-4, atol=1e-5)
+
+
+@given(layer=layers(), data=st.data())
+@REPEATABLE
+def test_the_last_queries_have_the_same_output_to_the_bit_where_others_are_left_out(
+    layer: LayerState, data: st.DataObject
+) -> None:
+    tokens = layer.keys.shape[1]
+    rows = data.draw(st.integers(1, tokens))
+    last, block_bytes = data.draw(st.integers(1, tokens)), data.draw(st.sampled_from(blocks(layer)))
+    states = (layer.queries[:, tokens - rows :], layer.keys, layer.values, layer.softmax, block_bytes)
+    every = causal_attention(*states)
+    starts = [
+        start - tokens + rows for start, *_ in attention_rows(states[0], layer.keys, layer.softmax, 0, block_bytes)
+    ]
+    first = max(start for start in starts if start <= max(0, rows - last))
+    read: list[int] = []
+    for readers in ((), [SimpleNamespace(read=lambda weights: read.append(weights.shape[1]))]):
+        some = causal_attention(*states, readers, last)
+        assert torch.equal(some[:, first:], every[:, first:]) and not some[:, :first].any()
+    assert sum(read) == rows, "who reads the weights reads all of them"
 
 
 @given(layer=layers(), data=st.data())
