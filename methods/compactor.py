@@ -93,14 +93,18 @@ class Blended(Scorer):
             return scores
         scores = scores.clone()
         if isinstance(weight, Tensor) or weight:
-            keys = layer.unrotated(layer.keys.to(layer.score_dtype))[:, between]
-            kv_heads, _, size = keys.shape
-            projection = sketch(self.seed, layer.index, kv_heads, size, self.sketch)
-            leverage = standardised(leverage_scores(keys, projection))
+            leverage = layer.once(("leverage", self), lambda: self._leverage(layer))
             scores[:, between] = weight * for_heads(leverage, len(scores)) + scores[:, between]
         largest = scores[:, between].amax()
         scores[:, : between.start], scores[:, between.stop :] = largest, largest
         return scores
+
+    def _leverage(self, layer: LayerState) -> Tensor:
+        """Leverage of the tokens that are scored, [kv_heads, tokens], standardised over the layer."""
+        keys = layer.unrotated(layer.keys.to(layer.score_dtype))[:, self._between(layer)]
+        kv_heads, _, size = keys.shape
+        projection = sketch(self.seed, layer.index, kv_heads, size, self.sketch)
+        return standardised(leverage_scores(keys, projection))
 
 
 @dataclass(frozen=True)

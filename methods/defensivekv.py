@@ -70,7 +70,7 @@ class WorstCase(Scorer):
         projection = projection.reshape(kv_heads, -1, *projection.shape[1:])  # [kv_heads, group, head_dim, hidden]
         values = layer.values[:, :candidates].to(layer.score_dtype)
         # Head after head, since the outputs of all heads together are large.
-        sizes = [(values @ projection[:, head]).abs().sum(-1) for head in range(projection.shape[1])]
+        sizes = [(values @ projection[:, head]).abs_().sum(-1) for head in range(projection.shape[1])]
         return torch.stack(sizes).mean(0)
 
     def _safe(self, attention: Tensor) -> Tensor:

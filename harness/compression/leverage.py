@@ -67,10 +67,16 @@ def chunk_attention(queries: Tensor, keys: Tensor, chunk: int) -> Tensor:
         functional.pad(states, (0, 0, 0, missing)).reshape(len(states), -1, chunk, states.shape[-1])
         for states in (queries, keys)
     )
-    real = torch.arange(whole, device=queries.device).view(-1, 1, chunk) < tokens
+    real = torch.arange(whole - chunk, whole, device=queries.device) < tokens
     sums = queries.new_zeros(heads, whole // chunk, chunk, dtype=torch.float32)
-    for index in range(whole // chunk):  # chunk by chunk, so that memory does not grow with the square of the prompt
-        logits = chunked_queries[:, index] @ for_heads(chunked_keys[:, index], heads).transpose(1, 2)
-        logits = logits.masked_fill(~real[index], -1e-9)
-        sums[:, index] = logits.softmax(dim=-1, dtype=torch.float32).sum(dim=1)
+    # Chunk by chunk, so that memory does not grow with the square of the prompt, and in one memory for all chunks.
+    logits = queries.new_empty(heads, chunk, chunk)
+    for index in range(whole // chunk):
+        torch.bmm(chunked_queries[:, index], for_heads(chunked_keys[:, index], heads).transpose(1, 2), out=logits)
+        if missing and index == whole // chunk - 1:
+            logits.masked_fill_(~real, -1e-9)
+        if logits.dtype == torch.float32:
+            sums[:, index] = torch.softmax(logits, -1, out=logits).sum(dim=1)
+        else:
+            sums[:, index] = logits.softmax(dim=-1, dtype=torch.float32).sum(dim=1)
     return sums.flatten(1)[:, :tokens]

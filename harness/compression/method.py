@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, Self, runtime_checkable
@@ -83,6 +84,18 @@ class LayerState:
     softcap: float | None = None
     sinks: Tensor | None = None
     log_sums: Tensor | None = field(default=None, compare=False, repr=False)
+    _derived: dict[Hashable, Tensor] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    def once(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """What a scorer derives from the layer alone, computed once for all budgets.
+
+        Args:
+            key: what it is, with all knobs that it depends on.
+            compute: computes it; the result must not be changed in place.
+        """
+        if key not in self._derived:
+            self._derived[key] = compute()
+        return self._derived[key]
 
     @property
     def softmax(self) -> Softmax:
@@ -110,7 +123,7 @@ class LayerState:
         copies = len(weights) // len(self.values)
         return torch.stack(
             [
-                torch.cat([(block @ weight).abs().sum(-1) for block in values.float().split(_BLOCK_TOKENS)])
+                torch.cat([(block @ weight).abs_().sum(-1) for block in values.float().split(_BLOCK_TOKENS)])
                 for weight, values in zip(weights, self.values.repeat_interleave(copies, dim=0), strict=True)
             ]
         )

@@ -87,11 +87,11 @@ class Order:
         self.scores = scores[:, :candidates]
         self.ties = ties
         self._uncut = scores
-        self._sorted = self.scores.sort(dim=-1, descending=True, stable=True).indices if ties == "stable" else None
+        self._falling, self._sorted = self.scores.sort(dim=-1, descending=True, stable=True)
 
     def best(self, count: int) -> Tensor:
         """Indices [heads, count] of the ``count`` best candidates, ascending."""
-        if self._sorted is not None:
+        if self.ties == "stable":
             chosen = self._sorted[:, :count]
         else:
             chosen = self._uncut.topk(count, dim=-1).indices
@@ -103,20 +103,21 @@ class Order:
     def of(self, head: int) -> Order:
         """The order of one head alone."""
         order = copy(self)
-        order.scores, order._uncut = self.scores[head : head + 1], self._uncut[head : head + 1]
-        order._sorted = None if self._sorted is None else self._sorted[head : head + 1]
+        one = slice(head, head + 1)
+        order.scores, order._uncut = self.scores[one], self._uncut[one]
+        order._falling, order._sorted = self._falling[one], self._sorted[one]
         return order
 
-    def tied_heads(self, chosen: Tensor) -> Tensor:
+    def tied_heads(self, count: int) -> Tensor:
         """Number of heads in which the cut fell between equal scores, as a 0-d tensor.
 
         Args:
-            chosen: [heads, count] indices that ``best`` returned.
+            count: number of candidates that each head keeps.
         """
-        if chosen.shape[1] == 0:
-            return torch.zeros((), dtype=torch.int64, device=chosen.device)
-        threshold = self.scores.gather(1, chosen).amin(1, keepdim=True)
-        return ((self.scores >= threshold).sum(1) > chosen.shape[1]).sum()
+        if count == 0:
+            return torch.zeros((), dtype=torch.int64, device=self.scores.device)
+        # Behind the last candidate there is nothing to compare: the slice is empty.
+        return (self._falling[:, count : count + 1] == self._falling[:, count - 1 : count]).sum()
 
 
 def order_of(scorer: Scorer, layer: LayerState, selection: Selection, scores: Tensor | None = None) -> Order:

@@ -43,7 +43,9 @@ class TwoStages(Rescorer):
             scores = self.base.rerank(scores, layer, counts)
         heads, candidates = scores.shape
         norms = of_cache_heads(layer.projected_norms, heads)[:, :candidates]
-        ranks = scores.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        falling = scores.argsort(dim=-1, descending=True, stable=True)
+        places = torch.arange(candidates, device=scores.device).expand(heads, -1)
+        ranks = torch.empty_like(falling).scatter_(1, falling, places)
         again = (scores + self.epsilon) * norms
         return again.masked_fill(ranks < self.first(counts)[:, None], torch.finfo(again.dtype).max)
 

@@ -227,9 +227,9 @@ class SeenLayer:
         if isinstance(kept, int):
             indices = kept_indices(order, kept, window, self._tokens, self._heads, state.keys.device)
             if order is not None:
-                growing.ties.append(order.tied_heads(indices[:, : kept - window]))
-            source = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            keys, values = state.keys[source, indices], state.values[source, indices]
+                growing.ties.append(order.tied_heads(kept - window))
+            heads = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
+            keys, values = (_taken(states, heads, indices) for states in (state.keys, state.values))
             if plan.storage.merges:
                 keys, values = map(torch.stack, zip(*self._merged(list(indices), plan.storage, growing), strict=True))
             if plan.rerotates:
@@ -300,16 +300,15 @@ class SeenLayer:
     def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, plan: Plan) -> None:
         """Add entries of heads that keep different numbers."""
         state, device = self.state, self.state.keys.device
-        heads = [
-            kept_indices(order.of(head), count, window, self._tokens, 1, device)[0] for head, count in enumerate(kept)
-        ]
-        for head, indices in enumerate(heads):
-            growing.ties.append(order.of(head).tied_heads(indices[None, : kept[head] - window]))
-        source = torch.repeat_interleave(
-            torch.arange(self._heads, device=device) // self._copies, torch.tensor(kept, device=device)
-        )
+        heads = []
+        for head, count in enumerate(kept):
+            mine = order.of(head)
+            growing.ties.append(mine.tied_heads(count - window))
+            heads.append(kept_indices(mine, count, window, self._tokens, 1, device)[0])
+        source = torch.arange(self._heads, device=device) // self._copies
+        source = torch.repeat_interleave(source, torch.tensor(kept, device=device))
         joined = torch.cat(heads)
-        keys, values = state.keys[source, joined], state.values[source, joined]
+        keys, values = (_taken(states, source, joined) for states in (state.keys, state.values))
         if plan.storage.merges:
             keys, values = map(torch.cat, zip(*self._merged(heads, plan.storage, growing), strict=True))
         entries = LayerKV(keys, values, kept)
@@ -320,6 +319,24 @@ class SeenLayer:
 def _even(plan: Plan) -> bool:
     """Whether all heads of each layer keep equally many entries."""
     return all(isinstance(counts, int) for counts in plan.keep)
+
+
+def _taken(states: Tensor, heads: Tensor, indices: Tensor) -> Tensor:
+    """Keys or values of some tokens, [..., head_dim].
+
+    Whole rows of memory are copied, in a third of the time that ``states[heads, indices]`` takes.
+
+    Args:
+        states: [kv_heads, tokens, head_dim].
+        heads: heads of the tokens, [...] or of a shape that fits it.
+        indices: indices of the tokens, [...].
+    """
+    kv_heads, tokens, dim = states.shape
+    if states.is_contiguous():
+        rows, at = states.view(-1, dim), indices + heads * tokens
+    else:  # a view of projections, which lie token after token
+        rows, at = states.transpose(0, 1).reshape(-1, dim), indices * kv_heads + heads
+    return rows.index_select(0, at.flatten()).view(*at.shape, dim)
 
 
 def _name(allocation: Allocation) -> str:

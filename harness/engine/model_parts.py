@@ -68,7 +68,7 @@ class ModelParts:
             ones = torch.ones(len(positions), 2, device=positions.device)
             return ones, torch.zeros_like(ones)
         embedding = self._rotary
-        kind = {"layer_type": layer_types(self._model.config)[index]} if _has_kinds(embedding) else {}
+        kind = {"layer_type": layer_types(self._model.config)[index]} if self._has_kinds else {}
         with torch.inference_mode():
             # Of the first argument only the dtype and the device are used.
             states = torch.zeros(1, device=positions.device)
@@ -99,6 +99,11 @@ class ModelParts:
             if isinstance(index, int) and any(hasattr(module, name) for name in _PROJECTIONS):
                 found[index] = module
         return found
+
+    @cached_property
+    def _has_kinds(self) -> bool:
+        """Whether the rotary embedding has other angles for other kinds of layers."""
+        return "layer_type" in inspect.signature(self._rotary.forward).parameters
 
     @cached_property
     def _rotary(self) -> nn.Module:
@@ -146,11 +151,6 @@ def _layers_without_positions(model: PreTrainedModel) -> frozenset[int]:
             )  # fmt: skip
     first, second = (one.keys for one in found)
     return frozenset(layer for layer, keys in first.items() if torch.equal(keys, second[layer]))
-
-
-def _has_kinds(embedding: nn.Module) -> bool:
-    """Whether a rotary embedding has other angles for other kinds of layers."""
-    return "layer_type" in inspect.signature(embedding.forward).parameters
 
 
 def _turns_halves(rotate_half: object) -> bool:

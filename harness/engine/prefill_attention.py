@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.compression.attention_weights import Softmax, causal_attention
 from harness.compression.grid import Plan
 from harness.compression.method import Accumulates, Accumulator, LayerState, Parts, Scorer
+from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Selection
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
@@ -144,8 +145,16 @@ class PrefillAttention:
         )  # fmt: skip
         self.full_bytes += tensor_parallel.count() * (state.keys.nbytes + state.values.nbytes)
         readers = self._readers(state, past)
+        # Column sums are the same whatever becomes of them: the first of their readers reads for all.
+        summing = [scorer for scorer, reader in readers.items() if type(reader).read is ColumnAccumulator.read]
+        reading = [scorer for scorer in readers if scorer not in summing[1:]]
+        if past is not None:
+            for scorer in reading:
+                readers[scorer].resume(past.readers[scorer])
         last = self.last_rows if layer == len(self.forms) - 1 else None
-        out, log_sums = full_attention(new, state, list(readers.values()), self._selection.ties, last)
+        out, log_sums = full_attention(new, state, [readers[each] for each in reading], self._selection.ties, last)
+        for scorer in summing[1:]:
+            readers[scorer].resume(readers[summing[0]])
         if log_sums is not None and past is not None:
             log_sums = torch.cat([past.log_sums, log_sums], dim=1) if past.log_sums is not None else None
         queries, keys, values = map(_alone, (state.queries, state.keys, state.values))
@@ -198,8 +207,6 @@ class PrefillAttention:
                 continue
             reader = scorer.accumulator(state)
             if reader is not None:
-                if past is not None:
-                    reader.resume(past.readers[scorer])
                 readers[scorer] = reader
         return readers
 

@@ -12,12 +12,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Selection
 from harness.engine import prefix
 from harness.engine.decode import decode
 from harness.engine.prefill import Prefilled, extend, prefill
 from harness.engine.prefix import pauses
 from harness.engine.rows import Limits, Row
+from methods.h2o import H2O
+from methods.observed_attention import ObservedAttention
+from methods.vatp import VATP
 from tests.conftest import Command
 from tests.harness.tiny import HEADS, NAME, Cell, methods, prompt_of, selections, tiny
 
@@ -196,3 +200,27 @@ def test_needle_grid_prefills_its_haystack_once_and_changes_no_record(kvgauge: C
             assert 1.2 * int(found[1].replace(",", "")) < int(found[2].replace(",", ""))
     assert len(records(tmp_path / "plain")) == 3
     assert records(tmp_path / "plain") == records(tmp_path / "reused") == records(tmp_path / "pieces")
+
+
+@pytest.mark.parametrize("stops", [(), (9, 30)])
+def test_column_sums_are_read_once_for_all_methods_that_want_them(
+    stops: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, prompt = tiny(2), prompt_of(60)
+    selection = Selection("kv_head", "mean", "stable", "model")  # weights serve in their own dtype
+    grid = [H2O("h2o", 4, True), VATP("vatp", 6, 2), ObservedAttention("observed_attention")]
+    plans = [Cell(prompt, method, 20).plan(3, 2) for method in grid]
+    read, blocks = ColumnAccumulator.read, []
+
+    def counted(reader: ColumnAccumulator, weights: torch.Tensor) -> None:
+        blocks.append(weights.shape)
+        read(reader, weights)
+
+    monkeypatch.setattr(ColumnAccumulator, "read", counted)
+    past = None
+    for stop in stops:
+        past = extend(model, NAME, prompt[:stop], plans, selection, past)
+    together = prefill(model, NAME, prompt, plans, selection, past)
+    assert len(blocks) == 3 * (len(stops) + 1)  # one block in each of the three layers
+    alone = [prefill(model, NAME, prompt, [plan], selection).kept[0] for plan in plans]
+    assert [kept.sha256 for kept in together.kept] == [kept.sha256 for kept in alone]

@@ -234,7 +234,7 @@ WRONG = {
     "leverage not standardised": (
         Wrong(
             Blended,
-            "_with_leverage",
+            "_leverage",
             "standardised(leverage_scores(keys, projection))",
             "leverage_scores(keys, projection)",
         ),
