@@ -17,6 +17,7 @@ from harness.bench.setup import grid_of  # noqa: E402
 from harness.bench.subject import Subject  # noqa: E402
 from harness.engine.attention import install  # noqa: E402
 from harness.engine.blocked_linear import block_linears  # noqa: E402
+from harness.engine.memory import keep_freed_memory  # noqa: E402
 
 # Small enough for one thread of a CPU, large enough for matrix products to matter.
 WIDTH_512 = LlamaConfig(
@@ -62,6 +63,7 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
             layer.self_attn.q_proj.weight.mul_(_SHARPER)
             layer.self_attn.k_proj.weight.mul_(_SHARPER)
     model.train(False)
+    keep_freed_memory()
     block_linears(model)
     install(model)
     return model
