@@ -13,7 +13,7 @@ from harness.bench.subject import Subject, decoded, prefilled, stock
 from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
-from harness.engine import keeping, prefill_attention
+from harness.engine import prefill_attention, seen_layer
 from harness.engine import prefill as prefilling
 from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
@@ -24,9 +24,9 @@ PREFILL, DECODE = "prefill: projections, MLP, head", "decode: projections, MLP, 
 _PARTS: Sequence[tuple[Any, str, str]] = (
     (prefill_attention, "causal_attention", "prefill: attention"),
     (ColumnAccumulator, "read", "prefill: H2O's column sums"),
-    (keeping, "order_of", "prefill: window scores, pooling"),
+    (seen_layer, "order_of", "prefill: window scores, pooling"),
     (Order, "__init__", "prefill: sort"),
-    (keeping.SeenLayer, "keep", "prefill: kept entries gathered"),
+    (seen_layer.SeenLayer, "keep", "prefill: kept entries gathered"),
     (prefilling, "_hashes", "prefill: kept indices hashed"),
     (KVCache, "add", "decode: entries moved into the pool"),
     (KVCache, "attend", "decode: attention"),

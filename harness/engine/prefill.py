@@ -17,12 +17,12 @@ from harness.engine import tensor_parallel
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.buckets import LayerKV
 from harness.engine.finite import all_finite, first_broken
-from harness.engine.keeping import failing_as
 from harness.engine.last_layer import LAST_ROWS, last_rows_alone
 from harness.engine.layer_forms import layer_forms, refuse_moved_keys
 from harness.engine.model_parts import ModelParts
 from harness.engine.prefill_attention import Past, PrefillAttention
 from harness.engine.replay import Encode, replayed_scores
+from harness.engine.seen_layer import failing_as
 from harness.kernels import Kernels
 
 if TYPE_CHECKING:
