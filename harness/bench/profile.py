@@ -13,8 +13,8 @@ from harness.bench.subject import Subject, decoded, prefilled, stock
 from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
-from harness.engine import prefill_attention, seen_layer
 from harness.engine import prefill as prefilling
+from harness.engine import prefill_attention, seen_layer
 from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
 
