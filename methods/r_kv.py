@@ -29,8 +29,8 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 Spared = Literal["last", "first"]
 _SIMILAR = 0.5
 """Cosine above which two keys are similar."""
-_BLOCK = 1024
-"""Keys that are compared with all others at once."""
+_MOST_ROWS, _MOST_COSINES = 1024, 2**21
+"""Keys of a head that are compared with all others at once, and numbers that this may take."""
 
 
 def importance(queries: Tensor, keys: Tensor, softmax: Softmax, window: int, kernel: int) -> Tensor:
@@ -58,13 +58,14 @@ def redundancy(keys: Tensor, window: int, spared: Spared) -> Tensor:
     """
     tokens = keys.shape[-2]
     normed = keys.float() / (keys.float().norm(dim=-1, keepdim=True) + 1e-8)
-    place = torch.arange(tokens, device=keys.device)
+    place = torch.arange(tokens, device=keys.device, dtype=torch.int32)
+    together = min(_MOST_ROWS, max(1, _MOST_COSINES // tokens))
     total = normed.new_zeros(keys.shape[:-1])
-    for start in range(0, tokens, _BLOCK):
-        rows = place[start : start + _BLOCK]
+    for start in range(0, tokens, together):
+        rows = place[start : start + together]
         cosines = normed[..., rows, :] @ normed.transpose(-1, -2)
         cosines.masked_fill_(rows[:, None] == place, 0)
-        last = torch.where(cosines > _SIMILAR, place, 0).amax(-1, keepdim=True)
+        last = torch.where(cosines > _SIMILAR, place, 0).amax(-1, keepdim=True).long()
         # That code looks for the smallest index with 0 in the place of what is not similar.
         cosines.scatter_(-1, last if spared == "last" else torch.zeros_like(last), 0)
         total += cosines.sum(-2)
