@@ -3,6 +3,8 @@ layer."""
 
 from __future__ import annotations
 
+import platform
+import resource
 import weakref
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from harness.compression.grid import Plan
 from harness.compression.selection import Selection
 from harness.engine import prefill_attention
 from harness.engine.attention import install
+from harness.engine.memory import keep_freed_memory
 from harness.engine.prefill import extend, prefill
 from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
 
@@ -134,3 +137,18 @@ def test_whole_prompts_hold_no_memory_but_their_own_in_a_model_that_makes_all_st
     for states in [states for layer in held for states in (layer.keys, layer.values)]:
         assert states.untyped_storage().nbytes() == states.nbytes
     assert all(layer.queries.untyped_storage().nbytes() == layer.queries.nbytes for layer in past.layers)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator than glibc's")
+def test_what_a_layer_freed_is_taken_again_by_the_next_without_fetching_its_pages_anew() -> None:
+    keep_freed_memory()
+    pages = 4 * 24 * 2**20 // 4096
+
+    def layer() -> None:
+        assert len([torch.ones(6 * 2**20) for _ in range(4)]) == 4  # 24 MiB each, all of them there at once
+
+    layer()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        layer()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 2 * pages
