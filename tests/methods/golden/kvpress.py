@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -209,10 +209,14 @@ def prompt(tokens: int) -> tuple[int, ...]:
     return tuple(_text("part", "models.json")["prompts"][str(tokens)])
 
 
+def states(name: str, tokens: int) -> tuple[LayerState, ...]:
+    """The states of all layers of a model after the prompt of this length, with nothing derived from them yet."""
+    return tuple(replace(state) for state in _states(name, tokens))
+
+
 @lru_cache
 @torch.inference_mode()
-def states(name: str, tokens: int) -> tuple[LayerState, ...]:
-    """The states of all layers of a model after the prompt of this length."""
+def _states(name: str, tokens: int) -> tuple[LayerState, ...]:
     return states_of(name, prompt(tokens))
 
 

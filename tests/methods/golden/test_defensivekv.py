@@ -74,7 +74,7 @@ WRONG = {
     "values compared over tokens": Wrong(
         WorstCase, "score", "norms.sum(0, keepdim=True)", "norms.sum(1, keepdim=True)"
     ),
-    "Euclidean norms of values": Wrong(WorstCase, "_norms", ".abs().sum(-1)", ".norm(dim=-1)"),
+    "Euclidean norms of values": Wrong(WorstCase, "_norms", ".abs_().sum(-1)", ".norm(dim=-1)"),
     "no bias of the window": Wrong(WorstCase, "_safe", "self.safe_share - bias", "self.safe_share"),
     "safe without a limit": Wrong(WorstCase, "_safe", "within[:, self.most_safe :] = False", ""),
     "layers apart": Wrong(BestOfAll, "sees", '"layer" if self.across == "heads" else "layers"', '"layer"'),
