@@ -84,8 +84,9 @@ def evicting(
     """
     heads, entries = indices.shape
     evictor, copies = eviction.evictor, state.queries.shape[0] // heads
-    # A whole layer is kept for the kv heads.
-    keys, values = (part.repeat_interleave(heads // len(part), dim=0) for part in (kept.keys, kept.values))
+    keys, values = kept.keys, kept.values
+    if len(keys) < heads:  # A whole layer is kept for the kv heads.
+        keys, values = (part.repeat_interleave(heads // len(part), dim=0) for part in (keys, values))
     statistic = None if raw is None else raw.float().gather(1, indices.repeat_interleave(copies, dim=0))
     places = None
     if order is not None:

@@ -184,3 +184,12 @@ def test_tensor_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensor_parallel, "count", lambda: 2)
     with pytest.raises(ConfigError, match="eviction while decoding needs all heads in one process"):
         keeping.Keeping([plan_of(evicting()["h2o"])], selection("query_head"))
+
+
+def test_rows_that_begin_with_the_whole_prompt_share_its_entries_until_they_decode() -> None:
+    model, chosen, prompt, method = tiny(), selection("kv_head"), prompt_of(30), evicting()["knorm"]
+    variants = [Variant(Cell("knorm", str(budget)), method, parse_budget(budget)) for budget in (8, 16)]
+    plans = [variant.plan(shape_of(model.config, len(prompt), chosen)) for variant in variants]
+    first, second = prefill(model, NAME, prompt, plans, chosen).kept
+    for one, other in zip(first.layers, second.layers, strict=True):
+        assert one.keys.data_ptr() == other.keys.data_ptr() and one.values.data_ptr() == other.values.data_ptr()
