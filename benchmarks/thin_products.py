@@ -2,9 +2,10 @@
 
     python benchmarks/thin_products.py
 
-A matrix lies output by output, as in checkpoints, or in blocks of outputs, each input by input, as the engine lays it.
-Every product reads another matrix, as in a model, so that none is in the processor's cache. Results are GFLOP/s of one
-thread by CPU time, as medians of alternating rounds, and whether both layouts give the same bits.
+A matrix lies output by output, as in checkpoints, or in blocks of outputs, each input by input, as the engine lays it,
+or as MKL and oneDNN pack it beforehand for so many rows, where torch was built with them. Every product reads another
+matrix, as in a model, so that none is in the processor's cache. Results are GFLOP/s of one thread by CPU time, as
+medians of alternating rounds, and whether the first two layouts give the same bits.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -28,9 +30,35 @@ from harness.engine.blocked_linear import BlockedLinear
 # Outputs, inputs: of the width-512 model, of SmolLM2-135M, and of a model of width 2048.
 SHAPES = ((512, 512), (1408, 512), (1536, 576), (576, 1536), (8192, 2048), (2048, 8192))
 _MATRICES_MB = 256
+_Product = Callable[[Tensor], Tensor]
 
 
-def seconds_of(rows: Tensor, layers: Sequence[nn.Module]) -> float:
+def packed_by_mkl(count: int, layer: nn.Linear) -> _Product:
+    """The product of ``count`` rows with a weight that MKL packed."""
+    weight = torch.ops.mkl._mkl_reorder_linear_weight(layer.weight, count)
+    return lambda rows: torch.ops.mkl._mkl_linear(rows, weight, layer.weight, None, count)
+
+
+def packed_by_onednn(count: int, layer: nn.Linear) -> _Product:
+    """The product of ``count`` rows with a weight that oneDNN packed."""
+    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight, count)
+    return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+
+
+def layouts(count: int) -> dict[str, Callable[[nn.Linear], _Product]]:
+    """How a layer computes its product with ``count`` rows, by the name of its layout."""
+    made: dict[str, Callable[[nn.Linear], _Product]] = {
+        "output by output": lambda layer: layer,
+        "in blocks": BlockedLinear,
+    }
+    if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
+        made["packed by MKL"] = partial(packed_by_mkl, count)
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        made["packed by oneDNN"] = partial(packed_by_onednn, count)
+    return made
+
+
+def seconds_of(rows: Tensor, layers: Sequence[_Product]) -> float:
     """CPU seconds of one product, when all layers have their turn."""
     start = time.process_time()
     for layer in layers:
@@ -57,17 +85,19 @@ def main() -> None:
             rows = torch.randn(count, inputs)
             layers = 2 if options.quick else max(2, _MATRICES_MB * 2**18 // (inputs * outputs))
             plain = [nn.Linear(inputs, outputs, bias=False) for _ in range(layers)]
-            blocked = [BlockedLinear(layer) for layer in plain]
-            pairs = [(seconds_of(rows, plain), seconds_of(rows, blocked)) for _ in range(options.rounds)]
+            made = {name: [make(layer) for layer in plain] for name, make in layouts(count).items()}
+            rounds = [
+                {name: seconds_of(rows, products) for name, products in made.items()} for _ in range(options.rounds)
+            ]
             work = 2 * count * outputs * inputs / 1e9
+            first, second = (made[name][0](rows) for name in ("output by output", "in blocks"))
             lines.append(
                 {
                     "rows": count,
                     "weight": f"{outputs} x {inputs}",
-                    "output by output GFLOP/s": median(work / one for one, _ in pairs),
-                    "in blocks GFLOP/s": median(work / other for _, other in pairs),
-                    "times faster": median(one / other for one, other in pairs),
-                    "same bits": "yes" if torch.equal(plain[0](rows), blocked[0](rows)) else "no",
+                    **{f"{name} GFLOP/s": median(work / taken[name] for taken in rounds) for name in made},
+                    "blocks, times faster": median(taken["output by output"] / taken["in blocks"] for taken in rounds),
+                    "same bits": "yes" if torch.equal(first, second) else "no",
                 }
             )
     print("\n".join(table(lines)))
