@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -95,6 +96,7 @@ def fits(value: object, kind: Any) -> bool:
     return True
 
 
+@cache  # many small objects are checked for each prompt
 def field_types(kind: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass by field, with their ``Annotated`` parts."""
     hints = get_type_hints(kind, include_extras=True)

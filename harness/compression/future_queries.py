@@ -32,4 +32,8 @@ def unrotated_queries(layer: LayerState, skipped: int) -> Tensor:
         layer: the state of the layer.
         skipped: number of first tokens left out, less than T; their queries are unlike all others.
     """
-    return layer.unrotated(layer.queries.to(layer.score_dtype))[:, skipped:].to(layer.score_dtype)
+
+    def turned_back() -> Tensor:
+        return layer.unrotated(layer.queries.to(layer.score_dtype)).to(layer.score_dtype)
+
+    return layer.once("queries before the rotary embedding", turned_back)[:, skipped:]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from operator import index
 
 from harness.compression.allocation import Allocation, Counts, Seen, Shape, Uniform
 from harness.compression.budget import FULL, OWN, Budget
 from harness.compression.eviction import Eviction, attended
-from harness.compression.method import Method, Scorer
+from harness.compression.method import Method, Reranks, Scorer
 from harness.compression.storage import EXACT, Storage
 from harness.errors import BudgetError, ConfigError, KvgaugeError
 from harness.results import Cell, by_head
@@ -257,6 +258,11 @@ class Plan:
     rerotates: bool = False
     eviction: Eviction | None = None
     storage: Storage = EXACT
+
+    @cached_property
+    def reranking(self) -> Reranks | None:
+        """The scorer, if its scores depend on how many entries are kept; None otherwise."""
+        return self.scorer if isinstance(self.scorer, Reranks) else None
 
     @property
     def positions(self) -> int | None:

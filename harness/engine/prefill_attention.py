@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -111,6 +111,7 @@ class PrefillAttention:
         self.positions = torch.empty(0)
         self.last_rows: int | None = None
         self.windows: dict[int, WindowKV] = {}
+        self._accumulating = _accumulating(self.keeping.growing)
         self._indices = {layer: index for index, layer in enumerate(full_layers(forms))}
         self._selection = selection
         self._past = past
@@ -192,23 +193,30 @@ class PrefillAttention:
             return {}
         tokens = state.keys.shape[1]
         readers: dict[Scorer, Accumulator] = {}
-        for plan in self.keeping.growing:
-            scorer = plan.scorer.base if isinstance(plan.scorer, Rescorer) else plan.scorer
-            if (
-                not isinstance(scorer, Accumulates)
-                or scorer in readers
-                or (past is not None and scorer not in past.readers)
-            ):
+        for scorer, (accumulates, plans) in self._accumulating.items():
+            if past is not None and scorer not in past.readers:
                 continue
-            unread = (
-                plan.waiting is None and plan.eviction is None and plan.keep[state.index] in (scorer.window, tokens)
-            )
-            if self._whole and unread:
+            if self._whole and all(_is_unread(plan, state.index, scorer.window, tokens) for plan in plans):
                 continue
-            reader = scorer.accumulator(state)
+            reader = accumulates.accumulator(state)
             if reader is not None:
                 readers[scorer] = reader
         return readers
+
+
+def _accumulating(plans: Iterable[Plan]) -> dict[Scorer, tuple[Accumulates, list[Plan]]]:
+    """The scorers that can be computed from attention weights, as what they are then, with their plans."""
+    found: dict[Scorer, tuple[Accumulates, list[Plan]]] = {}
+    for plan in plans:
+        scorer = plan.scorer.base if isinstance(plan.scorer, Rescorer) else plan.scorer
+        if isinstance(scorer, Accumulates):
+            found.setdefault(scorer, (scorer, []))[1].append(plan)
+    return found
+
+
+def _is_unread(plan: Plan, layer: int, window: int, tokens: int) -> bool:
+    """Whether a plan keeps the window alone of a layer, or all of it, without looking at scores."""
+    return plan.waiting is None and plan.eviction is None and plan.keep[layer] in (window, tokens)
 
 
 def _alone(states: Tensor) -> Tensor:

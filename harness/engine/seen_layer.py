@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.compression.allocation import Allocation, Seen
 from harness.compression.eviction import Eviction
 from harness.compression.grid import Plan, Waiting, counted
-from harness.compression.method import LayerState, Reranks, Scorer
+from harness.compression.method import LayerState, Scorer
 from harness.compression.selection import Order, Selection, kept_indices, order_of, reranked, rescored
 from harness.compression.storage import Entries, Storage
 from harness.compression.wrappers import Rescorer
@@ -67,6 +67,7 @@ class SeenLayer:
         kv_heads, self._tokens, _ = state.keys.shape
         self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
         self._heads = kv_heads * self._copies
+        self._sources = torch.arange(self._heads, device=state.keys.device) // self._copies  # kv head of each
 
     def settled(self, late: Sequence[Plan]) -> SeenLayer:
         """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
@@ -131,17 +132,16 @@ class SeenLayer:
             return
         window = min(scorer.window, self._tokens)
         order = self.order(scorer) if kept != window else None
-        if order is not None and isinstance(scorer, Reranks):
+        if order is not None and plan.reranking is not None:
             each = [kept] * self._heads if isinstance(kept, int) else list(kept)
             with failing_as(scorer):
                 counts = torch.tensor(each, device=state.keys.device) - window
-                order = reranked(scorer, order, state, counts)
+                order = reranked(plan.reranking, order, state, counts)
         if isinstance(kept, int):
             indices = kept_indices(order, kept, window, self._tokens, self._heads, state.keys.device)
             if order is not None:
                 growing.ties.append(order.tied_heads(kept - window))
-            heads = torch.arange(self._heads, device=indices.device)[:, None] // self._copies
-            keys, values = (_taken(states, heads, indices) for states in (state.keys, state.values))
+            keys, values = (_taken(states, self._sources[:, None], indices) for states in (state.keys, state.values))
             if plan.storage.merges:
                 keys, values = map(torch.stack, zip(*self._merged(list(indices), plan.storage, growing), strict=True))
             if plan.rerotates:
@@ -217,8 +217,7 @@ class SeenLayer:
             mine = order.of(head)
             growing.ties.append(mine.tied_heads(count - window))
             heads.append(kept_indices(mine, count, window, self._tokens, 1, device)[0])
-        source = torch.arange(self._heads, device=device) // self._copies
-        source = torch.repeat_interleave(source, torch.tensor(kept, device=device))
+        source = torch.repeat_interleave(self._sources, torch.tensor(kept, device=device))
         joined = torch.cat(heads)
         keys, values = (_taken(states, source, joined) for states in (state.keys, state.values))
         if plan.storage.merges:
