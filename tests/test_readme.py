@@ -101,3 +101,14 @@ def test_the_table_of_axes_is_what_there_is() -> None:
         there = {path.stem for path in (ROOT / "conf" / group).glob("*.yaml")}
         # A clone may have methods of its user's.
         assert names <= there if group == "method" else there <= names, group
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_there_are_as_many_methods_as_the_first_page_says(page: str) -> None:
+    assert "[forty others]" in (ROOT / page).read_text(encoding="utf-8")
+    named = [
+        set(re.findall(r"^  - (\w+)$", (ROOT / "conf/method" / name).read_text(encoding="utf-8"), re.MULTILINE))
+        - {"_self_"}
+        for name in ("all.yaml", "published.yaml")
+    ]
+    assert len(named[0] - named[1]) >= 40
