@@ -96,9 +96,13 @@ def fits(value: object, kind: Any) -> bool:
     return True
 
 
-@cache  # many small objects are checked for each prompt
 def field_types(kind: Any) -> Mapping[str, Any]:
     """The annotations of a dataclass by field, with their ``Annotated`` parts."""
+    return _field_types(kind)
+
+
+@cache  # many small objects are checked for each prompt
+def _field_types(kind: Any) -> Mapping[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in fields(kind)}
 

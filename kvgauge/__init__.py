@@ -14,7 +14,9 @@ __version__ = "0.1.0"
 _MODULES = {
     # For methods.
     "compression.allocation": ("Allocation", "Counts", "Seen", "Shape", "Uniform"),
+    "compression.eviction": ("Entries", "Every", "Evictor"),
     "compression.method": ("Accumulates", "LayerState", "Method", "Reranks", "Scorer", "require_above"),
+    "compression.replay": ("Replay", "Replayed", "Replays"),
     "compression.scorers": (
         "ColumnSums",
         "FirstTokens",

@@ -1,1 +1,1 @@
-"""Benchmarks: needle in a haystack, LongBench, RULER and prompts of token ids."""
+"""Benchmarks: needles, LongBench, RULER and others, your own data, and prompts of token ids."""

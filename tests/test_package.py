@@ -28,11 +28,13 @@ def test_every_public_name_is_there_and_has_its_type() -> None:
 def test_the_public_names_are_these() -> None:
     """Each of them is a promise: one that goes or comes is a change for users, and a line of the changelog."""
     assert sorted(kvgauge.__all__) == [
-        "Accumulates", "Allocation", "Average", "BudgetError", "ColumnSums", "ConfigError", "Counts",
-        "DataError", "Engine", "Example", "FirstTokens", "Kernel", "KvgaugeError", "LayerState", "Method",
-        "Metric", "Pooling", "Refusal", "Reranks", "Rescorer", "Result", "Scorer", "Seen", "Selection", "Shape",
-        "Sinks", "SinksThenRecent", "Suite", "Task", "Uniform", "Window", "WindowAttention", "Wrapper",
-        "__version__", "check", "column_sums", "pool", "read", "require_above", "run", "window_attention",
+        "Accumulates", "Allocation", "Average", "BudgetError", "ColumnSums", "ConfigError",
+        "Counts", "DataError", "Engine", "Entries", "Every", "Evictor", "Example", "FirstTokens",
+        "Kernel", "KvgaugeError", "LayerState", "Method", "Metric", "Pooling", "Refusal", "Replay",
+        "Replayed", "Replays", "Reranks", "Rescorer", "Result", "Scorer", "Seen", "Selection",
+        "Shape", "Sinks", "SinksThenRecent", "Suite", "Task", "Uniform", "Window",
+        "WindowAttention", "Wrapper", "__version__", "check", "column_sums", "pool", "read",
+        "require_above", "run", "window_attention",
     ]  # fmt: skip
 
 

@@ -105,10 +105,10 @@ def test_the_table_of_axes_is_what_there_is() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_there_are_as_many_methods_as_the_first_page_says(page: str) -> None:
-    assert "[forty others]" in (ROOT / page).read_text(encoding="utf-8")
+    assert "[over forty others]" in (ROOT / page).read_text(encoding="utf-8")
     named = [
         set(re.findall(r"^  - (\w+)$", (ROOT / "conf/method" / name).read_text(encoding="utf-8"), re.MULTILINE))
         - {"_self_"}
         for name in ("all.yaml", "published.yaml")
     ]
-    assert len(named[0] - named[1]) >= 40
+    assert len(named[0] - named[1]) > 40

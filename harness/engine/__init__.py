@@ -1,1 +1,1 @@
-"""The engine: a loaded model, exact prefill, compressed caches, and greedy decoding of many rows at once."""
+"""The engine: a loaded model, exact prefill, compressed caches, and decoding of many rows at once."""

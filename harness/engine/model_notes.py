@@ -64,7 +64,7 @@ def generation_notes(generation: GenerationConfig | None) -> list[str]:
         return []
     return [
         f"The generation config of this model has {', '.join(applied)}: its own generate applies that, and kvgauge "
-        "does not, as published runs do not; each token is the one with the largest logit."
+        "does not, as published runs do not."
     ]
 
 

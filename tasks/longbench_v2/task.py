@@ -4,7 +4,7 @@ Paper: LongBench v2, Bai et al., https://arxiv.org/abs/2412.15204; code https://
 https://huggingface.co/datasets/zai-org/LongBench-v2 (Apache-2.0).
 
 Differs:
-    - Decoding is greedy; the published runs sampled with temperature 0.1.
+    - Decoding is greedy by default; the published runs sampled with `sampling.temperature=0.1`.
     - ``0shot_cot`` is one generation, whose own last sentence is the answer; the official code shows the model its
       reasoning again and asks for the letter alone. The tables note it.
     - The chat template is the tokenizer's own, around the prompt after it was cut.

@@ -19,6 +19,7 @@ from harness.task import DataFile, DataSource
 
 HELP = "Fetch the data of a task and verify it, or tell what a copy of it holds."
 _CHECK = "check"
+_TASKS = "longbench, longbench_v2, math500, gsm8k, aime24 or ifeval"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "what",
         metavar="TASK|check",
-        help="longbench or longbench_v2: fetch and verify its data; check: what PATH holds",
+        help=f"{_TASKS}: fetch and verify its data; check: what PATH holds",
     )
     parser.add_argument(
         "path", nargs="?", type=Path, help="with check: a folder of .jsonl files, a data.zip, a data.json"
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
 def _source(task: str) -> DataSource:
     built = build(task_config(task))
     if not isinstance(built, DataSource):
-        raise ConfigError(f"task={task} has no data files to fetch or check: use longbench or longbench_v2")
+        raise ConfigError(f"task={task} has no data files to fetch or check: use {_TASKS}")
     return built
 
 

@@ -110,11 +110,13 @@ def _findings(results: Path) -> list[str]:
             "rapidfuzz."
         )
     if _offline():
-        lines.append("HF_HUB_OFFLINE is set: models and LongBench must be in the cache or given as local paths.")
+        lines.append(
+            "HF_HUB_OFFLINE is set: models and the data of tasks must be in the cache or given as local paths."
+        )
     elif not is_reachable(_SOME_MODEL):
         lines.append(
-            f"This machine is offline, as {constants.ENDPOINT} does not answer: models and LongBench must be in the "
-            "cache or given as local paths."
+            f"This machine is offline, as {constants.ENDPOINT} does not answer: models and the data of tasks must be "
+            "in the cache or given as local paths."
         )
     if _free_bytes(results) < _GIB:
         lines.append("Less than 1 GiB of disk is free: a LongBench grid writes about 1 GiB of records.")

@@ -16,7 +16,7 @@ from harness.config.catalog import GROUPS, ROOT, SEVERAL, Choice, choice, choice
 from harness.config.outside import used
 from harness.errors import ConfigError
 
-HELP = "Show all knobs of a method, model, task, experiment or tracker, with their sources; or one prompt of a run."
+HELP = "Show a method, storage, model, task, … with all knobs and their sources; or one prompt of a run."
 _PROMPT = "prompt"
 
 

@@ -195,6 +195,8 @@ def test_a_wrapper_may_wrap_one_that_gives_budgets_if_it_gives_none() -> None:
         ("adakv_kvpress", r"scorer=adakv_kvpress \(method=adakv\) has budgets of its own"),
         ("defensivekv", r"scorer=defensivekv \(method=adakv\) has scores that depend on the budget"),
         ("dms", r"scorer=dms \(method=adakv\) is a wrapper with scores of its own"),
+        ("finch", r"scorer=finch \(method=adakv\) turns kept keys to new positions, which would be lost"),
+        ("{rerotated:{scorer:h2o}}", r"scorer=rerotated \(method=adakv\) turns kept keys to new positions"),
         ("3", r"method\.adakv\.scorer=3 names no method: give a name"),
         ("{snapkv:{},h2o:{}}", r"method\.adakv\.scorer=.* names no method"),
         ("[]", r"method\.adakv\.scorer=\[\] has no value"),
@@ -226,6 +228,10 @@ def test_what_cannot_be_wrapped_is_refused_in_one_line(scorer: str, said: str) -
             r"low_entropy_chunk_length=4 .* not below",
         ),
         (["method=chunkkv", "method.chunkkv.scorer=entropy_chunkkv"], r"is a wrapper with scores of its own"),
+        (
+            ["method=criticalkv", "method.criticalkv.scorer={rerotated:{scorer:h2o}}"],
+            r"turns kept keys to new positions",
+        ),
     ],
 )
 def test_a_wrapper_refuses_knobs_that_do_not_fit(words: list[str], said: str) -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from omegaconf import MissingMandatoryValue
 
+from harness.config.build import build, task_config
+from harness.errors import ConfigError, DataError
+from harness.task import DataSource
 from tasks.longbench.data import RECORDS, RECORDS_E
 from tests.conftest import Command
 
@@ -99,6 +105,18 @@ def test_real_files_are_as_published(kvgauge: Command) -> None:
     done = kvgauge("data", "check", str(REAL))
     assert done.code == 0, done.err
     assert "3 of 34 files are there, as published" in done.out
+
+
+def test_the_tasks_that_the_error_names_have_data_and_no_other_kind_has(kvgauge: Command) -> None:
+    named = re.findall(r"\w+", kvgauge("data", "check", str(DATA), "--task", "needle").err.rpartition(": use ")[2])
+    presets = [path.stem for path in (DATA.parents[2] / "conf/task").glob("*.yaml")]
+    kinds = set()
+    for name in presets:
+        with suppress(ConfigError, DataError, MissingMandatoryValue):  # a task of the user's data
+            built = build(task_config(name))
+            if isinstance(built, DataSource):
+                kinds.add(type(built))
+    assert {type(build(task_config(name))) for name in named if name != "or"} == kinds
 
 
 @pytest.mark.parametrize(
