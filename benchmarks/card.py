@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 from card_steps import ROOT, STEPS, Failed, Subject
+from outputs import add_out, out_folder
 
 from harness.bench.clock import machine
 from harness.bench.write import write
@@ -70,8 +71,9 @@ def main() -> None:
     names = [step.__name__ for step in STEPS]
     parser.add_argument("--steps", nargs="+", choices=names, default=names, help="only these (default: all)")
     parser.add_argument("--work", type=Path, help="a folder for the results of all runs (default: one that is deleted)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     device = options.device or ("cpu" if options.quick else "cuda")
     if options.quick:
@@ -93,7 +95,7 @@ def main() -> None:
                 state, found = "FAILED", f"{kind}{lines[0]}"
             rows.append({"step": step.__name__, "state": state, "found": found, "s": time.monotonic() - begun})
             print(f"{step.__name__}: {state}: {found} ({rows[-1]['s']:.0f} s)", flush=True)
-            write(options.out, "card", f"The whole command on {device}", machine(), rows, rows)
+            write(out, "card", f"The whole command on {device}", machine(), rows, rows)
     if any(row["state"] != "ok" for row in rows):
         raise SystemExit(1)
 

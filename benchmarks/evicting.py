@@ -12,10 +12,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 import torch
+from outputs import add_out, out_folder
 from shapes import WIDTH_512, load
 
 from harness.bench.clock import machine, seconds
@@ -101,8 +101,9 @@ def main() -> None:
         default=["steps", "long"],
         help="what to measure",
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     steps, ends = (4, (8, 16)) if options.quick else (32, (256, 1024, 4096))
     names = ["h2o", *METHODS]
@@ -123,7 +124,7 @@ def main() -> None:
         lines, raw = measured_steps(engine, kept, options.rows, steps, options.rounds)
         print("\n".join(table(lines)))
         title = f"Steps that evict: {options.rows} rows, {options.budget} entries per head, {options.granularity}"
-        write(options.out, f"evicting_{options.granularity}", title, machine(), lines, raw)
+        write(out, f"evicting_{options.granularity}", title, machine(), lines, raw)
     if "long" in options.parts:
         answers = []
         for name in ("h2o", "h2o_decode", "tova_decode", "streaming_llm_decode"):
@@ -135,7 +136,7 @@ def main() -> None:
             )
         print("\n".join(table(answers)))
         title = f"Steps of one long answer: 2 rows, {options.budget} entries per head, {options.granularity}"
-        write(options.out, f"evicting_long_{options.granularity}", title, machine(), answers, answers)
+        write(out, f"evicting_long_{options.granularity}", title, machine(), answers, answers)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from outputs import add_out, out_folder
 from questions import requests_of, run
 from shapes import WIDTH_512, load
 
@@ -85,8 +85,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2048, help="length of the prompt (default: 2048)")
     parser.add_argument("--new-tokens", type=int, default=64, help="of each row (default: 64)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     if options.quick:
         options.tokens, options.new_tokens, options.rounds = 200, 3, 1
     torch.set_num_threads(1)
@@ -96,7 +97,7 @@ def main() -> None:
         rows.append(cost(feature, engine, options.tokens, options.new_tokens, options.rounds))
         print("\n".join(table(rows[-1:])), flush=True)
     title = f"Features against the plain path: 8 layers of width 512, {options.tokens} tokens, {options.new_tokens} new"
-    for path in write(options.out, "features", title, machine(), rows, rows):
+    for path in write(out, "features", title, machine(), rows, rows):
         print(path)
 
 

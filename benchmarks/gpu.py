@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
+from outputs import add_out, out_folder
 from shapes import LLAMA_3_8B, WIDTH_512, make_subject
 
 from harness.bench.parts import PARTS, measure
@@ -32,13 +32,14 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=2, help="prompts decoded together (default: 2)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
     parser.add_argument("--alone", action="store_true", help="in the grid, also every cell by itself")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/gpu", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options, "gpu")
     if options.quick:
         torch.set_num_threads(1)
         subject = make_subject("width-512", WIDTH_512, "cpu", "kv_head", BUDGETS[:1], 3)
         two = tuple(variant for variant in subject.variants if variant.cell.label in ("fullkv", "h2o"))
-        measure(replace(subject, variants=two), options.parts, [80], 2, 1, options.out, print, options.alone)
+        measure(replace(subject, variants=two), options.parts, [80], 2, 1, out, print, options.alone)
     elif torch.cuda.is_available():
         subject = make_subject("llama-3-8b-shape", LLAMA_3_8B, "cuda", "kv_head", BUDGETS, 64)
         measure(
@@ -47,7 +48,7 @@ def main() -> None:
             options.tokens,
             options.prompts,
             options.rounds,
-            options.out,
+            out,
             print,
             options.alone,
         )

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
+from outputs import add_out, out_folder
 from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
@@ -40,8 +40,9 @@ def main() -> None:
         "--grid-only", action="store_true", help="leave out the runs of one cell each, which take most of the time"
     )
     parser.add_argument("--methods", default="published", help="published, all, or names in brackets")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     costs = []
     for granularity in options.heads:
@@ -61,7 +62,7 @@ def main() -> None:
             print("\n".join(table([costs[-1].row()])), flush=True)
     title = "A grid from shared prefills and wide decoding: 8 layers of width 512, float32"
     for path in write(
-        options.out,
+        out,
         "grid" if options.methods == "published" else "grid_methods",
         title,
         machine(),

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 
 import torch
+from outputs import add_out, out_folder
 from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
@@ -31,8 +31,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096], help="lengths (default: 1024 4096)")
     parser.add_argument("--heads", default="kv_head", help="granularity (default: kv_head)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     subject = make_subject(
         "width-512",
@@ -76,7 +77,7 @@ def main() -> None:
     table_rows.append({"part": "all", **{name: sum(column.values()) for name, column in columns.items()}})
     print("\n".join(table(table_rows)))
     title = "Where the time of a grid of 21 cells goes: 8 layers of width 512, float32"
-    for path in write(options.out, "profile", title, machine(), table_rows, {**columns, "sdpa": plain}, notes):
+    for path in write(out, "profile", title, machine(), table_rows, {**columns, "sdpa": plain}, notes):
         print(path)
 
 

@@ -10,9 +10,9 @@ It takes the model of ``grid.py``. Every point is measured in a process of its o
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import torch
+from outputs import add_out, out_folder
 from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
@@ -36,8 +36,9 @@ def main() -> None:
     )
     parser.add_argument("--heads", nargs="+", default=["kv_head", "query_head"], help="granularities (default: both)")
     parser.add_argument("--methods", default="published", help="all, or names in brackets, fullkv among them")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     rows = []
     subjects = {
@@ -70,7 +71,7 @@ def main() -> None:
             print("\n".join(table([rows[-1]])), flush=True)
     title = "Peak memory beyond the model, FullKV alone and a grid together: 8 layers of width 512, float32"
     name = "memory" if options.methods == "published" else "memory_methods"
-    for path in write(options.out, name, title, machine(), rows, rows):
+    for path in write(out, name, title, machine(), rows, rows):
         print(path)
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
+from outputs import add_out, out_folder
 from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
@@ -30,8 +30,9 @@ def main() -> None:
     parser.add_argument(
         "--tokens", type=int, nargs="+", default=[1024, 4096, 16384], help="lengths (default: 1024 4096 16384)"
     )
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     subject = make_subject("width-512", WIDTH_512, "cpu", "kv_head", [128], 4 if options.quick else 32)
     engine = subject.engine()
@@ -41,7 +42,7 @@ def main() -> None:
         print("\n".join(table([cost.row() for cost in costs if cost.tokens == tokens])), flush=True)
     title = "Each method by itself, batch 1: 8 layers of width 512, float32, kv heads, budget 128"
     for path in write(
-        options.out, "methods", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]
+        out, "methods", title, machine(), [cost.row() for cost in costs], [asdict(cost) for cost in costs]
     ):
         print(path)
 

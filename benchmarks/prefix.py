@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from outputs import add_out, out_folder  # noqa: E402
 
 from harness.bench.clock import machine  # noqa: E402
 from harness.bench.write import table, write  # noqa: E402
@@ -35,8 +36,9 @@ def main() -> None:
     """Run the benchmark, print its table and write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a small grid")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     lengths, depths = (LENGTHS[1::4], DEPTHS[::5]) if options.quick else (LENGTHS, DEPTHS)
     words = ["method=published", "budget=[64,128]", f"task.lengths={lengths}", f"task.depths={depths}"]
@@ -71,7 +73,7 @@ def main() -> None:
         "Seconds are CPU time of the whole process, loading included.",
     ]
     for path in write(
-        options.out, "prefix", title, machine(), rows, {"lengths": lengths, "depths": depths, "rows": rows}, notes
+        out, "prefix", title, machine(), rows, {"lengths": lengths, "depths": depths, "rows": rows}, notes
     ):
         print(path)
 

@@ -21,12 +21,12 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from outputs import RESULTS, add_out, out_folder
 
 from harness.bench.write import table, write
 
-RESULTS = Path(__file__).parent / "results"
 EXAMPLES, BUDGETS, STEPS = 3750, 7, 63
 
 
@@ -35,8 +35,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="as without; it takes no time")
     parser.add_argument("--new", type=int, default=130, help="new tokens per row, on average (default: 130)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     grid, methods = read("gpu/grid"), read("gpu_8k/methods")
     row = grid["table"][0]
     cells = [(each, 1 if each["cell"] == "fullkv-full" else BUDGETS) for each in methods["table"]]
@@ -64,7 +65,7 @@ def main() -> None:
         "Not in it: loading, tokenising, scoring, rows that end before the last token, prompts that join.",
     ]
     for path in write(
-        options.out,
+        out,
         "projection",
         "Projection of the paper's whole table on one card",
         grid["machine"],

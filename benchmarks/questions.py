@@ -24,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from outputs import add_out, out_folder  # noqa: E402
 
 from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
@@ -52,8 +53,9 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=8, help="number of questions (default: 8)")
     parser.add_argument("--question-tokens", type=int, default=32, help="length of each question (default: 32)")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     tokens, count, rounds = options.tokens, options.questions, options.rounds
     if options.quick:
         tokens, count, rounds = 1200, 2, 1
@@ -75,7 +77,7 @@ def main() -> None:
         f"{len(subject.variants)} cells"
     )
     print("\n".join(table([row])))
-    for path in write(options.out, "questions", title, machine(), [row], measured, notes):
+    for path in write(out, "questions", title, machine(), [row], measured, notes):
         print(path)
 
 

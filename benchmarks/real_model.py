@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from outputs import add_out, out_folder  # noqa: E402
 
 from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.grid import grid_cost  # noqa: E402
@@ -69,8 +70,9 @@ def main() -> None:
     parser.add_argument("--heads", default="kv_head", help="granularity (default: kv_head)")
     parser.add_argument("--methods", default="published", help="published, all, or names in brackets")
     parser.add_argument("--cells", type=int, help="the first so many cells of the grid (default: all)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     if options.quick:
         options.tokens, options.rounds, options.new_tokens = [300], 1, 4
@@ -88,7 +90,7 @@ def main() -> None:
         print("\n".join(table(rows[-1:])), flush=True)
     title = f"A grid on text against stock generate: {subject.name}, {str(engine.model.dtype).removeprefix('torch.')}"
     name = "real_model" if options.methods == "published" else "real_model_methods"
-    for path in write(options.out, name, title, machine(), rows, [asdict(cost) for cost in costs]):
+    for path in write(out, name, title, machine(), rows, [asdict(cost) for cost in costs]):
         print(path)
 
 

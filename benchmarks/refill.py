@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from outputs import add_out, out_folder  # noqa: E402
 
 from harness.bench.clock import machine, seconds  # noqa: E402
 from harness.bench.setup import subject_of  # noqa: E402
@@ -56,8 +57,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few prompts, one width, one round")
     parser.add_argument("--rounds", type=int, default=3, help="medians are over them (default: 3)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     subject = subject_of(GRID, NEW_TOKENS)
     engine, requests = subject.engine(), requests_of(subject, 12 if options.quick else 48)
@@ -77,7 +79,7 @@ def main() -> None:
         f"Prompts taken while others decode: embedded model, {len(subject.variants)} cells, "
         f"answers of 1 to {NEW_TOKENS} tokens"
     )
-    for path in write(options.out, "refill", title, machine(), rows, raw, notes):
+    for path in write(out, "refill", title, machine(), rows, raw, notes):
         print(path)
 
 

@@ -21,6 +21,7 @@ from statistics import median
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from outputs import add_out, out_folder
 from torch import Tensor, nn
 
 from harness.bench.clock import machine
@@ -74,8 +75,9 @@ def main() -> None:
         "--rows", type=int, nargs="+", default=[1, 17, 42, 150, 2048], help="rows (default: 1 17 42 150 2048)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="medians are over them (default: 5)")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="where the files go")
+    add_out(parser)
     options = parser.parse_args()
+    out = out_folder(options)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     torch.set_grad_enabled(False)
@@ -102,7 +104,7 @@ def main() -> None:
             )
     print("\n".join(table(lines)))
     for path in write(
-        options.out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), lines, lines
+        out, "thin_products", "Rows times a weight matrix, by how it lies in memory", machine(), lines, lines
     ):
         print(path)
 
