@@ -37,7 +37,7 @@ from harness.store.places import cells_of_task
 from harness.store.records import stamp
 from harness.store.scoring import sampled_metrics
 from harness.store.shards import Shard, Worker
-from harness.task import Metric, Task, published_examples
+from harness.task import Example, Metric, Task, published_examples
 from harness.text import check_name
 
 
@@ -58,6 +58,7 @@ class Run:
         retry_errors: whether to compute examples again whose record is an error.
         save_prompts: whether prompts are written beside the records as texts, for readers.
         sampling: how the answers of variants that draw them are drawn.
+        examples: what is asked; None for the task's examples.
     """
 
     checkpoint: Checkpoint
@@ -72,6 +73,7 @@ class Run:
     retry_errors: bool
     save_prompts: bool
     sampling: Sampling = GREEDY
+    examples: Sequence[Example] | None = None
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -162,7 +164,7 @@ def prepare(run: Run) -> Prepared:
     config = run.checkpoint.config
     run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
     task_settings = run.task.settings()
-    examples = run.task.examples(run.checkpoint.tokenizer)
+    examples = run.task.examples(run.checkpoint.tokenizer) if run.examples is None else run.examples
     if not examples:
         raise DataError(f"task={run.task.name} has no examples: check its settings")
     asked = range(len(examples))[: run.limit]

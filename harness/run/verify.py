@@ -5,12 +5,13 @@ Prompts, manifests and records are made here by the same code as in a run.
 
 from __future__ import annotations
 
+import json
 import random
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -32,7 +33,10 @@ from harness.store.manifest import difference
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task
 from harness.store.shards import Shard
-from harness.task import Example
+from harness.task import Example, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _SELECTION = Selection("query_head", "mean", "stable", "float32")
 """Stands in for cells that keep everything, and so record of the selection its boundary at most."""
@@ -85,15 +89,23 @@ def prepared_again(
         first = selected[0].cell
         manifest = grid.manifests[first]
         manifest = structs.replace(manifest, task_config={**manifest.task_config, **asked})
+        # Runs that asked for other examples wrote manifests of their own for the cells that they began.
+        configs = {
+            json.dumps(config, sort_keys=True): config
+            for config in ({**known.task_config, **asked} for known in (manifest, *grid.manifests.values()))
+        }
         with tempfile.TemporaryDirectory() as empty:  # an empty results folder, so that every record is missing
-            task = recorded_task(manifest, grid.folders[first])
-            examples = task.examples(checkpoint.tokenizer)
+            tasks = [
+                recorded_task(structs.replace(manifest, task_config=config), grid.folders[first])
+                for config in configs.values()
+            ]
             cells = {variant.cell for variant in selected}
             recorded = {r.example_id for one in grid.result.cells if one.cell in cells for r in one.records}
+            examples = _examples(tasks, checkpoint.tokenizer, recorded)
             run = Run(
                 checkpoint=checkpoint,
                 variants=tuple(selected),
-                task=task,
+                task=tasks[0],
                 task_config=manifest.task_config,
                 selection=selection,
                 results=Path(empty),
@@ -103,8 +115,23 @@ def prepared_again(
                 retry_errors=False,
                 save_prompts=False,
                 sampling=sampling,
+                examples=examples,
             )
             yield prepare(run), len(examples)
+
+
+def _examples(
+    tasks: Sequence[Task], tokenizer: PreTrainedTokenizerBase | None, recorded: Set[str]
+) -> Sequence[Example]:
+    """The examples of the first task, and those recorded ones that only the others have."""
+    examples = tasks[0].examples(tokenizer)
+    for task in tasks[1:]:
+        known = {example.id for example in examples}
+        examples = [
+            *examples,
+            *(each for each in task.examples(tokenizer) if each.id in recorded and each.id not in known),
+        ]
+    return examples
 
 
 def _reach(examples: Sequence[Example], recorded: Set[str]) -> int | None:

@@ -182,6 +182,15 @@ def test_examples_that_a_later_run_asked_for_hold_when_it_is_said_how(kvgauge: C
     assert done.code == 0 and "3 records of 3 examples of the task; fingerprint" in line_of(done.out), done.out
 
 
+def test_examples_of_which_another_cells_manifest_tells_hold(kvgauge: Command, results: Path) -> None:
+    """A later run asked the same cells for other examples, and began a cell of its own."""
+    words = [word for word in RUN[:3] if not word.startswith("budget")]
+    assert kvgauge(*words, "budget=[32,64]", "task.depths=[100]", f"results_dir={results}").code == 0
+    done = kvgauge("verify", str(results), "--sample", "3")
+    assert done.code == 0 and "WRONG" not in done.told, done.told
+    assert "3 records of 3 examples of the task" in line_of(done.out), done.out
+
+
 def test_a_trial_holds_where_the_task_has_examples_that_cannot_be_made(kvgauge: Command, tmp_path: Path) -> None:
     words = ("task=ruler", "task.tasks=[vt]", "task.lengths=[980]", "task.max_new_tokens=1", "method=fullkv")
     folder = str(tmp_path / "results")
