@@ -121,11 +121,14 @@ def few_notes(counts: Iterable[int]) -> list[str]:
 
 
 def bytes_notes(shares: Iterable[float | None]) -> list[str]:
-    """Why shares of the stock cache's bytes are above 1, if any is."""
-    above = any(share is not None and share > 1 for share in shares)
+    """Why shares of the stock cache's bytes are above 1, if any is, and what to do."""
+    largest = max((share for share in shares if share is not None), default=0.0)
     return (
-        ["bytes % above 100: a cache of query heads can take more room than the stock one of fewer kv heads (GQA)."]
-        if above
+        [
+            f"bytes % above 100 (up to {100 * largest:.0f}): a cache of query heads can take more room than the stock "
+            "one of fewer kv heads (GQA); selection.granularity=kv_head keeps kv heads."
+        ]
+        if largest > 1
         else []
     )
 

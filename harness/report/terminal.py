@@ -24,11 +24,11 @@ _MOST_LINES = 11
 _MOST_METHODS = 5
 REST = "all methods: kvgauge report with the results folder, or table.md"
 """What is said where the end of a run has room for some of the methods."""
-_LEGENDS = ("kept:", "same as:", "Intervals:", "bytes %")
+_LEGENDS = ("kept:", "same as:", "Intervals:")
 """How notes begin that explain columns which the end of a run has no room for."""
 _PRESSING = (
     "errors of", "the full cache scores", "answers are", "A is of", "B is of", "A was compressed", "not in",
-    "missing here", "audit:", "fewer examples", "* misses", "entries while decoding",
+    "missing here", "audit:", "fewer examples", "bytes %", "* misses", "entries while decoding",
 )  # fmt: skip
 """How notes begin without which the numbers mislead, the most important first."""
 

@@ -137,7 +137,7 @@ def test_a_narrow_terminal_leaves_columns_out_and_says_which() -> None:
 
 
 def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
-    note = "bytes % above 100: a cache of query heads can take more room"
+    note = "bytes % above 100 (up to 200): a cache of query heads can take more room"
     assert note not in printed(result())
     cells = tuple(
         replace(cell, records=tuple(structs.replace(r, retention_bytes=2.0) for r in cell.records))
