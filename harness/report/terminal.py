@@ -82,7 +82,9 @@ def show_end(document: Document, scores: pd.DataFrame, console: Console, what: s
             rest = [REST]
     room = _MOST_LINES - _lines(table)
     told = [note for note in document.notes if not note.startswith(_LEGENDS)]
-    told = [*(pressing := pressing_notes(told)), *(note for note in told if note not in pressing)]
+    # Where the whole table is shown, its column of bytes says it already.
+    pressing = [note for note in pressing_notes(told) if not (marked and note.startswith("bytes %"))]
+    told = [*pressing, *(note for note in told if note not in pressing)]
     shown = rest
     for place, note in enumerate(told):
         free = room - len(shown) - (place + 1 < len(told))

@@ -13,9 +13,11 @@ from rich.console import Console
 
 from harness.config.build import build
 from harness.engine import tensor_parallel
+from harness.printing import say
 from harness.report.tracker import Tracker
 from harness.run.configure import runs
 from harness.run.cost import Basis, print_cost, recorded
+from harness.run.notes import length_notes
 from harness.run.prepare import Prepared, prepare
 from harness.run.preview import print_preview
 from harness.run.signals import Relay, Stop
@@ -59,6 +61,12 @@ def _run(config: DictConfig, stop: Stop) -> bool:
     from harness.run.live import Live
     from harness.run.report import print_end, report, send
 
+    for prepared in tasks:
+        if prepared.requests:  # what takes long or leads to nothing is said before it begins
+            for note in length_notes(
+                prepared.run.checkpoint.config, prepared.prompts, prepared.run.task.max_new_tokens
+            ):
+                say(console, plain(f"{prepared.run.task.name}: {note}"))
     with Live(tasks, suite, tracker, console) as live:
         tasks, counts = execute(tasks, console, stop, written=live.written)
         whole = all(prepared.whole for prepared in tasks)

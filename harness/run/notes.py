@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.engine.model_notes import prompt_notes
 from harness.engine.positions import beyond_positions, last_position
@@ -11,6 +11,9 @@ from harness.engine.prompt import Prompt
 from harness.engine.request import contexts
 from harness.run.checkpoint import Checkpoint
 from harness.task import Departing, Task
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 _AFTER_CONTEXT = (
     "Compressed after the context, before the question was seen (selection.after=context): budgets, kept entries and "
@@ -42,18 +45,27 @@ def run_note(
     new_tokens = task.max_new_tokens
     if checkpoint.tokenizer is not None:
         notes += prompt_notes(prompts, checkpoint.tokenizer, checkpoint.end_ids, knobs)
-    config, lengths = checkpoint.config, [len(prompt.ids) for prompt in prompts]
+    return " ".join([*notes, *length_notes(checkpoint.config, prompts, new_tokens)])
+
+
+def length_notes(config: PretrainedConfig, prompts: Sequence[Prompt], new_tokens: int) -> list[str]:
+    """What becomes of prompts that are longer than the model is made for, if there are any.
+
+    Args:
+        config: the model's configuration.
+        prompts: the task's prompts, 1 or more.
+        new_tokens: largest number of new tokens.
+    """
+    lengths = [len(prompt.ids) for prompt in prompts]
     positions = getattr(config, "max_position_embeddings", None)
     beyond = [beyond_positions(config, len(prompt.ids), new_tokens, len(prompt.question)) for prompt in prompts]
     if (lost := len(prompts) - beyond.count(None)) and last_position(config) is None:
-        notes.append(f"{lost} of {len(prompts)} prompts have no result: {next(filter(None, beyond))}.")
-    elif lost:
-        notes.append(
+        return [f"{lost} of {len(prompts)} prompts have no result: {next(filter(None, beyond))}."]
+    if lost:
+        return [
             f"{lost} of {len(prompts)} prompts have no result: with up to {new_tokens} new tokens they do not fit into "
             f"the {positions} positions of this model, which cannot go past them."
-        )
-    elif positions is not None and (longer := sum(tokens > positions for tokens in lengths)):
-        notes.append(
-            f"{longer} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."
-        )
-    return " ".join(notes)
+        ]
+    if positions is not None and (longer := sum(tokens > positions for tokens in lengths)):
+        return [f"{longer} of {len(prompts)} prompts are longer than the {positions} positions this model is made for."]
+    return []

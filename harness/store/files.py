@@ -106,6 +106,9 @@ def failed(path: Path, done: str, error: OSError) -> StoreError:
         error: the reason.
     """
     remedy = "make it readable, or choose another folder"
+    if isinstance(error, NotADirectoryError):
+        file = next(part for part in (path, *path.parents) if part.exists())
+        return StoreError(f"{file} is a file, where a folder is to be: choose another folder")
     if done == "written":
         remedy = "make it writable or choose another folder; what is finished is kept"
     if done == "written" and error.errno in _FULL:

@@ -69,7 +69,8 @@ def with_scoring(manifest: Manifest, folder: Path, values: Mapping[str, Any]) ->
     if fixed := sorted(set(values) - old.scoring_knobs):
         knobs = ", ".join(f"task.{knob}" for knob in sorted(old.scoring_knobs))
         raise ConfigError(
-            f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, or set one of {knobs}"
+            f"task.{fixed[0]} of {manifest.task} does not change scores alone: run it again, set one of {knobs}, or "
+            "give the folder of another task"
         )
     config = {**manifest.task_config, **values}
     new = recorded_task(structs.replace(manifest, task_config=config), folder)

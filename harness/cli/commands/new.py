@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
     if outside:
         path, tests = f"{shlex.quote(f'method_path={root}')} ", shlex.quote(f"{root}/test_{name}.py")
     console.print(f"python run.py {path}method=[fullkv,{name}] budget=64", markup=False, soft_wrap=True)
-    console.print(f"python -m pytest {tests}", markup=False, soft_wrap=True)
+    console.print(f"python -m pytest {tests}  # make develop installs pytest", markup=False, soft_wrap=True)
     if outside:
         console.print(
             f"KVGAUGE_METHOD_PATH={shlex.quote(str(root))} python -m pytest tests/methods -k {name}",

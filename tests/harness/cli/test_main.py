@@ -229,7 +229,7 @@ BAD_INPUT = [
                                                        "cpu")),
     (["limit=0"], 2, "limit=0"),
     (["results_dir="], 2, "names no folder"),
-    (["results_dir=/dev/null/x"], 5, "Not a directory"),
+    (["results_dir=/dev/null/x"], 5, "/dev/null is a file, where a folder is to be: choose another folder"),
     (["results_dir=/proc/kvgauge"], 5, "cannot be written"),
     (["model=3"], 2, "Config group override"),
     (["model=hf"], 2, "model.path is not set"),

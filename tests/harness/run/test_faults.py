@@ -288,7 +288,7 @@ def test_a_place_that_cannot_be_written_is_found_before_anything_is_computed(
     (tmp_path / place).write_text("")
     failed = kvgauge(*words)
     assert failed.code == 5 and failed.err.count("\n") == 1
-    assert "cannot be" in failed.err and "Model" not in failed.err
+    assert f"{tmp_path / place} is a file, where a folder is to be" in failed.err and "Model" not in failed.err
 
 
 def test_a_worker_that_was_killed_for_good_is_seen_in_status_and_its_shard_is_taken_up_again(

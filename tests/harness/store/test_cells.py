@@ -323,7 +323,7 @@ def test_a_full_disk_stops_cleanly_and_leaves_no_torn_record(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"file/cell cannot be written \(Not a directory\)"):
+    with pytest.raises(StoreError, match=r"file is a file, where a folder is to be"):
         CellWriter(tmp_path / "file" / "cell", MANIFEST)
 
 

@@ -270,7 +270,7 @@ def test_scoring_in_another_way_gives_what_a_run_that_way_gives(
             "",
             "task.protocol=paper",
             2,
-            "task.protocol of longbench-lcc does not change scores alone: run it again, or set one of task.",
+            "task.protocol of longbench-lcc does not change scores alone: run it again, set one of task.",
         ),
         ("", "task.code_similarity=indel", 2, "task.code_similarity='indel'"),
         ("", "task.official_zero=1", 2, "task.official_zero=1 is neither true nor false"),
