@@ -265,6 +265,8 @@ def _bars(
         places, [_fold(f"{cell.cell.label} {cell.cell.budget}", 2.5) for cell in cells], fontsize=7, parse_math=False
     )
     axes.set_ylim(max(places) + 0.7, -0.7)
-    axes.set_xlim(0, 1.25 * max([100, *filter(math.isfinite, (*values, *highs))]))
+    most = max([100, *filter(math.isfinite, (*values, *highs))])
+    axes.set_xlim(0, 1.25 * most)  # with room for the numbers behind the bars, which the axis does not count
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick <= most])
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right"]].set_visible(False)

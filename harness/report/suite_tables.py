@@ -108,9 +108,12 @@ def print_suite(result: SuiteResult, console: Console, wide: bool = False) -> No
 
 def print_suite_end(result: SuiteResult, console: Console) -> None:
     """Print what the end of a run has room for: the headline by method and budget; see ``show_end``."""
-    raw, document = suite_table(result), suite_document(result)
-    title = f"{document.title}: {headline(result)}"
-    show_end(replace(document, title=title), raw[raw["column"] == headline(result)], console)
+    raw, document, column = suite_table(result), suite_document(result), headline(result)
+    shown = raw[raw["column"] == column]
+    title = f"{document.title}: {column}"
+    if len(result.tasks) > 1 and (shown["kind"] == "task").all():  # no average is over all of them
+        title = f"{title}, the first of {len(result.tasks)} tasks; kvgauge report shows all"
+    show_end(replace(document, title=title), shown, console)
 
 
 @once

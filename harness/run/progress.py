@@ -61,7 +61,8 @@ class Bar(Meter):
     def advance(self, count: int) -> None:
         """Note that ``count`` more prompts are written."""
         super().advance(count)
-        self._show(at_once=self.written == self.prompts)
+        if self.prompts:
+            self._show(at_once=self.written == self.prompts)
 
     def _show(self, at_once: bool = False) -> None:
         now = time.monotonic()

@@ -57,6 +57,19 @@ def test_one_cell_ends_in_a_table_and_its_files(kvgauge: Command, tmp_path: Path
     assert json.loads((cell / "manifest.json").read_text())["settings"]["budget"] == "128"
 
 
+def test_prompts_beyond_the_models_positions_are_told_of_before_they_are_computed(
+    kvgauge: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.json").write_text(json.dumps({"long": [1] * 4100}))
+    words = ("task=tokens", f"task.prompts={tmp_path / 'prompts.json'}", "task.max_new_tokens=1", "method=fullkv")
+    done = kvgauge(*words, f"results_dir={tmp_path}")
+    assert done.code == 0, done.err
+    said = "tokens: 1 of 1 prompts are longer than the 4096 positions this model is made for."
+    assert -1 < done.out.find(said) < done.out.find("1 of 1 prompts in")
+    again = kvgauge(*words, f"results_dir={tmp_path}").out
+    assert "new records: 0" in again and said not in again and "0 of 0 prompts" not in again
+
+
 def test_a_grid_of_13_cells_takes_one_prefill_per_prompt(kvgauge: Command, tokens: tuple[str, ...]) -> None:
     done = kvgauge(*GRID, *tokens)
     assert done.code == 0, done.err

@@ -122,6 +122,7 @@ def test_another_limit_of_new_tokens_is_a_departure_that_tables_note(
     done = kvgauge(*words, "task.max_new_tokens=3", f"results_dir={tmp_path}")
     assert done.code == 0, done.err
     assert done.out.replace("\n", " ").count("Not as published: task.max_new_tokens=3.") == 1
+    assert "longbench on tiny: qasper, the first of 2 tasks; kvgauge report shows all" in done.out
     for dataset in ("qasper", "trec"):
         cell = tmp_path / f"tiny/longbench-{dataset}/fullkv-full"
         manifest = json.loads((cell / "manifest.json").read_text())
