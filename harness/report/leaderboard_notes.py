@@ -8,6 +8,7 @@ from itertools import pairwise
 from harness.report.format import interval, number
 from harness.report.method_costs import MethodCosts
 from harness.report.nonsense import nonsense_notes
+from harness.report.notes import partial_notes
 from harness.report.stats.bootstrap import LEVEL
 from harness.report.stats.ranking import Ranking
 from harness.results import TaskResult
@@ -67,6 +68,7 @@ def task_warnings(named: Mapping[str, Sequence[TaskResult]]) -> list[str]:
                 names += [plain(name)] * (plain(name) not in names)
     return [
         *nonsense_notes({task.task: task for task in members}),
+        *partial_notes(cell for task in members for cell in task.cells),
         *(
             plain(part) if len(names) == len(named) else f"{', '.join(names)}: {plain(part)}"
             for part, names in of_part.items()

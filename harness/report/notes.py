@@ -46,16 +46,27 @@ def cell_notes(cells: Iterable[CellResult]) -> list[str]:
     """What the records of cells tell of their numbers."""
     cells = list(cells)
     notes = audit_notes(record.audit for cell in cells for record in cell.records)
-    if any(len(cell.done) < cell.expected for cell in cells):
-        notes.append("n of N: the numbers cover only the n examples that have a result.")
     return (
         notes
+        + partial_notes(cells)
         + budget_notes(cells)
         + eviction_notes(cells)
         + few_notes(len(cell.done) for cell in cells)
         + storage_notes(cells)
         + bytes_notes(r.retention_bytes for cell in cells for r in cell.done)
     )
+
+
+def partial_notes(cells: Iterable[CellResult]) -> list[str]:
+    """What a mean is of, if a cell has no result for an example that another one was asked for."""
+    shares = [(len(cell.done), cell.expected) for cell in cells if len(cell.done) < cell.expected]
+    if not shares:
+        return []
+    least, of = min(shares)
+    return [
+        f"n of N: numbers cover only the n examples that have a result ({least} of {of} in a cell), so compare "
+        "differences, which are paired."
+    ]
 
 
 def storage_notes(cells: Iterable[CellResult]) -> list[str]:

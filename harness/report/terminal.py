@@ -28,7 +28,7 @@ _LEGENDS = ("kept:", "same as:", "Intervals:")
 """How notes begin that explain columns which the end of a run has no room for."""
 _PRESSING = (
     "errors of", "the full cache scores", "answers are", "A is of", "B is of", "A was compressed", "not in",
-    "missing here", "audit:", "fewer examples", "bytes %", "* misses", "entries while decoding",
+    "missing here", "n of N:", "audit:", "fewer examples", "bytes %", "* misses", "entries while decoding",
 )  # fmt: skip
 """How notes begin without which the numbers mislead, the most important first."""
 

@@ -146,6 +146,14 @@ def test_bytes_above_the_stock_cache_are_explained_and_only_then() -> None:
     assert note in printed(result(cells=cells))
 
 
+def test_numbers_over_fewer_examples_are_told_of_where_there_is_little_room() -> None:
+    whole = replace(result(), cells=result().cells[:1])
+    assert "n of N" not in printed(whole)
+    out = StringIO()
+    print_end(result(), Console(file=out, width=100))
+    assert "numbers cover only the n examples that have a result (0 of 3 in a cell)" in " ".join(out.getvalue().split())
+
+
 @pytest.mark.usefixtures("pixels")
 def test_the_summary_has_error_bars_where_there_are_intervals(tmp_path: Path) -> None:
     """Bars end at 80; what is darker than every bar and stands right of that is the interval, and the numbers, which
