@@ -41,7 +41,7 @@ class Wrapper(Method):
         if self.base.evictor is not None:
             raise ConfigError(f"{within} goes on while decoding, which would be lost: name a method of prompts alone")
         if self.base.rerotates and not self.rerotates:
-            raise ConfigError(f"{within} turns kept keys to new positions, which would be lost: name one that does not")
+            raise ConfigError(f"{within} turns kept keys to new positions, which would be lost: name another method")
         if isinstance(scorer, Rescorer):
             raise ConfigError(f"{within} is a wrapper with scores of its own: name the method inside it")
         if self.rescores and isinstance(scorer, Reranks) and not self.reranks:

@@ -92,7 +92,7 @@ def prepared_again(
         # Runs that asked for other examples wrote manifests of their own for the cells that they began.
         configs = {
             json.dumps(config, sort_keys=True): config
-            for config in ({**known.task_config, **asked} for known in (manifest, *grid.manifests.values()))
+            for config in ({**grid.manifests[cell].task_config, **asked} for cell in (first, *variants))
         }
         with tempfile.TemporaryDirectory() as empty:  # an empty results folder, so that every record is missing
             tasks = [
