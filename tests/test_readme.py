@@ -24,8 +24,10 @@ def test_the_command_runs(line: str, kvgauge: Command, tmp_path: Path, monkeypat
     """A command on a model of the hub is composed and planned on the embedded one, the others run as they are, on
     short prompts."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    write(tmp_path / SMOLLM2.name)
+    (tmp_path / ".cache/kvgauge").mkdir(parents=True)
+    write(tmp_path / ".cache/kvgauge" / SMOLLM2.name)
     words = embedded(shlex.split(line)[2:])
     words = [word for word in words if not word.startswith("task.lengths")] + ["task.lengths=[400]"]
     done = kvgauge(*words, f"results_dir={tmp_path}")
@@ -53,6 +55,7 @@ def test_every_other_command_is_a_target_of_the_makefile() -> None:
         "make run",
         "make run MODEL=tiny",
         "source .venv/bin/activate",
+        "make smollm2",
         "make check",
         "make test",
         "make test-slow",

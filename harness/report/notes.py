@@ -137,7 +137,7 @@ def bytes_notes(shares: Iterable[float | None]) -> list[str]:
     return (
         [
             f"bytes % above 100 (up to {100 * largest:.0f}): a cache of query heads can take more room than the stock "
-            "one of fewer kv heads (GQA); selection.granularity=kv_head keeps kv heads."
+            "one of fewer kv heads (GQA); selection.granularity=kv_head keeps one set for each kv head."
         ]
         if largest > 1
         else []
