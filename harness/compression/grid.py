@@ -265,6 +265,11 @@ class Plan:
         return self.scorer if isinstance(self.scorer, Reranks) else None
 
     @property
+    def changes(self) -> bool:
+        """Whether kept entries are others than the model's own: turned, packed, merged, or replaced while decoding."""
+        return self.rerotates or not self.storage.exact or self.eviction is not None
+
+    @property
     def positions(self) -> int | None:
         """Number of positions that the kept entries take if they are turned to new ones; None if they are not."""
         count = self.keep[0] if self.rerotates else None

@@ -51,9 +51,11 @@ class LayerKV:
         counts: number of entries of each head, where they differ; None where they are equal.
         stays: whether entries stay as they are while a row decodes, so that many tokens at once leave them as single
             steps do, and a row's entries can leave the cache and come back.
+        in_pieces: whether a question can run through them piece by piece.
     """
 
     stays: ClassVar[bool] = True
+    in_pieces: ClassVar[bool] = True
     keys: Tensor
     values: Tensor
     counts: tuple[int, ...] | None = None
@@ -219,12 +221,15 @@ class PlainBucket(Bucket):
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
-        tokens = keys.shape[2]
+        return attention(queries, *self.extended(keys, values, question), self.softmax(scaling))
+
+    def extended(self, keys: Tensor, values: Tensor, question: int) -> tuple[Tensor, Tensor]:
+        """All keys and values up to those of new tokens, which are written; see ``attend``."""
         start = self.entries - question + self.steps
-        new, seen = slice(start, start + tokens), slice(0, start + tokens)
-        self.keys[:, :, new] = keys
-        self.values[:, :, new] = values
-        return attention(queries, self.keys[:, :, seen], self.values[:, :, seen], self.softmax(scaling))
+        stop = start + keys.shape[2]
+        self.keys[:, :, start:stop] = keys
+        self.values[:, :, start:stop] = values
+        return self.keys[:, :, :stop], self.values[:, :, :stop]
 
     def reserve(self) -> bool:
         """See ``Bucket``. The room grows by half, one tensor at a time."""

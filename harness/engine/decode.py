@@ -129,7 +129,7 @@ class Decoding:
         self._joined += len(rows)
         self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
-        order = sorted(range(len(rows)), key=lambda index: [layer.layout for layer in rows[index].layers])
+        order = sorted(range(len(rows)), key=lambda index: [(layer.layout, layer.runs) for layer in rows[index].layers])
         for tokens in sorted({len(row.asked) for row in rows}):
             alike = [index for index in order if len(rows[index].asked) == tokens]
             together = max(1, _QUESTION_TOKENS // tokens) if tokens else len(alike)
@@ -164,12 +164,12 @@ class Decoding:
         joining = [self._active(row, number) for row, number in zip(rows, numbers, strict=True)]
         self._drop()
         tokens, device = len(rows[0].asked), self._model.device
-        plain = all(type(layer) is LayerKV for row in rows for layer in row.layers)
+        in_pieces = all(layer.in_pieces for row in rows for layer in row.layers)
         self._cache.add([row.layers for row in rows], spare=self._limits.max_new_tokens - 1, question=tokens)
         ids = torch.tensor([row.asked for row in rows], device=device)
         firsts = torch.tensor([row.prompt_tokens - len(row.question) for row in rows], device=device)
         positions = firsts[:, None] + torch.arange(tokens, device=device)
-        ask = partial(self._ask, ids, positions, _PIECE_TOKENS if plain else tokens)
+        ask = partial(self._ask, ids, positions, _PIECE_TOKENS if in_pieces else tokens)
         logits = ask()
         self.asked += ids.numel()
         finite, broken = all_finite(logits), [row.broken for row in rows]

@@ -41,6 +41,7 @@ class EvictingKV(LayerKV):
     """
 
     stays: ClassVar[bool] = False
+    in_pieces: ClassVar[bool] = False
     evictor: Evictor = field(kw_only=True)
     budget: int = field(kw_only=True)
     total: int = field(kw_only=True)

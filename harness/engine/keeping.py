@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 
 from torch import Tensor
 
@@ -12,8 +13,11 @@ from harness.compression.method import LayerState, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
+from harness.engine.chosen import sharing
 from harness.engine.seen_layer import Growing, SeenLayer, failing_as, name_of
 from harness.errors import ConfigError
+
+_PROMPTS = count()  # rows are put in the order of their prompts, so that each run of a process has the same one
 
 
 class Keeping:
@@ -39,6 +43,7 @@ class Keeping:
             raise ConfigError("eviction while decoding needs all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing(eviction=plan.eviction) for plan in plans}
         self._selection = selection
+        self._begun = False
         self._held: list[SeenLayer] = []
         self._late = [plan for plan in self.growing if plan.waiting and plan.waiting.allocation.sees == "layers"]
 
@@ -49,6 +54,10 @@ class Keeping:
             state: the state of the layer.
             scores: scores of some scorers, read from the attention's own weights.
         """
+        if not self._begun:
+            self._begun, number = True, next(_PROMPTS)
+            for plan in sharing(self.growing, state):
+                self.growing[plan].prompt = number
         layer = SeenLayer(state, self._selection, dict(scores))
         for plan, growing in self.growing.items():
             if plan.waiting is None:

@@ -18,6 +18,7 @@ from harness.compression.storage import Entries, Storage
 from harness.compression.wrappers import Rescorer
 from harness.engine import tensor_parallel
 from harness.engine.buckets import LayerKV
+from harness.engine.chosen import ChosenKV
 from harness.engine.evicting import evicting
 from harness.engine.failures import SelectionFailed, is_of_the_prompt
 from harness.engine.stored import stored
@@ -39,6 +40,8 @@ class Growing:
             different numbers, these numbers and then the indices head by head; None for a layer that keeps everything.
         ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were scored.
         eviction: how rows of it go on while decoding; None if they drop nothing.
+        prompt: number of the prompt with whose other rows its entries share memory; None if they have memory of their
+            own.
         differs: whether a packed entry of a layer comes back otherwise than it was; None as long as nothing is packed.
     """
 
@@ -47,6 +50,7 @@ class Growing:
     indices: list[Tensor | None] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)
     eviction: Eviction | None = None
+    prompt: int | None = None
     differs: bool | None = None
 
 
@@ -67,7 +71,6 @@ class SeenLayer:
         kv_heads, self._tokens, _ = state.keys.shape
         self._copies = state.queries.shape[0] // kv_heads if selection.granularity == "query_head" else 1
         self._heads = kv_heads * self._copies
-        self._sources = torch.arange(self._heads, device=state.keys.device) // self._copies  # kv head of each
 
     def settled(self, late: Sequence[Plan]) -> SeenLayer:
         """The layer with what is still needed of it: keys, values, and the orders of the plans that wait."""
@@ -126,7 +129,7 @@ class SeenLayer:
         state, scorer, window = self.state, plan.scorer, 0
         growing.entries.append(kept)
         if scorer is None or kept == self._tokens:
-            self._store(LayerKV(state.keys, state.values), plan, growing)
+            self._store(self._chosen(None, growing), plan, growing)
             growing.indices.append(None)
             self._evicting(plan, growing)
             return
@@ -141,17 +144,24 @@ class SeenLayer:
             indices = kept_indices(order, kept, window, self._tokens, self._heads, state.keys.device)
             if order is not None:
                 growing.ties.append(order.tied_heads(kept - window))
-            keys, values = (_taken(states, self._sources[:, None], indices) for states in (state.keys, state.values))
+            entries = self._chosen(indices, growing)
             if plan.storage.merges:
-                keys, values = map(torch.stack, zip(*self._merged(list(indices), plan.storage, growing), strict=True))
+                keys, values = zip(*self._merged(list(indices), plan.storage, growing), strict=True)
+                entries = LayerKV(torch.stack(keys), torch.stack(values))
             if plan.rerotates:
-                keys = state.moved(keys, torch.arange(kept, device=indices.device) - indices)
-            self._store(LayerKV(keys, values), plan, growing)
+                moves = torch.arange(kept, device=indices.device) - indices
+                entries = replace(entries, keys=state.moved(entries.keys, moves))
+            self._store(entries, plan, growing)
             growing.indices.append(tensor_parallel.all_heads(indices.to(torch.int32)))
             self._evicting(plan, growing)
             return
         assert order is not None
         self._keep_ragged(order, kept, window, growing, plan)
+
+    def _chosen(self, indices: Tensor | None, growing: Growing, counts: tuple[int, ...] | None = None) -> LayerKV:
+        """Entries of this layer; see ``ChosenKV``."""
+        chosen = ChosenKV(self.state.keys, self.state.values, counts, indices, growing.prompt or 0)
+        return chosen if growing.prompt is not None else chosen.gathered()
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
@@ -211,38 +221,18 @@ class SeenLayer:
 
     def _keep_ragged(self, order: Order, kept: tuple[int, ...], window: int, growing: Growing, plan: Plan) -> None:
         """Add entries of heads that keep different numbers."""
-        state, device = self.state, self.state.keys.device
-        heads = []
+        device, heads = self.state.keys.device, []
         for head, count in enumerate(kept):
             mine = order.of(head)
             growing.ties.append(mine.tied_heads(count - window))
             heads.append(kept_indices(mine, count, window, self._tokens, 1, device)[0])
-        source = torch.repeat_interleave(self._sources, torch.tensor(kept, device=device))
         joined = torch.cat(heads)
-        keys, values = (_taken(states, source, joined) for states in (state.keys, state.values))
+        entries = self._chosen(joined, growing, kept)
         if plan.storage.merges:
-            keys, values = map(torch.cat, zip(*self._merged(heads, plan.storage, growing), strict=True))
-        entries = LayerKV(keys, values, kept)
+            keys, values = zip(*self._merged(heads, plan.storage, growing), strict=True)
+            entries = LayerKV(torch.cat(keys), torch.cat(values), kept)
         self._store(entries, plan, growing)
         growing.indices.append(torch.cat([torch.tensor(kept, device=device), joined]).to(torch.int32))
-
-
-def _taken(states: Tensor, heads: Tensor, indices: Tensor) -> Tensor:
-    """Keys or values of some tokens, [..., head_dim].
-
-    Whole rows of memory are copied, in a third of the time that ``states[heads, indices]`` takes.
-
-    Args:
-        states: [kv_heads, tokens, head_dim].
-        heads: heads of the tokens, [...] or of a shape that fits it.
-        indices: indices of the tokens, [...].
-    """
-    kv_heads, tokens, dim = states.shape
-    if states.is_contiguous():
-        rows, at = states.view(-1, dim), indices + heads * tokens
-    else:  # a view of projections, which lie token after token
-        rows, at = states.transpose(0, 1).reshape(-1, dim), indices * kv_heads + heads
-    return rows.index_select(0, at.flatten()).view(*at.shape, dim)
 
 
 def name_of(allocation: Allocation) -> str:

@@ -84,6 +84,7 @@ class StoredKV(LayerKV):
     """
 
     stays: ClassVar[bool] = False
+    in_pieces: ClassVar[bool] = False
     storage: Storage = EXACT
     stored: tuple[tuple[Packed, Packed], ...] = ()
     lengths: tuple[tuple[int, int], ...] = ()

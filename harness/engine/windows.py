@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ class WindowKV(LayerKV):
         window: the window.
     """
 
+    in_pieces: ClassVar[bool] = False
     window: Window
 
     @classmethod

@@ -1,0 +1,228 @@
+"""Entries that rows chose from those of their prompt: the prompt's keys and values lie in memory once for all of them.
+
+Rows of one prompt differ in what they kept of it, not in what keys and values are. On a CPU, where a step spends its
+time with reading them, rows that keep a large share of their prompt are therefore attended to by products of all their
+queries with the whole prompt, in which what a row did not keep is masked out: that is more arithmetic and much less
+memory to read, and nothing is copied when a row begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.compression.grid import Plan
+from harness.compression.method import LayerState
+from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, joined
+from harness.results import by_head
+
+# Measured by benchmarks/shared_rows.py: with so many rows of a prompt or more, rows that keep this share of it or more
+# take less time together than each by itself.
+_LEAST_ROWS = 4
+_LEAST_SHARE = 0.2
+# Bytes of logits that are computed at once, which stay in the processor's cache.
+_BLOCK_BYTES = 2 * 2**20
+
+
+def sharing(plans: Collection[Plan], state: LayerState) -> frozenset[Plan]:
+    """The plans whose rows share the prompt's keys and values, which they leave as the model made them.
+
+    Args:
+        plans: those of a prompt.
+        state: one of its layers.
+    """
+    keys = state.keys
+    if keys.device.type != "cpu" or keys.dtype != torch.float32 or state.kernels != "torch":
+        return frozenset()
+    found = [plan for plan in plans if not plan.changes and _share(plan, keys.shape[1]) >= _LEAST_SHARE]
+    return frozenset(found if len(found) >= _LEAST_ROWS else ())
+
+
+def _share(plan: Plan, tokens: int) -> float:
+    """The share of a prompt that a plan keeps, on average over layers and heads; of one that waits, its budget."""
+    layers = [sum(heads) / len(heads) for heads in (tuple(by_head(counts)) for counts in plan.keep)]
+    return sum(layers) / (len(layers) * tokens) if layers else 0.0
+
+
+@dataclass(frozen=True)
+class ChosenKV(LayerKV):
+    """The kept entries of one row in one layer, as a choice from those of its prompt.
+
+    Attributes:
+        keys: [kv_heads, tokens, head_dim], of the whole prompt.
+        values: the same shape.
+        indices: of the kept entries, [cache_heads, entries]; where heads keep different numbers, [entries of all
+            heads], head by head; None if all are kept.
+        prompt: number of the prompt among all that were prefilled.
+    """
+
+    indices: Tensor | None = None
+    prompt: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the kept keys and values, as each row would have them by itself."""
+        return self.numbers * self.keys.itemsize
+
+    @property
+    def numbers(self) -> int:
+        """See ``LayerKV``."""
+        return 2 * self.keys.shape[-1] * sum(heads * entries for heads, entries in self.runs)
+
+    @property
+    def runs(self) -> tuple[tuple[int, int], ...]:
+        """See ``LayerKV``."""
+        if self.indices is None or self.counts is not None:
+            return super().runs
+        return ((self.indices.shape[0], self.indices.shape[1]),)
+
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """Rows of one prompt share a bucket, whatever they keep."""
+        return type(self).__name__, self.prompt
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See ``LayerKV``; copies."""
+        yield from self.gathered().parts()
+
+    def gathered(self) -> LayerKV:
+        """The same entries in tensors of their own."""
+        if self.indices is None:
+            return LayerKV(self.keys, self.values)
+        cached = sum(heads for heads, _ in self.runs)
+        heads = torch.arange(cached, device=self.keys.device) // (cached // self.keys.shape[0])
+        if self.counts is None:
+            heads = heads[:, None]
+        else:
+            heads = heads.repeat_interleave(torch.tensor(self.counts, device=heads.device))
+        return LayerKV(_taken(self.keys, heads, self.indices), _taken(self.values, heads, self.indices), self.counts)
+
+    def mask(self) -> Tensor:
+        """What is added to logits: 0 for kept entries, minus infinity for others, [cache_heads, tokens]."""
+        kv_heads, tokens, _ = self.keys.shape
+        if self.indices is None:
+            return self.keys.new_zeros(kv_heads, tokens)
+        cached = sum(heads for heads, _ in self.runs)
+        mask = self.keys.new_full((cached, tokens), -torch.inf)
+        if self.counts is None:
+            return mask.scatter_(1, self.indices, 0.0)
+        starts = torch.arange(cached).repeat_interleave(torch.tensor(self.counts)) * tokens
+        mask.view(-1)[starts + self.indices] = 0.0
+        return mask
+
+    def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
+        """See ``LayerKV``. A few rows, and those through which a question is to run, have entries of their own."""
+        chosen = [row for row in rows if isinstance(row, ChosenKV)]
+        if len(chosen) >= _LEAST_ROWS and not joining.question:
+            yield SharedBucket.of(chosen, joining)
+            return
+        first = joining.first_row
+        for _, same in groupby((row.gathered() for row in chosen), lambda row: row.layout):
+            alike = list(same)
+            yield from alike[0].buckets(alike, replace(joining, first_row=first))
+            first += len(alike)
+
+
+@dataclass
+class SharedBucket(Bucket):
+    """Rows that chose entries from one prompt.
+
+    Attributes:
+        chosen: what each row kept.
+        mask: [kv_heads, rows, 1 or query heads of each, tokens]; see ``ChosenKV.mask``.
+        new: the entries of steps.
+    """
+
+    chosen: list[ChosenKV]
+    mask: Tensor
+    new: PlainBucket
+
+    @classmethod
+    def of(cls, chosen: Sequence[ChosenKV], joining: Joining) -> SharedBucket:
+        """A bucket of rows that join together."""
+        keys = chosen[0].keys
+        kv_heads, tokens, dim = keys.shape
+        masks = [row.mask().view(kv_heads, -1, tokens) for row in chosen]
+        copies = max(mask.shape[1] for mask in masks)
+        mask = torch.stack([mask.expand(-1, copies, -1) for mask in masks], 1)
+        empty = keys.new_empty(len(chosen), kv_heads, min(joining.spare, FIRST_SPARE), dim)
+        new = PlainBucket(joining.first_row, 0, kv_heads, empty, torch.empty_like(empty), 0, joining.spare)
+        return cls(joining.first_row, 0, kv_heads, list(chosen), mask, new)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of its rows and of its heads."""
+        return self.new.shape
+
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
+        """See ``Bucket``."""
+        new_keys, new_values = self.new.extended(keys, values, question)
+        every_key, every_value = self.chosen[0].keys, self.chosen[0].values
+        (kv_heads, tokens, dim), rows = every_key.shape, queries.shape[0]
+        total, softmax, out = tokens + new_keys.shape[2], self.softmax(scaling), torch.empty_like(queries)
+        scaled = (queries * scaling).view(rows, kv_heads, -1, dim)
+        outputs, copies = out.view(scaled.shape), scaled.shape[2]
+        together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * total))
+        room = queries.new_empty(min(rows, together), copies, total)
+        for head in range(kv_heads):
+            of_head = softmax.of(slice(head * copies, (head + 1) * copies))
+            for start in range(0, rows, together):
+                some = slice(start, min(start + together, rows))
+                mine, logits = scaled[some, head], room[: some.stop - start]
+                flat = mine.reshape(-1, dim)
+                torch.mm(flat, every_key[head].T, out=logits.view(-1, total)[:, :tokens])
+                logits[..., tokens:] = mine @ new_keys[some, head].transpose(1, 2)
+                of_head.capped_(logits)[..., :tokens] += self.mask[head, some]
+                weights = of_head.weights(logits[:, :, None])[:, :, 0]
+                seen = weights.view(-1, total)[:, :tokens] @ every_value[head]
+                outputs[some, head] = seen.view(mine.shape).baddbmm_(weights[..., tokens:], new_values[some, head])
+        return out
+
+    def reserve(self) -> bool:
+        """See ``Bucket``."""
+        return self.new.reserve()
+
+    def taken(self, row: int) -> LayerKV:
+        """See ``Bucket``."""
+        new, runs, head = self.new.taken(row), [], 0
+        copies = sum(heads for heads, _ in self.chosen[row].runs) // self.cached
+        new_keys, new_values = (states.repeat_interleave(copies, 0) for states in (new.keys, new.values))
+        for keys, values in self.chosen[row].parts():
+            here = slice(head, head + keys.shape[0])
+            runs.append(LayerKV(torch.cat([keys, new_keys[here]], 1), torch.cat([values, new_values[here]], 1)))
+            head = here.stop
+        return joined(runs)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """See ``Bucket``."""
+        self.chosen = [self.chosen[row] for row in rows]
+        self.mask = self.mask[:, list(rows)]
+        self.new.select(rows)
+
+    def advance(self) -> None:
+        """See ``Bucket``."""
+        super().advance()
+        self.new.advance()
+
+
+def _taken(states: Tensor, heads: Tensor, indices: Tensor) -> Tensor:
+    """Keys or values of some tokens, [..., head_dim].
+
+    Whole rows of memory are copied, in a third of the time that ``states[heads, indices]`` takes.
+
+    Args:
+        states: [kv_heads, tokens, head_dim].
+        heads: heads of the tokens, [...] or of a shape that fits it.
+        indices: indices of the tokens, [...].
+    """
+    kv_heads, tokens, dim = states.shape
+    if states.is_contiguous():
+        rows, at = states.view(-1, dim), indices + heads * tokens
+    else:  # a view of projections, which lie token after token
+        rows, at = states.transpose(0, 1).reshape(-1, dim), indices * kv_heads + heads
+    return rows.index_select(0, at.flatten()).view(*at.shape, dim)
