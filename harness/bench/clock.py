@@ -6,11 +6,12 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+
+from harness.engine.products import processor
 
 
 def seconds() -> float:
@@ -45,9 +46,7 @@ def machine() -> Mapping[str, Any]:
 
 def _processor() -> str:
     """The processor's name as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
+    name = processor("model name")
+    if name is None:
         return platform.processor() or platform.machine()
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return f"{name}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from harness.engine.products import TiedHead, in_step, times
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -75,7 +77,9 @@ class BlockedLinear(nn.Module):
         start = 0
         for block in self.blocks:
             here = slice(start, start + block.shape[1])
-            if self.bias is None:
+            if in_step():
+                out[:, here] = times(rows, block.t(), None if self.bias is None else self.bias[here])
+            elif self.bias is None:
                 torch.mm(rows, block, out=out[:, here])
             else:
                 torch.addmm(self.bias[here], rows, block, out=out[:, here])
@@ -92,16 +96,16 @@ def _outputs_of_a_block(outputs: int) -> int:
 def block_linears(model: PreTrainedModel) -> None:
     """Put a ``BlockedLinear`` in the place of each float32 linear layer on a CPU.
 
-    A head that is tied to the embeddings is left as it is, because embeddings are read token by token.
+    A head that is tied to the embeddings becomes a ``TiedHead``, because embeddings are read token by token.
     """
     model.requires_grad_(False)  # products into given memory cannot be differentiated
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in list(model.modules()):
         for name, child in module.named_children():
-            if type(child) is not nn.Linear or id(child.weight) in embeddings:
+            if type(child) is not nn.Linear:
                 continue
             if child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
-                setattr(module, name, BlockedLinear(child))
+                setattr(module, name, (TiedHead if id(child.weight) in embeddings else BlockedLinear)(child))
 
 
 @contextmanager

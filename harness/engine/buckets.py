@@ -82,6 +82,10 @@ class LayerKV:
         """Rows with equal layouts that join together share buckets; layouts of any forms can be ordered."""
         return type(self).__name__, self.runs
 
+    def gathered(self) -> LayerKV:
+        """The same entries in tensors of their own, which they have already."""
+        return self
+
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Keys and values [heads, entries, head_dim] of each run."""
         if self.counts is None:

@@ -19,12 +19,15 @@ from torch import Tensor
 from harness.compression.grid import Plan
 from harness.compression.method import LayerState
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, joined
+from harness.engine.products import times
 from harness.results import by_head
 
 # Measured by benchmarks/shared_rows.py: with so many rows of a prompt or more, rows that keep this share of it or more
 # take less time together than each by itself.
 _LEAST_ROWS = 4
-_LEAST_SHARE = 0.2
+_LEAST_SHARE = 0.1
+# Others would round the logits that lie between the products.
+_DTYPES = torch.float32, torch.float64
 # Bytes of logits that are computed at once, which stay in the processor's cache.
 _BLOCK_BYTES = 2 * 2**20
 
@@ -36,8 +39,8 @@ def sharing(plans: Collection[Plan], state: LayerState) -> frozenset[Plan]:
         plans: those of a prompt.
         state: one of its layers.
     """
-    keys = state.keys
-    if keys.device.type != "cpu" or keys.dtype != torch.float32 or state.kernels != "torch":
+    keys, by_torch = state.keys, state.kernels == "torch" and state.softmax.is_plain
+    if not by_torch or keys.device.type != "cpu" or keys.dtype not in _DTYPES:
         return frozenset()
     found = [plan for plan in plans if not plan.changes and _share(plan, keys.shape[1]) >= _LEAST_SHARE]
     return frozenset(found if len(found) >= _LEAST_ROWS else ())
@@ -162,26 +165,37 @@ class SharedBucket(Bucket):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
         new_keys, new_values = self.new.extended(keys, values, question)
+        rows, kv_heads = self.shape
+        scaled = (queries * scaling).view(rows, kv_heads, -1, queries.shape[-1])
+        kept, sums = self._attend_prompt(scaled)
+        logits = scaled @ new_keys.transpose(2, 3)
+        share = torch.sigmoid(sums - logits.logsumexp(-1, keepdim=True))
+        return torch.lerp(logits.softmax(-1) @ new_values, kept, share).view(queries.shape)
+
+    def _attend_prompt(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """The attention to the prompt alone.
+
+        Args:
+            queries: [rows, kv_heads, query heads of each, D], scaled.
+
+        Returns:
+            The output, of the shape of the queries; and the logarithms of the sums of exponentials, with D = 1.
+        """
+        rows, kv_heads, copies, dim = queries.shape
         every_key, every_value = self.chosen[0].keys, self.chosen[0].values
-        (kv_heads, tokens, dim), rows = every_key.shape, queries.shape[0]
-        total, softmax, out = tokens + new_keys.shape[2], self.softmax(scaling), torch.empty_like(queries)
-        scaled = (queries * scaling).view(rows, kv_heads, -1, dim)
-        outputs, copies = out.view(scaled.shape), scaled.shape[2]
-        together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * total))
-        room = queries.new_empty(min(rows, together), copies, total)
+        tokens = every_key.shape[1]
+        out, sums = torch.empty_like(queries), queries.new_empty(rows, kv_heads, copies, 1)
+        together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * tokens))
         for head in range(kv_heads):
-            of_head = softmax.of(slice(head * copies, (head + 1) * copies))
             for start in range(0, rows, together):
-                some = slice(start, min(start + together, rows))
-                mine, logits = scaled[some, head], room[: some.stop - start]
-                flat = mine.reshape(-1, dim)
-                torch.mm(flat, every_key[head].T, out=logits.view(-1, total)[:, :tokens])
-                logits[..., tokens:] = mine @ new_keys[some, head].transpose(1, 2)
-                of_head.capped_(logits)[..., :tokens] += self.mask[head, some]
-                weights = of_head.weights(logits[:, :, None])[:, :, 0]
-                seen = weights.view(-1, total)[:, :tokens] @ every_value[head]
-                outputs[some, head] = seen.view(mine.shape).baddbmm_(weights[..., tokens:], new_values[some, head])
-        return out
+                some = slice(start, start + together)
+                logits = times(queries[some, head].reshape(-1, dim), every_key[head]).view(-1, copies, tokens)
+                logits += self.mask[head, some]
+                weights = logits.softmax(-1)
+                out[some, head] = times(weights.view(-1, tokens), every_value[head].T).view(-1, copies, dim)
+                # The largest weight is exp(its logit) / sum.
+                sums[some, head] = logits.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()
+        return out, sums
 
     def reserve(self) -> bool:
         """See ``Bucket``."""

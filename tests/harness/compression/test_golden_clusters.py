@@ -207,7 +207,7 @@ def prefilled(which: str, legacy: bool, group: tuple[Any, ...]) -> list[dict[Pla
 def check_kept(which: str, case: Case, golden: Any, legacy: bool = False) -> None:
     """A prefill keeps the golden entries, in ascending order, and nothing else."""
     for row, kept in enumerate(prefilled(which, legacy, group_of(case))):
-        layer = kept[plan_of(case, not legacy)].layers[case["layer"] or 0]
+        layer = kept[plan_of(case, not legacy)].layers[case["layer"] or 0].gathered()
         positions = layer.values[:, :, 0].long().numpy()
         keys = inputs(case["input"])["k8" if case["kvmode"] == "mha8" else "k4"][row].to(layer.keys.dtype)
         # A layer that keeps everything keeps it once per kv head, where the published code repeats it for every query

@@ -200,7 +200,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Run, st
             done = prefill(model(which, name), name, prompts[str(length)], plans, selection)
             for run, kept in zip(sharing, done.kept, strict=True):
                 ids.append(run["id"])
-                shapes.append(([layer.keys.shape[0] for layer in kept.layers], kept.entries, kept.sha256))
+                shapes.append(([layer.gathered().keys.shape[0] for layer in kept.layers], kept.entries, kept.sha256))
                 # Decoding empties a row's list, and plans that keep the same entries share one.
                 rows.append(Row(length, done.logits, list(kept.layers)))
         logits: list[list[Tensor]] = [[] for _ in rows]

@@ -1,0 +1,185 @@
+"""Rows that share their prompt's keys and values attend as rows with entries of their own do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from harness.compression.eviction import Every, Eviction
+from harness.compression.grid import Plan
+from harness.compression.method import LayerState
+from harness.compression.storage import Storage
+from harness.engine import chosen
+from harness.engine.buckets import Joining, LayerKV, PlainBucket
+from harness.engine.cache import KVCache
+from harness.engine.chosen import ChosenKV, SharedBucket, sharing
+from harness.engine.decode import decode
+from harness.engine.layer_forms import PLAIN
+from harness.engine.prefill import prefill
+from harness.engine.rows import Limits, Row
+from methods.snapkv import SnapKV
+from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
+
+DIM, KV_HEADS, COPIES, TOKENS = 8, 2, 3, 23
+
+
+def states(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@st.composite
+def rows_of(draw: st.DrawFn, prompt: int, least: int = 4) -> list[ChosenKV]:
+    """Rows of one prompt that keep anything: everything, equally many of each kv or query head, or any number."""
+    keys, values = (states(TOKENS, KV_HEADS, DIM, seed=seed).transpose(0, 1) for seed in (prompt, 100 + prompt))
+    found = []
+    for _ in range(draw(st.integers(least, least + 3))):
+        cached, kind = KV_HEADS * draw(st.sampled_from([1, COPIES])), draw(st.sampled_from(["all", "even", "ragged"]))
+        counts = [draw(st.integers(1, TOKENS)) for _ in range(cached)]
+        if kind == "even":
+            counts = counts[:1] * cached
+        each = [torch.tensor(sorted(draw(st.permutations(range(TOKENS)))[:count])) for count in counts]
+        if kind == "all":
+            found.append(ChosenKV(keys, values, None, None, prompt))
+        elif len(set(counts)) == 1:
+            found.append(ChosenKV(keys, values, None, torch.stack(each), prompt))
+        else:
+            found.append(ChosenKV(keys, values, tuple(counts), torch.cat(each), prompt))
+    return found
+
+
+def cache_of(rows: Sequence[LayerKV], steps: int) -> KVCache:
+    cache = KVCache([PLAIN])
+    cache.add([[row] for row in rows], steps)
+    return cache
+
+
+def step(caches: Sequence[KVCache], rows: int, seed: int) -> list[Tensor]:
+    new = [states(rows, heads, 1, DIM, seed=seed + heads) for heads in (KV_HEADS * COPIES, KV_HEADS, KV_HEADS)]
+    found = []
+    for cache in caches:
+        cache.reserve()
+        found.append(cache.attend(0, new[0], new[1], new[2], 0.3))
+        cache.advance()
+    return found
+
+
+def kinds(cache: KVCache) -> list[str]:
+    return [type(bucket).__name__ for bucket in cache._layers[0]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_rows_of_two_prompts_attend_as_with_entries_of_their_own_while_some_leave(data: st.DataObject) -> None:
+    rows = [*data.draw(rows_of(0)), *data.draw(rows_of(1))]
+    ours, theirs = cache_of(rows, 4), cache_of([row.gathered() for row in rows], 4)
+    assert kinds(ours) == ["SharedBucket"] * 2 and set(kinds(theirs)) == {"PlainBucket"}
+    for seed in range(2):
+        torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
+    staying = [row for row in range(len(rows)) if data.draw(st.booleans())] or [0]
+    for cache in (ours, theirs):
+        cache.keep(staying)
+    torch.testing.assert_close(*step((ours, theirs), len(staying), 7), rtol=1e-9, atol=1e-9)
+    for row in range(len(staying)):
+        (mine,), (their,) = ours.row(row), theirs.row(row)
+        assert torch.equal(mine.keys, their.keys) and torch.equal(mine.values, their.values)
+        assert mine.runs == their.runs
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_many_rows_are_computed_in_blocks_of_the_same_numbers(data: st.DataObject) -> None:
+    rows = data.draw(rows_of(0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chosen, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 8 * COPIES * TOKENS * 3])))
+        ours = cache_of(rows, 2)
+        blocked = step([ours], len(rows), 0)
+    torch.testing.assert_close(blocked, step([cache_of(rows, 2)], len(rows), 0), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows_of(0))
+def test_bytes_are_those_of_kept_entries(rows: list[ChosenKV]) -> None:
+    for row in rows:
+        own = row.gathered()
+        assert (row.bytes, row.numbers, row.runs) == (own.bytes, own.numbers, own.runs)
+
+
+@dataclass(frozen=True)
+class Packed(Storage):
+    """A storage that is not the exact one."""
+
+
+def even(prompt: int, count: int) -> ChosenKV:
+    keys, values = (states(KV_HEADS, TOKENS, DIM, seed=seed) for seed in (prompt, prompt + 1))
+    return ChosenKV(keys, values, None, torch.arange(count).expand(KV_HEADS, -1), prompt)
+
+
+def test_few_rows_and_those_with_a_question_have_entries_of_their_own_and_neighbours_share_buckets() -> None:
+    assert kinds(cache_of([even(0, 5)] * 3, 2)) == ["PlainBucket"]
+    assert kinds(cache_of([even(0, 5)] * 4, 2)) == ["SharedBucket"]
+    asked = KVCache([PLAIN])
+    asked.add([[even(0, count)] for count in (5, 5, 6, 6, 6)], 2, question=3)
+    assert [(type(bucket), bucket.rows) for bucket in asked._layers[0]] == [
+        (PlainBucket, slice(0, 2)),
+        (PlainBucket, slice(2, 5)),
+    ]
+
+
+def layer(dtype: torch.dtype = torch.float64, **changes: Any) -> LayerState:
+    keys = torch.zeros(KV_HEADS, TOKENS, DIM, dtype=dtype)
+    return replace(LayerState(keys, keys, keys, 0, 1, 1.0, torch.float32), **changes)
+
+
+def test_plans_that_keep_much_and_leave_entries_as_they_are_share_where_there_are_four() -> None:
+    plans = [Plan((count, count), None) for count in (3, 4, 5, TOKENS)]
+    scarce = Plan((2, 2), None)  # less than a tenth of 23
+    changed = [
+        replace(plans[0], rerotates=True),
+        replace(plans[0], storage=Packed("packed")),
+        replace(plans[0], eviction=Eviction(cast("Any", Every), (3, 3))),
+    ]
+    assert sharing([*plans, scarce, *changed], layer()) == set(plans)
+    assert sharing([*plans, scarce, *changed], layer(torch.float32)) == set(plans)
+    assert sharing([*plans[1:], scarce, *changed], layer()) == set()
+    assert Plan(((1, 4), (2, 3)), None) in sharing([*plans, Plan(((1, 4), (2, 3)), None)], layer())  # 2.5 on average
+
+
+def test_other_dtypes_kernels_and_softmaxes_share_nothing() -> None:
+    plans = [Plan((count, count), None) for count in (3, 4, 5, TOKENS)]
+    assert sharing(plans, layer())
+    for other in (layer(torch.bfloat16), layer(kernels="triton"), layer(softcap=5.0), layer(sinks=torch.zeros(2))):
+        assert sharing(plans, other) == set()
+
+
+def test_what_a_prefill_keeps_is_chosen_and_says_what_it_says_by_itself() -> None:
+    model, prompt, selection = tiny(), prompt_of(40), STABLE
+    scorer = SnapKV("snapkv", 4, 5, "maxpool").scorer
+    plans = [Plan((count,) * 3, scorer) for count in (6, 12, 20, 33)] + [Plan((40,) * 3, None)]
+    done = prefill(model, NAME, prompt, plans, selection)
+    assert all(isinstance(layer, ChosenKV) for kept in done.kept for layer in kept.layers)
+    limits = Limits(frozenset(), 5)
+    made: list[int] = []
+    of = SharedBucket.of
+
+    def noted(rows: Sequence[ChosenKV], joining: Joining) -> SharedBucket:
+        made.append(len(rows))
+        return of(rows, joining)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SharedBucket, "of", noted)
+        rows = [Row(40, done.logits, list(kept.layers)) for kept in done.kept]
+        together = decode(model, NAME, rows, limits)
+    assert made == [5, 5, 5]
+    for plan, kept, said in zip(plans, done.kept, together, strict=True):
+        alone = prefill(model, NAME, prompt, [plan], selection)
+        assert all(type(layer) is LayerKV for layer in alone.kept[0].layers) and alone.kept[0].sha256 == kept.sha256
+        for mine, theirs in zip(kept.layers, alone.kept[0].layers, strict=True):
+            assert torch.equal(mine.gathered().keys, theirs.keys) and torch.equal(mine.gathered().values, theirs.values)
+        assert decode(model, NAME, [Row(40, alone.logits, alone.kept[0].layers)], limits) == [said]
