@@ -25,9 +25,11 @@ from harness.results import by_head
 # Measured by benchmarks/shared_rows.py: with so many rows of a prompt or more, rows that keep this share of it or more
 # take less time together than each by itself.
 _LEAST_ROWS = 4
-_LEAST_SHARE = 0.1
+_LEAST_SHARE = 1 / 16
 # Others would round the logits that lie between the products.
 _DTYPES = torch.float32, torch.float64
+# What is subtracted from the logits of dropped entries: their weights are exactly 0.
+_FAR = 1e30
 # Bytes of logits that are computed at once, which stay in the processor's cache.
 _BLOCK_BYTES = 2 * 2**20
 
@@ -105,18 +107,18 @@ class ChosenKV(LayerKV):
             heads = heads.repeat_interleave(torch.tensor(self.counts, device=heads.device))
         return LayerKV(_taken(self.keys, heads, self.indices), _taken(self.values, heads, self.indices), self.counts)
 
-    def mask(self) -> Tensor:
-        """What is added to logits: 0 for kept entries, minus infinity for others, [cache_heads, tokens]."""
+    def dropped(self) -> Tensor:
+        """1 where an entry was not kept and 0 where it was, [cache_heads, tokens] in bytes."""
         kv_heads, tokens, _ = self.keys.shape
         if self.indices is None:
-            return self.keys.new_zeros(kv_heads, tokens)
+            return torch.zeros(kv_heads, tokens, dtype=torch.int8)
         cached = sum(heads for heads, _ in self.runs)
-        mask = self.keys.new_full((cached, tokens), -torch.inf)
+        dropped = torch.ones(cached, tokens, dtype=torch.int8)
         if self.counts is None:
-            return mask.scatter_(1, self.indices, 0.0)
+            return dropped.scatter_(1, self.indices, 0)
         starts = torch.arange(cached).repeat_interleave(torch.tensor(self.counts)) * tokens
-        mask.view(-1)[starts + self.indices] = 0.0
-        return mask
+        dropped.view(-1)[starts + self.indices] = 0
+        return dropped
 
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
         """See ``LayerKV``. A few rows, and those through which a question is to run, have entries of their own."""
@@ -137,12 +139,12 @@ class SharedBucket(Bucket):
 
     Attributes:
         chosen: what each row kept.
-        mask: [kv_heads, rows, 1 or query heads of each, tokens]; see ``ChosenKV.mask``.
+        dropped: [kv_heads, rows, 1 or query heads of each, tokens]; see ``ChosenKV.dropped``.
         new: the entries of steps.
     """
 
     chosen: list[ChosenKV]
-    mask: Tensor
+    dropped: Tensor
     new: PlainBucket
 
     @classmethod
@@ -150,12 +152,12 @@ class SharedBucket(Bucket):
         """A bucket of rows that join together."""
         keys = chosen[0].keys
         kv_heads, tokens, dim = keys.shape
-        masks = [row.mask().view(kv_heads, -1, tokens) for row in chosen]
-        copies = max(mask.shape[1] for mask in masks)
-        mask = torch.stack([mask.expand(-1, copies, -1) for mask in masks], 1)
+        each = [row.dropped().view(kv_heads, -1, tokens) for row in chosen]
+        copies = max(dropped.shape[1] for dropped in each)
+        dropped = torch.stack([dropped.expand(-1, copies, -1) for dropped in each], 1)
         empty = keys.new_empty(len(chosen), kv_heads, min(joining.spare, FIRST_SPARE), dim)
         new = PlainBucket(joining.first_row, 0, kv_heads, empty, torch.empty_like(empty), 0, joining.spare)
-        return cls(joining.first_row, 0, kv_heads, list(chosen), mask, new)
+        return cls(joining.first_row, 0, kv_heads, list(chosen), dropped, new)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -167,10 +169,11 @@ class SharedBucket(Bucket):
         new_keys, new_values = self.new.extended(keys, values, question)
         rows, kv_heads = self.shape
         scaled = (queries * scaling).view(rows, kv_heads, -1, queries.shape[-1])
-        kept, sums = self._attend_prompt(scaled)
+        of_prompt, prompt_sums = self._attend_prompt(scaled)
         logits = scaled @ new_keys.transpose(2, 3)
-        share = torch.sigmoid(sums - logits.logsumexp(-1, keepdim=True))
-        return torch.lerp(logits.softmax(-1) @ new_values, kept, share).view(queries.shape)
+        weights = logits.softmax(-1)
+        share = torch.sigmoid(prompt_sums - _log_sums(_largest(logits), _largest(weights)))
+        return torch.lerp(weights @ new_values, of_prompt, share).view(queries.shape)
 
     def _attend_prompt(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The attention to the prompt alone.
@@ -184,18 +187,18 @@ class SharedBucket(Bucket):
         rows, kv_heads, copies, dim = queries.shape
         every_key, every_value = self.chosen[0].keys, self.chosen[0].values
         tokens = every_key.shape[1]
-        out, sums = torch.empty_like(queries), queries.new_empty(rows, kv_heads, copies, 1)
+        out = torch.empty_like(queries)
+        largest = queries.new_empty(2, rows, kv_heads, copies, 1)
         together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * tokens))
         for head in range(kv_heads):
             for start in range(0, rows, together):
                 some = slice(start, start + together)
                 logits = times(queries[some, head].reshape(-1, dim), every_key[head]).view(-1, copies, tokens)
-                logits += self.mask[head, some]
+                logits.sub_(self.dropped[head, some], alpha=_FAR)
                 weights = logits.softmax(-1)
                 out[some, head] = times(weights.view(-1, tokens), every_value[head].T).view(-1, copies, dim)
-                # The largest weight is exp(its logit) / sum.
-                sums[some, head] = logits.amax(-1, keepdim=True) - weights.amax(-1, keepdim=True).log()
-        return out, sums
+                largest[0, some, head], largest[1, some, head] = _largest(logits), _largest(weights)
+        return out, _log_sums(largest[0], largest[1])
 
     def reserve(self) -> bool:
         """See ``Bucket``."""
@@ -215,13 +218,22 @@ class SharedBucket(Bucket):
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""
         self.chosen = [self.chosen[row] for row in rows]
-        self.mask = self.mask[:, list(rows)]
+        self.dropped = self.dropped[:, list(rows)]
         self.new.select(rows)
 
     def advance(self) -> None:
         """See ``Bucket``."""
         super().advance()
         self.new.advance()
+
+
+def _largest(numbers: Tensor) -> Tensor:
+    return numbers.amax(-1, keepdim=True)
+
+
+def _log_sums(logits: Tensor, weights: Tensor) -> Tensor:
+    """Logarithms of the sums of exponentials, from the largest logits and weights: each of these is exp(logit) / sum."""
+    return logits - weights.log()
 
 
 def _taken(states: Tensor, heads: Tensor, indices: Tensor) -> Tensor:

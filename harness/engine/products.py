@@ -79,7 +79,7 @@ def times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The operation that torch's own compiler calls."""
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, weight, bias, "none", [], "")
     return out
 
 

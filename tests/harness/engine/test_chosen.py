@@ -139,7 +139,7 @@ def layer(dtype: torch.dtype = torch.float64, **changes: Any) -> LayerState:
 
 def test_plans_that_keep_much_and_leave_entries_as_they_are_share_where_there_are_four() -> None:
     plans = [Plan((count, count), None) for count in (3, 4, 5, TOKENS)]
-    scarce = Plan((2, 2), None)  # less than a tenth of 23
+    scarce = Plan((1, 1), None)  # less than a sixteenth of 23
     changed = [
         replace(plans[0], rerotates=True),
         replace(plans[0], storage=Packed("packed")),
