@@ -19,13 +19,12 @@ from torch import Tensor
 from harness.compression.grid import Plan
 from harness.compression.method import LayerState
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, joined
-from harness.engine.products import times
+from harness.engine.products import by_onednn, times
 from harness.results import by_head
 
-# Measured by benchmarks/shared_rows.py: with so many rows of a prompt or more, rows that keep this share of it or more
-# take less time together than each by itself.
-_LEAST_ROWS = 4
-_LEAST_SHARE = 1 / 16
+# What rows that share a prompt cost, in rows that read a whole one of their own (benchmarks/shared_rows.py): this each, by
+# torch's products or by oneDNN's, and 1 all of them together.
+_COST, _COST_BY_ONEDNN = 1 / 6, 1 / 10
 # Others would round the logits that lie between the products.
 _DTYPES = torch.float32, torch.float64
 # What is subtracted from the logits of dropped entries: their weights are exactly 0.
@@ -44,8 +43,18 @@ def sharing(plans: Collection[Plan], state: LayerState) -> frozenset[Plan]:
     keys, by_torch = state.keys, state.kernels == "torch" and state.softmax.is_plain
     if not by_torch or keys.device.type != "cpu" or keys.dtype not in _DTYPES:
         return frozenset()
-    found = [plan for plan in plans if not plan.changes and _share(plan, keys.shape[1]) >= _LEAST_SHARE]
-    return frozenset(found if len(found) >= _LEAST_ROWS else ())
+    shares = {plan: _share(plan, keys.shape[1]) for plan in plans if not plan.changes}
+    found = {plan: share for plan, share in shares.items() if share > _cost()}
+    return frozenset(found if _pays(found.values()) else ())
+
+
+def _cost() -> float:
+    return _COST_BY_ONEDNN if by_onednn() else _COST
+
+
+def _pays(shares: Collection[float]) -> bool:
+    """Whether rows that keep these shares of a prompt take less time if they share it."""
+    return sum(share - _cost() for share in shares) > 1
 
 
 def _share(plan: Plan, tokens: int) -> float:
@@ -91,6 +100,14 @@ class ChosenKV(LayerKV):
         """Rows of one prompt share a bucket, whatever they keep."""
         return type(self).__name__, self.prompt
 
+    @property
+    def share(self) -> float:
+        """The share of the prompt that is kept in this layer, on average over heads."""
+        heads, entries = (
+            sum(part) for part in zip(*((heads, heads * count) for heads, count in self.runs), strict=True)
+        )
+        return entries / (heads * self.keys.shape[1])
+
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See ``LayerKV``; copies."""
         yield from self.gathered().parts()
@@ -123,7 +140,7 @@ class ChosenKV(LayerKV):
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
         """See ``LayerKV``. A few rows, and those through which a question is to run, have entries of their own."""
         chosen = [row for row in rows if isinstance(row, ChosenKV)]
-        if len(chosen) >= _LEAST_ROWS and not joining.question:
+        if not joining.question and _pays([row.share for row in chosen]):
             yield SharedBucket.of(chosen, joining)
             return
         first = joining.first_row
@@ -232,7 +249,7 @@ def _largest(numbers: Tensor) -> Tensor:
 
 
 def _log_sums(logits: Tensor, weights: Tensor) -> Tensor:
-    """Logarithms of the sums of exponentials, from the largest logits and weights: each of these is exp(logit) / sum."""
+    """Logarithms of the sums of exponentials, from the largest logits and weights, which are exp(logit) / sum."""
     return logits - weights.log()
 
 

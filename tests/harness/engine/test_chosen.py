@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -30,6 +30,15 @@ from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 DIM, KV_HEADS, COPIES, TOKENS = 8, 2, 3, 23
 
 
+@pytest.fixture(autouse=True, scope="module")
+def any_processor() -> Iterator[None]:
+    """What shares does not depend on the processor here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chosen, "_COST", 0.1)
+        patch.setattr(chosen, "_COST_BY_ONEDNN", 0.1)
+        yield
+
+
 def states(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -54,9 +63,13 @@ def rows_of(draw: st.DrawFn, prompt: int, least: int = 4) -> list[ChosenKV]:
     return found
 
 
-def cache_of(rows: Sequence[LayerKV], steps: int) -> KVCache:
+def cache_of(rows: Sequence[LayerKV], steps: int, shared: bool | None = None) -> KVCache:
+    """A cache whose rows share their prompts or do not, or do where that pays."""
     cache = KVCache([PLAIN])
-    cache.add([[row] for row in rows], steps)
+    with pytest.MonkeyPatch.context() as patch:
+        if shared is not None:
+            patch.setattr(chosen, "_pays", lambda _: shared)
+        cache.add([[row] for row in rows], steps)
     return cache
 
 
@@ -78,7 +91,7 @@ def kinds(cache: KVCache) -> list[str]:
 @given(st.data())
 def test_rows_of_two_prompts_attend_as_with_entries_of_their_own_while_some_leave(data: st.DataObject) -> None:
     rows = [*data.draw(rows_of(0)), *data.draw(rows_of(1))]
-    ours, theirs = cache_of(rows, 4), cache_of([row.gathered() for row in rows], 4)
+    ours, theirs = cache_of(rows, 4, True), cache_of(rows, 4, False)
     assert kinds(ours) == ["SharedBucket"] * 2 and set(kinds(theirs)) == {"PlainBucket"}
     for seed in range(2):
         torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
@@ -98,9 +111,8 @@ def test_many_rows_are_computed_in_blocks_of_the_same_numbers(data: st.DataObjec
     rows = data.draw(rows_of(0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chosen, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 8 * COPIES * TOKENS * 3])))
-        ours = cache_of(rows, 2)
-        blocked = step([ours], len(rows), 0)
-    torch.testing.assert_close(blocked, step([cache_of(rows, 2)], len(rows), 0), rtol=1e-9, atol=1e-9)
+        blocked = step([cache_of(rows, 2, True)], len(rows), 0)
+    torch.testing.assert_close(blocked, step([cache_of(rows, 2, True)], len(rows), 0), rtol=1e-9, atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,10 +134,11 @@ def even(prompt: int, count: int) -> ChosenKV:
 
 
 def test_few_rows_and_those_with_a_question_have_entries_of_their_own_and_neighbours_share_buckets() -> None:
-    assert kinds(cache_of([even(0, 5)] * 3, 2)) == ["PlainBucket"]
-    assert kinds(cache_of([even(0, 5)] * 4, 2)) == ["SharedBucket"]
+    half, whole = TOKENS // 2, TOKENS
+    assert kinds(cache_of([even(0, whole)], 2)) == kinds(cache_of([even(0, half)] * 2, 2)) == ["PlainBucket"]
+    assert kinds(cache_of([even(0, whole)] * 2, 2)) == kinds(cache_of([even(0, half)] * 3, 2)) == ["SharedBucket"]
     asked = KVCache([PLAIN])
-    asked.add([[even(0, count)] for count in (5, 5, 6, 6, 6)], 2, question=3)
+    asked.add([[even(0, count)] for count in (half, half, whole, whole, whole)], 2, question=3)
     assert [(type(bucket), bucket.rows) for bucket in asked._layers[0]] == [
         (PlainBucket, slice(0, 2)),
         (PlainBucket, slice(2, 5)),
@@ -137,22 +150,41 @@ def layer(dtype: torch.dtype = torch.float64, **changes: Any) -> LayerState:
     return replace(LayerState(keys, keys, keys, 0, 1, 1.0, torch.float32), **changes)
 
 
-def test_plans_that_keep_much_and_leave_entries_as_they_are_share_where_there_are_four() -> None:
-    plans = [Plan((count, count), None) for count in (3, 4, 5, TOKENS)]
-    scarce = Plan((1, 1), None)  # less than a sixteenth of 23
+def of(*counts: int) -> list[Plan]:
+    return [Plan((count, count), None) for count in counts]
+
+
+def test_plans_that_keep_much_and_leave_entries_as_they_are_share() -> None:
+    plans, scarce = of(6, 10, 12, TOKENS), of(1, 2)  # less than a tenth of 23
     changed = [
-        replace(plans[0], rerotates=True),
-        replace(plans[0], storage=Packed("packed")),
-        replace(plans[0], eviction=Eviction(cast("Any", Every), (3, 3))),
+        replace(plans[-1], rerotates=True),
+        replace(plans[-1], storage=Packed("packed")),
+        replace(plans[-1], eviction=Eviction(cast("Any", Every), (3, 3))),
     ]
-    assert sharing([*plans, scarce, *changed], layer()) == set(plans)
-    assert sharing([*plans, scarce, *changed], layer(torch.float32)) == set(plans)
-    assert sharing([*plans[1:], scarce, *changed], layer()) == set()
-    assert Plan(((1, 4), (2, 3)), None) in sharing([*plans, Plan(((1, 4), (2, 3)), None)], layer())  # 2.5 on average
+    assert sharing([*plans, *scarce, *changed], layer()) == set(plans)
+    assert sharing([*plans, *scarce, *changed], layer(torch.float32)) == set(plans)
+    ragged = Plan(((1, 9), (2, 8)), None)  # 5 on average
+    assert ragged in sharing([*plans, ragged], layer())
+
+
+def test_a_few_plans_or_some_that_keep_little_share_nothing() -> None:
+    assert sharing(of(TOKENS), layer()) == set()
+    assert len(sharing(of(TOKENS, TOKENS - 1), layer())) == 2
+    assert sharing(of(3, 4, 5, 6), layer()) == set()
+    assert len(sharing(of(*range(3, 12)), layer())) == 9
+    assert sharing([], layer()) == set()
+
+
+def test_faster_products_pay_for_rows_that_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "_COST", 0.3)
+    plans = of(*range(1, TOKENS))
+    for by_onednn, least in ((True, 3), (False, 7)):
+        monkeypatch.setattr(chosen, "by_onednn", lambda used=by_onednn: used)
+        assert min(plan.keep for plan in sharing(plans, layer())) == (least, least)
 
 
 def test_other_dtypes_kernels_and_softmaxes_share_nothing() -> None:
-    plans = [Plan((count, count), None) for count in (3, 4, 5, TOKENS)]
+    plans = of(12, 20, TOKENS)
     assert sharing(plans, layer())
     for other in (layer(torch.bfloat16), layer(kernels="triton"), layer(softcap=5.0), layer(sinks=torch.zeros(2))):
         assert sharing(plans, other) == set()
@@ -166,11 +198,11 @@ def test_what_a_prefill_keeps_is_chosen_and_says_what_it_says_by_itself() -> Non
     assert all(isinstance(layer, ChosenKV) for kept in done.kept for layer in kept.layers)
     limits = Limits(frozenset(), 5)
     made: list[int] = []
-    of = SharedBucket.of
+    make = SharedBucket.of
 
     def noted(rows: Sequence[ChosenKV], joining: Joining) -> SharedBucket:
         made.append(len(rows))
-        return of(rows, joining)
+        return make(rows, joining)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SharedBucket, "of", noted)

@@ -1,0 +1,101 @@
+"""Rows of one prompt that share its keys and values, beside rows with entries of their own: a step's attention.
+
+    python benchmarks/shared_rows.py                the heads of SmolLM2-135M, 2,048 tokens
+    python benchmarks/shared_rows.py --quick        one line, to see that it works
+
+All rows keep the same share of the prompt. Every layer has tensors of its own, as in a model, so that none is in the
+processor's cache. Times are CPU milliseconds of one thread for a layer, as medians of alternating rounds. "Times
+faster" is the median of the ratios, by torch's own products and, where oneDNN is used for steps, by these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from outputs import add_out, out_folder
+from torch import Tensor
+
+from harness.bench.clock import machine
+from harness.bench.write import table, write
+from harness.engine import products
+from harness.engine.buckets import Bucket, Joining
+from harness.engine.chosen import ChosenKV, SharedBucket
+from harness.engine.products import by_onednn
+
+HEADS, KV_HEADS, DIM = 9, 3, 64
+SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+_LAYERS_MB = 256
+_STEPS = 63
+
+
+def seconds_of(buckets: Sequence[Bucket], new: Sequence[Tensor]) -> float:
+    """CPU seconds of one step of a layer, when all layers have their turn."""
+    start = time.process_time()
+    for bucket in buckets:
+        bucket.attend(new[0], new[1], new[2], DIM**-0.5, 0)
+    return (time.process_time() - start) / len(buckets)
+
+
+def line(rows: int, share: float, tokens: int, rounds: int) -> dict[str, object]:
+    """One line of the table."""
+    kept = max(1, int(share * tokens))
+    layers = max(2, _LAYERS_MB * 2**20 // (8 * rows * KV_HEADS * kept * DIM))
+    own, shared, joining = list[Bucket](), list[Bucket](), Joining(0, _STEPS)
+    for _ in range(layers):
+        keys, values = torch.randn(KV_HEADS, tokens, DIM), torch.randn(KV_HEADS, tokens, DIM)
+        picked = [torch.stack([torch.randperm(tokens)[:kept].sort().values for _ in keys]) for _ in range(rows)]
+        chosen = [ChosenKV(keys, values, None, indices) for indices in picked]
+        shared.append(SharedBucket.of(chosen, joining))
+        gathered = [each.gathered() for each in chosen]
+        own += gathered[0].buckets(gathered, joining)
+    new = [torch.randn(rows, heads, 1, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS)]
+    found: dict[str, list[float]] = {"own": [], "torch": [], "onednn": []}
+    fast = by_onednn()
+    for _ in range(rounds):
+        found["own"].append(seconds_of(own, new))
+        products.by_onednn = lambda: False  # type: ignore[assignment]
+        found["torch"].append(seconds_of(shared, new))
+        products.by_onednn = by_onednn
+        if fast:
+            found["onednn"].append(seconds_of(shared, new))
+    row: dict[str, object] = {"rows": rows, "share kept": f"1/{round(1 / share)}"}
+    row["own ms"] = median(found["own"]) * 1e3
+    for library in ("torch", "onednn") if fast else ("torch",):
+        row[f"shared by {library} ms"] = median(found[library]) * 1e3
+        row[f"{library}: times faster"] = median(a / b for a, b in zip(found["own"], found[library], strict=True))
+    return row
+
+
+def main() -> None:
+    """Run the benchmark, print its table and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one line, few repetitions")
+    parser.add_argument("--rows", type=int, nargs="+", default=[4, 17, 42, 85], help="rows (default: 4 17 42 85)")
+    parser.add_argument("--tokens", type=int, default=2048, help="length of the prompt (default: 2048)")
+    parser.add_argument("--rounds", type=int, default=5, help="medians are over them (default: 5)")
+    add_out(parser)
+    options = parser.parse_args()
+    out = out_folder(options)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    points = [(rows, share) for rows in options.rows for share in SHARES]
+    if options.quick:
+        points, options.tokens, options.rounds = [(4, 1 / 4)], 256, 1
+    lines = [line(rows, share, options.tokens, options.rounds) for rows, share in points]
+    print("\n".join(table(lines)))
+    title = f"A step's attention of rows that share a prompt of {options.tokens} tokens, per layer"
+    for path in write(out, "shared_rows", title, machine(), lines, lines):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
