@@ -19,7 +19,7 @@ from shapes import WIDTH_512, make_subject
 
 from harness.bench.clock import machine
 from harness.bench.profile import decode_floor, grid_profile, sdpa_seconds
-from harness.bench.subject import prefilled
+from harness.bench.subject import bytes_read, prefilled
 from harness.bench.write import table, write
 
 BUDGETS = [64, 128, 256, 512, 1024]
@@ -61,7 +61,7 @@ def main() -> None:
                 id(row): row for row in prefilled(subject, engine, subject.prompt(tokens), subject.variants).values()
             }.values()
         )
-        floor = decode_floor(subject, engine, sum(layer.bytes for row in rows for layer in row.layers), len(rows))
+        floor = decode_floor(subject, engine, bytes_read(rows), len(rows))
         stock = plain[str(tokens)] = sdpa_seconds(subject, engine, tokens)
         whole = sum(columns[f"{tokens} after s"].values())
         bound = stock + max(floor.values())

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from harness.bench.clock import seconds
-from harness.bench.subject import Subject, decoded, prefilled, stock
+from harness.bench.subject import Subject, bytes_read, decoded, prefilled, stock
 from harness.engine.engine import Engine
 from harness.errors import EngineError
 from harness.results import Cell
@@ -46,7 +46,7 @@ class GridCost:
         rows: number of distinct rows of all prompts.
         new_tokens: number of new tokens of each row.
         granularity: the selection's granularity.
-        read_bytes: weights and kept entries that the decoding steps have to read, in bytes.
+        read_bytes: weights and kept entries that the decoding steps have to read, in bytes; once where rows share them.
         rounds: the measurements, round by round.
     """
 
@@ -114,9 +114,7 @@ def grid_cost(subject: Subject, engine: Engine, tokens: int, prompts: int, round
         cells = [prefilled(subject, engine, prompt, subject.variants) for prompt in ids]
         middle = seconds()
         distinct = {id(row): row for by_cell in cells for row in by_cell.values()}
-        read = (subject.new_tokens - 1) * (
-            _weights_read(engine) + sum(layer.bytes for row in distinct.values() for layer in row.layers)
-        )
+        read = (subject.new_tokens - 1) * (_weights_read(engine) + bytes_read(list(distinct.values())))
         outcomes = dict(zip(distinct, decoded(subject, engine, list(distinct.values())), strict=True))
         end = seconds()
         generated = {cell: outcomes[id(row)].tokens for cell, row in cells[0].items()}

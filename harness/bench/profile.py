@@ -17,6 +17,7 @@ from harness.engine import prefill as prefilling
 from harness.engine import prefill_attention, seen_layer
 from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
+from harness.engine.products import times
 
 Seconds = dict[str, float]
 
@@ -108,7 +109,7 @@ def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -
     Args:
         subject: the model and its grid.
         engine: the loaded subject.
-        kept_bytes: bytes of the kept entries of all rows.
+        kept_bytes: bytes of the kept entries of all rows, once where rows share them.
         rows: number of rows decoded together.
 
     Returns:
@@ -122,7 +123,7 @@ def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -
     )
     size = next(engine.model.parameters()).element_size()
     square = torch.randn(1024, 1024, device=engine.device, dtype=engine.model.dtype)
-    product = _fastest(lambda: square @ square)
+    product = _fastest(lambda: times(square, square))
     large = torch.zeros(16 * 2**20, device=engine.device, dtype=torch.float32)
     target = large.clone()
     copy = _fastest(lambda: target.copy_(large))
@@ -132,10 +133,10 @@ def decode_floor(subject: Subject, engine: Engine, kept_bytes: int, rows: int) -
     }
 
 
-def _fastest(work: Callable[[], object], times: int = 7) -> float:
+def _fastest(work: Callable[[], object], repetitions: int = 7) -> float:
     """Seconds of the fastest of some repetitions."""
     durations = []
-    for _ in range(times):
+    for _ in range(repetitions):
         start = seconds()
         work()
         durations.append(seconds() - start)

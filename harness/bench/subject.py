@@ -14,6 +14,7 @@ from harness.compression.grid import Variant
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine.blocked_linear import plain_linears
+from harness.engine.chosen import ChosenKV
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.rows import Generated, Limits, Row
@@ -98,6 +99,14 @@ def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants:
     done = engine.prefill(prompt, plans, subject.selection)
     rows = {kept.sha256: Row(len(prompt), done.logits, kept.layers) for kept in done.kept}
     return {variant.cell: rows[kept.sha256] for variant, kept in zip(variants, done.kept, strict=True)}
+
+
+def bytes_read(rows: Sequence[Row]) -> int:
+    """Bytes of the kept entries that a step of these rows reads: of a prompt that some of them share, once all."""
+    layers = [layer for row in rows for layer in row.layers]
+    shared = {layer.keys.data_ptr(): layer for layer in layers if isinstance(layer, ChosenKV)}
+    own = sum(layer.bytes for layer in layers if not isinstance(layer, ChosenKV))
+    return own + sum(layer.keys.nbytes + layer.values.nbytes for layer in shared.values())
 
 
 @contextmanager

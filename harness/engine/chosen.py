@@ -22,8 +22,8 @@ from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainB
 from harness.engine.products import by_onednn, times
 from harness.results import by_head
 
-# What rows that share a prompt cost, in rows that read a whole one of their own (benchmarks/shared_rows.py): this each, by
-# torch's products or by oneDNN's, and 1 all of them together.
+# What rows that share a prompt cost, in rows that read a whole one of their own (benchmarks/shared_rows.py): this
+# each, by torch's products or by oneDNN's, and all of them together 1.
 _COST, _COST_BY_ONEDNN = 1 / 6, 1 / 10
 # Others would round the logits that lie between the products.
 _DTYPES = torch.float32, torch.float64
@@ -103,10 +103,8 @@ class ChosenKV(LayerKV):
     @property
     def share(self) -> float:
         """The share of the prompt that is kept in this layer, on average over heads."""
-        heads, entries = (
-            sum(part) for part in zip(*((heads, heads * count) for heads, count in self.runs), strict=True)
-        )
-        return entries / (heads * self.keys.shape[1])
+        kept = [count for heads, count in self.runs for _ in range(heads)]
+        return sum(kept) / (len(kept) * self.keys.shape[1])
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See ``LayerKV``; copies."""

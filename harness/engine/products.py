@@ -62,7 +62,7 @@ def processor(field: str) -> str | None:
 
 
 def times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The products of rows with a weight matrix on a CPU, plus a bias.
+    """The products of rows with a weight matrix, plus a bias.
 
     Args:
         rows: [rows, inputs], contiguous.
@@ -72,7 +72,7 @@ def times(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         [rows, outputs].
     """
-    if rows.dtype == torch.float32 and by_onednn():
+    if rows.dtype == torch.float32 and rows.is_cpu and by_onednn():
         return _onednn(rows, weight, bias)
     return functional.linear(rows, weight, bias)
 
