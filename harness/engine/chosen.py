@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.compression.attention_weights import Softmax
 from harness.compression.grid import Plan
 from harness.compression.method import LayerState
-from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, joined
+from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, attention, joined
 from harness.engine.products import by_onednn, times
 from harness.results import by_head
 
@@ -136,9 +137,9 @@ class ChosenKV(LayerKV):
         return dropped
 
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
-        """See ``LayerKV``. A few rows, and those through which a question is to run, have entries of their own."""
+        """See ``LayerKV``. A few rows, and those that take no step, have entries of their own."""
         chosen = [row for row in rows if isinstance(row, ChosenKV)]
-        if not joining.question and _pays([row.share for row in chosen]):
+        if joining.spare and _pays([row.share for row in chosen]):
             yield SharedBucket.of(chosen, joining)
             return
         first = joining.first_row
@@ -155,7 +156,7 @@ class SharedBucket(Bucket):
     Attributes:
         chosen: what each row kept.
         dropped: [kv_heads, rows, 1 or query heads of each, tokens]; see ``ChosenKV.dropped``.
-        new: the entries of steps.
+        new: the entries of a question and of steps.
     """
 
     chosen: list[ChosenKV]
@@ -170,8 +171,10 @@ class SharedBucket(Bucket):
         each = [row.dropped().view(kv_heads, -1, tokens) for row in chosen]
         copies = max(dropped.shape[1] for dropped in each)
         dropped = torch.stack([dropped.expand(-1, copies, -1) for dropped in each], 1)
-        empty = keys.new_empty(len(chosen), kv_heads, min(joining.spare, FIRST_SPARE), dim)
-        new = PlainBucket(joining.first_row, 0, kv_heads, empty, torch.empty_like(empty), 0, joining.spare)
+        asked = joining.question
+        empty = keys.new_empty(len(chosen), kv_heads, asked + min(joining.spare, FIRST_SPARE), dim)
+        most = asked + joining.spare
+        new = PlainBucket(joining.first_row, 0, kv_heads, empty, torch.empty_like(empty), asked, most)
         return cls(joining.first_row, 0, kv_heads, list(chosen), dropped, new)
 
     @property
@@ -182,6 +185,8 @@ class SharedBucket(Bucket):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
         new_keys, new_values = self.new.extended(keys, values, question)
+        if question:
+            return self._attend_question(queries, new_keys, new_values, self.softmax(scaling))
         rows, kv_heads = self.shape
         scaled = (queries * scaling).view(rows, kv_heads, -1, queries.shape[-1])
         of_prompt, prompt_sums = self._attend_prompt(scaled)
@@ -189,6 +194,29 @@ class SharedBucket(Bucket):
         weights = logits.softmax(-1)
         share = torch.sigmoid(prompt_sums - _log_sums(_largest(logits), _largest(weights)))
         return torch.lerp(weights @ new_values, of_prompt, share).view(queries.shape)
+
+    def _attend_question(self, queries: Tensor, new_keys: Tensor, new_values: Tensor, softmax: Softmax) -> Tensor:
+        """The attention of many tokens of each row, which is faster over the entries that the row kept."""
+        out = torch.empty_like(queries)
+        for row in range(queries.shape[0]):
+            held, head = self._extended(row, new_keys[row], new_values[row]), 0
+            of_each = queries.shape[1] // sum(heads for heads, _ in held.runs)
+            for keys, values in held.parts():
+                here = slice(head, head + keys.shape[0] * of_each)
+                out[row, here] = attention(queries[row, here][None], keys[None], values[None], softmax)[0]
+                head = here.stop
+        return out
+
+    def _extended(self, row: int, new_keys: Tensor, new_values: Tensor) -> LayerKV:
+        """What a row kept, and then its new entries [kv_heads, entries, D]."""
+        chosen, runs, head = self.chosen[row], [], 0
+        copies = sum(heads for heads, _ in chosen.runs) // self.cached
+        new_keys, new_values = (states.repeat_interleave(copies, 0) for states in (new_keys, new_values))
+        for keys, values in chosen.parts():
+            here = slice(head, head + keys.shape[0])
+            runs.append(LayerKV(torch.cat([keys, new_keys[here]], 1), torch.cat([values, new_values[here]], 1)))
+            head = here.stop
+        return joined(runs)
 
     def _attend_prompt(self, queries: Tensor) -> tuple[Tensor, Tensor]:
         """The attention to the prompt alone.
@@ -221,14 +249,8 @@ class SharedBucket(Bucket):
 
     def taken(self, row: int) -> LayerKV:
         """See ``Bucket``."""
-        new, runs, head = self.new.taken(row), [], 0
-        copies = sum(heads for heads, _ in self.chosen[row].runs) // self.cached
-        new_keys, new_values = (states.repeat_interleave(copies, 0) for states in (new.keys, new.values))
-        for keys, values in self.chosen[row].parts():
-            here = slice(head, head + keys.shape[0])
-            runs.append(LayerKV(torch.cat([keys, new_keys[here]], 1), torch.cat([values, new_values[here]], 1)))
-            head = here.stop
-        return joined(runs)
+        new = self.new.taken(row)
+        return self._extended(row, new.keys, new.values)
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""

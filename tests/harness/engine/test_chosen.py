@@ -63,13 +63,13 @@ def rows_of(draw: st.DrawFn, prompt: int, least: int = 4) -> list[ChosenKV]:
     return found
 
 
-def cache_of(rows: Sequence[LayerKV], steps: int, shared: bool | None = None) -> KVCache:
+def cache_of(rows: Sequence[LayerKV], steps: int, shared: bool | None = None, question: int = 0) -> KVCache:
     """A cache whose rows share their prompts or do not, or do where that pays."""
     cache = KVCache([PLAIN])
     with pytest.MonkeyPatch.context() as patch:
         if shared is not None:
             patch.setattr(chosen, "_pays", lambda _: shared)
-        cache.add([[row] for row in rows], steps)
+        cache.add([[row] for row in rows], steps, question)
     return cache
 
 
@@ -105,6 +105,25 @@ def test_rows_of_two_prompts_attend_as_with_entries_of_their_own_while_some_leav
         assert mine.runs == their.runs
 
 
+@settings(max_examples=40, deadline=None)
+@given(rows_of(0), st.lists(st.integers(1, 3), min_size=1, max_size=3))
+def test_a_question_runs_through_kept_entries_in_any_pieces_and_steps_follow_it(
+    rows: list[ChosenKV], pieces: list[int]
+) -> None:
+    left = sum(pieces)
+    ours, theirs = (cache_of(rows, 3, shared, left) for shared in (True, False))
+    assert kinds(ours) == ["SharedBucket"]
+    for tokens in pieces:
+        new = [states(len(rows), heads, tokens, DIM, seed=left + heads) for heads in (KV_HEADS * COPIES, 2, KV_HEADS)]
+        found, expected = (cache.attend_question(0, new[0], new[1], new[2], 0.3, left) for cache in (ours, theirs))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+        left -= tokens
+    for seed in range(2):
+        torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
+    for row in range(len(rows)):
+        assert torch.equal(ours.row(row)[0].keys, theirs.row(row)[0].keys)
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.data())
 def test_many_rows_are_computed_in_blocks_of_the_same_numbers(data: st.DataObject) -> None:
@@ -133,12 +152,12 @@ def even(prompt: int, count: int) -> ChosenKV:
     return ChosenKV(keys, values, None, torch.arange(count).expand(KV_HEADS, -1), prompt)
 
 
-def test_few_rows_and_those_with_a_question_have_entries_of_their_own_and_neighbours_share_buckets() -> None:
+def test_few_rows_and_those_without_a_step_have_entries_of_their_own_and_neighbours_share_buckets() -> None:
     half, whole = TOKENS // 2, TOKENS
     assert kinds(cache_of([even(0, whole)], 2)) == kinds(cache_of([even(0, half)] * 2, 2)) == ["PlainBucket"]
     assert kinds(cache_of([even(0, whole)] * 2, 2)) == kinds(cache_of([even(0, half)] * 3, 2)) == ["SharedBucket"]
     asked = KVCache([PLAIN])
-    asked.add([[even(0, count)] for count in (half, half, whole, whole, whole)], 2, question=3)
+    asked.add([[even(0, count)] for count in (half, half, whole, whole, whole)], 0, question=3)
     assert [(type(bucket), bucket.rows) for bucket in asked._layers[0]] == [
         (PlainBucket, slice(0, 2)),
         (PlainBucket, slice(2, 5)),
