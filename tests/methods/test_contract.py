@@ -340,7 +340,7 @@ def test_a_prompt_of_any_length_keeps_what_its_plan_says(name: str, tokens: int,
         for entries, layer in zip(growing.entries, growing.layers, strict=True):
             each = by_head(entries)
             assert all(1 <= count <= tokens for count in each)
-            stored = layer.keys.shape[-2] if layer.keys.ndim == 2 else layer.keys.shape[0] * layer.keys.shape[1]
+            stored = sum(heads * count for heads, count in layer.gathered().runs)
             total += stored
             of_whole = 2 if method.evictor is None else heads  # which each go on by themselves
             assert stored == (sum(each) if len(each) > 1 else each[0] * (of_whole if each[0] == tokens else heads))

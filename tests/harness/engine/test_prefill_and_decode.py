@@ -103,7 +103,8 @@ def test_every_layer_keeps_what_the_method_says_and_the_mean_obeys_the_budget(
         for layer, entries in zip(kept.layers, kept.entries, strict=True):
             heads = HEADS if selection.granularity == "query_head" and entries != prompt else kv_heads
             of_layer = (heads, entries, 8) if isinstance(entries, int) else (sum(entries), 8)
-            assert layer.keys.shape == layer.values.shape == of_layer
+            held = layer.gathered()
+            assert held.keys.shape == held.values.shape == of_layer
             assert isinstance(entries, int) or (len(entries), entries) == (heads, layer.counts)
         means = layer_means(kept.entries)
         if getattr(cell.method, "schedule", None) == "reference":

@@ -125,7 +125,7 @@ def test_heads_keep_together_what_the_allocation_promises(grid: tuple[int, Selec
             each = by_head(entries) if not isinstance(entries, int) else (entries,) * heads
             assert all(1 <= count <= tokens for count in each)
             stored += sum(each) if entries != tokens else tokens * kv_heads
-            assert layer.keys.numel() == (sum(each) if entries != tokens else tokens * kv_heads) * 8
+            assert layer.gathered().keys.numel() == (sum(each) if entries != tokens else tokens * kv_heads) * 8
             total, budget = sum(each), min(cell.budget, tokens) * heads
             match cell.method:
                 case AdaKV(skip=0):
