@@ -2,7 +2,8 @@
 
 A decoding step multiplies some tens of rows, one per variant and prompt. For so few, BLAS is faster where weights lie
 input by input, so that it need not transpose them, and in blocks of some hundred outputs, each in one piece of memory:
-``benchmarks/thin_products.py``. Products of whole prompts take as long as before, and all give the same bits.
+``benchmarks/thin_products.py``. Products of whole prompts take as long as before and give the same bits; those of a
+step may be computed by another library (``products``).
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 Neighbouring rows that keep the same number of entries in a layer share a bucket there (see ``buckets``): one tensor,
 one attention call, no mask, and a slice of the batch instead of a gather. Where the heads of a row keep different
-numbers, each run of heads that keep equally many has a bucket. Rows that join later come behind the others, in buckets
-of their own. With the project's kernels, one call serves all buckets of equally many heads.
+numbers, each run of heads that keep equally many has a bucket. Rows that share the entries of their prompt have one for
+each prompt, whatever they keep (see ``chosen``). Rows that join later come behind the others, in buckets of their own.
+With the project's kernels, one call serves all buckets of equally many heads.
 """
 
 from __future__ import annotations
