@@ -185,8 +185,9 @@ class SharedBucket(Bucket):
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor, scaling: float, question: int) -> Tensor:
         """See ``Bucket``."""
         new_keys, new_values = self.new.extended(keys, values, question)
-        if question:
-            return self._attend_question(queries, new_keys, new_values, self.softmax(scaling))
+        softmax = self.softmax(scaling)
+        if question or not softmax.is_plain:
+            return self._attend_apart(queries, new_keys, new_values, softmax)
         rows, kv_heads = self.shape
         scaled = (queries * scaling).view(rows, kv_heads, -1, queries.shape[-1])
         of_prompt, prompt_sums = self._attend_prompt(scaled)
@@ -195,15 +196,15 @@ class SharedBucket(Bucket):
         share = torch.sigmoid(prompt_sums - _log_sums(_largest(logits), _largest(weights)))
         return torch.lerp(weights @ new_values, of_prompt, share).view(queries.shape)
 
-    def _attend_question(self, queries: Tensor, new_keys: Tensor, new_values: Tensor, softmax: Softmax) -> Tensor:
-        """The attention of many tokens of each row, which is faster over the entries that the row kept."""
+    def _attend_apart(self, queries: Tensor, new_keys: Tensor, new_values: Tensor, softmax: Softmax) -> Tensor:
+        """The attention of each row to what it kept, which for many tokens at once is faster."""
         out = torch.empty_like(queries)
         for row in range(queries.shape[0]):
             held, head = self._extended(row, new_keys[row], new_values[row]), 0
             of_each = queries.shape[1] // sum(heads for heads, _ in held.runs)
             for keys, values in held.parts():
                 here = slice(head, head + keys.shape[0] * of_each)
-                out[row, here] = attention(queries[row, here][None], keys[None], values[None], softmax)[0]
+                out[row, here] = attention(queries[row, here][None], keys[None], values[None], softmax.of(here))[0]
                 head = here.stop
         return out
 

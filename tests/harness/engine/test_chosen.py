@@ -21,7 +21,7 @@ from harness.engine.buckets import Joining, LayerKV, PlainBucket
 from harness.engine.cache import KVCache
 from harness.engine.chosen import ChosenKV, SharedBucket, sharing
 from harness.engine.decode import decode
-from harness.engine.layer_forms import PLAIN
+from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.engine.prefill import prefill
 from harness.engine.rows import Limits, Row
 from methods.snapkv import SnapKV
@@ -63,9 +63,11 @@ def rows_of(draw: st.DrawFn, prompt: int, least: int = 4) -> list[ChosenKV]:
     return found
 
 
-def cache_of(rows: Sequence[LayerKV], steps: int, shared: bool | None = None, question: int = 0) -> KVCache:
+def cache_of(
+    rows: Sequence[LayerKV], steps: int, shared: bool | None = None, question: int = 0, form: LayerForm = PLAIN
+) -> KVCache:
     """A cache whose rows share their prompts or do not, or do where that pays."""
-    cache = KVCache([PLAIN])
+    cache = KVCache([form])
     with pytest.MonkeyPatch.context() as patch:
         if shared is not None:
             patch.setattr(chosen, "_pays", lambda _: shared)
@@ -122,6 +124,14 @@ def test_a_question_runs_through_kept_entries_in_any_pieces_and_steps_follow_it(
         torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
     for row in range(len(rows)):
         assert torch.equal(ours.row(row)[0].keys, theirs.row(row)[0].keys)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows_of(0))
+def test_caps_and_sinks_are_those_of_the_layer(rows: list[ChosenKV]) -> None:
+    form = LayerForm(softcap=2.0, sinks=states(KV_HEADS * COPIES, seed=5))
+    ours, theirs = (cache_of(rows, 2, shared, form=form) for shared in (True, False))
+    torch.testing.assert_close(*step((ours, theirs), len(rows), 0), rtol=1e-6, atol=1e-6)  # weights are float32 there
 
 
 @settings(max_examples=30, deadline=None)
