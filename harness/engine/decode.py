@@ -129,7 +129,7 @@ class Decoding:
         self._joined += len(rows)
         self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
         # Rows that keep equally many entries become neighbours: the cache attends to them at once.
-        order = sorted(range(len(rows)), key=lambda index: [(layer.layout, layer.runs) for layer in rows[index].layers])
+        order = sorted(range(len(rows)), key=lambda index: rows[index].kind)
         for tokens in sorted({len(row.asked) for row in rows}):
             alike = [index for index in order if len(rows[index].asked) == tokens]
             together = max(1, _QUESTION_TOKENS // tokens) if tokens else len(alike)

@@ -43,7 +43,7 @@ class Keeping:
             raise ConfigError("eviction while decoding needs all heads in one process: model.tp_plan=null")
         self.growing = {plan: Growing(eviction=plan.eviction) for plan in plans}
         self._selection = selection
-        self._begun, self._sharing = False, frozenset[Plan]()
+        self._begun = False
         self._held: list[SeenLayer] = []
         self._late = [plan for plan in self.growing if plan.waiting and plan.waiting.allocation.sees == "layers"]
 
@@ -56,11 +56,8 @@ class Keeping:
         """
         if not self._begun:
             self._begun, number = True, next(_PROMPTS)
-            self._sharing = sharing(self.growing, state)
-            for plan in self._sharing:
+            for plan in sharing(self.growing, state):
                 self.growing[plan].prompt = number
-        if self._sharing:
-            state = replace(state, keys=state.keys.contiguous(), values=state.values.contiguous())
         layer = SeenLayer(state, self._selection, dict(scores))
         for plan, growing in self.growing.items():
             if plan.waiting is None:

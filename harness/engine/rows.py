@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -70,6 +71,11 @@ class Row:
     begun: tuple[int, ...] = ()
     most: int | None = None
     goes_on: bool = False
+
+    @property
+    def kind(self) -> list[tuple[Any, ...]]:
+        """What rows are sorted by, so that those that can share buckets are neighbours."""
+        return [(layer.layout, layer.runs) for layer in self.layers]
 
     @property
     def asked(self) -> tuple[int, ...]:

@@ -68,7 +68,7 @@ def score(
     # Rows that keep equally many entries become neighbours: the cache attends to them at once.
     left = sorted(
         range(len(rows)),
-        key=lambda index: (len(rows[index].question), [layer.layout for layer in rows[index].layers]),
+        key=lambda index: (len(rows[index].question), rows[index].kind),
     )
     while left:
         tokens = len(rows[left[0]].question)

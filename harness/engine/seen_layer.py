@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -160,8 +161,14 @@ class SeenLayer:
 
     def _chosen(self, indices: Tensor | None, growing: Growing, counts: tuple[int, ...] | None = None) -> LayerKV:
         """Entries of this layer; see ``ChosenKV``."""
-        chosen = ChosenKV(self.state.keys, self.state.values, counts, indices, growing.prompt or 0)
-        return chosen if growing.prompt is not None else chosen.gathered()
+        if growing.prompt is not None:
+            return ChosenKV(*self._in_one_piece, counts, indices, growing.prompt)
+        return ChosenKV(self.state.keys, self.state.values, counts, indices).gathered()
+
+    @cached_property
+    def _in_one_piece(self) -> tuple[Tensor, Tensor]:
+        """Keys and values for the rows that share them; scorers read them as they lie, on which rounding can depend."""
+        return self.state.keys.contiguous(), self.state.values.contiguous()
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""
