@@ -24,6 +24,8 @@ _BLOCK = 768
 """Outputs of a block at most."""
 _LINE = 16
 """Outputs of a block are a multiple of so many float32 numbers, which are a line of the processor's cache."""
+_SAME_PLACE = 512
+"""Outputs of a block are no multiple of this: all inputs' weights would fall on few places of the processor's cache."""
 
 
 class BlockedLinear(nn.Module):
@@ -91,7 +93,8 @@ class BlockedLinear(nn.Module):
 def _outputs_of_a_block(outputs: int) -> int:
     """The size of blocks, which are as many as needed and as equal as whole lines allow."""
     blocks = -(-outputs // _BLOCK)
-    return -(-outputs // (blocks * _LINE)) * _LINE
+    sizes = (-(-outputs // (count * _LINE)) * _LINE for count in (blocks, blocks + 1))
+    return next(size for size in sizes if size % _SAME_PLACE)
 
 
 def block_linears(model: PreTrainedModel) -> None:

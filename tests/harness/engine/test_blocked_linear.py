@@ -33,7 +33,15 @@ def test_every_layer_lies_in_blocks_and_has_the_same_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "blocks"), [(192, [192]), (768, [768]), (1000, [512, 488]), (1408, [704, 704]), (2000, [672, 672, 656])]
+    ("outputs", "blocks"),
+    [
+        (192, [192]),
+        (768, [768]),
+        (512, [256, 256]),
+        (1000, [336, 336, 328]),
+        (1408, [704, 704]),
+        (2000, [672, 672, 656]),
+    ],
 )
 def test_blocks_are_as_many_as_needed_and_about_as_large(outputs: int, blocks: list[int]) -> None:
     layer = BlockedLinear(nn.Linear(8, outputs))
