@@ -45,8 +45,6 @@ def machine() -> Mapping[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name as the system gives it."""
-    name = processor("model name")
-    if name is None:
-        return platform.processor() or platform.machine()
+    """The processor's name as the system gives it, and what it is able to."""
+    name = processor("model name") or platform.processor()
     return f"{name}, {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"

@@ -14,7 +14,7 @@ from harness.compression.grid import Variant
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine.blocked_linear import plain_linears
-from harness.engine.chosen import ChosenKV
+from harness.engine.chosen import ChosenKV, share_a_bucket
 from harness.engine.engine import Engine
 from harness.engine.model_spec import shape_of
 from harness.engine.rows import Generated, Limits, Row
@@ -103,10 +103,16 @@ def prefilled(subject: Subject, engine: Engine, prompt: Sequence[int], variants:
 
 def bytes_read(rows: Sequence[Row]) -> int:
     """Bytes of the kept entries that a step of these rows reads: of a prompt that some of them share, once all."""
-    layers = [layer for row in rows for layer in row.layers]
-    shared = {layer.keys.data_ptr(): layer for layer in layers if isinstance(layer, ChosenKV)}
-    own = sum(layer.bytes for layer in layers if not isinstance(layer, ChosenKV))
-    return own + sum(layer.keys.nbytes + layer.values.nbytes for layer in shared.values())
+    read, chosen = 0, dict[int, list[ChosenKV]]()
+    for layer in (layer for row in rows for layer in row.layers):
+        if isinstance(layer, ChosenKV):
+            chosen.setdefault(layer.keys.data_ptr(), []).append(layer)
+        else:
+            read += layer.bytes
+    for some in chosen.values():
+        whole = some[0].keys.nbytes + some[0].values.nbytes
+        read += whole if share_a_bucket(some) else sum(layer.bytes for layer in some)
+    return read
 
 
 @contextmanager

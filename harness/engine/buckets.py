@@ -182,6 +182,10 @@ class Bucket(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Drop all rows but these, by their index in the bucket, ascending and fewer than there are."""
 
+    def rest(self) -> list[Bucket]:
+        """The buckets of its rows after others have left."""
+        return [self]
+
     def reserve(self) -> bool:
         """Make room for one more entry of each row; whether tensors were replaced for it."""
         return False

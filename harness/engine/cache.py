@@ -147,8 +147,8 @@ class KVCache:
         Args:
             rows: indices of the rows that stay, ascending; they are numbered anew in this order.
         """
-        for buckets in self._layers:
-            staying = []
+        for layer, buckets in enumerate(self._layers):
+            staying: list[Bucket] = []
             for bucket in buckets:
                 count, _ = bucket.shape
                 first, stop = bisect_left(rows, bucket.row), bisect_left(rows, bucket.row + count)
@@ -157,8 +157,10 @@ class KVCache:
                 if stop - first < count:
                     bucket.select([row - bucket.row for row in rows[first:stop]])
                 bucket.row = first
-                staying.append(bucket)
+                staying += bucket.rest() if stop - first < count else [bucket]
             buckets[:] = staying
+            for bucket in buckets:
+                bucket.form = self._forms[layer]
         self._tabulate()
 
     def reserve(self) -> bool:

@@ -3,7 +3,7 @@
 Rows of one prompt differ in what they kept of it, not in what keys and values are. On a CPU, where a step spends its
 time with reading them, rows that keep a large share of their prompt are therefore attended to by products of all their
 queries with the whole prompt, in which what a row did not keep is masked out: that is more arithmetic and much less
-memory to read, and nothing is copied when a row begins.
+memory to read, and no entries are copied when a row begins.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ from torch import Tensor
 from harness.compression.attention_weights import Softmax
 from harness.compression.grid import Plan
 from harness.compression.method import LayerState
+from harness.compression.selection import Selection
+from harness.engine import tensor_parallel
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, attention, joined
 from harness.engine.products import by_onednn, times
 from harness.results import by_head
 
-# What rows that share a prompt cost, in rows that read a whole one of their own (benchmarks/shared_rows.py): this
-# each, by torch's products or by oneDNN's, and all of them together 1.
-_COST, _COST_BY_ONEDNN = 1 / 6, 1 / 10
+# What rows that share a prompt cost, in rows that read a whole one (benchmarks/shared_rows.py): all of them together 1,
+# and each this much by torch's products or by oneDNN's, once and for every query head of a kv head.
+_COST, _COST_BY_ONEDNN = 1 / 20, 1 / 36
 # Others would round the logits that lie between the products.
 _DTYPES = torch.float32, torch.float64
 # What is subtracted from the logits of dropped entries: their weights are exactly 0.
@@ -34,28 +36,40 @@ _FAR = 1e30
 _BLOCK_BYTES = 2 * 2**20
 
 
-def sharing(plans: Collection[Plan], state: LayerState) -> frozenset[Plan]:
+def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) -> frozenset[Plan]:
     """The plans whose rows share the prompt's keys and values, which they leave as the model made them.
 
     Args:
         plans: those of a prompt.
         state: one of its layers.
+        selection: how entries are selected.
     """
     keys, by_torch = state.keys, state.kernels == "torch" and state.softmax.is_plain
-    if not by_torch or keys.device.type != "cpu" or keys.dtype not in _DTYPES:
+    if not by_torch or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
         return frozenset()
-    shares = {plan: _share(plan, keys.shape[1]) for plan in plans if not plan.changes}
-    found = {plan: share for plan, share in shares.items() if share > _cost()}
-    return frozenset(found if _pays(found.values()) else ())
+    kv_heads, tokens, _ = keys.shape
+    copies = state.queries.shape[0] // kv_heads
+    cost, each = _cost(copies), copies if selection.granularity == "query_head" else 1
+    kept = {plan: _share(plan, tokens) for plan in plans if not plan.changes}
+    # What keeps everything does so for kv heads.
+    shares = {plan: share if plan.scorer is None else share * each for plan, share in kept.items()}
+    found = {plan: share for plan, share in shares.items() if share > cost}
+    return frozenset(found if _pays(found.values(), cost) else ())
 
 
-def _cost() -> float:
-    return _COST_BY_ONEDNN if by_onednn() else _COST
+def _cost(copies: int) -> float:
+    """What a row costs that shares a prompt, with so many query heads for each kv head."""
+    return (_COST_BY_ONEDNN if by_onednn() else _COST) * (1 + copies)
 
 
-def _pays(shares: Collection[float]) -> bool:
-    """Whether rows that keep these shares of a prompt take less time if they share it."""
-    return sum(share - _cost() for share in shares) > 1
+def _pays(shares: Collection[float], cost: float) -> bool:
+    """Whether two rows or more take less time if they share their prompt.
+
+    Args:
+        shares: what each reads by itself, in entries of the whole prompt.
+        cost: see ``_cost``.
+    """
+    return len(shares) > 1 and sum(share - cost for share in shares) > 1
 
 
 def _share(plan: Plan, tokens: int) -> float:
@@ -71,13 +85,15 @@ class ChosenKV(LayerKV):
     Attributes:
         keys: [kv_heads, tokens, head_dim], of the whole prompt.
         values: the same shape.
-        indices: of the kept entries, [cache_heads, entries]; where heads keep different numbers, [entries of all
-            heads], head by head; None if all are kept.
+        indices: of the kept entries, [cache_heads, entries] in int32; where heads keep different numbers, [entries of
+            all heads], head by head; None if all are kept.
         prompt: number of the prompt among all that were prefilled.
+        copies: number of query heads for each kv head.
     """
 
     indices: Tensor | None = None
     prompt: int = 0
+    copies: int = 1
 
     @property
     def bytes(self) -> int:
@@ -100,12 +116,6 @@ class ChosenKV(LayerKV):
     def layout(self) -> tuple[Any, ...]:
         """Rows of one prompt share a bucket, whatever they keep."""
         return type(self).__name__, self.prompt
-
-    @property
-    def share(self) -> float:
-        """The share of the prompt that is kept in this layer, on average over heads."""
-        kept = [count for heads, count in self.runs for _ in range(heads)]
-        return sum(kept) / (len(kept) * self.keys.shape[1])
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See ``LayerKV``; copies."""
@@ -131,7 +141,7 @@ class ChosenKV(LayerKV):
         cached = sum(heads for heads, _ in self.runs)
         dropped = torch.ones(cached, tokens, dtype=torch.int8)
         if self.counts is None:
-            return dropped.scatter_(1, self.indices, 0)
+            return dropped.scatter_(1, self.indices.long(), 0)
         starts = torch.arange(cached).repeat_interleave(torch.tensor(self.counts)) * tokens
         dropped.view(-1)[starts + self.indices] = 0
         return dropped
@@ -139,14 +149,30 @@ class ChosenKV(LayerKV):
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
         """See ``LayerKV``. A few rows, and those that take no step, have entries of their own."""
         chosen = [row for row in rows if isinstance(row, ChosenKV)]
-        if joining.spare and _pays([row.share for row in chosen]):
+        if joining.spare and share_a_bucket(chosen):
             yield SharedBucket.of(chosen, joining)
-            return
-        first = joining.first_row
-        for _, same in groupby((row.gathered() for row in chosen), lambda row: row.layout):
-            alike = list(same)
-            yield from alike[0].buckets(alike, replace(joining, first_row=first))
-            first += len(alike)
+        else:
+            own = {id(row): row.gathered() for row in chosen}  # several rows can have the same entries
+            yield from _apart([own[id(row)] for row in chosen], joining)
+
+
+def share_a_bucket(chosen: Sequence[ChosenKV]) -> bool:
+    """Whether rows of one prompt attend to all of its entries: if that pays, and all of these are finite.
+
+    What is not finite would reach rows that dropped it.
+    """
+    keys, values = chosen[0].keys, chosen[0].values
+    shares = [row.numbers / (2 * keys.numel()) for row in chosen]
+    return _pays(shares, _cost(chosen[0].copies)) and bool(torch.isfinite(keys.sum() + values.sum()))
+
+
+def _apart(rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
+    """Buckets of rows with entries of their own: neighbours that keep equally many have one for each run of heads."""
+    first = joining.first_row
+    for _, same in groupby(rows, lambda row: row.layout):
+        alike = list(same)
+        yield from alike[0].buckets(alike, replace(joining, first_row=first))
+        first += len(alike)
 
 
 @dataclass
@@ -252,6 +278,13 @@ class SharedBucket(Bucket):
         """See ``Bucket``."""
         new = self.new.taken(row)
         return self._extended(row, new.keys, new.values)
+
+    def rest(self) -> list[Bucket]:
+        """See ``Bucket``. A few rows that are left have entries of their own from here on."""
+        if share_a_bucket(self.chosen):
+            return [self]
+        own = [self.taken(row) for row in range(len(self.chosen))]
+        return list(_apart(own, Joining(self.row, self.new.most - self.new.entries - self.new.steps)))
 
     def select(self, rows: Sequence[int]) -> None:
         """See ``Bucket``."""

@@ -17,7 +17,7 @@ from harness.engine.chosen import sharing
 from harness.engine.seen_layer import Growing, SeenLayer, failing_as, name_of
 from harness.errors import ConfigError
 
-_PROMPTS = count()  # rows are put in the order of their prompts, so that each run of a process has the same one
+_PROMPTS = count()  # these numbers grow, so that rows lie in the order in which their prompts were prefilled
 
 
 class Keeping:
@@ -56,7 +56,7 @@ class Keeping:
         """
         if not self._begun:
             self._begun, number = True, next(_PROMPTS)
-            for plan in sharing(self.growing, state):
+            for plan in sharing(self.growing, state, self._selection):
                 self.growing[plan].prompt = number
         layer = SeenLayer(state, self._selection, dict(scores))
         for plan, growing in self.growing.items():

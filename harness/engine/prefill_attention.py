@@ -159,6 +159,8 @@ class PrefillAttention:
         if log_sums is not None and past is not None:
             log_sums = torch.cat([past.log_sums, log_sums], dim=1) if past.log_sums is not None else None
         queries, keys, values = map(_alone, (state.queries, state.keys, state.values))
+        if keys.device.type == "cpu":  # rows may share them, and need them head by head
+            keys, values = keys.contiguous(), values.contiguous()
         state = replace(state, queries=queries, keys=keys, values=values, log_sums=log_sums)
         if self._whole:
             self.keeping.take(state, {scorer: reader.scores() for scorer, reader in readers.items()})

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,12 +45,17 @@ def by_onednn() -> bool:
     """Whether oneDNN is the faster library on this machine's CPU, is there, and multiplies right."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or processor("vendor_id") != "AuthenticAMD":
         return False
-    rows, weight = torch.randn(_ROWS, _INPUTS), torch.randn(_INPUTS, _OUTPUTS).t()
+    made = torch.Generator().manual_seed(0)
+    options: dict[str, Any] = {"generator": made, "dtype": torch.float32, "device": "cpu"}
+    rows, weight, bias = (
+        torch.randn(*shape, **options) for shape in ((_ROWS, _INPUTS), (_OUTPUTS, _INPUTS), (_OUTPUTS,))
+    )
+    expected = functional.linear(rows, weight, bias)
     try:
-        found = _onednn(rows, weight)
+        found = [_onednn(rows, lies, bias) for lies in (weight, weight.t().contiguous().t())]
     except (AttributeError, RuntimeError, TypeError):
         return False
-    return torch.allclose(found, rows @ weight.t(), atol=_TOLERANCE)
+    return all(torch.allclose(each, expected, atol=_TOLERANCE) for each in found)
 
 
 def processor(field: str) -> str | None:

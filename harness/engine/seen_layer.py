@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -161,14 +160,10 @@ class SeenLayer:
 
     def _chosen(self, indices: Tensor | None, growing: Growing, counts: tuple[int, ...] | None = None) -> LayerKV:
         """Entries of this layer; see ``ChosenKV``."""
-        if growing.prompt is not None:
-            return ChosenKV(*self._in_one_piece, counts, indices, growing.prompt)
-        return ChosenKV(self.state.keys, self.state.values, counts, indices).gathered()
-
-    @cached_property
-    def _in_one_piece(self) -> tuple[Tensor, Tensor]:
-        """Keys and values for the rows that share them; scorers read them as they lie, on which rounding can depend."""
-        return self.state.keys.contiguous(), self.state.values.contiguous()
+        state, of = self.state, None if indices is None else indices.to(torch.int32)
+        copies = state.queries.shape[0] // state.keys.shape[0]
+        chosen = ChosenKV(state.keys, state.values, counts, of, growing.prompt or 0, copies)
+        return chosen if growing.prompt is not None else chosen.gathered()
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""

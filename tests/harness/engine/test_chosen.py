@@ -15,8 +15,9 @@ from torch import Tensor
 from harness.compression.eviction import Every, Eviction
 from harness.compression.grid import Plan
 from harness.compression.method import LayerState
+from harness.compression.selection import Selection
 from harness.compression.storage import Storage
-from harness.engine import chosen
+from harness.engine import chosen, products
 from harness.engine.buckets import Joining, LayerKV, PlainBucket
 from harness.engine.cache import KVCache
 from harness.engine.chosen import ChosenKV, SharedBucket, sharing
@@ -34,8 +35,8 @@ DIM, KV_HEADS, COPIES, TOKENS = 8, 2, 3, 23
 def any_processor() -> Iterator[None]:
     """What shares does not depend on the processor here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chosen, "_COST", 0.1)
-        patch.setattr(chosen, "_COST_BY_ONEDNN", 0.1)
+        patch.setattr(chosen, "_COST", 0.05)
+        patch.setattr(chosen, "_COST_BY_ONEDNN", 0.05)
         yield
 
 
@@ -55,11 +56,11 @@ def rows_of(draw: st.DrawFn, prompt: int, least: int = 4) -> list[ChosenKV]:
             counts = counts[:1] * cached
         each = [torch.tensor(sorted(draw(st.permutations(range(TOKENS)))[:count])) for count in counts]
         if kind == "all":
-            found.append(ChosenKV(keys, values, None, None, prompt))
+            found.append(ChosenKV(keys, values, None, None, prompt, COPIES))
         elif len(set(counts)) == 1:
-            found.append(ChosenKV(keys, values, None, torch.stack(each), prompt))
+            found.append(ChosenKV(keys, values, None, torch.stack(each).int(), prompt, COPIES))
         else:
-            found.append(ChosenKV(keys, values, tuple(counts), torch.cat(each), prompt))
+            found.append(ChosenKV(keys, values, tuple(counts), torch.cat(each).int(), prompt, COPIES))
     return found
 
 
@@ -70,7 +71,7 @@ def cache_of(
     cache = KVCache([form])
     with pytest.MonkeyPatch.context() as patch:
         if shared is not None:
-            patch.setattr(chosen, "_pays", lambda _: shared)
+            patch.setattr(chosen, "_pays", lambda *_: shared)
         cache.add([[row] for row in rows], steps, question)
     return cache
 
@@ -92,14 +93,22 @@ def kinds(cache: KVCache) -> list[str]:
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_rows_of_two_prompts_attend_as_with_entries_of_their_own_while_some_leave(data: st.DataObject) -> None:
-    rows = [*data.draw(rows_of(0)), *data.draw(rows_of(1))]
+    first = data.draw(rows_of(0))
+    rows = [*first, *data.draw(rows_of(1))]
     ours, theirs = cache_of(rows, 4, True), cache_of(rows, 4, False)
     assert kinds(ours) == ["SharedBucket"] * 2 and set(kinds(theirs)) == {"PlainBucket"}
     for seed in range(2):
         torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
     staying = [row for row in range(len(rows)) if data.draw(st.booleans())] or [0]
-    for cache in (ours, theirs):
-        cache.keep(staying)
+    on, left = data.draw(st.booleans()), sum(row < len(first) for row in staying)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chosen, "_pays", lambda *_: on)
+        for cache in (ours, theirs):
+            cache.keep(staying)
+    if on:
+        assert set(kinds(ours)) == {"SharedBucket"}
+    elif 0 < left < len(first):
+        assert kinds(ours)[0] == "PlainBucket"
     torch.testing.assert_close(*step((ours, theirs), len(staying), 7), rtol=1e-9, atol=1e-9)
     for row in range(len(staying)):
         (mine,), (their,) = ours.row(row), theirs.row(row)
@@ -159,7 +168,7 @@ class Packed(Storage):
 
 def even(prompt: int, count: int) -> ChosenKV:
     keys, values = (states(KV_HEADS, TOKENS, DIM, seed=seed) for seed in (prompt, prompt + 1))
-    return ChosenKV(keys, values, None, torch.arange(count).expand(KV_HEADS, -1), prompt)
+    return ChosenKV(keys, values, None, torch.arange(count).int().expand(KV_HEADS, -1), prompt)
 
 
 def test_few_rows_and_those_without_a_step_have_entries_of_their_own_and_neighbours_share_buckets() -> None:
@@ -172,6 +181,9 @@ def test_few_rows_and_those_without_a_step_have_entries_of_their_own_and_neighbo
         (PlainBucket, slice(0, 2)),
         (PlainBucket, slice(2, 5)),
     ]
+
+
+KV, QUERY = (Selection(heads, "mean", "stable", "float32") for heads in ("kv_head", "query_head"))  # type: ignore[arg-type]
 
 
 def layer(dtype: torch.dtype = torch.float64, **changes: Any) -> LayerState:
@@ -190,33 +202,84 @@ def test_plans_that_keep_much_and_leave_entries_as_they_are_share() -> None:
         replace(plans[-1], storage=Packed("packed")),
         replace(plans[-1], eviction=Eviction(cast("Any", Every), (3, 3))),
     ]
-    assert sharing([*plans, *scarce, *changed], layer()) == set(plans)
-    assert sharing([*plans, *scarce, *changed], layer(torch.float32)) == set(plans)
+    assert sharing([*plans, *scarce, *changed], layer(), KV) == set(plans)
+    assert sharing([*plans, *scarce, *changed], layer(torch.float32), KV) == set(plans)
     ragged = Plan(((1, 9), (2, 8)), None)  # 5 on average
-    assert ragged in sharing([*plans, ragged], layer())
+    assert ragged in sharing([*plans, ragged], layer(), KV)
 
 
 def test_a_few_plans_or_some_that_keep_little_share_nothing() -> None:
-    assert sharing(of(TOKENS), layer()) == set()
-    assert len(sharing(of(TOKENS, TOKENS - 1), layer())) == 2
-    assert sharing(of(3, 4, 5, 6), layer()) == set()
-    assert len(sharing(of(*range(3, 12)), layer())) == 9
-    assert sharing([], layer()) == set()
+    assert sharing(of(TOKENS), layer(), KV) == set()
+    assert len(sharing(of(TOKENS, TOKENS - 1), layer(), KV)) == 2
+    assert sharing(of(3, 4, 5, 6), layer(), KV) == set()
+    assert len(sharing(of(*range(3, 12)), layer(), KV)) == 9
+    assert sharing([], layer(), KV) == set()
+
+
+def test_rows_of_query_heads_read_more_and_pay_earlier_and_more_query_heads_of_a_kv_head_cost_more() -> None:
+    queries = torch.zeros(KV_HEADS * COPIES, TOKENS, DIM, dtype=torch.float64)
+    scorer = SnapKV("snapkv", 1, 5, "maxpool").scorer
+    plans = [Plan((count, count), scorer) for count in range(1, TOKENS)]
+    least = {
+        (selection.granularity, of): min(plan.keep[0] for plan in sharing(plans, layer(queries=of_layer), selection))
+        for selection in (KV, QUERY)
+        for of, of_layer in ((1, queries[:KV_HEADS]), (COPIES, queries))
+    }
+    # More than a tenth of 23 entries, or a fifth with three query heads for each kv head, a third of it each.
+    assert least == {("kv_head", 1): 3, ("kv_head", 3): 5, ("query_head", 1): 3, ("query_head", 3): 2}
+    assert sharing([Plan((TOKENS, TOKENS), None)], layer(queries=queries), QUERY) == set()
+
+
+def test_what_is_not_finite_does_not_reach_rows_that_dropped_it() -> None:
+    rows = [even(0, TOKENS - 1) for _ in range(8)]
+    rows[0].values[1, TOKENS - 1, 3] = torch.nan
+    rows = [replace(row, keys=rows[0].keys, values=rows[0].values) for row in rows]
+    cache = cache_of(rows, 2)
+    assert kinds(cache) == ["PlainBucket"] and all(found.isfinite().all() for found in step([cache], 8, 0))
+
+
+def test_room_for_steps_grows_and_rows_of_interleaved_prompts_have_a_bucket_for_each() -> None:
+    rows = [ChosenKV(*(states(KV_HEADS, TOKENS, DIM, seed=seed) for seed in (p, p + 9)), None, None, p) for p in (0, 1)]
+    prompts = [replace(rows[place % 2]) for place in range(8)]
+    ordered = sorted(prompts, key=lambda row: Row(0, torch.empty(0), [row]).kind)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chosen, "FIRST_SPARE", 1)
+        ours, theirs = cache_of(ordered, 5, True), cache_of(ordered, 5, False)
+        assert kinds(ours) == ["SharedBucket"] * 2
+        for seed in range(5):
+            torch.testing.assert_close(*step((ours, theirs), 8, seed), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("by_onednn", [False, True])
+def test_float32_rows_attend_alike_by_either_library(monkeypatch: pytest.MonkeyPatch, by_onednn: bool) -> None:
+    if by_onednn and not torch.backends.mkldnn.is_available():
+        pytest.skip("this torch is without oneDNN")
+    monkeypatch.setattr(products, "by_onednn", lambda: by_onednn)
+    rows = [even(0, count) for count in (TOKENS, 20, 9, 3)]
+    rows = [replace(row, keys=rows[0].keys.float(), values=rows[0].values.float()) for row in rows]
+    new = [states(4, heads, 1, DIM, seed=heads).float() for heads in (KV_HEADS, KV_HEADS, KV_HEADS)]
+    found = [cache_of(rows, 2, shared).attend(0, new[0], new[1], new[2], 0.3) for shared in (True, False)]
+    torch.testing.assert_close(*found)
+
+
+def test_a_prefill_lays_keys_and_values_head_by_head() -> None:
+    done = prefill(tiny(), NAME, prompt_of(40), [Plan((count,) * 3, None) for count in (38, 39, 40)], STABLE)
+    assert all(layer.keys.is_contiguous() and layer.values.is_contiguous() for layer in done.kept[0].layers)
 
 
 def test_faster_products_pay_for_rows_that_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chosen, "_COST", 0.3)
+    monkeypatch.setattr(chosen, "_COST", 0.15)
     plans = of(*range(1, TOKENS))
     for by_onednn, least in ((True, 3), (False, 7)):
         monkeypatch.setattr(chosen, "by_onednn", lambda used=by_onednn: used)
-        assert min(plan.keep for plan in sharing(plans, layer())) == (least, least)
+        assert min(plan.keep for plan in sharing(plans, layer(), KV)) == (least, least)
 
 
 def test_other_dtypes_kernels_and_softmaxes_share_nothing() -> None:
     plans = of(12, 20, TOKENS)
-    assert sharing(plans, layer())
+    assert sharing(plans, layer(), KV)
     for other in (layer(torch.bfloat16), layer(kernels="triton"), layer(softcap=5.0), layer(sinks=torch.zeros(2))):
-        assert sharing(plans, other) == set()
+        assert sharing(plans, other, KV) == set()
 
 
 def test_what_a_prefill_keeps_is_chosen_and_says_what_it_says_by_itself() -> None:
