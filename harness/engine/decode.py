@@ -128,7 +128,7 @@ class Decoding:
         first = self._joined
         self._joined += len(rows)
         self._draws |= {first + index: row.draws for index, row in enumerate(rows) if row.draws is not None}
-        # Rows that keep equally many entries become neighbours: the cache attends to them at once.
+        # Rows that keep equally many entries, or share a prompt, become neighbours: the cache attends to them at once.
         order = sorted(range(len(rows)), key=lambda index: rows[index].kind)
         for tokens in sorted({len(row.asked) for row in rows}):
             alike = [index for index in order if len(rows[index].asked) == tokens]

@@ -65,7 +65,7 @@ def score(
         ModelError: a layer did not come through the engine.
     """
     results: dict[int, tuple[Scored, ...]] = {}
-    # Rows that keep equally many entries become neighbours: the cache attends to them at once.
+    # Rows that keep equally many entries become neighbours, as in a step.
     left = sorted(
         range(len(rows)),
         key=lambda index: (len(rows[index].question), rows[index].kind),

@@ -124,7 +124,7 @@ def shared_rows(
         example = prompt.example.id
         audited = twin is None and is_audited(example, members[0][0], audit)
         # What was kept may be held for the next question, and each row empties a list of its own. All answers begin
-        # with the same entries, which the batch copies as they join.
+        # with the same entries, which the batch copies or shares as they join.
         entries = list(members[0][1].layers)
         members = [(cell, replace(kept, layers=[])) for cell, kept in members]
         for sample, before in enumerate(begun):

@@ -16,9 +16,11 @@ from transformers import Phi3Config, Phi3ForCausalLM
 
 from harness.compression import attention_weights
 from harness.compression.grid import Plan
+from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine import prefill_attention
 from harness.engine.attention import install
+from harness.engine.keeping import Keeping
 from harness.engine.memory import keep_freed_memory
 from harness.engine.prefill import extend, prefill
 from tests.harness.tiny import NAME, STABLE, Cell, methods, prompt_of, tiny
@@ -78,30 +80,30 @@ def test_while_an_allocation_waits_for_all_layers_their_keys_are_held_and_no_que
 ) -> None:
     alive: list[tuple[weakref.ref[Any], weakref.ref[Any]]] = []
     counts = []
-    attend = prefill_attention.PrefillAttention.attend
+    take = Keeping.take
 
-    def watched(self: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    def watched(self: Keeping, state: LayerState, scores: Any) -> None:
         counts.append(tuple(sum(pair[which]() is not None for pair in alive) for which in (0, 1)))
-        alive.append((weakref.ref(queries.untyped_storage()), weakref.ref(keys.untyped_storage())))
-        return attend(self, layer, queries, keys, values, scaling)
+        alive.append((weakref.ref(state.queries.untyped_storage()), weakref.ref(state.keys.untyped_storage())))
+        take(self, state, scores)
 
-    monkeypatch.setattr(prefill_attention.PrefillAttention, "attend", watched)
+    monkeypatch.setattr(Keeping, "take", watched)
     cell = Cell(prompt_of(200), METHODS["heads-of-all-layers"], 20)
     prefill(tiny(), NAME, cell.prompt, [cell.plan(3)], Selection("query_head", "mean", "stable", "float32"))
     assert counts == [(0, 0), (0, 1), (0, 2)], "storages of queries and of keys of earlier layers, at each layer"
 
 
 def test_without_a_full_cache_in_the_grid_no_layers_keys_outlive_their_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    alive: list[weakref.ref[Tensor]] = []
+    alive: list[weakref.ref[Any]] = []
     counts = []
-    attend = prefill_attention.PrefillAttention.attend
+    take = Keeping.take
 
-    def watched(self: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scaling: float) -> Tensor:
+    def watched(self: Keeping, state: LayerState, scores: Any) -> None:
         counts.append(sum(reference() is not None for reference in alive))
-        alive.extend([weakref.ref(keys), weakref.ref(values)])
-        return attend(self, layer, queries, keys, values, scaling)
+        alive.extend([weakref.ref(state.keys.untyped_storage()), weakref.ref(state.values.untyped_storage())])
+        take(self, state, scores)
 
-    monkeypatch.setattr(prefill_attention.PrefillAttention, "attend", watched)
+    monkeypatch.setattr(Keeping, "take", watched)
     prompt = prompt_of(200)
     cells = [Cell(prompt, method, 20) for name, method in METHODS.items() if "full" not in name and "all" not in name]
     done = prefill(
