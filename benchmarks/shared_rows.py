@@ -1,11 +1,13 @@
 """Rows of one prompt that share its keys and values, beside rows with entries of their own: a step's attention.
 
     python benchmarks/shared_rows.py                the heads of SmolLM2-135M, 2,048 tokens
+    python benchmarks/shared_rows.py --heads 32 8   other query and kv heads
     python benchmarks/shared_rows.py --quick        one line, to see that it works
 
-All rows keep the same share of the prompt. Every layer has tensors of its own, as in a model, so that none is in the
-processor's cache. Times are CPU milliseconds of one thread for a layer, as medians of alternating rounds. "Times
-faster" is the median of the ratios, by torch's own products and, where oneDNN is used for steps, by these.
+All rows keep the same share of the prompt, for each kv head. Every layer has tensors of its own, as in a model, so that
+entries of rows are in no cache of the processor. Times are CPU milliseconds of one thread for a layer, as medians of
+alternating rounds. "Times faster" is the median of the ratios, by torch's own products and, where oneDNN is used for
+steps, by these.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from harness.engine.buckets import Bucket, Joining
 from harness.engine.chosen import ChosenKV, SharedBucket
 from harness.engine.products import by_onednn
 
-HEADS, KV_HEADS, DIM = 9, 3, 64
+DIM = 64
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 _LAYERS_MB = 256
 _STEPS = 63
@@ -44,19 +46,20 @@ def seconds_of(buckets: Sequence[Bucket], new: Sequence[Tensor]) -> float:
     return (time.process_time() - start) / len(buckets)
 
 
-def line(rows: int, share: float, tokens: int, rounds: int) -> dict[str, object]:
-    """One line of the table."""
+def line(rows: int, share: float, heads: tuple[int, int], tokens: int, rounds: int) -> dict[str, object]:
+    """One line of the table, for so many query and kv heads."""
+    query_heads, kv_heads = heads
     kept = max(1, int(share * tokens))
-    layers = max(2, _LAYERS_MB * 2**20 // (8 * rows * KV_HEADS * kept * DIM))
+    layers = max(2, _LAYERS_MB * 2**20 // (8 * rows * kv_heads * kept * DIM))
     own, shared, joining = list[Bucket](), list[Bucket](), Joining(0, _STEPS)
     for _ in range(layers):
-        keys, values = torch.randn(KV_HEADS, tokens, DIM), torch.randn(KV_HEADS, tokens, DIM)
-        picked = [torch.stack([torch.randperm(tokens)[:kept].sort().values for _ in keys]) for _ in range(rows)]
+        keys, values = torch.randn(kv_heads, tokens, DIM), torch.randn(kv_heads, tokens, DIM)
+        picked = [torch.stack([torch.randperm(tokens)[:kept].sort().values for _ in keys]).int() for _ in range(rows)]
         chosen = [ChosenKV(keys, values, None, indices) for indices in picked]
         shared.append(SharedBucket.of(chosen, joining))
         gathered = [each.gathered() for each in chosen]
         own += gathered[0].buckets(gathered, joining)
-    new = [torch.randn(rows, heads, 1, DIM) for heads in (HEADS, KV_HEADS, KV_HEADS)]
+    new = [torch.randn(rows, count, 1, DIM) for count in (query_heads, kv_heads, kv_heads)]
     found: dict[str, list[float]] = {"own": [], "torch": [], "onednn": []}
     fast = by_onednn()
     for _ in range(rounds):
@@ -79,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one line, few repetitions")
     parser.add_argument("--rows", type=int, nargs="+", default=[4, 17, 42, 85], help="rows (default: 4 17 42 85)")
+    parser.add_argument("--heads", type=int, nargs=2, default=[9, 3], help="query and kv heads (default: 9 3)")
     parser.add_argument("--tokens", type=int, default=2048, help="length of the prompt (default: 2048)")
     parser.add_argument("--rounds", type=int, default=5, help="medians are over them (default: 5)")
     add_out(parser)
@@ -90,7 +94,8 @@ def main() -> None:
     points = [(rows, share) for rows in options.rows for share in SHARES]
     if options.quick:
         points, options.tokens, options.rounds = [(4, 1 / 4)], 256, 1
-    lines = [line(rows, share, options.tokens, options.rounds) for rows, share in points]
+    heads = options.heads[0], options.heads[1]
+    lines = [line(rows, share, heads, options.tokens, options.rounds) for rows, share in points]
     print("\n".join(table(lines)))
     title = f"A step's attention of rows that share a prompt of {options.tokens} tokens, per layer"
     for path in write(out, "shared_rows", title, machine(), lines, lines):
