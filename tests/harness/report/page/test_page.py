@@ -115,6 +115,12 @@ class Opened:
     def table(self) -> Locator:
         return self.part.locator("table.sortable").first
 
+    def show(self, link: Locator) -> None:
+        """Follow a link to a part and wait until the page shows it, which it does a moment later."""
+        address = (link.get_attribute("href") or "").removeprefix("#")
+        link.click()
+        self.page.locator(f'.part[id="{address}"]:not([hidden])').wait_for()
+
     def column(self, title: str) -> list[str]:
         """What the first line of each cell of the first table's column says."""
         titles = [text.strip() for text in self.table.locator("th").all_inner_texts()]
@@ -157,7 +163,7 @@ def opened(browser: Browser, path: Path) -> Iterator[Opened]:
 
 def test_nothing_leaves_the_page_and_nothing_is_complained_of(opened: Opened) -> None:
     for link in opened.page.locator("nav a").all():
-        link.click()
+        opened.show(link)
         opened.part.locator(".examples .row").first.click()
         opened.page.locator("dialog .card").first.wait_for()
         opened.page.keyboard.press("Escape")
@@ -378,7 +384,7 @@ def test_what_models_and_labels_say_stays_text(opened: Opened) -> None:
 
 
 def test_a_task_without_scores_shows_its_examples(opened: Opened) -> None:
-    opened.page.locator("nav a").last.click()
+    opened.show(opened.page.locator("nav a").last)
     assert opened.part.locator(".charts, .heatmap").count() == 0
     assert opened.part.locator(".kept svg").count() == 4
     assert opened.part.locator(".examples th").all_inner_texts()[:4] == ["example", "length", "depth", "reference"]
@@ -507,7 +513,7 @@ def test_the_page_of_a_leaderboard_has_the_ranking_first_and_numbers_alone(brows
         assert [row.inner_text().split()[0] for row in rows[1:]] == ["fullkv", "snapkv", "<b>bold</b>"]
         assert done.part.locator(".chart .keys li").all_inner_texts() == ["fullkv", "snapkv", "<b>bold</b>"]
         for link in done.page.locator("nav a").all():
-            link.click()
+            done.show(link)
             done.part.locator("table.sortable").first.wait_for()
             assert done.part.locator(".examples, .kept").count() == 0
         assert (done.requests, done.complaints) == ([path.as_uri()], [])
