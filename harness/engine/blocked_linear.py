@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.engine.products import TiedHead, in_step, times
+from harness.engine.products import in_step, times
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -88,6 +88,22 @@ class BlockedLinear(nn.Module):
                 torch.addmm(self.bias[here], rows, block, out=out[:, here])
             start = here.stop
         return out.view(*inputs.shape[:-1], self.out_features)
+
+
+class TiedHead(nn.Linear):
+    """A head whose weights are those of the embeddings."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Share the weights of a layer."""
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """See ``BlockedLinear``."""
+        if not in_step():
+            return super().forward(inputs)
+        rows = inputs.reshape(-1, self.in_features)
+        return times(rows, self.weight, self.bias).view(*inputs.shape[:-1], self.out_features)
 
 
 def _outputs_of_a_block(outputs: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 _IN_STEP: ContextVar[bool] = ContextVar("in_step", default=False)
@@ -87,19 +87,3 @@ def _onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The operation that torch's own compiler calls; rows that lie apart would take it a hundred times as long."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows.contiguous(), weight, bias, "none", [], "")
     return out
-
-
-class TiedHead(nn.Linear):
-    """A head whose weights are those of the embeddings."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        """Share the weights of a layer."""
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """See ``BlockedLinear``."""
-        if not in_step():
-            return super().forward(inputs)
-        rows = inputs.reshape(-1, self.in_features)
-        return times(rows, self.weight, self.bias).view(*inputs.shape[:-1], self.out_features)

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from harness.compression.grid import Plan
 from harness.engine import products
-from harness.engine.blocked_linear import BlockedLinear, block_linears
+from harness.engine.blocked_linear import BlockedLinear, TiedHead, block_linears
 from harness.engine.decode import decode
 from harness.engine.prefill import prefill
-from harness.engine.products import TiedHead, by_onednn, of_step, processor, times
+from harness.engine.products import by_onednn, of_step, processor, times
 from harness.engine.rows import Limits, Row
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 
