@@ -255,20 +255,26 @@ class SharedBucket(Bucket):
             The output, of the shape of the queries; and the logarithms of the sums of exponentials, with D = 1.
         """
         rows, kv_heads, copies, dim = queries.shape
-        every_key, every_value = self.chosen[0].keys, self.chosen[0].values
-        tokens = every_key.shape[1]
-        out = torch.empty_like(queries)
-        largest = queries.new_empty(2, rows, kv_heads, copies, 1)
+        keys, values = self.chosen[0].keys, self.chosen[0].values.transpose(1, 2)
+        tokens = keys.shape[1]
         together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * tokens))
+        # Head by head in one piece of memory, as each call costs about as much as its numbers do.
+        of_head = queries.transpose(0, 1).reshape(kv_heads, rows * copies, dim)
+        out, largest, heaviest = list[Tensor](), list[Tensor](), list[Tensor]()
         for head in range(kv_heads):
-            for start in range(0, rows, together):
-                some = slice(start, start + together)
-                logits = times(queries[some, head].reshape(-1, dim), every_key[head]).view(-1, copies, tokens)
-                logits.sub_(self.dropped[head, some], alpha=_FAR)
+            blocks = torch.split(of_head[head], together * copies), torch.split(self.dropped[head], together)
+            for some, dropped in zip(*blocks, strict=True):
+                logits = times(some, keys[head]).view(-1, copies, tokens)
+                logits.sub_(dropped, alpha=_FAR)
                 weights = logits.softmax(-1)
-                out[some, head] = times(weights.view(-1, tokens), every_value[head].T).view(-1, copies, dim)
-                largest[0, some, head], largest[1, some, head] = _largest(logits), _largest(weights)
-        return out, _log_sums(largest[0], largest[1])
+                out.append(times(weights.view(-1, tokens), values[head]))
+                largest.append(logits.amax(-1))
+                heaviest.append(weights.amax(-1))
+        sums = _log_sums(torch.cat(largest), torch.cat(heaviest))
+        return (
+            torch.cat(out).view(kv_heads, rows, copies, dim).transpose(0, 1),
+            sums.view(kv_heads, rows, copies, 1).transpose(0, 1),
+        )
 
     def reserve(self) -> bool:
         """See ``Bucket``."""
