@@ -27,10 +27,10 @@ from torch import Tensor
 
 from harness.bench.clock import machine
 from harness.bench.write import table, write
-from harness.engine import products
 from harness.engine.buckets import Bucket, Joining
 from harness.engine.chosen import ChosenKV, SharedBucket
-from harness.engine.products import by_onednn
+from harness.kernels import products
+from harness.kernels.products import by_onednn
 
 DIM = 64
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from harness.bench.clock import machine
 from harness.bench.write import table, write
 from harness.engine.blocked_linear import BlockedLinear
-from harness.engine.products import by_onednn, of_step
+from harness.kernels.products import by_onednn, of_step
 
 # Outputs, inputs: of the width-512 model, of SmolLM2-135M, and of a model of width 2048.
 SHAPES = ((512, 512), (1408, 512), (1536, 576), (576, 1536), (8192, 2048), (2048, 8192))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from harness.engine.products import processor
+from harness.kernels.products import processor
 
 
 def seconds() -> float:

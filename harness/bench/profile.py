@@ -17,7 +17,7 @@ from harness.engine import prefill as prefilling
 from harness.engine import prefill_attention, seen_layer
 from harness.engine.cache import KVCache
 from harness.engine.engine import Engine
-from harness.engine.products import times
+from harness.kernels.products import times
 
 Seconds = dict[str, float]
 

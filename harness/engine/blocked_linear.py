@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.engine.products import in_step, times
+from harness.kernels.products import in_step, times
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -22,7 +22,7 @@ from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, attention, joined
-from harness.engine.products import by_onednn, times
+from harness.kernels.products import by_onednn, times
 from harness.results import by_head
 
 # What rows that share a prompt cost, in rows that read a whole one (benchmarks/shared_rows.py): all of them together 1,

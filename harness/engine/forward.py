@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.layer_forms import LayerForm
-from harness.engine.products import of_step
+from harness.kernels.products import of_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

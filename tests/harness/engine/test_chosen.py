@@ -17,7 +17,7 @@ from harness.compression.grid import Plan
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.compression.storage import Storage
-from harness.engine import chosen, products
+from harness.engine import chosen
 from harness.engine.buckets import Joining, LayerKV, PlainBucket
 from harness.engine.cache import KVCache
 from harness.engine.chosen import ChosenKV, SharedBucket, sharing
@@ -25,6 +25,7 @@ from harness.engine.decode import decode
 from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.engine.prefill import prefill
 from harness.engine.rows import Limits, Row
+from harness.kernels import products
 from methods.snapkv import SnapKV
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.compression.grid import Plan
-from harness.engine import products
 from harness.engine.blocked_linear import BlockedLinear, TiedHead, block_linears
 from harness.engine.decode import decode
 from harness.engine.prefill import prefill
-from harness.engine.products import by_onednn, of_step, processor, times
 from harness.engine.rows import Limits, Row
+from harness.kernels import products
+from harness.kernels.products import by_onednn, of_step, processor, times
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch is without oneDNN")
