@@ -16,7 +16,7 @@ from statistics import median
 
 import torch
 from outputs import add_out, out_folder
-from shapes import WIDTH_512, load
+from shapes import ON_CPU, WIDTH_512, load
 
 from harness.bench.clock import machine, seconds
 from harness.bench.setup import grid_of
@@ -117,7 +117,8 @@ def main() -> None:
         "method.decoding.prompt_share=0.5",
     ]
     variants, selection = grid_of(overrides)
-    subject = Subject("width-512", partial(load, WIDTH_512, "cpu"), WIDTH_512, variants, selection, ends[-1] + 2)
+    on_cpu = partial(load, WIDTH_512, "cpu")
+    subject = Subject("width-512", on_cpu, WIDTH_512, variants, selection, ends[-1] + 2, ON_CPU)
     engine = subject.engine()
     kept = rows_of(subject, engine, subject.prompt(options.tokens))
     if "steps" in options.parts:

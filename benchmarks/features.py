@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from outputs import add_out, out_folder
 from questions import requests_of, run
-from shapes import WIDTH_512, load
+from shapes import ON_CPU, WIDTH_512, load
 
 from harness.bench.clock import machine
 from harness.bench.setup import grid_of
@@ -62,7 +62,7 @@ def cost(feature: Feature, engine: Engine, tokens: int, new_tokens: int, rounds:
     for _ in range(rounds):
         for name, words in (("plain", feature.plain), ("with", feature.words)):
             grid = grid_of([*words, BUDGETS, "selection.granularity=kv_head"])
-            subject = Subject("width-512", partial(load, WIDTH_512, "cpu"), WIDTH_512, *grid, new_tokens)
+            subject = Subject("width-512", partial(load, WIDTH_512, "cpu"), WIDTH_512, *grid, new_tokens, ON_CPU)
             requests = requests_of(subject, tokens - QUESTION_TOKENS, 1, QUESTION_TOKENS)
             times[name].append(run(subject, engine, requests)[2])
     ratios = [one / plain for one, plain in zip(times["with"], times["plain"], strict=True)]
@@ -91,7 +91,7 @@ def main() -> None:
     if options.quick:
         options.tokens, options.new_tokens, options.rounds = 200, 3, 1
     torch.set_num_threads(1)
-    engine = Engine(load(WIDTH_512, "cpu"), "width-512", "torch")
+    engine = Engine(load(WIDTH_512, "cpu", ON_CPU), "width-512", ON_CPU)
     rows = []
     for feature in FEATURES:
         rows.append(cost(feature, engine, options.tokens, options.new_tokens, options.rounds))

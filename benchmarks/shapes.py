@@ -18,6 +18,8 @@ from harness.bench.subject import Subject  # noqa: E402
 from harness.engine.attention import install  # noqa: E402
 from harness.engine.blocked_linear import block_linears  # noqa: E402
 from harness.engine.memory import keep_freed_memory  # noqa: E402
+from harness.engine.settings import choose_kernels  # noqa: E402
+from harness.kernels import Kernels  # noqa: E402
 
 # Small enough for one thread of a CPU, large enough for matrix products to matter.
 WIDTH_512 = LlamaConfig(
@@ -44,11 +46,13 @@ LLAMA_3_8B = LlamaConfig(
     eos_token_id=None,
     dtype="bfloat16",
 )
+# What computes a run on a CPU by default.
+ON_CPU = choose_kernels("auto", torch.device("cpu"))
 # Random weights give flat attention, whose scores are nearly tied. Larger queries and keys make it prefer some tokens.
 _SHARPER = 4.0
 
 
-def load(config: LlamaConfig, device: str) -> PreTrainedModel:
+def load(config: LlamaConfig, device: str, kernels: Kernels) -> PreTrainedModel:
     """Make the model with seeded random weights, on the device where it will run."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
@@ -64,7 +68,7 @@ def load(config: LlamaConfig, device: str) -> PreTrainedModel:
             layer.self_attn.k_proj.weight.mul_(_SHARPER)
     model.train(False)
     keep_freed_memory()
-    block_linears(model)
+    block_linears(model, kernels)
     install(model)
     return model
 
@@ -90,4 +94,5 @@ def make_subject(
         methods: ``published``, ``all``, or names in brackets.
     """
     overrides = [f"method={methods}", f"budget={budgets}", f"selection.granularity={granularity}"]
-    return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens)
+    kernels = choose_kernels("auto", torch.device(device))
+    return Subject(name, partial(load, config, device), config, *grid_of(overrides), new_tokens, kernels)

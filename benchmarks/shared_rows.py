@@ -6,8 +6,8 @@
 
 All rows keep the same share of the prompt, for each kv head. Every layer has tensors of its own, as in a model, so that
 entries of rows are in no cache of the processor. Times are CPU milliseconds of one thread for a layer, as medians of
-alternating rounds. "Times faster" is the median of the ratios, by torch's own products and, where oneDNN is used for
-steps, by these.
+alternating rounds. "Times faster" is the median of the ratios, by torch's own products and, where torch has it, by
+those of oneDNN.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -29,8 +30,8 @@ from harness.bench.clock import machine
 from harness.bench.write import table, write
 from harness.engine.buckets import Bucket, Joining
 from harness.engine.chosen import ChosenKV, SharedBucket
-from harness.kernels import products
-from harness.kernels.products import by_onednn
+from harness.kernels import Kernels
+from harness.kernels.products import why_not_onednn
 
 DIM = 64
 SHARES = (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
@@ -51,29 +52,27 @@ def line(rows: int, share: float, heads: tuple[int, int], tokens: int, rounds: i
     query_heads, kv_heads = heads
     kept = max(1, int(share * tokens))
     layers = max(2, _LAYERS_MB * 2**20 // (8 * rows * kv_heads * kept * DIM))
-    own, shared, joining = list[Bucket](), list[Bucket](), Joining(0, _STEPS)
+    libraries: tuple[Kernels, ...] = ("torch",) if why_not_onednn(torch.device("cpu")) else ("torch", "onednn")
+    joining, own, shared = Joining(0, _STEPS), list[Bucket](), {library: list[Bucket]() for library in libraries}
     for _ in range(layers):
         keys, values = torch.randn(kv_heads, tokens, DIM), torch.randn(kv_heads, tokens, DIM)
         picked = [torch.stack([torch.randperm(tokens)[:kept].sort().values for _ in keys]).int() for _ in range(rows)]
         chosen = [ChosenKV(keys, values, None, indices) for indices in picked]
-        shared.append(SharedBucket.of(chosen, joining))
+        for library, buckets in shared.items():
+            buckets.append(SharedBucket.of([replace(each, kernels=library) for each in chosen], joining))
         gathered = [each.gathered() for each in chosen]
         own += gathered[0].buckets(gathered, joining)
     new = [torch.randn(rows, count, 1, DIM) for count in (query_heads, kv_heads, kv_heads)]
-    found: dict[str, list[float]] = {"own": [], "torch": [], "onednn": []}
-    fast = by_onednn()
+    taken, found = list[float](), {library: list[float]() for library in libraries}
     for _ in range(rounds):
-        found["own"].append(seconds_of(own, new))
-        products.by_onednn = lambda: False  # type: ignore[assignment]
-        found["torch"].append(seconds_of(shared, new))
-        products.by_onednn = by_onednn
-        if fast:
-            found["onednn"].append(seconds_of(shared, new))
+        taken.append(seconds_of(own, new))
+        for library, buckets in shared.items():
+            found[library].append(seconds_of(buckets, new))
     row: dict[str, object] = {"rows": rows, "share kept": f"1/{round(1 / share)}"}
-    row["own ms"] = median(found["own"]) * 1e3
-    for library in ("torch", "onednn") if fast else ("torch",):
-        row[f"shared by {library} ms"] = median(found[library]) * 1e3
-        row[f"{library}: times faster"] = median(a / b for a, b in zip(found["own"], found[library], strict=True))
+    row["own ms"] = median(taken) * 1e3
+    for library, seconds in found.items():
+        row[f"shared by {library} ms"] = median(seconds) * 1e3
+        row[f"{library}: times faster"] = median(a / b for a, b in zip(taken, seconds, strict=True))
     return row
 
 

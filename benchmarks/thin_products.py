@@ -4,7 +4,7 @@
 
 A matrix lies output by output, as in checkpoints, or in blocks of outputs, each input by input, as the engine lays it,
 or as MKL and oneDNN pack it beforehand for so many rows, where torch was built with them. Torch multiplies the first
-two; where the engine has oneDNN multiply its blocks in a step, there is a column for that. Every product reads another
+two, and oneDNN the blocks of another column. Every product reads another
 matrix, as in a model, so that none is in the processor's cache. Results are GFLOP/s of one thread by CPU time, as
 medians of alternating rounds, and whether the first two layouts give the same bits.
 """
@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from harness.bench.clock import machine
 from harness.bench.write import table, write
 from harness.engine.blocked_linear import BlockedLinear
-from harness.kernels.products import by_onednn, of_step
+from harness.kernels.products import why_not_onednn
 
 # Outputs, inputs: of the width-512 model, of SmolLM2-135M, and of a model of width 2048.
 SHAPES = ((512, 512), (1408, 512), (1536, 576), (576, 1536), (8192, 2048), (2048, 8192))
@@ -48,25 +48,14 @@ def packed_by_onednn(count: int, layer: nn.Linear) -> _Product:
     return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
 
 
-def as_in_a_step(layer: nn.Linear) -> _Product:
-    """The product with a weight in blocks as a decoding step computes it."""
-    blocked = BlockedLinear(layer)
-
-    def product(rows: Tensor) -> Tensor:
-        with of_step():
-            return blocked(rows)
-
-    return product
-
-
 def layouts(count: int) -> dict[str, Callable[[nn.Linear], _Product]]:
     """How a layer computes its product with ``count`` rows, by the name of its layout."""
     made: dict[str, Callable[[nn.Linear], _Product]] = {
         "output by output": lambda layer: layer,
-        "in blocks": BlockedLinear,
+        "in blocks": partial(BlockedLinear, kernels="torch"),
     }
-    if by_onednn():
-        made["in blocks by oneDNN"] = as_in_a_step
+    if why_not_onednn(torch.device("cpu")) is None:
+        made["in blocks by oneDNN"] = partial(BlockedLinear, kernels="onednn")
     if torch.backends.mkl.is_available():  # type: ignore[no-untyped-call]
         made["packed by MKL"] = partial(packed_by_mkl, count)
     if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]

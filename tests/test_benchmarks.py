@@ -6,11 +6,11 @@ import json
 import runpy
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from harness.bench import checks, methods, parts, profile
 from harness.bench.memory import peak_of_a_process
@@ -18,14 +18,20 @@ from harness.bench.profile import Stopwatch, grid_profile
 from harness.bench.setup import grid_of
 from harness.bench.subject import Subject
 from harness.engine.rows import Generated
+from harness.kernels import Kernels
 from tests.conftest import ROOT, Command
 from tests.harness.tiny import NAME, config, tiny
+
+
+def loaded(_: Kernels) -> PreTrainedModel:
+    return tiny()
 
 
 @pytest.fixture
 def subject() -> Subject:
     """Six cells of a tiny model."""
-    return Subject(NAME, partial(tiny), config(), *grid_of(["method=[fullkv,h2o,snapkv]", "budget=[16,32]"]), 6)
+    grid = grid_of(["method=[fullkv,h2o,snapkv]", "budget=[16,32]"])
+    return Subject(NAME, loaded, config(), *grid, 6)
 
 
 @pytest.fixture

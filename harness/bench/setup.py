@@ -36,7 +36,7 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     config = spec.config()
     engine = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()})
     kernels = engine.kernels_on(choose_device(spec.device), config)
-    return Subject(spec.label, partial(_load, spec, config, kernels), config, *grid_of(overrides), new_tokens, kernels)
+    return Subject(spec.label, partial(_load, spec, config), config, *grid_of(overrides), new_tokens, kernels)
 
 
 def _load(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels) -> PreTrainedModel:

@@ -31,16 +31,16 @@ class Subject:
 
     Attributes:
         name: the model's name.
-        load: returns the model with the engine's attention installed.
+        load: returns the model with the engine's attention installed, for some kernels.
         config: the model's configuration.
         variants: the grid.
         selection: how entries are selected.
         new_tokens: number of new tokens per row, 2 or more; no token ends a row.
-        kernels: what computes attention; see ``EngineSettings``.
+        kernels: what computes; see ``EngineSettings``.
     """
 
     name: str
-    load: Callable[[], PreTrainedModel]
+    load: Callable[[Kernels], PreTrainedModel]
     config: PretrainedConfig
     variants: tuple[Variant, ...]
     selection: Selection
@@ -54,7 +54,7 @@ class Subject:
 
     def engine(self) -> Engine:
         """Load the model."""
-        return Engine(self.load(), self.name, self.kernels)
+        return Engine(self.load(self.kernels), self.name, self.kernels)
 
     def prompt(self, tokens: int, number: int = 0) -> list[int]:
         """A random prompt.

@@ -2,8 +2,7 @@
 
 A decoding step multiplies some tens of rows, one per variant and prompt. For so few, BLAS is faster where weights lie
 input by input, so that it need not transpose them, and in blocks of some hundred outputs, each in one piece of memory:
-``benchmarks/thin_products.py``. Products of whole prompts take as long as before and give the same bits; those of a
-step may be computed by another library (``products``).
+``benchmarks/thin_products.py``. Products of whole prompts take as long as before and, by torch, give the same bits.
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.kernels.products import in_step, times
+from harness.kernels import Kernels
+from harness.kernels.products import times
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,11 +35,13 @@ class BlockedLinear(nn.Module):
         in_features: number of inputs.
         out_features: number of outputs.
         bias: [out_features], or None.
+        kernels: what multiplies; see ``EngineSettings``.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, kernels: Kernels) -> None:
         """Copy the weights of a layer."""
         super().__init__()
+        self.kernels = kernels
         self.in_features, self.out_features = linear.in_features, linear.out_features
         outputs = _outputs_of_a_block(linear.out_features)
         parts = torch.split(linear.weight.detach(), outputs)
@@ -61,10 +63,7 @@ class BlockedLinear(nn.Module):
 
     def plain(self) -> nn.Linear:
         """An ordinary layer with the same weights."""
-        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
-        linear.weight = nn.Parameter(self.weight.contiguous(), requires_grad=False)
-        linear.bias = self.bias
-        return linear
+        return _plain(self, self.weight.contiguous())
 
     def forward(self, inputs: Tensor) -> Tensor:
         """The products of rows with the weights, plus the bias.
@@ -80,8 +79,8 @@ class BlockedLinear(nn.Module):
         start = 0
         for block in self.blocks:
             here = slice(start, start + block.shape[1])
-            if in_step():
-                out[:, here] = times(rows, block.t(), None if self.bias is None else self.bias[here])
+            if self.kernels == "onednn":
+                out[:, here] = times(rows, block.t(), None if self.bias is None else self.bias[here], self.kernels)
             elif self.bias is None:
                 torch.mm(rows, block, out=out[:, here])
             else:
@@ -91,19 +90,31 @@ class BlockedLinear(nn.Module):
 
 
 class TiedHead(nn.Linear):
-    """A head whose weights are those of the embeddings."""
+    """A head whose weights are those of the embeddings.
 
-    def __init__(self, linear: nn.Linear) -> None:
+    Attributes:
+        kernels: see ``BlockedLinear``.
+    """
+
+    def __init__(self, linear: nn.Linear, kernels: Kernels) -> None:
         """Share the weights of a layer."""
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias, self.kernels = linear.weight, linear.bias, kernels
+
+    def plain(self) -> nn.Linear:
+        """See ``BlockedLinear``."""
+        return _plain(self, self.weight)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """See ``BlockedLinear``."""
-        if not in_step():
-            return super().forward(inputs)
         rows = inputs.reshape(-1, self.in_features)
-        return times(rows, self.weight, self.bias).view(*inputs.shape[:-1], self.out_features)
+        return times(rows, self.weight, self.bias, self.kernels).view(*inputs.shape[:-1], self.out_features)
+
+
+def _plain(layer: BlockedLinear | TiedHead, weight: Tensor) -> nn.Linear:
+    linear = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device="meta")
+    linear.weight, linear.bias = nn.Parameter(weight, requires_grad=False), layer.bias
+    return linear
 
 
 def _outputs_of_a_block(outputs: int) -> int:
@@ -113,10 +124,14 @@ def _outputs_of_a_block(outputs: int) -> int:
     return next(size for size in sizes if size % _SAME_PLACE)
 
 
-def block_linears(model: PreTrainedModel) -> None:
+def block_linears(model: PreTrainedModel, kernels: Kernels) -> None:
     """Put a ``BlockedLinear`` in the place of each float32 linear layer on a CPU.
 
     A head that is tied to the embeddings becomes a ``TiedHead``, because embeddings are read token by token.
+
+    Args:
+        model: the model.
+        kernels: what multiplies; see ``EngineSettings``.
     """
     model.requires_grad_(False)  # products into given memory cannot be differentiated
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -125,7 +140,7 @@ def block_linears(model: PreTrainedModel) -> None:
             if type(child) is not nn.Linear:
                 continue
             if child.weight.device.type == "cpu" and child.weight.dtype == torch.float32:
-                setattr(module, name, (TiedHead if id(child.weight) in embeddings else BlockedLinear)(child))
+                setattr(module, name, (TiedHead if id(child.weight) in embeddings else BlockedLinear)(child, kernels))
 
 
 @contextmanager
@@ -135,7 +150,7 @@ def plain_linears(model: PreTrainedModel) -> Iterator[None]:
         (module, name, child)
         for module in model.modules()
         for name, child in module.named_children()
-        if isinstance(child, BlockedLinear)
+        if isinstance(child, BlockedLinear | TiedHead)
     ]
     try:
         for module, name, child in blocked:

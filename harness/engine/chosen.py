@@ -22,7 +22,8 @@ from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, attention, joined
-from harness.kernels.products import by_onednn, times
+from harness.kernels import Kernels
+from harness.kernels.products import times
 from harness.results import by_head
 
 # What rows that share a prompt cost, in rows that read a whole one (benchmarks/shared_rows.py): all of them together 1,
@@ -44,12 +45,12 @@ def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) ->
         state: one of its layers.
         selection: how entries are selected.
     """
-    keys, by_torch = state.keys, state.kernels == "torch" and state.softmax.is_plain
-    if not by_torch or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
+    keys, by_products = state.keys, state.kernels != "triton" and state.softmax.is_plain
+    if not by_products or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
         return frozenset()
     kv_heads, tokens, _ = keys.shape
     copies = state.queries.shape[0] // kv_heads
-    cost, each = _cost(copies), copies if selection.granularity == "query_head" else 1
+    cost, each = _cost(copies, state.kernels), copies if selection.granularity == "query_head" else 1
     kept = {plan: _share(plan, tokens) for plan in plans if not plan.changes}
     # What keeps everything does so for kv heads.
     shares = {plan: share if plan.scorer is None else share * each for plan, share in kept.items()}
@@ -57,9 +58,9 @@ def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) ->
     return frozenset(found if _pays(found.values(), cost) else ())
 
 
-def _cost(copies: int) -> float:
+def _cost(copies: int, kernels: Kernels) -> float:
     """What a row costs that shares a prompt, with so many query heads for each kv head."""
-    return (_COST_BY_ONEDNN if by_onednn() else _COST) * (1 + copies)
+    return (_COST_BY_ONEDNN if kernels == "onednn" else _COST) * (1 + copies)
 
 
 def _pays(shares: Collection[float], cost: float) -> bool:
@@ -89,11 +90,13 @@ class ChosenKV(LayerKV):
             all heads], head by head; None if all are kept.
         prompt: number of the prompt among all that were prefilled.
         copies: number of query heads for each kv head.
+        kernels: what multiplies; see ``EngineSettings``.
     """
 
     indices: Tensor | None = None
     prompt: int = 0
     copies: int = 1
+    kernels: Kernels = "torch"
 
     @property
     def bytes(self) -> int:
@@ -163,7 +166,7 @@ def share_a_bucket(chosen: Sequence[ChosenKV]) -> bool:
     """
     keys, values = chosen[0].keys, chosen[0].values
     shares = [row.numbers / (2 * keys.numel()) for row in chosen]
-    return _pays(shares, _cost(chosen[0].copies)) and bool(torch.isfinite(keys.sum() + values.sum()))
+    return _pays(shares, _cost(chosen[0].copies, chosen[0].kernels)) and bool(torch.isfinite(keys.sum() + values.sum()))
 
 
 def _apart(rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
@@ -255,7 +258,7 @@ class SharedBucket(Bucket):
             The output, of the shape of the queries; and the logarithms of the sums of exponentials, with D = 1.
         """
         rows, kv_heads, copies, dim = queries.shape
-        keys, values = self.chosen[0].keys, self.chosen[0].values.transpose(1, 2)
+        keys, values, kernels = self.chosen[0].keys, self.chosen[0].values.transpose(1, 2), self.chosen[0].kernels
         tokens = keys.shape[1]
         together = max(1, _BLOCK_BYTES // (queries.itemsize * copies * tokens))
         # Head by head in one piece of memory, as each call costs about as much as its numbers do.
@@ -264,10 +267,10 @@ class SharedBucket(Bucket):
         for head in range(kv_heads):
             blocks = torch.split(of_head[head], together * copies), torch.split(self.dropped[head], together)
             for some, dropped in zip(*blocks, strict=True):
-                logits = times(some, keys[head]).view(-1, copies, tokens)
+                logits = times(some, keys[head], kernels=kernels).view(-1, copies, tokens)
                 logits.sub_(dropped, alpha=_FAR)
                 weights = logits.softmax(-1)
-                out.append(times(weights.view(-1, tokens), values[head]))
+                out.append(times(weights.view(-1, tokens), values[head], kernels=kernels))
                 largest.append(logits.amax(-1))
                 heaviest.append(weights.amax(-1))
         sums = _log_sums(torch.cat(largest), torch.cat(heaviest))

@@ -39,8 +39,8 @@ class Engine:
     Attributes:
         model: with ``attention.install`` applied.
         name: the model's name in errors and results.
-        kernels: what computes the attention of decoding steps and H2O's column sums: ``torch``, or ``triton`` on a
-            CUDA device.
+        kernels: ``torch``; on a CUDA device ``triton`` for the attention of decoding steps and H2O's column sums; on a
+            CPU ``onednn`` for products of float32 numbers.
         spec: where the model was loaded from; None for a model that was already in memory.
         tokenizer: the tokenizer of a model that was already in memory. That of a loaded model is read from its
             ``spec``.
@@ -66,7 +66,7 @@ class Engine:
         Args:
             model: a local folder, a hub id, or a ``ModelSpec``.
             config: what ``ModelSpec.config`` returned, if it was called before.
-            kernels: ``auto`` takes ``triton`` where it can run.
+            kernels: see ``EngineSettings``.
             **settings: fields of ``ModelSpec`` for a folder or hub id: ``name``, ``revision``, ``dtype``, ``device``,
                 ``device_map`` and so on.
 
@@ -96,7 +96,7 @@ class Engine:
             model: the model; it is switched to evaluation mode.
             tokenizer: its tokenizer; None for prompts of token ids.
             name: its name in results; None takes the last part of the name it was loaded by.
-            kernels: ``auto`` takes ``triton`` where it can run.
+            kernels: see ``EngineSettings``.
 
         Raises:
             ConfigError: the name cannot name a folder.

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from harness.engine.attention import ENGINE, check_layers
 from harness.engine.layer_forms import LayerForm
-from harness.kernels.products import of_step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -59,15 +58,14 @@ def run_over(
         ModelError: a layer did not come through the engine.
     """
     attention = _CacheAttention(attend, forms, positions)
-    with of_step():
-        output = model(
-            ids,
-            position_ids=positions,
-            use_cache=False,
-            past_key_values=None,
-            logits_to_keep=last,
-            **{ENGINE: attention},
-        )
+    output = model(
+        ids,
+        position_ids=positions,
+        use_cache=False,
+        past_key_values=None,
+        logits_to_keep=last,
+        **{ENGINE: attention},
+    )
     check_layers(attention.seen, len(forms), name, where)
     logits: Tensor = output.logits[:, -last:].float()
     return logits

@@ -60,12 +60,13 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels = "to
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would break up ours
     if spec.tp_plan is not None and not tensor_parallel.are_joined():
         raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
-    model = tensor_parallel.together(lambda: _loaded(spec, config))
-    check_against_stock(model, spec.label, kernels)
+    model, placed = tensor_parallel.together(lambda: _loaded(spec, config))
+    check_against_stock(model, spec.label, kernels, in_blocks=not placed)
     return model
 
 
-def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
+def _loaded(spec: ModelSpec, config: PretrainedConfig) -> tuple[PreTrainedModel, bool]:
+    """The model of transformers, and whether it lies on devices of its own choice."""
     device, dtype = choose_device(spec.device), spec.torch_dtype(config)
     placement: dict[str, Any] = {"device_map": "auto"} if spec.device_map == "auto" else {}
     if not placement and is_packed(config):  # such weights cannot move
@@ -98,13 +99,12 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
         model.to(device)  # type: ignore[arg-type]
         if device.type == "cpu":
             keep_freed_memory()
-        block_linears(model)
     model.train(False)
-    return model
+    return model, bool(placement)
 
 
-def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch") -> None:
-    """Install the engine's attention and compare one prefill and one decoding step with the stock attention.
+def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch", in_blocks: bool = False) -> None:
+    """Install the engine's attention and compare one prefill and one decoding step with the stock model's.
 
     Token ids are random. Windows are made so narrow meanwhile, in the stock model too, that the prompt is longer than
     they are, and the last layer computes so few rows that some are left out. Weights that make the stock logits
@@ -114,6 +114,7 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
         model: the model, with its stock attention.
         name: the model's name, for errors.
         kernels: the kernels to check; see ``EngineSettings``.
+        in_blocks: whether to lay out the weights of its linear layers in blocks; see ``block_linears``.
 
     Raises:
         ModelError: the logits differ by more than rounding.
@@ -124,6 +125,8 @@ def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "t
     with narrow_windows(model, _SELF_CHECK_WINDOW):
         with torch.inference_mode():
             stock = model(torch.tensor([ids], device=model.device), use_cache=False).logits[0, -2:].float()
+        if in_blocks:
+            block_linears(model, kernels)
         install(model)
         ours = _engine_logits(model, name, ids, kernels)
     if not torch.isfinite(stock).all():

@@ -162,7 +162,7 @@ class SeenLayer:
         """Entries of this layer; see ``ChosenKV``."""
         state, of = self.state, None if indices is None else indices.to(torch.int32)
         copies = state.queries.shape[0] // state.keys.shape[0]
-        chosen = ChosenKV(state.keys, state.values, counts, of, growing.prompt or 0, copies)
+        chosen = ChosenKV(state.keys, state.values, counts, of, growing.prompt or 0, copies, state.kernels)
         return chosen if growing.prompt is not None else chosen.gathered()
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:

@@ -12,6 +12,7 @@ from harness.engine.layer_forms import why_not_plain
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.kernels.probe import why_not
+from harness.kernels.products import onednn_is_faster, why_not_onednn
 from harness.values import LARGEST, Refusal, Size, check
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class EngineSettings:
         reuse_prefix: whether a beginning that prompts share is prefilled once.
         time_limit_seconds: limit on one prompt's prefill and on scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
-        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``auto`` for these if they can
-            run.
+        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``onednn`` for float32 products
+            by that library, on a CPU; ``auto`` for the first if it can run, and for the second where it is faster.
         unsaved_tokens: a further prompt starts only while the tokens of prompts that have started and are not written
             are at most so many, its own included; one prompt at a time always may. ``auto`` for 4096 on a CPU, some
             seconds of a small model's work, and for 262144 on a card, which is a guess and was not measured.
@@ -106,11 +107,17 @@ def choose_kernels(
         config: the configuration of the model to use them for; None for one whose layers are all plain.
 
     Raises:
-        ConfigError: ``triton`` was asked for but cannot run on this device, or not with this model.
+        ConfigError: kernels were asked for that cannot run on this device, or not with this model.
     """
     if kernels == "torch":
         return "torch"
-    reason = (why_not_plain(config) if config is not None else None) or why_not(device)
-    if reason is not None and kernels == "triton":
-        raise ConfigError(f"engine.kernels=triton {reason}: use engine.kernels=auto")
-    return "triton" if reason is None else "torch"
+    wanted: Kernels = kernels if kernels != "auto" else "onednn" if device.type == "cpu" else "triton"
+    if wanted == "onednn":
+        reason = why_not_onednn(device)
+    else:
+        reason = (why_not_plain(config) if config is not None else None) or why_not(device)
+    if kernels == "auto":
+        return wanted if reason is None and (wanted == "triton" or onednn_is_faster()) else "torch"
+    if reason is not None:
+        raise ConfigError(f"engine.kernels={kernels} {reason}: use engine.kernels=auto")
+    return wanted

@@ -237,7 +237,7 @@ BAD_INPUT = [
     (["engine.width=0"], 2, "engine.width=0"),
     (["engine.prefill_chunk=0"], 2, "engine.prefill_chunk=0 is no number of tokens"),
     (["engine.exact=3"], 2, "engine.exact=3 is neither true nor false"),
-    (["engine.kernels=cuda"], 2, "engine.kernels=cuda is unknown: use auto, torch or triton"),
+    (["engine.kernels=cuda"], 2, "engine.kernels=cuda is unknown: use auto, torch, onednn or triton"),
     (["engine.kernels=triton", "model.device=cpu"], 2, ("engine.kernels=triton is for CUDA devices, and the model's is "
                                                        "cpu")),
     (["limit=0"], 2, "limit=0"),

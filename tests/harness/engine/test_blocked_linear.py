@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from tests.harness.tiny import prompt_of, tiny
 
 def blocked(**settings: torch.dtype) -> PreTrainedModel:
     model = deepcopy(tiny(2, **settings))
-    block_linears(model)
+    block_linears(model, "torch")
     return model
 
 
@@ -44,7 +45,7 @@ def test_every_layer_lies_in_blocks_and_has_the_same_weights() -> None:
     ],
 )
 def test_blocks_are_as_many_as_needed_and_about_as_large(outputs: int, blocks: list[int]) -> None:
-    layer = BlockedLinear(nn.Linear(8, outputs))
+    layer = BlockedLinear(nn.Linear(8, outputs), "torch")
     assert [block.shape[1] for block in layer.blocks] == blocks
 
 
@@ -54,13 +55,14 @@ def test_products_are_those_of_the_ordinary_layer(rows: int, bias: bool) -> None
     torch.manual_seed(rows)
     linear, inputs = nn.Linear(96, 1200, bias=bias), torch.randn(2, rows, 96)
     with torch.inference_mode():
-        torch.testing.assert_close(BlockedLinear(linear)(inputs), functional.linear(inputs, linear.weight, linear.bias))
+        expected = functional.linear(inputs, linear.weight, linear.bias)
+        torch.testing.assert_close(BlockedLinear(linear, "torch")(inputs), expected)
 
 
 def test_a_head_that_is_tied_to_the_embeddings_stays_and_stays_tied() -> None:
     model = deepcopy(tiny(2, dtype=torch.float32))
     model.lm_head.weight = model.model.embed_tokens.weight
-    block_linears(model)
+    block_linears(model, "torch")
     assert model.lm_head.weight is model.model.embed_tokens.weight and model.lm_head.weight.is_contiguous()
     assert isinstance(model.model.layers[0].mlp.down_proj, BlockedLinear)
 
@@ -68,13 +70,13 @@ def test_a_head_that_is_tied_to_the_embeddings_stays_and_stays_tied() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_dtypes_stay(dtype: torch.dtype) -> None:
     model = deepcopy(tiny(2, dtype=torch.float32)).to(dtype)
-    block_linears(model)
+    block_linears(model, "torch")
     assert not any(isinstance(module, BlockedLinear) for module in model.modules())
 
 
 def test_a_prompt_has_the_same_logits_but_for_rounding_whether_or_not_gradients_are_on() -> None:
     found = []
-    for work in (block_linears, lambda model: None):
+    for work in (partial(block_linears, kernels="torch"), lambda model: None):
         model = deepcopy(tiny(2, dtype=torch.float32))
         model.set_attn_implementation("sdpa")
         work(model)
@@ -89,10 +91,14 @@ def test_scorers_find_the_output_projection_of_a_blocked_layer() -> None:
 
 
 def test_a_model_has_ordinary_layers_while_asked_to_and_its_own_afterwards() -> None:
-    before, after = tiny(2, dtype=torch.float32), blocked(dtype=torch.float32)
-    layer = after.model.layers[0].mlp.down_proj
+    before, after = deepcopy(tiny(2, dtype=torch.float32)), deepcopy(tiny(2, dtype=torch.float32))
+    for model in (before, after):
+        model.lm_head.weight = model.model.embed_tokens.weight
+    block_linears(after, "torch")
+    layer, head = after.model.layers[0].mlp.down_proj, after.lm_head
     with plain_linears(after):
         inside = after.model.layers[0].mlp.down_proj
-        assert type(inside) is nn.Linear and inside.weight.is_contiguous()
+        assert type(inside) is type(after.lm_head) is nn.Linear and inside.weight.is_contiguous()
         assert torch.equal(inside.weight, before.model.layers[0].mlp.down_proj.weight)
-    assert after.model.layers[0].mlp.down_proj is layer
+        assert after.lm_head.weight.data_ptr() == after.model.embed_tokens.weight.data_ptr()
+    assert after.model.layers[0].mlp.down_proj is layer and after.lm_head is head

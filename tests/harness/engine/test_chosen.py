@@ -25,7 +25,8 @@ from harness.engine.decode import decode
 from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.engine.prefill import prefill
 from harness.engine.rows import Limits, Row
-from harness.kernels import products
+from harness.kernels import Kernels
+from harness.kernels.products import why_not_onednn
 from methods.snapkv import SnapKV
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 
@@ -251,13 +252,12 @@ def test_room_for_steps_grows_and_rows_of_interleaved_prompts_have_a_bucket_for_
             torch.testing.assert_close(*step((ours, theirs), 8, seed), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("by_onednn", [False, True])
-def test_float32_rows_attend_alike_by_either_library(monkeypatch: pytest.MonkeyPatch, by_onednn: bool) -> None:
-    if by_onednn and not torch.backends.mkldnn.is_available():
+@pytest.mark.parametrize("kernels", ["torch", "onednn"])
+def test_float32_rows_attend_alike_by_either_library(kernels: Kernels) -> None:
+    if kernels == "onednn" and why_not_onednn(torch.device("cpu")):
         pytest.skip("this torch is without oneDNN")
-    monkeypatch.setattr(products, "by_onednn", lambda: by_onednn)
     rows = [even(0, count) for count in (TOKENS, 20, 9, 3)]
-    rows = [replace(row, keys=rows[0].keys.float(), values=rows[0].values.float()) for row in rows]
+    rows = [replace(row, keys=rows[0].keys.float(), values=rows[0].values.float(), kernels=kernels) for row in rows]
     new = [states(4, heads, 1, DIM, seed=heads).float() for heads in (KV_HEADS, KV_HEADS, KV_HEADS)]
     found = [cache_of(rows, 2, shared).attend(0, new[0], new[1], new[2], 0.3) for shared in (True, False)]
     torch.testing.assert_close(*found)
@@ -271,9 +271,8 @@ def test_a_prefill_lays_keys_and_values_head_by_head() -> None:
 def test_faster_products_pay_for_rows_that_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen, "_COST", 0.15)
     plans = of(*range(1, TOKENS))
-    for by_onednn, least in ((True, 3), (False, 7)):
-        monkeypatch.setattr(chosen, "by_onednn", lambda used=by_onednn: used)
-        assert min(plan.keep for plan in sharing(plans, layer(), KV)) == (least, least)
+    for kernels, least in (("onednn", 3), ("torch", 7)):
+        assert min(plan.keep for plan in sharing(plans, layer(kernels=kernels), KV)) == (least, least)
 
 
 def test_other_dtypes_kernels_and_softmaxes_share_nothing() -> None:

@@ -358,7 +358,7 @@ def test_layers_with_windows_are_told_to_readers_of_the_numbers() -> None:
 @pytest.mark.parametrize("name", ["gemma2", "llama4"])
 def test_own_kernels_are_refused_for_what_they_do_not_compute(name: str) -> None:
     family, changes = FAMILIES[name]
-    config, device = config_of(family, **changes), torch.device("cpu")
+    config, device = config_of(family, **changes), torch.device("cuda")
     assert choose_kernels("auto", device, config) == "torch"
     with pytest.raises(ConfigError, match="engine.kernels=triton computes no layers with windows of tokens, which"):
         choose_kernels("triton", device, config)

@@ -418,6 +418,7 @@ def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypa
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old Card")
     monkeypatch.setattr(probe, "_launch", lambda device: None)
+    monkeypatch.setattr(engine_settings, "onednn_is_faster", lambda: False)
     assert [settings_of("auto").kernels_on(device) for device in (cpu, cuda)] == ["torch", "triton"]
     assert [settings_of("torch").kernels_on(device) for device in (cpu, cuda)] == ["torch", "torch"]
     with pytest.raises(
@@ -446,5 +447,5 @@ def test_kernels_are_taken_where_they_run_and_refused_where_they_cannot(monkeypa
     assert settings_of("auto").kernels_on(cuda) == "torch"
     with pytest.raises(ConfigError, match=r"engine\.kernels=triton needs triton, which is not installed \(pip install"):
         settings_of("triton").kernels_on(cuda)
-    with pytest.raises(ConfigError, match=r"engine\.kernels=fast is unknown: use auto, torch or triton"):
+    with pytest.raises(ConfigError, match=r"engine\.kernels=fast is unknown: use auto, torch, onednn or triton"):
         settings_of("fast")
