@@ -18,7 +18,8 @@ import torch
 from outputs import add_out, out_folder
 from shapes import LLAMA_3_8B, WIDTH_512, make_subject
 
-from harness.bench.parts import PARTS, measure
+from harness.bench import PARTS
+from harness.bench.parts import measure
 
 BUDGETS = [64, 96, 128, 256, 512, 1024, 2048]
 

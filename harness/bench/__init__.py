@@ -12,3 +12,6 @@ kernels.py     a kernel of the project against the torch operations that it equa
 parts.py       all of this for one model, written to files
 write.py       measurements as JSON and Markdown
 """
+
+# What ``parts.measure`` can measure.
+PARTS = ("grid", "methods", "memory", "checks", "kernels")

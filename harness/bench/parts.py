@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from harness.bench import PARTS
 from harness.bench.checks import row_checks
 from harness.bench.clock import machine
 from harness.bench.grid import grid_cost
@@ -18,8 +19,6 @@ from harness.bench.methods import method_costs, one_by_one
 from harness.bench.subject import Subject, random_layer
 from harness.bench.write import write
 from harness.engine.engine import Engine
-
-PARTS = ("grid", "methods", "memory", "checks", "kernels")
 
 
 def measure(
@@ -36,7 +35,7 @@ def measure(
 
     Args:
         subject: the model and its grid, with the full cache among its methods.
-        parts: names from ``PARTS``; ``methods`` has peaks only beside ``memory``.
+        parts: names from ``harness.bench.PARTS``; ``methods`` has peaks only beside ``memory``.
         lengths: lengths of the prompts, in tokens.
         prompts: number of prompts decoded together in ``grid`` and ``checks``.
         rounds: number of rounds, 1 or more; medians are over them.

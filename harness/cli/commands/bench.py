@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.bench.parts import PARTS, measure
-from harness.bench.setup import subject_of
+from harness.bench import PARTS
 from harness.errors import ConfigError
 from harness.store.files import failed
 
@@ -53,6 +52,9 @@ def run(arguments: argparse.Namespace, console: Console) -> None:
             raise ConfigError(f"--{knob.replace('_', '-')} {getattr(arguments, knob)} is not {least} or more")
     if min(arguments.tokens) < 1:
         raise ConfigError(f"--tokens {min(arguments.tokens)} is not 1 or more: give lengths of prompts")
+    from harness.bench.parts import measure  # here, because torch and transformers take their time
+    from harness.bench.setup import subject_of
+
     subject = subject_of([*_DEFAULTS, *arguments.settings], arguments.new_tokens)
     if all(variant.method.scorer is not None for variant in subject.variants):
         raise ConfigError("nothing to hold methods against: let method= name fullkv, too")

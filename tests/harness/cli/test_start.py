@@ -49,6 +49,11 @@ def results(kvgauge: Command, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("command", ["bench", "verify"])
+def test_help_of_commands_that_compute_loads_no_model_library(command: str) -> None:
+    assert not loaded([command, "--help"], ["torch", "transformers", "hydra"])
+
+
 @pytest.mark.slow
 def test_commands_that_read_results_load_no_model_library(results: Path) -> None:
     names = ["torch", "transformers", "datasets", "hydra", "omegaconf"]
