@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 from harness.report.format import interval, number
@@ -32,14 +32,26 @@ def board_notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> 
         f"Differences are paired: {LEVEL} % bootstrap intervals over examples.",
     ]
     if ranking.compared:
-        shares = ", ".join(f"{100 * share:g}" for share in ranking.compared)
         notes.append(
-            f"Ranked by the mean of the scores at {shares} %, which every ranked method reaches in every task; the "
-            "first differences are of these means."
+            f"Ranked by the mean of the scores at {_percents(ranking.compared)}, which every ranked method reaches in "
+            "every task; the first differences are of these means."
         )
-    if left := [plain(method) for method in ranking.methods if method not in ranking.means]:
-        notes.append(f"Without a rank, as these are not reached in every task: {', '.join(left)}.")
+    if left := [_reach(method, ranking) for method in ranking.methods if method not in ranking.means]:
+        asked = _percents(sorted(set(ranking.scores["retention"])))
+        why = "Without a rank, as these are not reached" if ranking.compared else f"No rank, as none reaches {asked}"
+        notes.append(f"{why} in every task: {', '.join(left)}.")
     return notes
+
+
+def _reach(method: str, ranking: Ranking) -> str:
+    """A method, and the shares that it reaches in every task."""
+    reach = ranking.reaches[method]
+    shares = "no share in common" if reach is None else f"reaches {_percents(reach, ' to ')}"
+    return f"{plain(method)} ({shares})"
+
+
+def _percents(shares: Iterable[float], joint: str = ", ") -> str:
+    return f"{joint.join(dict.fromkeys(f'{100 * share:.3g}' for share in shares))} %"
 
 
 def cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:

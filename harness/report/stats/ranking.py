@@ -44,6 +44,8 @@ class Ranking:
         compared: the retentions that all ranked methods reach in every task.
         full: the score of the full cache by group and, as "", over all groups, with its interval.
         examples: examples of each group, of the cell that kept everything.
+        reaches: of each method the least and the largest retention, 0-1, that its budgets reach in every task; None if
+            they have none in common.
         against: the method that others are held against, besides the full cache; "" for none.
     """
 
@@ -54,6 +56,7 @@ class Ranking:
     compared: Sequence[float]
     full: Mapping[str, tuple[float, float, float]]
     examples: Mapping[str, int]
+    reaches: Mapping[str, tuple[float, float] | None]
     against: str = ""
 
 
@@ -98,8 +101,18 @@ def rank(groups: Groups, retentions: Sequence[float], against: str = "") -> Rank
         compared,
         {name: summarize(draws) for name, draws in {**full, "": average([[draws] for draws in full.values()])}.items()},
         {name: sum(task.examples for task in members) for name, members in tasks.items()},
+        {method: _common(method, every) for method in methods},
         against if against in methods else "",
     )
+
+
+def _common(method: str, tasks: Sequence[_Task]) -> tuple[float, float] | None:
+    """The least and the largest retention that a method's curves reach in every task; None if there are none."""
+    curves = [task.curves.get(method, []) for task in tasks]
+    if not all(curves):
+        return None
+    low, high = max(points[0][0] for points in curves), min(points[-1][0] for points in curves)
+    return (min(low, high), high) if low <= high + 2 * max(task.same for task in tasks) else None
 
 
 def _numbers(means: Sequence[Floats], against: bool) -> dict[str, float]:
@@ -143,7 +156,7 @@ class _Task:
         self._draws, self._full = TaskDraws(result), full.cell
         self.full, self.examples = self._draws.score(full.cell), len(full.done)
         # A share of a prompt is rounded to whole entries, so that retentions this close are the same.
-        self._same = max((0.5 / r.compressed_tokens for r in full.done if r.compressed_tokens), default=0.0)
+        self.same = max((0.5 / r.compressed_tokens for r in full.done if r.compressed_tokens), default=0.0)
         self._results = {cell.cell: len(cell.done) for cell in result.cells}
         self.curves: dict[str, list[tuple[float, Cell]]] = {}
         for cell in result.cells:
@@ -182,8 +195,8 @@ class _Task:
     def _place(self, method: str, retention: float) -> tuple[tuple[Cell, Cell], float] | None:
         """Between which cells of a method a retention lies, and the weight of the second; None if beyond them."""
         points = self.curves.get(method, [])
-        above = [point for point in points if point[0] >= retention - self._same]
-        below = [point for point in points if point[0] <= retention + self._same]
+        above = [point for point in points if point[0] >= retention - self.same]
+        below = [point for point in points if point[0] <= retention + self.same]
         if not (above and below):
             return None
         (low, first), (high, second) = below[-1], above[0]

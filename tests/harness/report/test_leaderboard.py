@@ -52,6 +52,9 @@ def test_two_tasks_are_ranked_at_the_shares_that_both_have(kvgauge: Command, res
     assert {path: path.read_bytes() for path in folder.glob("leaderboard.*")} == first
     held = kvgauge("leaderboard", str(results), "--against", "h2o")
     assert "to h2o" in held.out and {"gain", "gain_low", "gain_high"} <= set(pd.read_csv(folder / "leaderboard.csv"))
+    beyond = kvgauge("leaderboard", str(results), "--at", "90%")
+    told = "No rank, as none reaches 90 % in every task: streamingllm (reaches 49.8 %), h2o (reaches 49.8 %)."
+    assert beyond.code == 0 and told in " ".join(beyond.out.split())
     alone = kvgauge("leaderboard", str(results), "--against", "dice")
     assert alone.code == 0 and "No method dice is here to hold the others against." in alone.out
 

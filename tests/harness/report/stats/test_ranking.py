@@ -42,6 +42,13 @@ def at(ranking: Ranking, method: str, retention: float, column: str = "score", g
     return float(value)
 
 
+def reaches(ranking: Ranking) -> dict[str, tuple[float, ...] | None]:
+    return {
+        method: None if reach is None else tuple(round(share, 6) for share in reach)
+        for method, reach in ranking.reaches.items()
+    }
+
+
 FULL = {("fullkv", "full"): ([1.0] * 6, 1.0)}
 LOW, HIGH = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 1.0, 0.0, 0.0]
 
@@ -71,6 +78,7 @@ def test_a_retention_beyond_a_methods_budgets_is_missing_and_ranks_nobody() -> N
     assert math.isnan(at(ranking, "b", 0.1))
     assert ranking.compared == [0.2, 0.4]
     assert ranking.methods == ["a", "b", "c"] and set(ranking.means) == {"a", "b"}, "c reaches no retention"
+    assert reaches(ranking) == {"a": (0.1, 0.4), "b": (0.15, 0.4), "c": (0.8, 0.8)}
 
 
 def test_a_share_that_was_rounded_to_whole_entries_still_reaches_its_retention() -> None:
@@ -87,7 +95,12 @@ def test_a_suite_counts_once_and_a_method_without_one_of_its_tasks_has_no_rank()
     assert at(ranking, "a", 0.1, group="suite") == pytest.approx(200 / 6)
     assert at(ranking, "a", 0.1) == pytest.approx((200 / 6 + 50) / 2)
     lacking = rank({"t": [task("t", FULL | good)], "u": [task("u", FULL | {("b", "10%"): (LOW, 0.1)})]}, [0.1])
-    assert lacking.means == {}
+    assert lacking.means == {} and lacking.reaches == {"a": None, "b": None}
+    apart = rank({"t": [task("t", FULL | good)], "u": [task("u", FULL | {("a", "20%"): (LOW, 0.2)})]}, [0.1])
+    assert apart.reaches == {"a": None}
+    wide = {("a", "20%"): (LOW, 0.2), ("a", "5%"): (LOW, 0.05)}
+    both = rank({"t": [task("t", FULL | good)], "u": [task("u", FULL | wide)]}, [0.1])
+    assert reaches(both) == {"a": (0.1, 0.1)}
 
 
 def test_differences_are_paired_with_the_full_cache() -> None:
