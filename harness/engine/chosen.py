@@ -8,7 +8,7 @@ memory to read, and no entries are copied when a row begins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -17,66 +17,15 @@ import torch
 from torch import Tensor
 
 from harness.compression.attention_weights import Softmax
-from harness.compression.grid import Plan
-from harness.compression.method import LayerState
-from harness.compression.selection import Selection
-from harness.engine import tensor_parallel
 from harness.engine.buckets import FIRST_SPARE, Bucket, Joining, LayerKV, PlainBucket, attention, joined
+from harness.engine.prompt_sharing import pays, row_cost
 from harness.kernels import Kernels
 from harness.kernels.products import times
-from harness.results import by_head
 
-# What rows that share a prompt cost, in rows that read a whole one (benchmarks/shared_rows.py): all of them together 1,
-# and each this much by torch's products or by oneDNN's, once and for every query head of a kv head.
-_COST, _COST_BY_ONEDNN = 1 / 20, 1 / 36
-# Others would round the logits that lie between the products.
-_DTYPES = torch.float32, torch.float64
 # What is subtracted from the logits of dropped entries: their weights are exactly 0.
 _FAR = 1e30
 # Bytes of logits that are computed at once, which stay in the processor's cache.
 _BLOCK_BYTES = 2 * 2**20
-
-
-def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) -> frozenset[Plan]:
-    """The plans whose rows share the prompt's keys and values, which they leave as the model made them.
-
-    Args:
-        plans: those of a prompt.
-        state: one of its layers.
-        selection: how entries are selected.
-    """
-    keys, by_products = state.keys, state.kernels != "triton" and state.softmax.is_plain
-    if not by_products or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
-        return frozenset()
-    kv_heads, tokens, _ = keys.shape
-    copies = state.queries.shape[0] // kv_heads
-    cost, each = _cost(copies, state.kernels), copies if selection.granularity == "query_head" else 1
-    kept = {plan: _share(plan, tokens) for plan in plans if not plan.changes}
-    # What keeps everything does so for kv heads.
-    shares = {plan: share if plan.scorer is None else share * each for plan, share in kept.items()}
-    found = {plan: share for plan, share in shares.items() if share > cost}
-    return frozenset(found if _pays(found.values(), cost) else ())
-
-
-def _cost(copies: int, kernels: Kernels) -> float:
-    """What a row costs that shares a prompt, with so many query heads for each kv head."""
-    return (_COST_BY_ONEDNN if kernels == "onednn" else _COST) * (1 + copies)
-
-
-def _pays(shares: Collection[float], cost: float) -> bool:
-    """Whether two rows or more take less time if they share their prompt.
-
-    Args:
-        shares: what each reads by itself, in entries of the whole prompt.
-        cost: see ``_cost``.
-    """
-    return len(shares) > 1 and sum(share - cost for share in shares) > 1
-
-
-def _share(plan: Plan, tokens: int) -> float:
-    """The share of a prompt that a plan keeps, on average over layers and heads; of one that waits, its budget."""
-    layers = [sum(heads) / len(heads) for heads in (tuple(by_head(counts)) for counts in plan.keep)]
-    return sum(layers) / (len(layers) * tokens) if layers else 0.0
 
 
 @dataclass(frozen=True)
@@ -166,7 +115,9 @@ def share_a_bucket(chosen: Sequence[ChosenKV]) -> bool:
     """
     keys, values = chosen[0].keys, chosen[0].values
     shares = [row.numbers / (2 * keys.numel()) for row in chosen]
-    return _pays(shares, _cost(chosen[0].copies, chosen[0].kernels)) and bool(torch.isfinite(keys.sum() + values.sum()))
+    return pays(shares, row_cost(chosen[0].copies, chosen[0].kernels)) and bool(
+        torch.isfinite(keys.sum() + values.sum())
+    )
 
 
 def _apart(rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:

@@ -13,7 +13,7 @@ from harness.compression.method import LayerState, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.chosen import sharing
+from harness.engine.prompt_sharing import sharing
 from harness.engine.seen_layer import Growing, SeenLayer, failing_as, name_of
 from harness.errors import ConfigError
 

@@ -17,13 +17,14 @@ from harness.compression.grid import Plan
 from harness.compression.method import LayerState
 from harness.compression.selection import Selection
 from harness.compression.storage import Storage
-from harness.engine import chosen
+from harness.engine import chosen, prompt_sharing
 from harness.engine.buckets import Joining, LayerKV, PlainBucket
 from harness.engine.cache import KVCache
-from harness.engine.chosen import ChosenKV, SharedBucket, sharing
+from harness.engine.chosen import ChosenKV, SharedBucket
 from harness.engine.decode import decode
 from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.engine.prefill import prefill
+from harness.engine.prompt_sharing import sharing
 from harness.engine.rows import Limits, Row
 from harness.kernels import Kernels
 from harness.kernels.products import why_not_onednn
@@ -37,8 +38,8 @@ DIM, KV_HEADS, COPIES, TOKENS = 8, 2, 3, 23
 def any_processor() -> Iterator[None]:
     """What shares does not depend on the processor here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chosen, "_COST", 0.05)
-        patch.setattr(chosen, "_COST_BY_ONEDNN", 0.05)
+        patch.setattr(prompt_sharing, "_COST", 0.05)
+        patch.setattr(prompt_sharing, "_COST_BY_ONEDNN", 0.05)
         yield
 
 
@@ -73,7 +74,7 @@ def cache_of(
     cache = KVCache([form])
     with pytest.MonkeyPatch.context() as patch:
         if shared is not None:
-            patch.setattr(chosen, "_pays", lambda *_: shared)
+            patch.setattr(chosen, "pays", lambda *_: shared)
         cache.add([[row] for row in rows], steps, question)
     return cache
 
@@ -104,7 +105,7 @@ def test_rows_of_two_prompts_attend_as_with_entries_of_their_own_while_some_leav
     staying = [row for row in range(len(rows)) if data.draw(st.booleans())] or [0]
     on, left = data.draw(st.booleans()), sum(row < len(first) for row in staying)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chosen, "_pays", lambda *_: on)
+        patch.setattr(chosen, "pays", lambda *_: on)
         for cache in (ours, theirs):
             cache.keep(staying)
     if on:
@@ -269,7 +270,7 @@ def test_a_prefill_lays_keys_and_values_head_by_head() -> None:
 
 
 def test_faster_products_pay_for_rows_that_keep_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chosen, "_COST", 0.15)
+    monkeypatch.setattr(prompt_sharing, "_COST", 0.15)
     plans = of(*range(1, TOKENS))
     for kernels, least in (("onednn", 3), ("torch", 7)):
         assert min(plan.keep for plan in sharing(plans, layer(kernels=kernels), KV)) == (least, least)

@@ -1,0 +1,62 @@
+"""Which rows share the keys and values of their prompt: those that take less time so, by what heads read and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from harness.compression.grid import Plan
+from harness.compression.method import LayerState
+from harness.compression.selection import Selection
+from harness.engine import tensor_parallel
+from harness.kernels import Kernels
+from harness.results import by_head
+
+# What rows that share a prompt cost, in rows that read a whole one (benchmarks/shared_rows.py): all of them together 1,
+# and each this much by torch's products or by oneDNN's, once and for every query head of a kv head.
+_COST, _COST_BY_ONEDNN = 1 / 20, 1 / 36
+# Others would round the logits that lie between the products.
+_DTYPES = torch.float32, torch.float64
+
+
+def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) -> frozenset[Plan]:
+    """The plans whose rows share the prompt's keys and values, which they leave as the model made them.
+
+    Args:
+        plans: those of a prompt.
+        state: one of its layers.
+        selection: how entries are selected.
+    """
+    keys, by_products = state.keys, state.kernels != "triton" and state.softmax.is_plain
+    if not by_products or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
+        return frozenset()
+    kv_heads, tokens, _ = keys.shape
+    copies = state.queries.shape[0] // kv_heads
+    cost, each = row_cost(copies, state.kernels), copies if selection.granularity == "query_head" else 1
+    kept = {plan: _share(plan, tokens) for plan in plans if not plan.changes}
+    # What keeps everything does so for kv heads.
+    shares = {plan: share if plan.scorer is None else share * each for plan, share in kept.items()}
+    found = {plan: share for plan, share in shares.items() if share > cost}
+    return frozenset(found if pays(found.values(), cost) else ())
+
+
+def row_cost(copies: int, kernels: Kernels) -> float:
+    """What a row costs that shares a prompt, with so many query heads for each kv head."""
+    return (_COST_BY_ONEDNN if kernels == "onednn" else _COST) * (1 + copies)
+
+
+def pays(shares: Collection[float], cost: float) -> bool:
+    """Whether two rows or more take less time if they share their prompt.
+
+    Args:
+        shares: what each reads by itself, in entries of the whole prompt.
+        cost: see ``_cost``.
+    """
+    return len(shares) > 1 and sum(share - cost for share in shares) > 1
+
+
+def _share(plan: Plan, tokens: int) -> float:
+    """The share of a prompt that a plan keeps, on average over layers and heads; of one that waits, its budget."""
+    layers = [sum(heads) / len(heads) for heads in (tuple(by_head(counts)) for counts in plan.keep)]
+    return sum(layers) / (len(layers) * tokens) if layers else 0.0
