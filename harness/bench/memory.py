@@ -17,6 +17,8 @@ from harness.engine.memory import held_at_most, reset_peak
 from harness.errors import EngineError
 
 _WARM_UP_TOKENS = 64
+_WIDTH = 64
+"""Rows that decode together at most, as a run has it where nothing else is said."""
 
 
 def peak_bytes(subject: Subject, engine: Engine, variants: Sequence[Variant], tokens: int) -> int:
@@ -86,5 +88,8 @@ def _growth(subject: Subject, engine: Engine, variants: Sequence[Variant], token
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, engine: Engine) -> None:
-    rows = prefilled(subject, engine, subject.prompt(tokens), variants)
-    decoded(subject, engine, list({id(row): row for row in rows.values()}.values()))
+    rows = list(
+        {id(row): row for row in prefilled(subject, engine, subject.prompt(tokens), variants).values()}.values()
+    )
+    for first in range(0, len(rows), _WIDTH):
+        decoded(subject, engine, rows[first : first + _WIDTH])

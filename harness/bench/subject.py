@@ -105,7 +105,7 @@ def bytes_read(rows: Sequence[Row]) -> int:
     """Bytes of the kept entries that a step of these rows reads: of a prompt that some of them share, once all."""
     read, chosen = 0, dict[int, list[ChosenKV]]()
     for layer in (layer for row in rows for layer in row.layers):
-        if isinstance(layer, ChosenKV):
+        if isinstance(layer, ChosenKV) and layer.prompt is not None:
             chosen.setdefault(layer.keys.data_ptr(), []).append(layer)
         else:
             read += layer.bytes

@@ -1,9 +1,9 @@
 """Entries that rows chose from those of their prompt: the prompt's keys and values lie in memory once for all of them.
 
-Rows of one prompt differ in what they kept of it, not in what keys and values are. On a CPU, where a step spends its
-time with reading them, rows that keep a large share of their prompt are therefore attended to by products of all their
-queries with the whole prompt, in which what a row did not keep is masked out: that is more arithmetic and much less
-memory to read, and no entries are copied when a row begins.
+Rows of one prompt differ in what they kept of it, not in what keys and values are. So rows that wait until others have
+ended hold indices alone. On a CPU, where a step spends its time with reading entries, rows that keep a large share of
+their prompt need none of their own later, either: they are attended to by products of all their queries with the whole
+prompt, in which what a row did not keep is masked out. That is more arithmetic and much less memory to read.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class ChosenKV(LayerKV):
         values: the same shape.
         indices: of the kept entries, [cache_heads, entries] in int32; where heads keep different numbers, [entries of
             all heads], head by head; None if all are kept.
-        prompt: number of the prompt among all that were prefilled.
+        prompt: number of the prompt among all that were prefilled; None if rows have entries of their own from when
+            they join a batch.
         copies: number of query heads for each kv head.
         kernels: what multiplies; see ``EngineSettings``.
     """
 
     indices: Tensor | None = None
-    prompt: int = 0
+    prompt: int | None = None
     copies: int = 1
     kernels: Kernels = "torch"
 
@@ -66,8 +67,8 @@ class ChosenKV(LayerKV):
 
     @property
     def layout(self) -> tuple[Any, ...]:
-        """Rows of one prompt share a bucket, whatever they keep."""
-        return type(self).__name__, self.prompt
+        """Rows that share a prompt share a bucket, whatever they keep."""
+        return super().layout if self.prompt is None else (type(self).__name__, (), self.prompt)
 
     def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
         """See ``LayerKV``; copies."""
@@ -101,7 +102,7 @@ class ChosenKV(LayerKV):
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
         """See ``LayerKV``. A few rows, and those that take no step, have entries of their own."""
         chosen = [row for row in rows if isinstance(row, ChosenKV)]
-        if joining.spare and share_a_bucket(chosen):
+        if joining.spare and self.prompt is not None and share_a_bucket(chosen):
             yield SharedBucket.of(chosen, joining)
         else:
             own = {id(row): row.gathered() for row in chosen}  # several rows can have the same entries
@@ -109,7 +110,7 @@ class ChosenKV(LayerKV):
 
 
 def share_a_bucket(chosen: Sequence[ChosenKV]) -> bool:
-    """Whether rows of one prompt attend to all of its entries: if that pays, and all of these are finite.
+    """Whether rows that share a prompt attend to all of its entries: if that pays, and all of these are finite.
 
     What is not finite would reach rows that dropped it.
     """

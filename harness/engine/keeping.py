@@ -13,7 +13,7 @@ from harness.compression.method import LayerState, Scorer
 from harness.compression.replay import Replays
 from harness.compression.selection import Selection
 from harness.engine import tensor_parallel
-from harness.engine.prompt_sharing import sharing
+from harness.engine.prompt_sharing import choosing
 from harness.engine.seen_layer import Growing, SeenLayer, failing_as, name_of
 from harness.errors import ConfigError
 
@@ -56,8 +56,8 @@ class Keeping:
         """
         if not self._begun:
             self._begun, number = True, next(_PROMPTS)
-            for plan in sharing(self.growing, state, self._selection):
-                self.growing[plan].prompt = number
+            for plan, shares in choosing(self.growing, state, self._selection).items():
+                self.growing[plan].chosen, self.growing[plan].prompt = True, number if shares else None
         layer = SeenLayer(state, self._selection, dict(scores))
         for plan, growing in self.growing.items():
             if plan.waiting is None:

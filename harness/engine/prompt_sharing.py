@@ -1,8 +1,12 @@
-"""Which rows share the keys and values of their prompt: those that take less time so, by what heads read and cost."""
+"""Which rows are choices from the keys and values of their prompt, and which of them share these while they decode.
+
+All are choices until they decode if the prompt takes less memory than what they keep; those share it that take less
+time so, by what heads read and cost.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import torch
 
@@ -20,25 +24,28 @@ _COST, _COST_BY_ONEDNN = 1 / 20, 1 / 36
 _DTYPES = torch.float32, torch.float64
 
 
-def sharing(plans: Collection[Plan], state: LayerState, selection: Selection) -> frozenset[Plan]:
-    """The plans whose rows share the prompt's keys and values, which they leave as the model made them.
+def choosing(plans: Collection[Plan], state: LayerState, selection: Selection) -> Mapping[Plan, bool]:
+    """The plans whose rows are choices until they decode, and whether they share the prompt then.
 
     Args:
         plans: those of a prompt.
         state: one of its layers.
         selection: how entries are selected.
     """
-    keys, by_products = state.keys, state.kernels != "triton" and state.softmax.is_plain
-    if not by_products or keys.device.type != "cpu" or keys.dtype not in _DTYPES or tensor_parallel.count() > 1:
-        return frozenset()
+    keys = state.keys
+    if keys.device.type != "cpu" or tensor_parallel.count() > 1:
+        return {}
     kv_heads, tokens, _ = keys.shape
     copies = state.queries.shape[0] // kv_heads
-    cost, each = row_cost(copies, state.kernels), copies if selection.granularity == "query_head" else 1
-    kept = {plan: _share(plan, tokens) for plan in plans if not plan.changes}
-    # What keeps everything does so for kv heads.
-    shares = {plan: share if plan.scorer is None else share * each for plan, share in kept.items()}
-    found = {plan: share for plan, share in shares.items() if share > cost}
-    return frozenset(found if pays(found.values(), cost) else ())
+    each = copies if selection.granularity == "query_head" else 1
+    # Entries that are not as the model made them are no choice; what keeps everything does so for kv heads.
+    shares = {plan: _share(plan, tokens) * (1 if plan.scorer is None else each) for plan in plans if not plan.changes}
+    if sum(shares.values()) <= 1:
+        return {}
+    cost, by_products = row_cost(copies, state.kernels), state.kernels != "triton" and state.softmax.is_plain
+    able = by_products and keys.dtype in _DTYPES
+    sharing = {plan: share for plan, share in shares.items() if able and share > cost}
+    return {plan: plan in sharing and pays(sharing.values(), cost) for plan in shares}
 
 
 def row_cost(copies: int, kernels: Kernels) -> float:
@@ -51,7 +58,7 @@ def pays(shares: Collection[float], cost: float) -> bool:
 
     Args:
         shares: what each reads by itself, in entries of the whole prompt.
-        cost: see ``_cost``.
+        cost: see ``row_cost``.
     """
     return len(shares) > 1 and sum(share - cost for share in shares) > 1
 

@@ -40,8 +40,8 @@ class Growing:
             different numbers, these numbers and then the indices head by head; None for a layer that keeps everything.
         ties: numbers of heads with ties, as 0-d tensors, for layers in which candidates were scored.
         eviction: how rows of it go on while decoding; None if they drop nothing.
-        prompt: number of the prompt with whose other rows its entries share memory; None if they have memory of their
-            own.
+        chosen: whether its entries are a choice from the prompt's until rows of it decode.
+        prompt: number of the prompt whose entries these rows share then; None if they have entries of their own.
         differs: whether a packed entry of a layer comes back otherwise than it was; None as long as nothing is packed.
     """
 
@@ -50,6 +50,7 @@ class Growing:
     indices: list[Tensor | None] = field(default_factory=list)
     ties: list[Tensor] = field(default_factory=list)
     eviction: Eviction | None = None
+    chosen: bool = False
     prompt: int | None = None
     differs: bool | None = None
 
@@ -162,8 +163,8 @@ class SeenLayer:
         """Entries of this layer; see ``ChosenKV``."""
         state, of = self.state, None if indices is None else indices.to(torch.int32)
         copies = state.queries.shape[0] // state.keys.shape[0]
-        chosen = ChosenKV(state.keys, state.values, counts, of, growing.prompt or 0, copies, state.kernels)
-        return chosen if growing.prompt is not None else chosen.gathered()
+        chosen = ChosenKV(state.keys, state.values, counts, of, growing.prompt, copies, state.kernels)
+        return chosen if growing.chosen else chosen.gathered()
 
     def _evicting(self, plan: Plan, growing: Growing) -> None:
         """Add to the entries of this layer what their eviction goes on from, if the plan evicts while decoding."""

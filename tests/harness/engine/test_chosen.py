@@ -24,7 +24,7 @@ from harness.engine.chosen import ChosenKV, SharedBucket
 from harness.engine.decode import decode
 from harness.engine.layer_forms import PLAIN, LayerForm
 from harness.engine.prefill import prefill
-from harness.engine.prompt_sharing import sharing
+from harness.engine.prompt_sharing import choosing
 from harness.engine.rows import Limits, Row
 from harness.kernels import Kernels
 from harness.kernels.products import why_not_onednn
@@ -32,6 +32,11 @@ from methods.snapkv import SnapKV
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 
 DIM, KV_HEADS, COPIES, TOKENS = 8, 2, 3, 23
+
+
+def sharing(plans: Sequence[Plan], state: LayerState, selection: Selection) -> set[Plan]:
+    """The plans whose rows share the prompt while they decode."""
+    return {plan for plan, shares in choosing(plans, state, selection).items() if shares}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -219,6 +224,39 @@ def test_a_few_plans_or_some_that_keep_little_share_nothing() -> None:
     assert sharing([], layer(), KV) == set()
 
 
+def test_rows_are_choices_until_they_decode_if_they_keep_more_than_the_prompt_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = replace(of(12)[0], rerotates=True)
+    as_many, more = of(1, 2, 3, 4, 6, 7), of(1, 2, 3, 4, 6, 8)  # 23 and 24 entries
+    assert choosing([*as_many, changed], layer(), KV) == {}
+    monkeypatch.setattr(prompt_sharing, "pays", lambda *_: False)
+    assert choosing([*more, changed], layer(), KV) == dict.fromkeys(more, False)
+    monkeypatch.undo()
+    for other in (layer(torch.bfloat16), layer(softcap=5.0), layer(kernels="triton")):
+        assert choosing(of(12, 20, TOKENS), other, KV) == dict.fromkeys(of(12, 20, TOKENS), False)
+    queries = torch.zeros(KV_HEADS * COPIES, TOKENS, DIM, dtype=torch.float64)
+    wide = [Plan((8, 8), SnapKV("snapkv", 1, 5, "maxpool").scorer)]
+    assert choosing(wide, layer(queries=queries), KV) == {} != choosing(wide, layer(queries=queries), QUERY)
+    assert choosing([Plan((TOKENS, TOKENS), None)], layer(queries=queries), QUERY) == {}
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows_of(0), st.data())
+def test_rows_that_have_entries_of_their_own_once_they_decode_attend_to_what_they_chose(
+    rows: list[ChosenKV], data: st.DataObject
+) -> None:
+    shares = [data.draw(st.booleans()) for _ in rows]
+    chosen_rows = [row if share else replace(row, prompt=None) for row, share in zip(rows, shares, strict=True)]
+    order = sorted(range(len(rows)), key=lambda at: Row(0, torch.empty(0), [chosen_rows[at]]).kind)
+    ours = cache_of([chosen_rows[at] for at in order], 2, True)
+    theirs = cache_of([rows[at].gathered() for at in order], 2)
+    assert kinds(ours).count("SharedBucket") == any(shares)
+    assert ("PlainBucket" in kinds(ours)) == (not all(shares))
+    for seed in range(2):
+        torch.testing.assert_close(*step((ours, theirs), len(rows), seed), rtol=1e-9, atol=1e-9)
+
+
 def test_rows_of_query_heads_read_more_and_pay_earlier_and_more_query_heads_of_a_kv_head_cost_more() -> None:
     queries = torch.zeros(KV_HEADS * COPIES, TOKENS, DIM, dtype=torch.float64)
     scorer = SnapKV("snapkv", 1, 5, "maxpool").scorer
@@ -304,7 +342,9 @@ def test_what_a_prefill_keeps_is_chosen_and_says_what_it_says_by_itself() -> Non
     assert made == [5, 5, 5]
     for plan, kept, said in zip(plans, done.kept, together, strict=True):
         alone = prefill(model, NAME, prompt, [plan], selection)
-        assert all(type(layer) is LayerKV for layer in alone.kept[0].layers) and alone.kept[0].sha256 == kept.sha256
+        assert not any(isinstance(layer, ChosenKV) and layer.prompt is not None for layer in alone.kept[0].layers)
+        assert alone.kept[0].sha256 == kept.sha256
         for mine, theirs in zip(kept.layers, alone.kept[0].layers, strict=True):
-            assert torch.equal(mine.gathered().keys, theirs.keys) and torch.equal(mine.gathered().values, theirs.values)
+            one, other = mine.gathered(), theirs.gathered()
+            assert torch.equal(one.keys, other.keys) and torch.equal(one.values, other.values)
         assert decode(model, NAME, [Row(40, alone.logits, alone.kept[0].layers)], limits) == [said]
