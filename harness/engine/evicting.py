@@ -11,7 +11,7 @@ So these steps are computed by torch, whatever the kernels are, and are not capt
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,8 @@ from harness.compression.method import LayerState
 from harness.compression.selection import Order, Selection
 from harness.engine.attention import masked_attention
 from harness.engine.buckets import Bucket, Joining, LayerKV
+from harness.engine.chosen import ChosenKV, SharedBucket
+from harness.engine.prompt_sharing import can_share
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,24 @@ class EvictingKV(LayerKV):
         return (*super().layout, repr(self.evictor), self.budget, self.evictor.phase(self.total), queries)
 
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
-        """One bucket of all heads; see ``LayerKV``."""
-        yield EvictingBucket([row for row in rows if isinstance(row, EvictingKV)], joining)
+        """See ``LayerKV``. One bucket of all heads; rows that keep a whole prompt as long as they stay copy nothing."""
+        evicting = [row for row in rows if isinstance(row, EvictingKV)]
+        if not self._stays_whole(joining):
+            yield EvictingBucket(evicting, joining)
+            return
+        copies = self.layer.queries.shape[0] // len(self.keys)
+        for place, row in enumerate(evicting):
+            whole = ChosenKV(row.keys, row.values, copies=copies, kernels=self.layer.kernels)
+            yield SharedBucket.of([whole], replace(joining, first_row=joining.first_row + place))
+
+    def _stays_whole(self, joining: Joining) -> bool:
+        """Whether it keeps all of a prompt, and evicts nothing and reads nothing of its steps while it stays."""
+        evictor, entries = self.evictor, self.positions.shape[1]
+        looks = evictor.reads or evictor.rerotated or evictor.ordered
+        if entries < self.total or looks or not joining.spare or not can_share(self.layer):
+            return False
+        before, after = attended(evictor, self.budget, entries, self.total, joining.question, joining.spare)
+        return before == after
 
 
 def evicting(

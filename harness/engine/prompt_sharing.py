@@ -33,7 +33,7 @@ def choosing(plans: Collection[Plan], state: LayerState, selection: Selection) -
         selection: how entries are selected.
     """
     keys = state.keys
-    if keys.device.type != "cpu" or tensor_parallel.count() > 1:
+    if not _lies_whole(state):
         return {}
     kv_heads, tokens, _ = keys.shape
     copies = state.queries.shape[0] // kv_heads
@@ -42,10 +42,20 @@ def choosing(plans: Collection[Plan], state: LayerState, selection: Selection) -
     shares = {plan: _share(plan, tokens) * (1 if plan.scorer is None else each) for plan in plans if not plan.changes}
     if sum(shares.values()) <= 1:
         return {}
-    cost, by_products = row_cost(copies, state.kernels), state.kernels != "triton" and state.softmax.is_plain
-    able = by_products and keys.dtype in _DTYPES
+    cost, able = row_cost(copies, state.kernels), can_share(state)
     sharing = {plan: share for plan, share in shares.items() if able and share > cost}
     return {plan: plan in sharing and pays(sharing.values(), cost) for plan in shares}
+
+
+def can_share(state: LayerState) -> bool:
+    """Whether rows can attend by products with all entries of a prompt in such a layer."""
+    by_products = state.kernels != "triton" and state.softmax.is_plain
+    return by_products and state.keys.dtype in _DTYPES and _lies_whole(state)
+
+
+def _lies_whole(state: LayerState) -> bool:
+    """Whether a layer lies on a CPU, with all of its heads."""
+    return state.keys.device.type == "cpu" and tensor_parallel.count() == 1
 
 
 def row_cost(copies: int, kernels: Kernels) -> float:

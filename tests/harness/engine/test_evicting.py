@@ -16,6 +16,9 @@ from harness.compression.eviction import attended, victims, without
 from harness.compression.grid import Variant
 from harness.compression.method import Method
 from harness.compression.selection import Selection
+from harness.engine import evicting as evicting_entries
+from harness.engine.buckets import Bucket
+from harness.engine.chosen import SharedBucket
 from harness.engine.decode import Decoding as WideLoop
 from harness.engine.decode import decode
 from harness.engine.evicting import EvictingBucket
@@ -133,6 +136,40 @@ def test_budgets_are_obeyed_at_every_step_and_slots_are_used_again(name: str, qu
             assert bucket.keys.shape[2] <= max(before), "the cache grew with the answer"
     if name == "cake":
         assert sum(kept.eviction.budgets) == budget * len(buckets)
+
+
+@pytest.mark.parametrize("question", [0, 4])
+def test_rows_that_keep_a_whole_prompt_as_long_as_they_stay_hold_no_copies_of_it(
+    question: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each budget of ``decoding`` keeps the prompt until it first evicts."""
+    prompts, chosen, asked = [prompt_of(30), prompt_of(30, 1)], selection("kv_head"), prompt_of(question, 3)
+    shape = shape_of(tiny().config, 30, chosen)
+
+    def rows(every: int, share: float | None = None) -> list[Row]:
+        method = Decoding("d", KeyDiff("k"), every, None, None, share, "positions")
+        plans = [Variant(Cell("d", str(budget)), method, parse_budget(budget)).plan(shape) for budget in (8, 12, 16)]
+        done = [prefill(tiny(), NAME, prompt, plans, chosen) for prompt in prompts]
+        return [
+            Row(30 + question, one.logits, list(kept.layers), None, tuple(asked)) for one in done for kept in one.kept
+        ]
+
+    def buckets(made: list[Row]) -> list[Bucket]:
+        loop = WideLoop(tiny(), NAME, LIMITS)
+        loop.add(made)
+        loop.step()
+        return loop._cache._layers[0]
+
+    calls = NEW_TOKENS - 1 + (question > 0)
+    shared = [bucket for bucket in buckets(rows(calls + 1)) if isinstance(bucket, SharedBucket)]
+    assert len(shared) == 6 and len({bucket.chosen[0].keys.data_ptr() for bucket in shared}) == 2
+    for made in (rows(calls), rows(calls + 1, 0.5)):  # the last step evicts; or less than the prompt is kept
+        assert all(isinstance(bucket, EvictingBucket) for bucket in buckets(made))
+    said = decode(tiny(), NAME, rows(calls + 1), LIMITS)
+    assert [decode(tiny(), NAME, [row], LIMITS)[0] for row in rows(calls + 1)] == said
+    monkeypatch.setattr(evicting_entries, "can_share", lambda _: False)
+    assert all(isinstance(bucket, EvictingBucket) for bucket in buckets(rows(calls + 1)))
+    assert decode(tiny(), NAME, rows(calls + 1), LIMITS) == said
 
 
 @pytest.mark.parametrize("name", sorted(set(evicting()) - {"tova-ratio", "snapkv-kvpress"}))
