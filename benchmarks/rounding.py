@@ -6,8 +6,8 @@
 
 The same prompts, pieces of the built-in haystack, are prefilled and answered in four ways, each in a process of its
 own: with float32 products by torch, by oneDNN, by torch with MKL bound to the instructions that all processors have
-(``MKL_CBWR=COMPATIBLE``), and in float64, where only a softmax is float32. A head of a layer keeps the same of a
-prompt, or other entries; a cell answers with the same tokens, or with others.
+(``MKL_CBWR=COMPATIBLE``), and in float64, where norms, angles, the softmax and scores stay float32. A head of a layer
+keeps the same of a prompt, or other entries; a cell answers with the same tokens, or with others.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "float32 by oneDNN": ("onednn", {}),
     "float32 by torch, MKL_CBWR=COMPATIBLE": ("torch", {"MKL_CBWR": "COMPATIBLE"}),
 }
-Heads = list[Tensor | None]
-_KEPT: list[Heads] = []
-"""Per prompt, what each head of each layer and plan keeps; None for everything."""
+Layers = list[list[Tensor] | None]
+_KEPT: list[Layers] = []
+"""Per prompt, what the heads of each layer of each plan keep; None for everything."""
 
 
 class Noting(Keeping):
@@ -51,16 +51,16 @@ class Noting(Keeping):
     def end(self) -> None:
         """See ``Keeping``."""
         super().end()
-        heads: Heads = []
+        layers: Layers = []
         for growing in self.growing.values():
             for kept, indices in zip(growing.entries, growing.indices, strict=True):
                 if indices is None:
-                    heads.append(None)
-                elif isinstance(kept, int):
-                    heads += indices.unbind()
+                    layers.append(None)
                 else:
-                    heads += indices[len(kept) :].split(list(kept))
-        _KEPT.append(heads)
+                    layers.append(
+                        list(indices if isinstance(kept, int) else torch.split(indices[len(kept) :], list(kept)))
+                    )
+        _KEPT.append(layers)
 
 
 def found_by(options: argparse.Namespace) -> None:
@@ -84,13 +84,14 @@ def found_by(options: argparse.Namespace) -> None:
 
 def differences(ours: Any, theirs: Any) -> dict[str, int]:
     """What two ways found otherwise."""
-    pairs = [pair for one, other in zip(ours[0], theirs[0], strict=True) for pair in zip(one, other, strict=True)]
-    selected = [(one, other) for one, other in pairs if one is not None and other is not None]
-    differing = [(one, other) for one, other in selected if not torch.equal(one, other)]
+    layers = [pair for one, other in zip(ours[0], theirs[0], strict=True) for pair in zip(one, other, strict=True)]
+    heads = [pair for one, other in layers if one and other for pair in zip(one, other, strict=True)]
+    differing = [(one, other) for one, other in heads if not torch.equal(one, other)]
     entries = sum(len(set(one.tolist()) - set(other.tolist())) for one, other in differing)
     answers = [pair for one, other in zip(ours[1], theirs[1], strict=True) for pair in zip(one, other, strict=True)]
+    whole = sum(len(one or other) for one, other in layers if (one is None) != (other is None))
     return {
-        "heads that keep other entries": len(differing) + sum((one is None) != (other is None) for one, other in pairs),
+        "heads that keep other entries": len(differing) + whole,
         "other entries": entries,
         "other answers": sum(one != other for one, other in answers),
     }
@@ -122,7 +123,7 @@ def main() -> None:
             words = [sys.executable, __file__, *sys.argv[1:], "--way", way, "--to", str(to)]
             subprocess.run(words, check=True, env={**os.environ, **WAYS[way][1]})
             found[way] = torch.load(to, weights_only=True)
-    heads = [head for kept in found[FLOAT64][0] for head in kept if head is not None]
+    heads = [head for layers in found[FLOAT64][0] for layer in layers for head in layer or ()]
     pairs = [(way, against) for against in (FLOAT64, TORCH) for way in ways if ways.index(way) > ways.index(against)]
     lines = [{"products": way, "against": other, **differences(found[way], found[other])} for way, other in pairs]
     print("\n".join(table(lines)))

@@ -120,6 +120,16 @@ def test_a_grid_on_text_is_held_against_generate_and_its_load_is_apart(
     assert row["cells"] == 21 and row["rows"] > 2 and row["times stock"] > 0 and row["load s"] > 0
 
 
+@pytest.mark.slow
+def test_libraries_that_round_otherwise_are_held_against_float64_and_each_other(
+    program: Callable[[str], dict[str, Any]],
+) -> None:
+    found = program("rounding.py")["rounding"]
+    pairs = {(row["products"], row["against"]) for row in found["table"]}
+    assert {against for _, against in pairs} == {"float64", "float32 by torch"} and len(pairs) == len(found["table"])
+    assert found["raw"][1]["heads"] > 100 and found["raw"][1]["answers"] == 21
+
+
 def test_projection_is_made_of_what_was_measured(program: Callable[[str], dict[str, Any]]) -> None:
     shared, alone, stock = program("projection.py")["projection"]["table"]
     assert 5 < alone["hours"] / shared["hours"] < 500 and 5 < stock["hours"] / shared["hours"] < 500

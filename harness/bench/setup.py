@@ -16,7 +16,7 @@ from harness.compression.selection import Selection
 from harness.config.build import build, composed
 from harness.config.methods import build_methods, build_storages
 from harness.engine.loading import load_model
-from harness.engine.model_spec import ModelSpec, choose_device
+from harness.engine.model_spec import ModelSpec
 from harness.engine.settings import EngineSettings
 from harness.kernels import Kernels
 
@@ -35,7 +35,7 @@ def subject_of(overrides: Sequence[str], new_tokens: int) -> Subject:
     spec: ModelSpec = build(settings.model)
     config = spec.config()
     engine = EngineSettings(**{str(knob): value for knob, value in settings.engine.items()})
-    kernels = engine.kernels_on(choose_device(spec.device), config)
+    kernels = engine.kernels_of(spec, config)
     return Subject(spec.label, partial(_load, spec, config), config, *grid_of(overrides), new_tokens, kernels)
 
 

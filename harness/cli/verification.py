@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,12 @@ from harness.config.outside import used
 from harness.engine.engine import Engine
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, DataError, KvgaugeError, ModelError, StoreError
+from harness.kernels import Kernels
 from harness.printing import say
 from harness.results import Cell
 from harness.run.checkpoint import Checkpoint, read_checkpoint
 from harness.run.verdict import Verdict
-from harness.run.verify import prepared_again, with_data, with_model
+from harness.run.verify import kernels_of_runs, prepared_again, with_data, with_model
 from harness.run.verify_records import without_model
 from harness.store.reader import Grid, read_results
 from harness.store.rescoring import recorded_task
@@ -99,11 +102,14 @@ def _with_model(
         KvgaugeError: the model or the task's data cannot be read.
     """
     checkpoint, settings = _checkpoint(grid, words)
+    made_by = kernels_of_runs(grid)
+    if not any(word.startswith("engine.kernels=") for word in words):
+        settings = _as_made(settings, made_by, checkpoint)
     engine = Engine.load(checkpoint.spec, config=checkpoint.config, kernels=settings.kernels) if sample else None
     for prepared, examples in prepared_again(grid, variants, checkpoint, settings, asked):
         with_data(grid, prepared, examples, verdicts)
         if engine is not None:
-            with_model(grid, prepared, engine, sample, verdicts)
+            with_model(grid, prepared, engine, sample, made_by, verdicts)
 
 
 def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSettings]:
@@ -127,6 +133,16 @@ def _checkpoint(grid: Grid, words: Sequence[str]) -> tuple[Checkpoint, EngineSet
     config = composed(*words, *([f"model.dtype={dtype}"] if dtype else []), f"model.name={name}")
     settings = EngineSettings(**{str(knob): value for knob, value in config.engine.items()})
     return read_checkpoint(build(config.model), recorded_task(manifest, folder).needs_tokenizer), settings
+
+
+def _as_made(settings: EngineSettings, made_by: Sequence[Kernels], checkpoint: Checkpoint) -> EngineSettings:
+    """Settings with the kernels that computed a task's records, if those are the same for all and can run here."""
+    for kernels in made_by if len(made_by) == 1 else ():
+        as_made = replace(settings, kernels=kernels)
+        with suppress(ConfigError):
+            as_made.kernels_of(checkpoint.spec, checkpoint.config)
+            return as_made
+    return settings
 
 
 def _line(grid: Grid, verdict: Verdict) -> str:

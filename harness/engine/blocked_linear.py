@@ -74,18 +74,20 @@ class BlockedLinear(nn.Module):
         Returns:
             [..., out_features].
         """
-        rows = inputs.reshape(-1, self.in_features)
-        out = rows.new_empty(len(rows), self.out_features)
-        start = 0
-        for block in self.blocks:
-            here = slice(start, start + block.shape[1])
-            if self.kernels == "onednn":
-                out[:, here] = times(rows, block.t(), None if self.bias is None else self.bias[here], self.kernels)
-            elif self.bias is None:
-                torch.mm(rows, block, out=out[:, here])
+        rows, blocks = inputs.reshape(-1, self.in_features), self.blocks
+        added = [None] * len(blocks) if self.bias is None else torch.split(self.bias, blocks[0].shape[1])
+        if self.kernels == "onednn":
+            parts = [times(rows, block.t(), bias, self.kernels) for block, bias in zip(blocks, added, strict=True)]
+            out = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+            return out.view(*inputs.shape[:-1], self.out_features)
+        out, start = rows.new_empty(len(rows), self.out_features), 0
+        for block, bias in zip(blocks, added, strict=True):
+            here = out[:, start : start + block.shape[1]]
+            if bias is None:
+                torch.mm(rows, block, out=here)
             else:
-                torch.addmm(self.bias[here], rows, block, out=out[:, here])
-            start = here.stop
+                torch.addmm(bias, rows, block, out=here)
+            start += block.shape[1]
         return out.view(*inputs.shape[:-1], self.out_features)
 
 

@@ -40,7 +40,7 @@ class KVCache:
 
         Args:
             forms: the form of each layer of the model.
-            kernels: what computes attention; see ``EngineSettings``.
+            kernels: what computes; see ``EngineSettings``.
         """
         self.step = 0
         self._forms = forms

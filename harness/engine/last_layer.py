@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LAST_ROWS = 256
-"""Rows of the last layer that are computed of a longer prompt. With fewer than 192, MKL does not round as with all rows
-where a linear layer has 1,408 inputs or more. With 256 it does, up to 5,632 inputs with one thread and to 1,536 with
-two, if the widths are multiples of 32, as torch computes the end of other activations number by number."""
+"""Rows of the last layer that are computed of a longer prompt. oneDNN rounds each row as if it were alone. With fewer
+than 192, MKL does not round as with all rows where a linear layer has 1,408 inputs or more. With 256 it does, up to
+5,632 inputs with one thread and to 1,536 with two, if the widths are multiples of 32, as torch computes the end of
+other activations number by number."""
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from harness.engine.gguf import file_sha256, is_gguf, model_folder, weights_fold
 from harness.engine.hub import is_reachable
 from harness.engine.layer_forms import layer_windows
 from harness.engine.model_files import check_config, check_end_ids, reading
-from harness.engine.quantized import check_quantization, quantization_of
+from harness.engine.quantized import check_quantization, is_packed, quantization_of
 from harness.engine.weights_check import refuse_adapter, refuse_outside
 from harness.engine.weights_hash import folder_sha256
 from harness.errors import ConfigError, ModelError
@@ -225,6 +225,15 @@ class ModelSpec:
         if self.dtype != "auto":
             return _DTYPES[self.dtype]
         return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
+
+    def is_plain(self, config: PretrainedConfig) -> bool:
+        """Whether its weights are float32 numbers, all on one device that the engine chooses.
+
+        Args:
+            config: the model's configuration.
+        """
+        whole = self.device_map is None and self.tp_plan is None and not is_packed(config)
+        return whole and self.torch_dtype(config) == torch.float32
 
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
         """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype.

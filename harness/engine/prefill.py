@@ -128,7 +128,7 @@ def prefill(
         plans: what to keep; equal plans are computed once.
         selection: how entries are selected.
         past: its beginning, if that is prefilled already. The same entries are kept; logits agree up to rounding.
-        kernels: what computes scores; see ``EngineSettings``.
+        kernels: what computes; see ``EngineSettings``.
         encode: token ids of a text, for scorers that replay one; None if there is no tokenizer.
         last_rows: number of the last rows that the last layer computes behind its attention; see ``last_rows_alone``.
 

@@ -100,7 +100,7 @@ class PrefillAttention:
             selection: how entries are selected.
             past: the part of the prompt that is prefilled already.
             whole: whether this forward completes the prompt. If not, everything is held and nothing is selected.
-            kernels: what computes scores; see ``EngineSettings``.
+            kernels: what computes; see ``EngineSettings``.
             parts: parts of the model that some scorers need.
         """
         self.seen: list[int] = []

@@ -9,6 +9,7 @@ import torch
 from msgspec import Meta
 
 from harness.engine.layer_forms import why_not_plain
+from harness.engine.model_spec import ModelSpec, choose_device
 from harness.errors import ConfigError
 from harness.kernels import Kernels
 from harness.kernels.probe import why_not
@@ -80,9 +81,9 @@ class EngineSettings:
     def __post_init__(self) -> None:
         check(self, "engine")
 
-    def kernels_on(self, device: torch.device, config: PretrainedConfig | None = None) -> Kernels:
-        """The kernels to use on a device; see ``choose_kernels``."""
-        return choose_kernels(self.kernels, device, config)
+    def kernels_of(self, spec: ModelSpec, config: PretrainedConfig) -> Kernels:
+        """The kernels to use for a model; see ``choose_kernels``."""
+        return choose_kernels(self.kernels, choose_device(spec.device), config, spec.is_plain(config))
 
     def unsaved_tokens_on(self, device: torch.device) -> int:
         """The most tokens of prompts that have started and are not written."""
@@ -97,7 +98,10 @@ class EngineSettings:
 
 
 def choose_kernels(
-    kernels: Kernels | Literal["auto"], device: torch.device, config: PretrainedConfig | None = None
+    kernels: Kernels | Literal["auto"],
+    device: torch.device,
+    config: PretrainedConfig | None = None,
+    is_plain: bool = True,
 ) -> Kernels:
     """The kernels to use on a device.
 
@@ -105,6 +109,7 @@ def choose_kernels(
         kernels: a value of ``engine.kernels``.
         device: the model's device.
         config: the configuration of the model to use them for; None for one whose layers are all plain.
+        is_plain: whether the engine has put its weights there, in float32; see ``ModelSpec.is_plain``.
 
     Raises:
         ConfigError: kernels were asked for that cannot run on this device, or not with this model.
@@ -113,7 +118,7 @@ def choose_kernels(
         return "torch"
     wanted: Kernels = kernels if kernels != "auto" else "onednn" if device.type == "cpu" else "triton"
     if wanted == "onednn":
-        reason = why_not_onednn(device)
+        reason = why_not_onednn(device) if is_plain else "is for float32 weights that were loaded onto one CPU"
     else:
         reason = (why_not_plain(config) if config is not None else None) or why_not(device)
     if kernels == "auto":

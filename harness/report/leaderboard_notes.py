@@ -46,12 +46,14 @@ def board_notes(ranking: Ranking, named: Mapping[str, Sequence[TaskResult]]) -> 
 def _reach(method: str, ranking: Ranking) -> str:
     """A method, and the shares that it reaches in every task."""
     reach = ranking.reaches[method]
-    shares = "no share in common" if reach is None else f"reaches {_percents(reach, ' to ')}"
-    return f"{plain(method)} ({shares})"
+    if reach is None:
+        return f"{plain(method)} (no share in common)"
+    shares = " to ".join(dict.fromkeys(f"{100 * share:.3g}" for share in reach))
+    return f"{plain(method)} (reaches {shares} %)"
 
 
-def _percents(shares: Iterable[float], joint: str = ", ") -> str:
-    return f"{joint.join(dict.fromkeys(f'{100 * share:.3g}' for share in shares))} %"
+def _percents(shares: Iterable[float]) -> str:
+    return f"{', '.join(f'{100 * share:g}' for share in shares)} %"
 
 
 def cost_notes(ranking: Ranking, costs: MethodCosts | None) -> list[str]:

@@ -87,7 +87,7 @@ def recorded(tasks: Sequence[Prepared]) -> Basis | None:
     """
     run = tasks[0].run
     device = run.checkpoint.provenance["device"]
-    kernels = run.engine_settings.kernels_on(_device(tasks), run.checkpoint.config)
+    kernels = run.engine_settings.kernels_of(run.checkpoint.spec, run.checkpoint.config)
     lines = [
         line
         for folder in sorted((run.folder_of_results / run.model).glob("*/"))

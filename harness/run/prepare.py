@@ -16,7 +16,6 @@ from harness.compression.storage import Storage
 from harness.config.build import wrapped_settings
 from harness.config.names import recorded
 from harness.config.outside import source_of, used
-from harness.engine.model_spec import choose_device
 from harness.engine.prompt import Prompt, encode_prompts
 from harness.engine.request import Request, by_context, in_prefix_order
 from harness.engine.sampling import GREEDY, Sampling
@@ -162,7 +161,7 @@ def prepare(run: Run) -> Prepared:
     """
     check_name(run.task.name, "task.name")
     config = run.checkpoint.config
-    run.engine_settings.kernels_on(choose_device(run.checkpoint.spec.device), config)
+    run.engine_settings.kernels_of(run.checkpoint.spec, config)
     task_settings = run.task.settings()
     examples = run.task.examples(run.checkpoint.tokenizer) if run.examples is None else run.examples
     if not examples:

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from msgspec import structs
 
@@ -23,6 +23,7 @@ from harness.engine.request import Request
 from harness.engine.sampling import GREEDY, Sampling
 from harness.engine.settings import EngineSettings
 from harness.errors import ConfigError, StoreError
+from harness.kernels import Kernels
 from harness.results import Cell, Record
 from harness.run.checkpoint import Checkpoint
 from harness.run.evaluate import evaluate, make_scheduler
@@ -32,6 +33,7 @@ from harness.run.verdict import Verdict, as_json, equal
 from harness.store.manifest import difference
 from harness.store.reader import Grid
 from harness.store.rescoring import recorded_task
+from harness.store.run_log import read_runs
 from harness.store.shards import Shard
 from harness.task import Example, Task
 
@@ -196,7 +198,21 @@ def with_data(grid: Grid, prepared: Prepared, examples: int, verdicts: Mapping[C
             )
 
 
-def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verdicts: Mapping[Cell, Verdict]) -> None:
+def kernels_of_runs(grid: Grid) -> list[Kernels]:
+    """The kernels by which the records of a task were computed, as its run log says; none where nothing does."""
+    folders = {folder.parent for folder in grid.folders.values()}
+    said = {line.kernels for folder in folders for line in read_runs(folder)}
+    return [kernels for kernels in get_args(Kernels) if kernels in said]
+
+
+def with_model(
+    grid: Grid,
+    prepared: Prepared,
+    engine: Engine,
+    sample: int,
+    made_by: Sequence[Kernels],
+    verdicts: Mapping[Cell, Verdict],
+) -> None:
     """Prefill and decode a sample of examples again, and compare the records.
 
     The sample is the same for all cells; it is drawn with the task's name as the seed.
@@ -206,6 +222,7 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
         prepared: a run of some of them, as it would be prepared today.
         engine: the model.
         sample: number of examples; all if there are fewer.
+        made_by: see ``kernels_of_runs``; others round otherwise, which findings say.
         verdicts: by cell; findings are added to them.
     """
     done = {
@@ -227,6 +244,8 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
         for request in prepared.requests
         if any(prompt.example.id in chosen for prompt in request.turns)
     ]
+    otherwise = made_by and list(made_by) != [engine.kernels]
+    how = f" by {engine.kernels}, where runs took {' and '.join(made_by)}," if otherwise else ""
     again: dict[Cell, list[Record]] = {cell: [] for cell in done}
     scheduler = make_scheduler(prepared.run, engine, lambda _: None)
     for prompts in evaluate(prepared.run, scheduler, requests, lambda: True):
@@ -240,7 +259,7 @@ def with_model(grid: Grid, prepared: Prepared, engine: Engine, sample: int, verd
                 (old, all(_same_values(getattr(new, name), getattr(old, name)) for name in fields))
                 for new, old in pairs
             )
-            verdicts[cell].compare(what, comparisons, f"of {len(pairs)} computed again")
+            verdicts[cell].compare(what, comparisons, f"of {len(pairs)} computed again{how}")
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
 

@@ -45,7 +45,7 @@ class RunLine(Struct, frozen=True):
         records_before: number of records in its files at the start.
         device: name of the device that the model runs on.
         width: largest number of rows that decode together.
-        kernels: what computed attention and scores; see ``EngineSettings``.
+        kernels: what computed; see ``EngineSettings``.
         outcome: ``running`` in the first line; in the second ``done``, ``stopped`` or ``failed``.
         seconds: duration. This and the numbers below are 0 in the first line.
         prefills: number of prompts or contexts prefilled.

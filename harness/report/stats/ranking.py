@@ -108,11 +108,12 @@ def rank(groups: Groups, retentions: Sequence[float], against: str = "") -> Rank
 
 def _common(method: str, tasks: Sequence[_Task]) -> tuple[float, float] | None:
     """The least and the largest retention that a method's curves reach in every task; None if there are none."""
-    curves = [task.curves.get(method, []) for task in tasks]
-    if not all(curves):
+    curves = [(task.curves.get(method, []), task.same) for task in tasks]
+    if not all(points for points, _ in curves):
         return None
-    low, high = max(points[0][0] for points in curves), min(points[-1][0] for points in curves)
-    return (min(low, high), high) if low <= high + 2 * max(task.same for task in tasks) else None
+    low, above = max((points[0][0], same) for points, same in curves)
+    high, below = min((points[-1][0], same) for points, same in curves)
+    return (min(low, high), high) if low <= high + above + below else None
 
 
 def _numbers(means: Sequence[Floats], against: bool) -> dict[str, float]:

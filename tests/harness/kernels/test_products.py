@@ -14,13 +14,17 @@ from torch.nn import functional
 from harness.compression.grid import Plan
 from harness.engine import settings
 from harness.engine.blocked_linear import BlockedLinear, TiedHead, block_linears
+from harness.engine.chosen import ChosenKV
 from harness.engine.decode import decode
+from harness.engine.engine import Engine
+from harness.engine.model_spec import ModelSpec
 from harness.engine.prefill import prefill
 from harness.engine.rows import Limits, Row
 from harness.engine.settings import choose_kernels
 from harness.errors import ConfigError
 from harness.kernels import products
 from harness.kernels.products import processor, times, why_not_onednn
+from tests.conftest import ROOT
 from tests.harness.tiny import NAME, STABLE, prompt_of, tiny
 
 CPU = torch.device("cpu")
@@ -50,8 +54,9 @@ def test_both_libraries_multiply_alike(onednn: list[Tensor], rows: int, bias: bo
     given = given.repeat_interleave(2, 0)[::2]  # rows that lie apart
     added = torch.randn(80) if bias else None
     torch.testing.assert_close(times(given, weight, added, "onednn"), functional.linear(given, weight, added))
-    assert len(onednn) == 1
-    assert torch.equal(times(given, weight, added), functional.linear(given, weight, added)) and len(onednn) == 1
+    assert len(onednn) == -(-rows // 256)
+    onednn.clear()
+    assert torch.equal(times(given, weight, added), functional.linear(given, weight, added)) and not onednn
 
 
 @needs_onednn
@@ -138,9 +143,54 @@ def test_it_is_refused_where_it_is_missing_or_wrong(monkeypatch: pytest.MonkeyPa
         choose_kernels("onednn", CPU)
 
 
-def test_it_is_for_cpus() -> None:
+def test_it_is_for_float32_weights_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="kernels=onednn is for CPUs, and the model's device is cuda: use engine"):
         choose_kernels("onednn", torch.device("cuda"))
+    monkeypatch.setattr(settings, "onednn_is_faster", lambda: True)
+    monkeypatch.setattr(settings, "why_not_onednn", lambda _: None)
+    path = ROOT / "models/tiny"
+    for other in ({"dtype": "bfloat16"}, {"device_map": "auto"}, {"tp_plan": "auto"}):
+        assert choose_kernels("auto", CPU, None, ModelSpec(str(path), **other).is_plain(tiny().config)) == "torch"
+    plain = ModelSpec(str(path), dtype="float32").is_plain(tiny().config)
+    assert plain and choose_kernels("auto", CPU, None, plain) == "onednn"
+    with pytest.raises(ConfigError, match="kernels=onednn is for float32 weights that were loaded onto one CPU: use e"):
+        Engine.wrap(deepcopy(tiny()), name="tiny", kernels="onednn")
+
+
+@needs_onednn
+def test_a_loaded_model_is_multiplied_by_it_from_its_prompt_to_its_shared_rows(onednn: list[Tensor]) -> None:
+    found = []
+    for kernels in ("torch", "onednn"):
+        engine = Engine.load(ROOT / "models/tiny", dtype="float32", device="cpu", kernels=kernels)
+        onednn.clear()
+        plans = [Plan((count,) * engine.layers, None) for count in (28, 29, 30)]
+        shape = (engine.model.config.num_hidden_layers, 7)
+        done = engine.prefill(prompt_of(30), plans, STABLE)
+        assert len(onednn) >= shape[0] * shape[1] if kernels == "onednn" else not onednn
+        layers = [layer for kept in done.kept for layer in kept.layers]
+        assert {layer.kernels for layer in layers if isinstance(layer, ChosenKV)} == {kernels}
+        onednn.clear()
+        found.append(engine.decode([Row(30, done.logits, kept.layers) for kept in done.kept], Limits(frozenset(), 3)))
+        assert bool(onednn) is (kernels == "onednn")
+    assert found[0] == found[1]
+
+
+@needs_onednn
+@pytest.mark.parametrize("count", [256, 257, 300, 1000, 2048])
+def test_prompts_of_any_length_are_multiplied_by_few_numbers_of_rows(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, sizes = products._onednn, set[int]()
+
+    def noted(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        sizes.add(len(rows))
+        return real(rows, weight, bias)
+
+    rows, weight = torch.randn(count, 48), torch.randn(40, 48)
+    whole = real(rows, weight)
+    monkeypatch.setattr(products, "_onednn", noted)
+    torch.testing.assert_close(times(rows, weight, kernels="onednn"), whole)
+    assert all(size <= 256 and size % 32 == 0 for size in sizes)
 
 
 @pytest.mark.usefixtures("tried_anew")

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from harness.cli import verification
+from harness.engine.engine import Engine
 from harness.store.cells import write_atomically
 from tests.conftest import ROOT, Command
 
@@ -61,6 +63,38 @@ def test_what_was_not_touched_holds(kvgauge: Command, results: Path) -> None:
     )
     told = [f"tiny/needle/{cell}: {words}" for cell in ("fullkv-full", "snapkv-32")]
     assert done.out.replace("\n  ", " ").splitlines() == [*told, "2 cells hold"]
+
+
+def test_the_sample_is_computed_by_what_computed_the_records(
+    kvgauge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = tmp_path / "results"
+    assert kvgauge(*RUN, f"results_dir={results}", "engine.kernels=torch").code == 0
+    real, asked = verification.Engine.load, list[str]()
+
+    def load(*args: Any, kernels: str, **settings: Any) -> Engine:
+        asked.append(kernels)
+        return real(*args, kernels="torch", **settings)
+
+    monkeypatch.setattr(verification.Engine, "load", load)
+    assert kvgauge("verify", str(results), "--sample", "1").code == 0
+    assert kvgauge("verify", str(results), "--sample", "1", "--set", "engine.kernels=auto").code == 0
+    assert asked == ["torch", "auto"]
+    log = results / "tiny/needle/runs.0.jsonl"
+    by_torch = log.read_text()
+    change(results, token)
+    for others, by, told in (
+        ("triton", "auto", "again by torch, where runs took triton, differs"),
+        ("no such", "auto", "again differs"),
+        ("torch", "torch", "again differs"),
+    ):
+        log.write_text(by_torch.replace('"kernels": "torch"', f'"kernels": "{others}"'))
+        assert f"tokens of 1 of 2 computed {told}" in line_of(kvgauge("verify", str(results), "--sample", "2").out)
+        assert asked.pop() == by, "what cannot run here, or is unknown, is left to the machine"
+    with log.open("a") as file:
+        file.write(by_torch.replace('"kernels": "torch"', '"kernels": "triton"').replace('"pid": ', '"pid": 1'))
+    told = "computed again by torch, where runs took torch and triton, differs"
+    assert told in line_of(kvgauge("verify", str(results), "--sample", "2").out) and asked.pop() == "auto"
 
 
 def text(record: dict[str, Any]) -> None:
