@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from harness.bench.clock import seconds
-from harness.bench.subject import Subject, decoded, prefilled, stock
+from harness.bench.subject import Subject, by_sdpa, decoded, prefilled
 from harness.compression.grid import Variant
 from harness.compression.scorers import ColumnAccumulator
 from harness.compression.selection import Order
@@ -95,8 +95,8 @@ def grid_profile(subject: Subject, engine: Engine, tokens: int, variants: Sequen
 
 
 def sdpa_seconds(subject: Subject, engine: Engine, tokens: int) -> float:
-    """Seconds of a plain prefill by transformers' SDPA with its own cache: a lower bound for ours."""
-    with stock(engine), torch.inference_mode():
+    """Seconds of a prefill by SDPA and our linear layers, with transformers' own cache: a lower bound for ours."""
+    with by_sdpa(engine), torch.inference_mode():
         ids = torch.tensor([subject.prompt(tokens)], device=engine.device)
         start = seconds()
         engine.model(ids, use_cache=True, logits_to_keep=1)

@@ -116,15 +116,21 @@ def bytes_read(rows: Sequence[Row]) -> int:
 
 
 @contextmanager
+def by_sdpa(engine: Engine) -> Iterator[None]:
+    """Give the model the attention of transformers while the body runs."""
+    before = engine.model.config._attn_implementation
+    engine.model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        engine.model.set_attn_implementation(before)
+
+
+@contextmanager
 def stock(engine: Engine) -> Iterator[None]:
     """Make the model that of transformers while the body runs: SDPA, and linear layers as they were loaded."""
-    before = engine.model.config._attn_implementation
-    with plain_linears(engine.model):
-        engine.model.set_attn_implementation("sdpa")
-        try:
-            yield
-        finally:
-            engine.model.set_attn_implementation(before)
+    with plain_linears(engine.model), by_sdpa(engine):
+        yield
 
 
 def decoded(subject: Subject, engine: Engine, rows: Sequence[Row]) -> list[Generated]:
