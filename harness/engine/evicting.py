@@ -5,7 +5,7 @@ stay the first ones of a tensor. At one eviction per token this moves one entry 
 copied. Memory is bounded by the budget and the tokens from one eviction to the next.
 
 Numbers of entries and the calls that evict are decided on the host, from numbers alone, and change from step to step.
-So these steps are computed by torch, whatever the kernels are, and are not captured in CUDA graphs.
+So steps that can evict are computed by torch, whatever the kernels are, and are not captured in CUDA graphs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from harness.engine.attention import masked_attention
 from harness.engine.buckets import Bucket, Joining, LayerKV
 from harness.engine.chosen import ChosenKV, SharedBucket
 from harness.engine.prompt_sharing import can_share
+
+_LONG_BYTES = 16 * 2**20
+"""Of a prompt's keys and values in one layer: where copies of fewer are made, one bucket of all rows is faster."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class EvictingKV(LayerKV):
         return (*super().layout, repr(self.evictor), self.budget, self.evictor.phase(self.total), queries)
 
     def buckets(self, rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:
-        """See ``LayerKV``. One bucket of all heads; rows that keep a whole prompt as long as they stay copy nothing."""
+        """See ``LayerKV``. One bucket of all heads; rows that keep a long prompt whole while they stay copy nothing."""
         evicting = [row for row in rows if isinstance(row, EvictingKV)]
         if not self._stays_whole(joining):
             yield EvictingBucket(evicting, joining)
@@ -69,13 +72,14 @@ class EvictingKV(LayerKV):
         copies = self.layer.queries.shape[0] // len(self.keys)
         for place, row in enumerate(evicting):
             whole = ChosenKV(row.keys, row.values, copies=copies, kernels=self.layer.kernels)
-            yield SharedBucket.of([whole], replace(joining, first_row=joining.first_row + place))
+            yield _WholeBucket.of([whole], replace(joining, first_row=joining.first_row + place))
 
     def _stays_whole(self, joining: Joining) -> bool:
-        """Whether it keeps all of a prompt, and evicts nothing and reads nothing of its steps while it stays."""
+        """Whether it keeps all of a long prompt, and evicts nothing and reads nothing of its steps while it stays."""
         evictor, entries = self.evictor, self.positions.shape[1]
         looks = evictor.reads or evictor.rerotated or evictor.ordered
-        if entries < self.total or looks or not joining.spare or not can_share(self.layer):
+        short = self.bytes < _LONG_BYTES or entries < self.total
+        if short or looks or not joining.spare or not can_share(self.layer):
             return False
         before, after = attended(evictor, self.budget, entries, self.total, joining.question, joining.spare)
         return before == after
@@ -125,6 +129,12 @@ def evicting(
         queries=state.queries[:, -evictor.queries :].clone() if evictor.queries else None,
         order=places,
     )
+
+
+class _WholeBucket(SharedBucket):
+    """A row that would evict if it stayed longer; it does not go on with the entries that it has when it leaves."""
+
+    taken = Bucket.taken
 
 
 class EvictingBucket(Bucket):

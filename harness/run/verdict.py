@@ -35,18 +35,21 @@ class Verdict:
     wrong: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
-    def compare(self, what: str, comparisons: Iterable[tuple[Record, bool]], noun: str = "records") -> None:
+    def compare(
+        self, what: str, comparisons: Iterable[tuple[Record, bool]], noun: str = "records", sure: bool = True
+    ) -> None:
         """Note whether all records agree in one respect; without records, note nothing.
 
         Args:
             what: what is compared: "scores".
             comparisons: each record, and whether it agrees.
             noun: what the message counts.
+            sure: whether records that differ are wrong; if not, nothing is told of them.
         """
         compared = list(comparisons)
         names = [record.example_id for record, agrees in compared if not agrees]
         if names:
-            self.wrong.append(
+            (self.wrong if sure else self.open).append(
                 f"{what} of {len(names)} {noun} {'differs' if len(names) == 1 else 'differ'} (the first: {names[0]!r})"
             )
         elif compared:

@@ -222,7 +222,7 @@ def with_model(
         prepared: a run of some of them, as it would be prepared today.
         engine: the model.
         sample: number of examples; all if there are fewer.
-        made_by: see ``kernels_of_runs``; others round otherwise, which findings say.
+        made_by: see ``kernels_of_runs``. Others round otherwise, so what differs then is not told to be wrong.
         verdicts: by cell; findings are added to them.
     """
     done = {
@@ -244,7 +244,7 @@ def with_model(
         for request in prepared.requests
         if any(prompt.example.id in chosen for prompt in request.turns)
     ]
-    otherwise = made_by and list(made_by) != [engine.kernels]
+    otherwise = bool(made_by) and list(made_by) != [engine.kernels]
     how = f" by {engine.kernels}, where runs took {' and '.join(made_by)}," if otherwise else ""
     again: dict[Cell, list[Record]] = {cell: [] for cell in done}
     scheduler = make_scheduler(prepared.run, engine, lambda _: None)
@@ -259,7 +259,7 @@ def with_model(
                 (old, all(_same_values(getattr(new, name), getattr(old, name)) for name in fields))
                 for new, old in pairs
             )
-            verdicts[cell].compare(what, comparisons, f"of {len(pairs)} computed again{how}")
+            verdicts[cell].compare(what, comparisons, f"of {len(pairs)} computed again{how}", sure=not otherwise)
         if len(pairs) < sample:
             verdicts[cell].open.append(f"{len(pairs)} of {sample} records that were asked for were computed again")
 

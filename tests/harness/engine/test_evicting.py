@@ -25,6 +25,7 @@ from harness.engine.evicting import EvictingBucket
 from harness.engine.model_spec import shape_of
 from harness.engine.prefill import Prefilled, prefill
 from harness.engine.rows import Limits, Row
+from harness.errors import ConfigError
 from harness.results import Cell
 from methods.cake import CAKEDecode
 from methods.decoding import Decoding
@@ -161,12 +162,19 @@ def test_rows_that_keep_a_whole_prompt_as_long_as_they_stay_hold_no_copies_of_it
         return loop._cache._layers[0]
 
     calls = NEW_TOKENS - 1 + (question > 0)
+    size = rows(calls)[0].layers[0].bytes
+    monkeypatch.setattr(evicting_entries, "_LONG_BYTES", size)
     shared = [bucket for bucket in buckets(rows(calls + 1)) if isinstance(bucket, SharedBucket)]
     assert len(shared) == 6 and len({bucket.chosen[0].keys.data_ptr() for bucket in shared}) == 2
     for made in (rows(calls), rows(calls + 1, 0.5)):  # the last step evicts; or less than the prompt is kept
         assert all(isinstance(bucket, EvictingBucket) for bucket in buckets(made))
+    with pytest.raises(ConfigError, match="a conversation goes on with entries as the model made them"):
+        shared[0].taken(0)
     said = decode(tiny(), NAME, rows(calls + 1), LIMITS)
     assert [decode(tiny(), NAME, [row], LIMITS)[0] for row in rows(calls + 1)] == said
+    with monkeypatch.context() as patch:
+        patch.setattr(evicting_entries, "_LONG_BYTES", size + 1)
+        assert all(isinstance(bucket, EvictingBucket) for bucket in buckets(rows(calls + 1)))
     monkeypatch.setattr(evicting_entries, "can_share", lambda _: False)
     assert all(isinstance(bucket, EvictingBucket) for bucket in buckets(rows(calls + 1)))
     assert decode(tiny(), NAME, rows(calls + 1), LIMITS) == said
@@ -216,7 +224,6 @@ def test_what_stays_lies_without_a_gap_and_is_what_scores_best(stay: int, count:
 
 def test_tensor_parallelism_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from harness.engine import keeping, tensor_parallel
-    from harness.errors import ConfigError
 
     monkeypatch.setattr(tensor_parallel, "count", lambda: 2)
     with pytest.raises(ConfigError, match="eviction while decoding needs all heads in one process"):
