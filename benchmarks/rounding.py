@@ -51,16 +51,20 @@ class Noting(Keeping):
     def end(self) -> None:
         """See ``Keeping``."""
         super().end()
-        layers: Layers = []
-        for growing in self.growing.values():
-            for kept, indices in zip(growing.entries, growing.indices, strict=True):
-                if indices is None:
-                    layers.append(None)
-                else:
-                    layers.append(
-                        list(indices if isinstance(kept, int) else torch.split(indices[len(kept) :], list(kept)))
-                    )
-        _KEPT.append(layers)
+        _KEPT.append(
+            [
+                _heads(kept, indices)
+                for growing in self.growing.values()
+                for kept, indices in zip(growing.entries, growing.indices, strict=True)
+            ]
+        )
+
+
+def _heads(kept: int | tuple[int, ...], indices: Tensor | None) -> list[Tensor] | None:
+    """The indices of each head; see ``Growing``."""
+    if indices is None or isinstance(kept, int):
+        return None if indices is None else list(indices)
+    return list(torch.split(indices[len(kept) :], list(kept)))
 
 
 def found_by(options: argparse.Namespace) -> None:

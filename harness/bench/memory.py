@@ -88,8 +88,7 @@ def _growth(subject: Subject, engine: Engine, variants: Sequence[Variant], token
 
 
 def _work(subject: Subject, variants: Sequence[Variant], tokens: int, engine: Engine) -> None:
-    rows = list(
-        {id(row): row for row in prefilled(subject, engine, subject.prompt(tokens), variants).values()}.values()
-    )
+    by_cell = prefilled(subject, engine, subject.prompt(tokens), variants)
+    rows = list({id(row): row for row in by_cell.values()}.values())
     for first in range(0, len(rows), _WIDTH):
         decoded(subject, engine, rows[first : first + _WIDTH])

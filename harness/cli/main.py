@@ -16,7 +16,7 @@ def main() -> None:
     """Run the command line; every error that is raised on purpose is printed as one line, with its exit code."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     for kept in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        # What torch and oneDNN hold compiled, by shape: more than a step needs; a thousand, as by default, are 0.7 GB.
+        # Shapes whose products torch and oneDNN hold compiled: more than a step needs, and less memory than by default.
         os.environ.setdefault(kept, "128")
     if "HF_HUB_VERBOSITY" not in os.environ:
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it would log retries above the one line

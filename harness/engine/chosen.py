@@ -114,11 +114,11 @@ def share_a_bucket(chosen: Sequence[ChosenKV]) -> bool:
 
     What is not finite would reach rows that dropped it.
     """
-    keys, values = chosen[0].keys, chosen[0].values
-    shares = [row.numbers / (2 * keys.numel()) for row in chosen]
-    return pays(shares, row_cost(chosen[0].copies, chosen[0].kernels)) and bool(
-        torch.isfinite(keys.sum() + values.sum())
-    )
+    first = chosen[0]
+    shares = [row.numbers / (2 * first.keys.numel()) for row in chosen]
+    if not pays(shares, row_cost(first.copies, first.kernels)):
+        return False
+    return bool(torch.isfinite(first.keys.sum() + first.values.sum()))
 
 
 def _apart(rows: Sequence[LayerKV], joining: Joining) -> Iterator[Bucket]:

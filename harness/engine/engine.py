@@ -78,7 +78,7 @@ class Engine:
             raise ConfigError(f"{unknown.pop()} is no setting of a model: Engine.load takes the fields of ModelSpec")
         spec = model if isinstance(model, ModelSpec) else ModelSpec(str(model), **settings)
         config = spec.config() if config is None else config
-        chosen = choose_kernels(kernels, choose_device(spec.device), config, spec.is_plain(config))
+        chosen = choose_kernels(kernels, choose_device(spec.device), config, spec.in_blocks(config))
         loaded = load_model(spec, config, chosen)
         return cls(loaded, spec.label, chosen, spec)
 
@@ -105,7 +105,7 @@ class Engine:
         label = check_name(name if name is not None else Path(str(model.name_or_path)).name or "model", "name")
         refuse_config(model.config, label)
         model.train(False)
-        chosen = choose_kernels(kernels, model.device, model.config, is_plain=False)
+        chosen = choose_kernels(kernels, model.device, model.config, in_blocks=False)
         check_against_stock(model, label, chosen)
         return cls(model, label, chosen, tokenizer=tokenizer)
 

@@ -60,13 +60,12 @@ def load_model(spec: ModelSpec, config: PretrainedConfig, kernels: Kernels = "to
     disable_progress_bar()  # type: ignore[no-untyped-call]  # its bar would break up ours
     if spec.tp_plan is not None and not tensor_parallel.are_joined():
         raise ConfigError("model.tp_plan=auto is for runs, under torchrun: use model.tp_plan=null here")
-    model, placed = tensor_parallel.together(lambda: _loaded(spec, config))
-    check_against_stock(model, spec.label, kernels, in_blocks=not placed)
+    model = tensor_parallel.together(lambda: _loaded(spec, config))
+    check_against_stock(model, spec.label, kernels, spec.in_blocks(config))
     return model
 
 
-def _loaded(spec: ModelSpec, config: PretrainedConfig) -> tuple[PreTrainedModel, bool]:
-    """The model of transformers, and whether it lies on devices of its own choice."""
+def _loaded(spec: ModelSpec, config: PretrainedConfig) -> PreTrainedModel:
     device, dtype = choose_device(spec.device), spec.torch_dtype(config)
     placement: dict[str, Any] = {"device_map": "auto"} if spec.device_map == "auto" else {}
     if not placement and is_packed(config):  # such weights cannot move
@@ -100,7 +99,7 @@ def _loaded(spec: ModelSpec, config: PretrainedConfig) -> tuple[PreTrainedModel,
         if device.type == "cpu":
             keep_freed_memory()
     model.train(False)
-    return model, bool(placement)
+    return model
 
 
 def check_against_stock(model: PreTrainedModel, name: str, kernels: Kernels = "torch", in_blocks: bool = False) -> None:

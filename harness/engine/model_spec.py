@@ -226,14 +226,14 @@ class ModelSpec:
             return _DTYPES[self.dtype]
         return _DTYPES.get(str(getattr(config, "dtype", None)).removeprefix("torch."), torch.float32)
 
-    def is_plain(self, config: PretrainedConfig) -> bool:
-        """Whether its weights are float32 numbers, all on one device that the engine chooses.
+    def in_blocks(self, config: PretrainedConfig) -> bool:
+        """Whether its linear layers are laid out in blocks on a CPU: float32 weights that transformers does not place.
 
         Args:
             config: the model's configuration.
         """
-        whole = self.device_map is None and self.tp_plan is None and not is_packed(config)
-        return whole and self.torch_dtype(config) == torch.float32
+        placed = self.device_map is not None or self.tp_plan is not None or is_packed(config)
+        return not placed and self.torch_dtype(config) == torch.float32
 
     def identity(self, config: PretrainedConfig) -> dict[str, Any]:
         """What results depend on, for a cell's fingerprint: the commit or the hash of the weights, and the dtype.

@@ -39,8 +39,8 @@ class EngineSettings:
         reuse_prefix: whether a beginning that prompts share is prefilled once.
         time_limit_seconds: limit on one prompt's prefill and on scoring one text; None for no limit.
         audit: share of the decoded rows that are decoded again alone, 0-1.
-        kernels: ``torch``; ``triton`` for the project's own kernels, on a CUDA device; ``onednn`` for float32 products
-            by that library, on a CPU; ``auto`` for the first if it can run, and for the second where it is faster.
+        kernels: ``torch``; on a CUDA device ``triton`` for the project's own kernels; on a CPU ``onednn`` for float32
+            products by that library; ``auto`` for triton where it can run, and for onednn where it is faster.
         unsaved_tokens: a further prompt starts only while the tokens of prompts that have started and are not written
             are at most so many, its own included; one prompt at a time always may. ``auto`` for 4096 on a CPU, some
             seconds of a small model's work, and for 262144 on a card, which is a guess and was not measured.
@@ -83,7 +83,7 @@ class EngineSettings:
 
     def kernels_of(self, spec: ModelSpec, config: PretrainedConfig) -> Kernels:
         """The kernels to use for a model; see ``choose_kernels``."""
-        return choose_kernels(self.kernels, choose_device(spec.device), config, spec.is_plain(config))
+        return choose_kernels(self.kernels, choose_device(spec.device), config, spec.in_blocks(config))
 
     def unsaved_tokens_on(self, device: torch.device) -> int:
         """The most tokens of prompts that have started and are not written."""
@@ -101,7 +101,7 @@ def choose_kernels(
     kernels: Kernels | Literal["auto"],
     device: torch.device,
     config: PretrainedConfig | None = None,
-    is_plain: bool = True,
+    in_blocks: bool = True,
 ) -> Kernels:
     """The kernels to use on a device.
 
@@ -109,7 +109,7 @@ def choose_kernels(
         kernels: a value of ``engine.kernels``.
         device: the model's device.
         config: the configuration of the model to use them for; None for one whose layers are all plain.
-        is_plain: whether the engine has put its weights there, in float32; see ``ModelSpec.is_plain``.
+        in_blocks: whether its linear layers are laid out in blocks; see ``ModelSpec``.
 
     Raises:
         ConfigError: kernels were asked for that cannot run on this device, or not with this model.
@@ -118,7 +118,7 @@ def choose_kernels(
         return "torch"
     wanted: Kernels = kernels if kernels != "auto" else "onednn" if device.type == "cpu" else "triton"
     if wanted == "onednn":
-        reason = why_not_onednn(device) if is_plain else "is for float32 weights that were loaded onto one CPU"
+        reason = why_not_onednn(device) if in_blocks else "is for float32 weights that were loaded onto one CPU"
     else:
         reason = (why_not_plain(config) if config is not None else None) or why_not(device)
     if kernels == "auto":

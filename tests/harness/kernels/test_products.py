@@ -150,8 +150,8 @@ def test_it_is_for_float32_weights_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(settings, "why_not_onednn", lambda _: None)
     path = ROOT / "models/tiny"
     for other in ({"dtype": "bfloat16"}, {"device_map": "auto"}, {"tp_plan": "auto"}):
-        assert choose_kernels("auto", CPU, None, ModelSpec(str(path), **other).is_plain(tiny().config)) == "torch"
-    plain = ModelSpec(str(path), dtype="float32").is_plain(tiny().config)
+        assert choose_kernels("auto", CPU, None, ModelSpec(str(path), **other).in_blocks(tiny().config)) == "torch"
+    plain = ModelSpec(str(path), dtype="float32").in_blocks(tiny().config)
     assert plain and choose_kernels("auto", CPU, None, plain) == "onednn"
     with pytest.raises(ConfigError, match="kernels=onednn is for float32 weights that were loaded onto one CPU: use e"):
         Engine.wrap(deepcopy(tiny()), name="tiny", kernels="onednn")
